@@ -1,0 +1,108 @@
+"""A photograph to a file of about a thousand bytes and back: ``make demo`` runs this.
+
+    python scripts/demo.py [PHOTO] [--bpp 0.02] [--out demo]
+
+Without a PHOTO it takes ``china.jpg`` out of the installed package scikit-learn (which is not imported).
+Writes the file, the decoded picture, and original | coarse | decoded side by side as ``demo.png``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import time
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from rich.console import Console
+from rich.table import Table
+
+from sprdiff import Codec
+from sprdiff.image import open_rgb, save_image, write_atomic
+
+PACKAGE, PHOTO = "scikit-learn", "sklearn/datasets/images/china.jpg"
+MARGIN, CAPTION, FONT = 8, 40, 14
+
+
+def shipped_photo() -> Path:
+    """Where the photograph of the installed package lies."""
+    for file in importlib.metadata.files(PACKAGE) or ():
+        if file.as_posix() == PHOTO:
+            return Path(str(file.locate()))
+    raise SystemExit(f"{PACKAGE} has no {PHOTO}: name a photograph on the command line")
+
+
+def psnr(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
+    """Peak signal-to-noise ratio in dB of two uint8 pictures."""
+    error = np.mean((a.astype(np.float64) - b) ** 2)
+    return float("inf") if error == 0 else float(10 * np.log10(255**2 / error))
+
+
+def side_by_side(panels: list[tuple[str, NDArray[np.uint8]]]) -> Image.Image:
+    """The panels in a row, each over its caption of up to two lines."""
+    height, width = panels[0][1].shape[:2]
+    sheet = Image.new(
+        "RGB", (len(panels) * (width + MARGIN) + MARGIN, height + CAPTION + 2 * MARGIN), "white"
+    )
+    draw = ImageDraw.Draw(sheet)
+    for index, (caption, pixels) in enumerate(panels):
+        left = MARGIN + index * (width + MARGIN)
+        sheet.paste(Image.fromarray(pixels), (left, MARGIN))
+        draw.multiline_text(
+            (left, height + MARGIN + 4), caption, fill="black", font=ImageFont.load_default(FONT)
+        )
+    return sheet
+
+
+def timed_decode(codec: Codec, data: bytes, realism: float) -> tuple[NDArray[np.uint8], float]:
+    """(uint8 [H, W, 3], seconds) of one decode."""
+    start = time.perf_counter()
+    image = codec.decode(data, realism=realism)
+    return open_rgb(image).pixels, time.perf_counter() - start
+
+
+def main() -> None:
+    """Encode, decode, write the sheet and print the figures."""
+    parser = argparse.ArgumentParser(description="A photograph to about a thousand bytes and back.")
+    parser.add_argument("photo", nargs="?", type=Path, help="default: a photograph from scikit-learn")
+    parser.add_argument("--bpp", type=float, default=0.02, help="bits per pixel")
+    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder of the results")
+    options = parser.parse_args()
+    picture = open_rgb(options.photo or shipped_photo())
+    height, width = picture.pixels.shape[:2]
+
+    codec = Codec()
+    start = time.perf_counter()
+    data = codec.encode(picture, bpp=options.bpp)
+    seconds = time.perf_counter() - start
+    coarse, coarse_seconds = timed_decode(codec, data, realism=0)
+    decoded, decoded_seconds = timed_decode(codec, data, realism=1)
+    bpp = len(data) * 8 / (height * width)
+
+    table = Table(title=f"{width} x {height} pixels in {len(data)} bytes = {bpp:.4f} bits per pixel")
+    for heading in ("", "PSNR dB", "seconds"):
+        table.add_column(heading, justify="left" if not heading else "right")
+    table.add_row("encode", "", f"{seconds:.2f}")
+    table.add_row(
+        "decode, coarse (realism 0)", f"{psnr(picture.pixels, coarse):.2f}", f"{coarse_seconds:.2f}"
+    )
+    table.add_row("decode (realism 1)", f"{psnr(picture.pixels, decoded):.2f}", f"{decoded_seconds:.2f}")
+
+    options.out.mkdir(parents=True, exist_ok=True)
+    panels = [
+        (f"original\n{height * width * 3:,} bytes of pixels", picture.pixels),
+        (f"coarse (realism 0), {len(data)} bytes\n{psnr(picture.pixels, coarse):.2f} dB", coarse),
+        (f"decoded (realism 1), {len(data)} bytes\n{psnr(picture.pixels, decoded):.2f} dB", decoded),
+    ]
+    write_atomic(options.out / "demo.sprd", data, force=True)
+    save_image(options.out / "decoded.png", Image.fromarray(decoded), force=True)
+    save_image(options.out / "demo.png", side_by_side(panels), force=True)
+    console = Console()
+    console.print(table)
+    console.print(f"see {options.out / 'demo.png'}", markup=False, highlight=False)
+
+
+if __name__ == "__main__":
+    main()

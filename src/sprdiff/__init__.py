@@ -1,0 +1,78 @@
+"""sprdiff: photographs below 0.03 bits per pixel, after SPRDiff (arXiv 2606.01608).
+
+>>> import sprdiff
+>>> data = sprdiff.encode("photo.jpg", bpp=0.02)    # bytes of an .sprd file
+>>> image = sprdiff.decode(data)                    # a PIL image
+
+At these rates details are invented: not for evidence, faces or text. Names load what they need on first use;
+importing the package loads no network runtime.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .codec import Codec, decode, encode
+    from .errors import (
+        BitstreamError,
+        ImageError,
+        ModelMismatchError,
+        OutputError,
+        SprdiffError,
+        TargetError,
+        TrainingError,
+        WeightsError,
+    )
+    from .fileinfo import FileInfo, ModelInfo, info, model_info
+
+__version__ = "0.1.0.dev0"
+
+_HOME = {
+    "codec": ("Codec", "decode", "encode"),
+    "errors": (
+        "BitstreamError",
+        "ImageError",
+        "ModelMismatchError",
+        "OutputError",
+        "SprdiffError",
+        "TargetError",
+        "TrainingError",
+        "WeightsError",
+    ),
+    "fileinfo": ("FileInfo", "ModelInfo", "info", "model_info"),
+}
+_WHERE = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = [
+    "BitstreamError",
+    "Codec",
+    "FileInfo",
+    "ImageError",
+    "ModelInfo",
+    "ModelMismatchError",
+    "OutputError",
+    "SprdiffError",
+    "TargetError",
+    "TrainingError",
+    "WeightsError",
+    "__version__",
+    "decode",
+    "encode",
+    "info",
+    "model_info",
+]
+
+
+def __getattr__(name: str) -> Any:
+    module = _WHERE.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{module}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

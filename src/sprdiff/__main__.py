@@ -1,0 +1,7 @@
+"""``python -m sprdiff`` is ``sprdiff``."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())

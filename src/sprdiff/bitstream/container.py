@@ -1,0 +1,210 @@
+"""The ``.sprd`` file: one flat header, a check, and a range-coded stream to the end of the file.
+
+    byte 0-2   b"SPR"
+    byte 3     version (4 bits, =1) | grey (1 bit) | scale code (3 bits)
+    byte 4     preset id
+    byte 5-6   weights tag: the first two bytes of the weights hash H
+    byte 7     level 0..255
+    varint     width, then height: LEB128, minimal form, 1 .. 2^21 - 1
+    2 bytes    check, big-endian: CRC-16/IBM-3740 over (H | header without the check | stream)
+    rest       stream
+
+The normative text is ``docs/bitstream.md``. Nothing here needs the weights, except `verify` and `pack_file`,
+which take their hash.
+"""
+
+from __future__ import annotations
+
+import binascii
+from dataclasses import dataclass
+from fractions import Fraction
+
+from sprdiff.errors import BitstreamError, ModelMismatchError
+
+MAGIC = b"SPR"
+VERSION = 1
+MAX_SIDE = 2**21 - 1
+SCALES: tuple[Fraction, ...] = tuple(Fraction(n, 2) for n in (2, 3, 4, 6, 8, 12, 16))
+"""Factors by which the coded picture is smaller than the original, by scale code (7 is invalid)."""
+PRESETS: dict[int, str] = {1: "tiny", 2: "sd"}
+"""Names of the preset ids that this version knows; only messages use them."""
+LATENT_STRIDE = 32
+"""Pixels of the coded picture per position of the y grid."""
+_FIXED = 8
+_CHECK = 2
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says about itself before its check.
+
+    Attributes:
+        width, height: of the original picture, in pixels, 1 .. `MAX_SIDE`.
+        level: quality level 0 .. 255.
+        scale: code of the coded scale, an index into `SCALES`.
+        grey: the picture is grey; the decoder gives one channel back.
+        preset_id: which preset's networks made it (see `PRESETS`).
+        tag: first two bytes of the hash of their weights.
+
+    Raises:
+        BitstreamError: a field is outside its range.
+    """
+
+    width: int
+    height: int
+    level: int
+    scale: int
+    grey: bool
+    preset_id: int
+    tag: bytes
+
+    def __post_init__(self) -> None:
+        for name, side in (("width", self.width), ("height", self.height)):
+            if not 1 <= side <= MAX_SIDE:
+                raise BitstreamError(f"the {name} {side} is not between 1 and {MAX_SIDE}")
+        if not 0 <= self.scale < len(SCALES):
+            raise BitstreamError(f"the scale code {self.scale} is not valid")
+        if not (0 <= self.level <= 255 and 0 <= self.preset_id <= 255 and len(self.tag) == 2):
+            raise BitstreamError("level and preset id take one byte each, the weights tag two")
+
+    @property
+    def coded_size(self) -> tuple[int, int]:
+        """(height, width) of the picture that was coded: side / factor, half rounded up, at least 1."""
+        return scaled_side(self.height, self.scale), scaled_side(self.width, self.scale)
+
+    @property
+    def latent_size(self) -> tuple[int, int]:
+        """(rows, columns) of the y grid: one position per 32 x 32 pixels of the coded picture."""
+        height, width = self.coded_size
+        return -(-height // LATENT_STRIDE), -(-width // LATENT_STRIDE)
+
+    def pack(self) -> bytes:
+        """The header's bytes, without the check: 10 to 14."""
+        flags = VERSION << 4 | self.grey << 3 | self.scale
+        fixed = bytes((flags, self.preset_id)) + self.tag + bytes((self.level,))
+        return MAGIC + fixed + _varint(self.width) + _varint(self.height)
+
+
+@dataclass(frozen=True)
+class ParsedFile:
+    """A file taken apart: its header, the check it carries and the range-coded stream."""
+
+    header: Header
+    check: int
+    stream: bytes
+
+
+def scaled_side(side: int, scale: int) -> int:
+    """Side of the coded picture in pixels: ``max(1, round_half_up(side / SCALES[scale]))``, in integers."""
+    factor = SCALES[scale]
+    top, bottom = side * factor.denominator, factor.numerator
+    return max(1, (2 * top + bottom) // (2 * bottom))
+
+
+def pack_file(header: Header, stream: bytes, weights_hash: bytes) -> bytes:
+    """The whole file. `weights_hash` is H, the 32 bytes of `canonical_hash`; its start must be the tag.
+
+    Raises:
+        ModelMismatchError: the header's tag is not that of `weights_hash`.
+    """
+    if header.tag != weights_hash[:2]:
+        raise ModelMismatchError(
+            f"the header names weights {header.tag.hex()} but those at hand are {weights_hash[:2].hex()}"
+        )
+    packed = header.pack()
+    return packed + _crc(weights_hash, packed, stream).to_bytes(_CHECK, "big") + stream
+
+
+def parse_file(data: bytes, max_pixels: int | None = None) -> ParsedFile:
+    """Take a file apart and check all that can be checked without the weights; nothing large is allocated.
+
+    Args:
+        data: the whole file.
+        max_pixels: refuse pictures of more pixels (width x height of the original); None: no limit but
+        `MAX_SIDE`.
+
+    Raises:
+        BitstreamError: with one sentence that says what is wrong.
+    """
+    if not data:
+        raise BitstreamError("the file is empty")
+    if data[: len(MAGIC)] != MAGIC[: len(data)]:
+        raise BitstreamError("this is not an sprd file: it does not begin with the letters SPR")
+    if len(data) < _FIXED:
+        raise BitstreamError(f"the file is truncated: it ends after {len(data)} bytes, inside its header")
+    if data[3] >> 4 != VERSION:
+        raise BitstreamError(
+            f"the file has format version {data[3] >> 4}; this version of sprdiff reads version {VERSION}"
+        )
+    width, end = _read_varint(data, _FIXED, "width")
+    height, end = _read_varint(data, end, "height")
+    if len(data) < end + _CHECK:
+        raise BitstreamError(f"the file is truncated: it ends after {len(data)} bytes, inside its header")
+    header = Header(width, height, data[7], data[3] & 7, bool(data[3] >> 3 & 1), data[4], bytes(data[5:7]))
+    if max_pixels is not None and width * height > max_pixels:
+        raise BitstreamError(f"the picture has {width} x {height} pixels, above the limit of {max_pixels}")
+    check = int.from_bytes(data[end : end + _CHECK], "big")
+    return ParsedFile(header, check, bytes(data[end + _CHECK :]))
+
+
+def verify(parsed: ParsedFile, data: bytes, weights_hash: bytes, preset_id: int | None = None) -> None:
+    """Check a parsed file against the weights at hand, before its stream is decoded.
+
+    Args:
+        parsed: `parse_file(data)`.
+        data: the whole file.
+        weights_hash: H of the weights at hand.
+        preset_id: preset of the weights at hand; None: only the tag is compared.
+
+    Raises:
+        ModelMismatchError: the file wants other weights; the message names both.
+        BitstreamError: the check fails: the file is damaged or truncated.
+    """
+    header = parsed.header
+    same_preset = header.preset_id in PRESETS and preset_id in (None, header.preset_id)
+    if not same_preset or header.tag != weights_hash[:2]:
+        at_hand = weights_name(header.preset_id if preset_id is None else preset_id, weights_hash[:2])
+        raise ModelMismatchError(
+            f"the file was made with the weights {weights_name(header.preset_id, header.tag)}, "
+            f"but those at hand are {at_hand} (until version 1.0 a release may end older weights' files)"
+        )
+    end = len(header.pack())  # header fields have one form only, so this is where the check begins
+    if _crc(weights_hash, data[:end], data[end + _CHECK :]) != parsed.check:
+        raise BitstreamError("the file is damaged or truncated: its check does not match its contents")
+
+
+def weights_name(preset_id: int, tag: bytes) -> str:
+    """How messages name weights: preset and tag, such as ``tiny-1a2b``."""
+    return f"{PRESETS.get(preset_id, f'preset {preset_id}')}-{tag.hex()}"
+
+
+def _crc(*parts: bytes) -> int:
+    """CRC-16/IBM-3740 (also CCITT-FALSE: polynomial 0x1021, initial value 0xFFFF, not reflected)."""
+    value = 0xFFFF
+    for part in parts:
+        value = binascii.crc_hqx(part, value)
+    return value
+
+
+def _varint(value: int) -> bytes:
+    """LEB128: seven bits a byte, lowest first, the top bit set on all but the last."""
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes((*out, value))
+
+
+def _read_varint(data: bytes, start: int, name: str) -> tuple[int, int]:
+    """(value, offset after it) of a LEB128 of at most three bytes in minimal form."""
+    value = 0
+    for count in range(3):
+        if start + count >= len(data):
+            raise BitstreamError(f"the file is truncated: it ends after {len(data)} bytes, inside its header")
+        byte = data[start + count]
+        value |= (byte & 0x7F) << 7 * count
+        if byte < 0x80:
+            if byte == 0 and count:
+                raise BitstreamError(f"the {name} is not written in its shortest form")
+            return value, start + count + 1
+    raise BitstreamError(f"the {name} is above {MAX_SIDE}")

@@ -1,0 +1,272 @@
+"""The codec: a picture to the bytes of an ``.sprd`` file and back.
+
+    encode:  open ─► coded scale ─► runtime.analyse ─► y, z ─► entropy.encode ─► pack_file
+                          └───────────── rate control repeats what is right of y, z ──┘
+    decode:  parse_file ─► verify ─► entropy.decode ─► ŷ ═ exactness line ═ runtime.synthesise ─► original size
+
+A decoder is handed nothing but the bytes and its dials, so the original can never leak into a result.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from .bitstream.container import MAX_SIDE, Header, pack_file, parse_file, verify
+from .errors import ImageError, TargetError
+from .image import MAX_PIXELS, Picture, Source, open_rgb, resize, to_pil
+from .image_colour import Rgb
+from .ratecontrol import (
+    AUTO,
+    DEFAULT_BPP,
+    candidate_scales,
+    first_guess,
+    highest_fitting,
+    quality_level,
+    scale_code,
+)
+
+if TYPE_CHECKING:
+    from .runtimes.onnx import OnnxRuntime
+
+MAX_STEPS = 1000
+MAX_SEED = 2**64 - 1
+
+Input = Source | Picture | NDArray[np.uint8]
+Scale = str | float
+
+
+class Codec:
+    """Encodes and decodes with one set of weights; keeps them loaded, and may be used from several threads.
+
+    The weights are loaded by the first call that needs them, each network by the first that runs it.
+    """
+
+    def __init__(
+        self, weights: Path | str | None = None, threads: int | None = None, max_pixels: int = MAX_PIXELS
+    ) -> None:
+        """Nothing is loaded yet.
+
+        Args:
+            weights: a weights folder; None: the one that comes with the package.
+            threads: of the networks; None: one for each core.
+            max_pixels: limit on width x height of a picture, both ways.
+        """
+        if threads is not None and threads < 1:
+            raise ValueError(f"threads must be at least 1, not {threads}")
+        if max_pixels < 1:
+            raise ValueError(f"max_pixels must be at least 1, not {max_pixels}")
+        self._weights, self._threads, self.max_pixels = weights, threads, max_pixels
+        self._runtime: OnnxRuntime | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def runtime(self) -> OnnxRuntime:
+        """The networks, loaded now if they are not yet.
+
+        Raises:
+            WeightsError: the weights folder is incomplete or damaged.
+        """
+        with self._lock:
+            if self._runtime is None:
+                from .runtimes.onnx import OnnxRuntime  # takes a while: not for a file that is damaged
+
+                self._runtime = OnnxRuntime(self._weights, self._threads)
+            return self._runtime
+
+    def encode(
+        self,
+        image: Input,
+        *,
+        quality: float | None = None,
+        bpp: float | None = None,
+        max_bytes: int | None = None,
+        scale: Scale = AUTO,
+        background: str | Rgb = "white",
+    ) -> bytes:
+        """The bytes of an ``.sprd`` file of a picture.
+
+        At most one of `quality`, `bpp` and `max_bytes` may be given. With none, the file has 0.02 bits per
+        pixel, or is the smallest that the model can make where that is larger.
+
+        Args:
+            image: path, bytes of an image file, binary file, Pillow image, or uint8 array [H, W, 3] or [H, W].
+            quality: 0-100, about 1.2 % more bytes for each 0.4.
+            bpp: most bits per pixel of the original, for the whole file.
+            max_bytes: most bytes of the whole file.
+            scale: factor by which the coded picture is smaller: 1, 1.5, 2, 3, 4, 6 or 8; ``"auto"``: chosen for
+                the target, 1 when quality is given.
+            background: what transparency is composited on.
+
+        Raises:
+            ImageError: it is not an image, or larger than the limits.
+            TargetError: no file can be that small; it names the smallest.
+            WeightsError: the weights folder is incomplete or damaged.
+            ValueError: an argument is out of its range.
+        """
+        if sum(target is not None for target in (quality, bpp, max_bytes)) > 1:
+            raise ValueError("quality, bpp and max_bytes exclude each other")
+        code = scale_code(scale)
+        level = None if quality is None else quality_level(quality)
+        _check_targets(bpp, max_bytes)
+        picture = self._open(image, background)
+        if level is not None:
+            return _Coding(self.runtime, picture, code or 0).file(level)
+        pixels = picture.pixels.shape[0] * picture.pixels.shape[1]
+        stated = bpp is not None or max_bytes is not None
+        limit = max_bytes if max_bytes is not None else math.floor((DEFAULT_BPP if bpp is None else bpp) * pixels / 8)
+        return self._encode_to(picture, limit, code, stated=stated)
+
+    def decode(self, data: bytes, *, realism: float = 1.0, steps: int = 1, seed: int = 0) -> Image.Image:
+        """The picture of an ``.sprd`` file, in mode RGB, or L when it is grey.
+
+        Args:
+            data: the whole file.
+            realism: 0 (faithful on average, blurred) to 1 (sharp, partly invented), linear between.
+            steps: of the denoiser, 1-1000; from 2 on noise is added between them.
+            seed: of that noise.
+
+        Raises:
+            BitstreamError: the bytes are not a readable file, or the picture is larger than `max_pixels`.
+            ModelMismatchError: the file was made with other weights.
+            WeightsError: the weights folder is incomplete or damaged.
+            ValueError: a dial is out of its range.
+        """
+        _check_dials(realism, steps, seed)
+        parsed = parse_file(data, self.max_pixels)
+        header = parsed.header
+        runtime = self.runtime
+        verify(parsed, data, runtime.weights_hash, runtime.manifest.preset_id)
+        exact = runtime.entropy.decode(parsed.stream, header.latent_size, header.level)
+        y_hat = runtime.entropy.dequantise(exact, header.level)
+        del exact
+        pixels = runtime.synthesise(
+            y_hat,
+            level=header.level,
+            realism=realism,
+            steps=steps,
+            seed=seed,
+            size=header.coded_size,
+            dtype=np.uint8,
+        )
+        return to_pil(resize(pixels, (header.height, header.width)), header.grey)
+
+    def _open(self, image: Input, background: str | Rgb) -> Picture:
+        source = _from_array(image) if isinstance(image, np.ndarray) else image
+        picture = open_rgb(source, background=background, max_pixels=self.max_pixels)
+        if max(picture.pixels.shape) > MAX_SIDE:
+            raise ImageError(f"a side of {max(picture.pixels.shape)} pixels is above the limit of {MAX_SIDE}")
+        return picture
+
+    def _encode_to(self, picture: Picture, limit: int, code: int | None, *, stated: bool) -> bytes:
+        """The best file of at most `limit` bytes; without one an error, or the smallest if none was `stated`."""
+        height, width = picture.pixels.shape[:2]
+        smallest: bytes | None = None
+        for candidate in candidate_scales(width, height, limit) if code is None else [code]:
+            coding = _Coding(self.runtime, picture, candidate)
+            level = highest_fitting(coding.size, limit, first_guess(limit, coding.pixels))
+            if level is not None:
+                return coding.file(level)
+            least = coding.file(0)
+            smallest = least if smallest is None or len(least) < len(smallest) else smallest
+        assert smallest is not None  # there is always a scale to try
+        if stated:
+            at = "" if code is None else " at this scale"
+            raise TargetError(
+                f"{limit} bytes are too few: the smallest file of this picture{at} has {len(smallest)} bytes",
+                len(smallest),
+            )
+        return smallest
+
+
+class _Coding:
+    """One picture at one coded scale: analysed once, coded at as many levels as rate control asks for."""
+
+    def __init__(self, runtime: OnnxRuntime, picture: Picture, scale: int) -> None:
+        height, width = picture.pixels.shape[:2]
+        self._runtime = runtime
+        self._header = Header(
+            width, height, 0, scale, picture.grey, runtime.manifest.preset_id, runtime.weights_hash[:2]
+        )
+        coded = self._header.coded_size
+        self.pixels = coded[0] * coded[1]
+        self._y, self._z = runtime.analyse(resize(picture.pixels, coded))
+        self._files: dict[int, bytes] = {}
+
+    def file(self, level: int) -> bytes:
+        """The whole file at a level."""
+        if level not in self._files:
+            stream = self._runtime.entropy.encode(self._y, self._z, level).stream
+            header = replace(self._header, level=level)
+            self._files[level] = pack_file(header, stream, self._runtime.weights_hash)
+        return self._files[level]
+
+    def size(self, level: int) -> int:
+        """Bytes of the whole file at a level."""
+        return len(self.file(level))
+
+
+def _from_array(array: NDArray[np.uint8]) -> Picture:
+    if array.dtype != np.uint8:
+        raise ImageError(f"an array of pixels must be uint8, not {array.dtype}")
+    if array.ndim == 2:
+        return Picture(np.repeat(array[:, :, None], 3, axis=2), grey=True)
+    if array.ndim != 3 or array.shape[2] != 3:
+        raise ImageError(f"an array of pixels must be [H, W, 3] or [H, W], not {list(array.shape)}")
+    return Picture(array, grey=False)
+
+
+def _check_targets(bpp: float | None, max_bytes: int | None) -> None:
+    if bpp is not None and not (math.isfinite(bpp) and bpp >= 0):
+        raise ValueError(f"bpp must be a number of at least 0, not {bpp}")
+    if max_bytes is not None and (not isinstance(max_bytes, int) or max_bytes < 0):
+        raise ValueError(f"max_bytes must be a whole number of at least 0, not {max_bytes}")
+
+
+def _check_dials(realism: float, steps: int, seed: int) -> None:
+    if not 0 <= realism <= 1:
+        raise ValueError(f"realism must be from 0 to 1, not {realism}")
+    if not isinstance(steps, int) or not 1 <= steps <= MAX_STEPS:
+        raise ValueError(f"steps must be a whole number from 1 to {MAX_STEPS}, not {steps}")
+    if not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
+        raise ValueError(f"seed must be a whole number from 0 to {MAX_SEED}, not {seed}")
+
+
+_default: Codec | None = None
+_default_lock = threading.Lock()
+
+
+def default_codec() -> Codec:
+    """The codec behind `encode` and `decode`: the weights of the package, the default limits."""
+    global _default
+    with _default_lock:
+        if _default is None:
+            _default = Codec()
+        return _default
+
+
+def encode(
+    image: Input,
+    *,
+    quality: float | None = None,
+    bpp: float | None = None,
+    max_bytes: int | None = None,
+    scale: Scale = AUTO,
+    background: str | Rgb = "white",
+) -> bytes:
+    """`Codec.encode` with the weights that come with the package."""
+    return default_codec().encode(
+        image, quality=quality, bpp=bpp, max_bytes=max_bytes, scale=scale, background=background
+    )
+
+
+def decode(data: bytes, *, realism: float = 1.0, steps: int = 1, seed: int = 0) -> Image.Image:
+    """`Codec.decode` with the weights that come with the package."""
+    return default_codec().decode(data, realism=realism, steps=steps, seed=seed)

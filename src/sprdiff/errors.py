@@ -1,0 +1,47 @@
+"""Typed errors: everything that comes from outside and is wrong ends in one of these.
+
+Floor 0 of the layout: this module imports nothing of the package. The command line prints
+``str(error)`` on one line and exits with status 1.
+"""
+
+from __future__ import annotations
+
+
+class SprdiffError(Exception):
+    """Base of every error that a user of the package can cause or meet."""
+
+
+class BitstreamError(SprdiffError):
+    """The bytes are not a readable ``.sprd`` file: truncated, damaged, or of another format."""
+
+
+class ModelMismatchError(SprdiffError):
+    """The file is sound as far as can be told, but was made with other weights than these."""
+
+
+class ImageError(SprdiffError):
+    """The input is not an image that can be read, or is beyond the stated limits."""
+
+
+class TargetError(SprdiffError):
+    """No file as small as the stated target can be made of this image.
+
+    Attributes:
+        smallest: the smallest whole file that the model can make of it, in bytes.
+    """
+
+    def __init__(self, message: str, smallest: int) -> None:
+        super().__init__(message)
+        self.smallest = smallest
+
+
+class WeightsError(SprdiffError):
+    """A weights folder is incomplete, of the wrong shape or damaged."""
+
+
+class OutputError(SprdiffError):
+    """The result could not be written: it exists already, or the disk refused it."""
+
+
+class TrainingError(SprdiffError):
+    """Training cannot start or go on: bad data folder, bad checkpoint, missing package."""

@@ -1,0 +1,151 @@
+"""What a file and the shipped model say about themselves, read without any network or network runtime."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .bitstream.container import PRESETS, SCALES, VERSION, ParsedFile, parse_file, verify
+from .errors import WeightsError
+from .runtimes.weights import MAX_MANIFEST, default_folder, read_limited, read_manifest
+
+
+@dataclass(frozen=True)
+class FileInfo:
+    """What a file says.
+
+    Attributes:
+        version: of the file format.
+        preset, tag: which preset's networks made it, and the first 16 bits of their hash (hex digits).
+        width, height: of the picture in pixels; coded_width, coded_height: of the smaller one that was coded.
+        scale: coded scale, the factor between the two.
+        grey: the picture has one channel.
+        quality: 0-100, from `level`, 0-255.
+        bytes: of the whole file; header_bytes: of its header with the check.
+        bpp: bits per pixel of the picture, for the whole file.
+        weights: ``"at hand"`` when the weights at hand made it, which the file's check then confirms, else
+            ``"other"``; ``"unknown"`` where no weights are at hand.
+    """
+
+    version: int
+    preset: str
+    tag: str
+    width: int
+    height: int
+    coded_width: int
+    coded_height: int
+    scale: float
+    grey: bool
+    quality: float
+    level: int
+    bytes: int
+    header_bytes: int
+    bpp: float
+    weights: str
+
+    @property
+    def model(self) -> str:
+        """Preset and tag in one word, such as ``tiny-1a2b``."""
+        return f"{self.preset}-{self.tag}"
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a weights folder says.
+
+    Attributes:
+        preset, tag, hash: which networks these are; `hash` is SHA-256 in hex digits, `tag` its first four.
+        folder: where they lie.
+        bytes: of all files in the folder.
+        licence: first line of their licence.
+        card: figures of the model card: data, hours, hardware, quality, limits.
+    """
+
+    preset: str
+    preset_id: int
+    tag: str
+    hash: str
+    folder: str
+    bytes: int
+    licence: str
+    card: dict[str, Any]
+
+
+def info(data: bytes, *, weights: Path | str | None = None, max_pixels: int | None = None) -> FileInfo:
+    """What the bytes of an ``.sprd`` file say about it; if the weights at hand made it, its check is tested.
+
+    Args:
+        weights: folder of weights; None: the shipped ones.
+
+    Raises:
+        BitstreamError: it is not a file that can be read, or its check fails.
+        WeightsError: the given folder of weights cannot be read.
+    """
+    parsed = parse_file(data, max_pixels)
+    header = parsed.header
+    coded_height, coded_width = header.coded_size
+    return FileInfo(
+        version=VERSION,
+        preset=PRESETS.get(header.preset_id, f"preset {header.preset_id}"),
+        tag=header.tag.hex(),
+        width=header.width,
+        height=header.height,
+        coded_width=coded_width,
+        coded_height=coded_height,
+        scale=float(SCALES[header.scale]),
+        grey=header.grey,
+        quality=round(header.level * 100 / 255, 1),
+        level=header.level,
+        bytes=len(data),
+        header_bytes=len(data) - len(parsed.stream),
+        bpp=len(data) * 8 / (header.width * header.height),
+        weights=_compare(parsed, data, weights),
+    )
+
+
+def model_info(weights: Path | str | None = None) -> ModelInfo:
+    """What a folder of weights says about itself, from its manifest and licence alone.
+
+    Raises:
+        WeightsError: there is no such folder, or its manifest cannot be read.
+    """
+    folder = Path(weights) if weights is not None else default_folder()
+    manifest = read_manifest(folder)
+    return ModelInfo(
+        preset=manifest.preset,
+        preset_id=manifest.preset_id,
+        tag=manifest.weights_hash[:2].hex(),
+        hash=manifest.weights_hash.hex(),
+        folder=str(folder),
+        bytes=sum(path.stat().st_size for path in folder.iterdir() if path.is_file()),
+        licence=_licence(folder),
+        card=_card(folder),
+    )
+
+
+def _compare(parsed: ParsedFile, data: bytes, weights: Path | str | None) -> str:
+    try:
+        model = model_info(weights)
+    except WeightsError:
+        if weights is not None:
+            raise
+        return "unknown"
+    if (parsed.header.preset_id, parsed.header.tag.hex()) != (model.preset_id, model.tag):
+        return "other"
+    verify(parsed, data, bytes.fromhex(model.hash), model.preset_id)
+    return "at hand"
+
+
+def _card(folder: Path) -> dict[str, Any]:
+    card = json.loads(read_limited(folder / "manifest.json", MAX_MANIFEST)).get("card", {})
+    return card if isinstance(card, dict) else {}
+
+
+def _licence(folder: Path) -> str:
+    try:
+        lines = (folder / "LICENSE-weights").read_text("utf-8", errors="replace").splitlines()
+    except OSError:
+        return "not stated"
+    return next((line.strip(" #") for line in lines if line.strip()), "not stated")

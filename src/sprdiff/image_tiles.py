@@ -1,0 +1,92 @@
+"""Large pictures in pieces: overlapping tiles, and a resize that needs little memory beyond its result."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+Slices = tuple[slice, slice]
+STRIP_PIXELS = 2**22
+"""Pixels handled at a time where a whole picture would cost several copies of itself."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One tile: (rows, columns) of what it owns, of what it must see, and of the first inside the second.
+
+    Attributes:
+        core: the part of the picture that this tile computes; cores cover the picture once.
+        padded: core and halo, cut at the borders of the picture.
+        inner: where `core` lies inside an array of the size of `padded`.
+    """
+
+    core: Slices
+    padded: Slices
+    inner: Slices
+
+
+def tiles(height: int, width: int, tile: int, halo: int, multiple: int) -> Iterator[Tile]:
+    """Overlapping tiles of a picture, row by row, of about equal size.
+
+    Args:
+        height, width: of the picture.
+        tile: largest side of a core (rounded up to `multiple`).
+        halo: how far beyond its core a tile must see (rounded up to `multiple`).
+        multiple: cores and padded parts begin at multiples of this, in all the units of `height`.
+    """
+    rows, columns = _spans(height, tile, halo, multiple), _spans(width, tile, halo, multiple)
+    for core_r, padded_r, inner_r in rows:
+        for core_c, padded_c, inner_c in columns:
+            yield Tile((core_r, core_c), (padded_r, padded_c), (inner_r, inner_c))
+
+
+def _spans(size: int, tile: int, halo: int, multiple: int) -> list[tuple[slice, slice, slice]]:
+    """(core, padded, inner) along one axis."""
+    if min(size, tile, multiple) < 1 or halo < 0:
+        raise ValueError("tiles need positive sizes")
+    halo = math.ceil(halo / multiple) * multiple
+    tile = math.ceil(tile / multiple) * multiple
+    count = math.ceil(size / tile)
+    step = math.ceil(size / count / multiple) * multiple
+    spans = []
+    for start in range(0, size, step):
+        stop = min(start + step, size)
+        first, last = max(0, start - halo), min(size, stop + halo)
+        spans.append((slice(start, stop), slice(first, last), slice(start - first, stop - first)))
+    return spans
+
+
+def resize(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Resize with Pillow's Lanczos filter (antialiased when shrinking), strip by strip.
+
+    Rows first, then columns: left to itself Pillow picks the order by cost, and the rounding between the two
+    would then depend on the strips.
+
+    Args:
+        pixels: uint8 [H, W, 3].
+        size: (height, width) of the result, each at least 1.
+
+    Returns:
+        uint8 [height, width, 3]; the input itself when the size is the same.
+    """
+    height, width = size
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    scale = pixels.shape[0] / height
+    reach = math.ceil(3 * max(1.0, scale)) + 1  # Lanczos has three lobes; one row more for the rounding
+    rows = max(1, int(STRIP_PIXELS / max(width, pixels.shape[1] * scale)))
+    out = np.empty((height, width, 3), np.uint8)
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        first = max(0, math.floor(top * scale) - reach)
+        last = min(pixels.shape[0], math.ceil(bottom * scale) + reach)
+        box = (0, top * scale - first, width, min(bottom * scale, pixels.shape[0]) - first)
+        strip = Image.fromarray(np.ascontiguousarray(pixels[first:last]))
+        strip = strip.resize((width, last - first), Image.Resampling.LANCZOS)
+        out[top:bottom] = np.asarray(strip.resize((width, bottom - top), Image.Resampling.LANCZOS, box))
+    return out

@@ -1,0 +1,98 @@
+"""Building blocks shared by every network.
+
+    ConvBlock:  x ─► dw k×k ─► 1×1 (c → 2c) ─► GELU ─► 1×1 (2c → c) ─► + x
+
+No normalisation that looks across positions: a tile must give what the whole image gives.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .config import KNOT_SPACING, KNOTS
+
+
+def conv(cin: int, cout: int, kernel: int = 1, *, stride: int = 1, groups: int = 1, bias: bool = True) -> nn.Conv2d:
+    """Convolution padded to "same" (1x1 and 3x3...) with weights that keep the variance of their input.
+
+    torch's default shrinks a signal by 0.58 at every layer; without normalisation y would start near zero.
+    """
+    padding = kernel // 2 if kernel % 2 else 0
+    layer = nn.Conv2d(cin, cout, kernel, stride=stride, padding=padding, groups=groups, bias=bias)
+    nn.init.normal_(layer.weight, std=(cin // groups * kernel * kernel) ** -0.5)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+class ConvBlock(nn.Module):
+    """Residual depthwise block, [N,C,H,W] -> the same shape; cost (4C + k²) MAC per channel and position."""
+
+    def __init__(self, channels: int, kernel: int = 3, expand: int = 2) -> None:
+        super().__init__()
+        self.depthwise = conv(channels, channels, kernel, groups=channels)
+        self.expand = conv(channels, expand * channels)
+        self.project = conv(expand * channels, channels)
+        # A residual branch that starts small keeps deep stacks stable without normalisation.
+        with torch.no_grad():
+            self.project.weight.mul_(0.3)
+
+    def branch(self, x: Tensor) -> Tensor:
+        out: Tensor = self.project(F.gelu(self.expand(self.depthwise(x))))
+        return out
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.branch(x)
+
+
+def blocks(channels: int, count: int, kernel: int = 3) -> nn.Sequential:
+    """``count`` ConvBlocks in a row."""
+    return nn.Sequential(*(ConvBlock(channels, kernel) for _ in range(count)))
+
+
+def down(cin: int, cout: int) -> nn.Conv2d:
+    """Half the resolution: 2x2 convolution of stride 2."""
+    return conv(cin, cout, 2, stride=2)
+
+
+def up(cin: int, cout: int) -> nn.Sequential:
+    """Twice the resolution: 1x1 convolution and pixel shuffle."""
+    return nn.Sequential(conv(cin, 4 * cout), nn.PixelShuffle(2))
+
+
+class Stem(nn.Module):
+    """Pixels to 1/8: [N,3,H,W] in 0-1 -> [N,C,H/8,W/8], entering by pixel unshuffle."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = conv(48, channels, 3, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # Pixels have a standard deviation near a quarter.
+        out: Tensor = self.conv(F.pixel_unshuffle(4 * (x - 0.5), 4))
+        return out
+
+
+def hats(level: Tensor) -> Tensor:
+    """Weights of the 9 knots at the given levels: [N] in 0-255 -> [N,9], each row sums to 1.
+
+    The integer networks take the same numbers times 256 (docs/bitstream.md).
+    """
+    knots = torch.arange(KNOTS, device=level.device, dtype=level.dtype) * KNOT_SPACING
+    return (1 - (level[:, None] - knots).abs() / KNOT_SPACING).clamp(min=0)
+
+
+class LevelModulation(nn.Module):
+    """Scales and shifts channels by the quality level: x·(1 + s(level)) + b(level), [N,C,H,W]; starts as identity."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.zeros(KNOTS, channels))
+        self.shift = nn.Parameter(torch.zeros(KNOTS, channels))
+
+    def forward(self, x: Tensor, level: Tensor) -> Tensor:
+        weights = hats(level)
+        scale, shift = weights @ self.scale, weights @ self.shift
+        return x * (1 + scale[:, :, None, None]) + shift[:, :, None, None]

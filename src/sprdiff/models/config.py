@@ -1,0 +1,95 @@
+"""Sizes of the networks: frozen dataclasses, stored inside every checkpoint they describe."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+
+FRACTION_BITS = 8
+"""Exact latents are integers with this many fractional bits (docs/bitstream.md)."""
+
+LEVELS = 256
+KNOTS = 9
+KNOT_SPACING = 32
+"""Everything that depends on the quality level is piecewise linear between 9 knots, 32 levels apart."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Channel counts and depths of one preset.
+
+    Grids: 1/4 and 1/8 are the stems, 1/16 the VAE latent and the denoiser, 1/32 ``y``, 1/64 ``z``.
+    """
+
+    preset: str = "tiny"
+    preset_id: int = 1
+    vae_latent: int = 32
+    vae_encoder: tuple[int, int] = (64, 160)
+    vae_decoder: tuple[int, int, int] = (192, 96, 48)
+    distortion: tuple[int, int] = (96, 192)
+    semantic: tuple[int, int] = (48, 128)
+    fused: int = 192
+    trunk: int = 256
+    y_channels: int = 96
+    z_channels: int = 32
+    groups: tuple[int, ...] = (16, 16, 24, 40)
+    hyper_hidden: int = 192
+    hyper_features: int = 96
+    context_hidden: int = 128
+    synthesis: tuple[int, int] = (256, 192)
+    coarse: int = 96
+    pixel_condition: int = 128
+    semantic_condition: int = 128
+    denoiser: int = 192
+    denoiser_blocks: int = 6
+    attention: int = 64
+    heads: int = 4
+
+    def __post_init__(self) -> None:
+        if sum(self.groups) != self.y_channels:
+            raise ValueError(f"channel groups {self.groups} do not sum to {self.y_channels}")
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> ModelConfig:
+        """Inverse of :meth:`to_json`; unknown or missing fields raise ``TypeError``."""
+        fields = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(text).items()}
+        if set(fields) != {f.name for f in dataclasses.fields(cls)}:
+            raise TypeError("the stored configuration has other fields than this version's ModelConfig")
+        return cls(**fields)
+
+
+TINY = ModelConfig()
+"""The shipped preset."""
+
+NANO = ModelConfig(
+    preset="nano",
+    preset_id=255,
+    vae_latent=8,
+    vae_encoder=(8, 16),
+    vae_decoder=(16, 8, 8),
+    distortion=(8, 16),
+    semantic=(8, 16),
+    fused=16,
+    trunk=16,
+    y_channels=12,
+    z_channels=4,
+    groups=(4, 8),
+    hyper_hidden=16,
+    hyper_features=8,
+    context_hidden=16,
+    synthesis=(16, 16),
+    coarse=8,
+    pixel_condition=8,
+    semantic_condition=8,
+    denoiser=16,
+    denoiser_blocks=2,
+    attention=8,
+    heads=2,
+)
+"""The same design small enough for the tests to train and export in seconds. Never shipped."""
+
+PRESETS = {"tiny": TINY, "nano": NANO}

@@ -1,0 +1,264 @@
+"""Latent compression: y and z, their gains by level, and the integer networks of the entropy model.
+
+    fused ─ analysis ─ y ── hyper-analysis ─ z
+                       │                     │ · gain.z(level), quantise against z_mean(level)
+                       │                     ▼
+                       │              hyper-synthesis (integer) ─ h
+                       │ · gain.y(level)                          │
+                       ▼                                          ▼
+                 step (pass, channel group):  context (integer)(ŷ decoded so far, h, level) ─ mu, table index
+
+The integer networks are trained here with the rounding they are run with: weights are multiples of 2^-12,
+activations of 2^-8, so a float64 forward of this file equals the integer path bit for bit (Ballé et al.,
+"Integer Networks for Data Compression with Latent-Variable Models", ICLR 2019).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .blocks import blocks, conv, down, hats
+from .config import FRACTION_BITS, KNOTS, ModelConfig
+
+WEIGHT_UNIT = 2.0**12
+ACTIVATION_UNIT = 2.0**FRACTION_BITS
+ACTIVATION_MAX = 16383 / ACTIVATION_UNIT
+MEAN_MAX = 32767 / ACTIVATION_UNIT
+INDEX_SCALE = 16.0
+Z_SCALE = 8.0
+"""Scales of learned means and indices, so that one rate of learning suits them and the weights alike."""
+TABLES = 64
+SIGMA_MIN, SIGMA_MAX = 0.1, 32.0
+TAIL = 2.0**-12
+
+
+def round_ste(x: Tensor) -> Tensor:
+    """Nearest integer, halves up (the integer path's rule); the gradient passes straight through."""
+    return x + (torch.floor(x + 0.5) - x).detach()
+
+
+class _Clamp(torch.autograd.Function):
+    """Clamp whose gradient passes inside the range, and outside where descent leads back into it.
+
+    A gradient that always passed would let the index of a silent channel drift without bound, and the channel
+    could never speak again (dev/LOG.md, 2026-11-23).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, low: float, high: float) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.range = (low, high)
+        return x.clamp(low, high)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (x,), (grad,), (low, high) = ctx.saved_tensors, grads, ctx.range
+        passes = ((x >= low) | (grad < 0)) & ((x <= high) | (grad > 0))
+        return grad * passes, None, None
+
+
+def clamp_ste(x: Tensor, low: float, high: float) -> Tensor:
+    """Clamp with a gradient that can always lead back into the range and never further out."""
+    clamped: Tensor = _Clamp.apply(x, low, high)
+    return clamped
+
+
+class IntegerDense(nn.Module):
+    """One layer of an integer network as a convolution over gathered inputs.
+
+    ``taps`` = 9 gathers the 3x3 neighbourhood (zeros outside) of the first ``spatial`` input channels; ``point``
+    further channels are taken at the position itself and ``KNOTS`` constants carry the level.
+    """
+
+    def __init__(self, spatial: int, point: int, out: int, *, level: bool) -> None:
+        super().__init__()
+        self.spatial, self.point, self.level = spatial, point, level
+        width = 9 * spatial + point + (KNOTS if level else 0)
+        self.weight = nn.Parameter(torch.randn(out, width) / math.sqrt(max(width, 1)))
+        self.bias = nn.Parameter(torch.zeros(out))
+
+    def forward(self, around: Tensor | None, here: Tensor | None, level: Tensor | None) -> Tensor:
+        limit = 32767 / WEIGHT_UNIT
+        weight = round_ste(self.weight.clamp(-limit, limit) * WEIGHT_UNIT) / WEIGHT_UNIT
+        bias = round_ste(self.bias * WEIGHT_UNIT * ACTIVATION_UNIT) / (WEIGHT_UNIT * ACTIVATION_UNIT)
+        split = 9 * self.spatial
+        total: Tensor | None = None
+        if around is not None and self.spatial:
+            kernel = weight[:, :split].reshape(-1, 3, 3, self.spatial).permute(0, 3, 1, 2)
+            total = F.conv2d(around, kernel, bias, padding=1)
+        if here is not None and self.point:
+            part = F.conv2d(here, weight[:, split : split + self.point, None, None], None if total is not None else bias)
+            total = part if total is None else total + part
+        assert total is not None
+        if level is not None and self.level:
+            total = total + (hats(level) @ weight[:, split + self.point :].T)[:, :, None, None]
+        return total
+
+
+def hidden(x: Tensor) -> Tensor:
+    """The integer networks' activation: clip to [0, 64), 8 fractional bits."""
+    return round_ste(clamp_ste(F.relu(x), 0.0, ACTIVATION_MAX) * ACTIVATION_UNIT) / ACTIVATION_UNIT
+
+
+class HyperSynthesis(nn.Module):
+    """ẑ [N,Cz,h,w] and level [N] -> features [N,Ch,2h,2w] for the context networks. Integer network."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.layer0 = IntegerDense(config.z_channels, 0, config.hyper_hidden, level=True)
+        self.layer1 = IntegerDense(0, config.hyper_hidden, 4 * config.hyper_features, level=False)
+
+    def forward(self, z_hat: Tensor, level: Tensor) -> Tensor:
+        x = hidden(self.layer1(None, hidden(self.layer0(z_hat, None, level)), None))
+        n, c, h, w = x.shape
+        x = x.view(n, 2, 2, c // 4, h, w).permute(0, 3, 4, 1, 5, 2)
+        return x.reshape(n, c // 4, 2 * h, 2 * w)
+
+
+class ContextStep(nn.Module):
+    """Mean and table index of one channel group in one pass, from what is decoded so far. Integer network."""
+
+    def __init__(self, config: ModelConfig, seen: int, group: int) -> None:
+        super().__init__()
+        self.seen, self.group = seen, group
+        self.layer0 = IntegerDense(seen, config.hyper_features, config.context_hidden, level=True)
+        self.layer1 = IntegerDense(0, config.context_hidden, config.context_hidden, level=False)
+        self.layer2 = IntegerDense(0, config.context_hidden, 2 * group, level=False)
+        with torch.no_grad():
+            self.layer2.weight.mul_(0.1)
+            self.layer2.bias[group:] = 30 / INDEX_SCALE
+
+    def forward(self, y_hat: Tensor, features: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
+        x = hidden(self.layer0(y_hat[:, : self.seen], features, level))
+        x = self.layer2(None, hidden(self.layer1(None, x, None)), None)
+        mean = round_ste(x[:, : self.group] * ACTIVATION_UNIT) / ACTIVATION_UNIT
+        index = round_ste(clamp_ste(x[:, self.group :] * INDEX_SCALE, 0.0, TABLES - 1.0))
+        return clamp_ste(mean, -MEAN_MAX, MEAN_MAX), index
+
+
+def sigma_of(index: Tensor) -> Tensor:
+    """Standard deviation of the table with (possibly fractional) ``index``: geometric from 0.1 to 32."""
+    return SIGMA_MIN * torch.exp(index * (math.log(SIGMA_MAX / SIGMA_MIN) / (TABLES - 1)))
+
+
+def table_bits(residual: Tensor, sigma: Tensor) -> Tensor:
+    """Bits of a unit-width bin at ``residual`` under the base tables (bitstream/tables.py): a Gaussian and a faint
+    wide one, which also keeps a gradient where the narrow one has none."""
+    distance = residual.abs()
+    mass = (1 - TAIL) * _bin_mass(distance, sigma) + TAIL * _bin_mass(distance, 3 * sigma + 0.3)
+    return -torch.log2(mass + 2.5e-7)
+
+
+def _bin_mass(distance: Tensor, sigma: Tensor) -> Tensor:
+    return torch.special.ndtr((0.5 - distance) / sigma) - torch.special.ndtr((-0.5 - distance) / sigma)
+
+
+class Quantised(NamedTuple):
+    """Result of one pass through the latent codec; bits are per image, [N]."""
+
+    y_hat: Tensor
+    y_bits: Tensor
+    z_bits: Tensor
+
+
+class LatentCodec(nn.Module):
+    """Fused features [N,F,H/16,W/16] -> y [N,Cy,H/32,W/32], z [N,Cz,H/64,W/64], and their coding at a level."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        trunk, cy, cz = config.trunk, config.y_channels, config.z_channels
+        self.analysis = nn.Sequential(down(config.fused, trunk), *blocks(trunk, 3), conv(trunk, cy))
+        self.hyper_analysis = nn.Sequential(
+            conv(cy, trunk // 2, 3), nn.GELU(), down(trunk // 2, trunk // 2), *blocks(trunk // 2, 1),
+            conv(trunk // 2, cz),
+        )  # fmt: skip
+        self.hyper_synthesis = HyperSynthesis(config)
+        seen = [sum(config.groups[:g]) for g in range(len(config.groups))]
+        self.context = nn.ModuleList(
+            [ContextStep(config, n, g) for n, g in zip(seen, config.groups, strict=True)]
+            + [ContextStep(config, cy, g) for g in config.groups]
+        )
+        # Rate falls by about 13x over the levels; a slope of 0.4 per unit of log λ is near the final one.
+        slope = torch.linspace(-0.5, 0.5, KNOTS)[:, None] * math.log(32.0)
+        self.y_log_gain = nn.Parameter(math.log(2.0) + 0.4 * slope.expand(KNOTS, cy).clone())
+        self.z_log_gain = nn.Parameter(math.log(2.0) + 0.3 * slope.expand(KNOTS, cz).clone())
+        self.z_mean = nn.Parameter(torch.zeros(KNOTS, cz))
+        self.z_index = nn.Parameter(torch.full((KNOTS, cz), 25.0 / INDEX_SCALE / Z_SCALE))
+
+    def analyse(self, fused: Tensor) -> tuple[Tensor, Tensor]:
+        """Unscaled latents; neither depends on the level, so rate control analyses once."""
+        y = self.analysis(fused)
+        return y, self.hyper_analysis(y)
+
+    def y_gain(self, level: Tensor) -> Tensor:
+        """Factor on y before quantisation, [N,Cy,1,1]."""
+        return torch.exp(hats(level) @ self.y_log_gain)[:, :, None, None]
+
+    def z_gain(self, level: Tensor) -> Tensor:
+        """Factor on z before quantisation, [N,Cz,1,1]."""
+        return torch.exp(hats(level) @ self.z_log_gain)[:, :, None, None]
+
+    def z_prior(self, level: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and table index of z by channel, each [N,Cz,1,1]."""
+        mean = round_ste(hats(level) @ self.z_mean * Z_SCALE * ACTIVATION_UNIT) / ACTIVATION_UNIT
+        index = round_ste(clamp_ste(hats(level) @ self.z_index * Z_SCALE * INDEX_SCALE, 0.0, TABLES - 1.0))
+        return mean[:, :, None, None], index[:, :, None, None]
+
+    def forward(self, y: Tensor, z: Tensor, level: Tensor) -> Quantised:
+        """Quantise and price the latents.
+
+        The decoder sees rounded values (straight-through); bits are those of the values with uniform noise
+        added, whose expectation is differentiable (Minnen & Singh, ICIP 2020).
+
+        Returns: unscaled ŷ [N,Cy,h,w] and the bits of each image.
+        """
+        gain = self.y_gain(level)
+        mean, index = self.z_prior(level)
+        z_scaled = z * self.z_gain(level)
+        z_hat = round_ste(z_scaled - mean) + mean
+        z_bits = table_bits(z_scaled + _noise(z) - mean, sigma_of(index)).sum((1, 2, 3))
+        features = self.hyper_synthesis(z_hat, level)[:, :, : y.shape[2], : y.shape[3]]
+        y_hat, bits = self._code_y(y * gain, features, level)
+        return Quantised(y_hat / gain, bits, z_bits)
+
+    def _code_y(self, y: Tensor, features: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
+        masks = checkerboard(y)
+        noisy = y + _noise(y)
+        parts = [torch.zeros_like(y[:, s : s + g]) for s, g in self.group_slices()]
+        bits = y.new_zeros(y.shape[0])
+        for step, network in enumerate(self.context):
+            number, group = divmod(step, len(parts))
+            start, width = self.group_slices()[group]
+            seen = torch.cat(parts, 1) if number else torch.cat(parts[:group], 1) if group else y[:, :0]
+            mean, index = network(seen, features, level)
+            here = y[:, start : start + width]
+            rounded = round_ste(here - mean) + mean
+            # round(y - mu) + mu: only y carries gradient to the decoder.
+            rounded = here + (rounded - here).detach()
+            parts[group] = torch.where(masks[number], rounded, parts[group])
+            cost = table_bits(noisy[:, start : start + width] - mean, sigma_of(index))
+            bits = bits + (cost * masks[number]).sum((1, 2, 3))
+        return torch.cat(parts, 1), bits
+
+    def group_slices(self) -> list[tuple[int, int]]:
+        """(first channel, channel count) of each group."""
+        groups = self.config.groups
+        return [(sum(groups[:g]), width) for g, width in enumerate(groups)]
+
+
+def checkerboard(y: Tensor) -> tuple[Tensor, Tensor]:
+    """Masks [1,1,h,w] of the positions coded in pass 0 (row + column even) and pass 1."""
+    rows = torch.arange(y.shape[2], device=y.device)[:, None]
+    columns = torch.arange(y.shape[3], device=y.device)[None, :]
+    even = ((rows + columns) % 2 == 0)[None, None]
+    return even, ~even
+
+
+def _noise(x: Tensor) -> Tensor:
+    return torch.rand_like(x) - 0.5

@@ -1,0 +1,128 @@
+"""Rate control: the highest level whose file fits, and the scale to code a picture at.
+
+Only sizes of real files are compared, so a target is a promise. Sizes are close to exponential in the level:
+interpolating their logarithms finds the level in three to five trials where bisection takes eight.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from fractions import Fraction
+
+from .bitstream.container import SCALES, scaled_side
+from .bitstream.intnet import LEVELS
+
+DEFAULT_BPP = 0.02
+"""Bits per pixel when nothing is said."""
+CODED_BPP = 0.009
+"""A picture is coded smaller until a target gives this many bits to each coded pixel."""
+AUTO = "auto"
+
+_GROWTH = math.log(20.0) / (LEVELS - 1)
+"""Typical step of ln(size) from level to level; only the first guesses depend on it."""
+_LOWEST_BPP = 0.004
+"""Typical bits per coded pixel at level 0; likewise."""
+_GUESSES = 5
+_WELL_USED = 0.97
+_LOOK_AHEAD = 5
+
+Size = Callable[[int], int]
+
+
+def quality_level(quality: float) -> int:
+    """The level 0-255 of a quality 0-100.
+
+    Raises:
+        ValueError: the quality is not a number from 0 to 100.
+    """
+    if not 0 <= quality <= 100:
+        raise ValueError(f"quality must be from 0 to 100, not {quality}")
+    return math.floor(quality * (LEVELS - 1) / 100 + 0.5)
+
+
+def scale_code(scale: str | float | Fraction) -> int | None:
+    """Index into `SCALES` of a factor (a number, or its text); None for ``"auto"``.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if scale == AUTO:
+        return None
+    try:
+        return SCALES.index(Fraction(scale))
+    except (ValueError, TypeError, OverflowError, ZeroDivisionError) as error:
+        factors = ", ".join(f"{float(factor):g}" for factor in SCALES)
+        raise ValueError(f"scale must be {AUTO} or one of {factors}, not {scale!r}") from error
+
+
+def candidate_scales(width: int, height: int, limit: int) -> list[int]:
+    """Scale codes to try for a target of `limit` bytes, in this order: the smallest factor that gives every
+    coded pixel `CODED_BPP` bits (or else the largest factor), then all larger ones.
+
+    Factors that give a picture no smaller than the factor before are left out.
+    """
+    sizes = {(scaled_side(height, code), scaled_side(width, code)): code for code in reversed(range(len(SCALES)))}
+    codes = sorted(sizes.items(), key=lambda item: item[1])
+    rich = [code for (rows, columns), code in codes if 8 * limit >= CODED_BPP * rows * columns]
+    first = rich[0] if rich else codes[-1][1]
+    return [code for _, code in codes if code >= first]
+
+
+def first_guess(limit: int, coded_pixels: int) -> int:
+    """A level near the one that fits into `limit` bytes."""
+    bpp = 8 * max(limit, 1) / coded_pixels
+    return max(0, min(LEVELS - 1, round(math.log(bpp / _LOWEST_BPP) / _GROWTH)))
+
+
+def highest_fitting(size: Size, limit: int, guess: int = LEVELS // 2) -> int | None:
+    """A level whose size is at most `limit` while that of the next level is not (or there is none).
+
+    Args:
+        size: bytes of the file at a level; nearly, but not strictly, growing. Called again for known levels.
+        limit: in bytes.
+        guess: level to try first.
+
+    Returns:
+        The level; None when no level tried fits, level 0 among them.
+    """
+    known: dict[int, int] = {}
+    low, high = -1, LEVELS
+    level = guess
+    for trial in range(LEVELS):
+        known[level] = size(level)
+        low, high = (level, high) if known[level] <= limit else (low, level)
+        if high - low == 1:
+            break
+        # From some point on only halving is sure to end soon.
+        level = (low + high) // 2 if trial >= _GUESSES else _interpolate(known, low, high, limit)
+    return None if low < 0 else _look_ahead(size, limit, low)
+
+
+def _interpolate(known: Mapping[int, int], low: int, high: int, limit: int) -> int:
+    """The level between `low` and `high` where ln(size) should just stay below ln(limit)."""
+    if low in known and high in known:
+        base, slope = low, math.log(known[high] / known[low]) / (high - low)
+    else:
+        base, slope = (low if low in known else high), _GROWTH
+        if len(known) > 1:
+            older, newer = list(known)[-2:]
+            slope = math.log(known[newer] / known[older]) / (newer - older)
+            slope = min(max(slope, _GROWTH / 3), 3 * _GROWTH)
+    found = math.floor(base + (math.log(max(limit, 1)) - math.log(known[base])) / slope)
+    if high not in known:
+        found += 1  # one too high bounds the search from above; one too low would leave it open
+    return max(low + 1, min(high - 1, found))
+
+
+def _look_ahead(size: Size, limit: int, level: int) -> int:
+    """Where sizes are not monotonic and much of the target is unused, a level a little higher may fit too."""
+    if size(level) >= _WELL_USED * limit:
+        return level
+    best = level
+    for further in range(level + 2, min(level + _LOOK_AHEAD, LEVELS)):
+        if size(further) <= limit:
+            best = further
+    while best > level and best + 1 < LEVELS and size(best + 1) <= limit:
+        best += 1
+    return best

@@ -1,0 +1,1 @@
+"""Network runtimes: what runs the networks on both sides of the exactness line, `analyse` and `synthesise`."""

@@ -1,0 +1,102 @@
+"""The graphs of a weights folder as onnxruntime sessions, each loaded when it is first run."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from ..errors import WeightsError
+from .weights import MAX_GRAPH, Manifest, read_limited
+
+Arrays = Mapping[str, NDArray[Any]]
+Tensors = dict[str, NDArray[np.float32]]
+
+INPUTS = {
+    "encoder": ("image",),
+    "coarse": ("y_hat", "level"),
+    "denoise": ("z_t", "t", "c_pix", "c_sem"),
+    "vae_decode": ("z0",),
+}
+OUTPUTS = {
+    "encoder": ("y", "z"),
+    "coarse": ("x_tilde", "z_est", "c_pix", "c_sem"),
+    "denoise": ("z0",),
+    "vae_decode": ("x_hat",),
+}
+_ONLY_FATAL = 4
+
+
+class Sessions:
+    """Runs graphs by name; safe to use from several threads."""
+
+    def __init__(self, folder: Path, manifest: Manifest, threads: int | None) -> None:
+        self._folder, self._manifest, self._threads = folder, manifest, threads
+        self._loaded: dict[str, Any] = {}
+        self._lock = threading.Lock()
+
+    def run(self, graph: str, weights: Arrays, inputs: Arrays, *, large: bool = False) -> Tensors:
+        """The outputs of a graph, by name.
+
+        Args:
+            weights: arrays that hold its initialisers; only looked at when the graph is not loaded yet.
+            inputs: float32, by name.
+            large: give the scratch memory back afterwards, which costs time.
+
+        Raises:
+            WeightsError: the graph cannot be loaded, wants other weights, or does not run.
+        """
+        session = self._session(graph, weights)
+        options = onnxruntime.RunOptions()
+        options.log_severity_level = _ONLY_FATAL
+        if large:
+            options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        names = OUTPUTS[graph]
+        try:
+            outputs = session.run(list(names), dict(inputs), options)
+        except Exception as error:  # onnxruntime's exceptions share no base of their own
+            raise WeightsError(f"the graph {graph} does not run: {_one_line(error)}") from error
+        return dict(zip(names, outputs, strict=True))
+
+    def _session(self, graph: str, weights: Arrays) -> Any:
+        with self._lock:
+            if graph not in self._loaded:
+                self._loaded[graph] = self._load(graph, weights)
+            return self._loaded[graph]
+
+    def _load(self, graph: str, weights: Arrays) -> Any:
+        path = self._folder / f"{graph}.onnx"
+        model = read_limited(path, MAX_GRAPH)
+        names = self._manifest.graphs[graph]
+        if missing := sorted(set(names) - set(weights)):
+            raise WeightsError(f"{path} wants the weights {missing[0]}, which are not in the folder")
+        options = self._options()
+        # Stored as fp16, computed in fp32.
+        values = [onnxruntime.OrtValue.ortvalue_from_numpy(weights[name].astype(np.float32)) for name in names]
+        try:
+            options.add_external_initializers(list(names), values)
+            session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            raise WeightsError(f"{path} cannot be loaded: {_one_line(error)}") from error
+        found = tuple(i.name for i in session.get_inputs()), tuple(o.name for o in session.get_outputs())
+        if found != (INPUTS[graph], OUTPUTS[graph]):
+            raise WeightsError(f"{path} is not a graph of this version: its inputs and outputs are {found}")
+        return session
+
+    def _options(self) -> Any:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = _ONLY_FATAL
+        if self._threads is not None:
+            options.intra_op_num_threads = self._threads
+        # Each graph has threads of its own: those that wait for work must not keep a core from the next graph.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        return options
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,99 @@
+"""Training (extra ``train``): ``run_stage`` is what the command line calls."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+
+from ..errors import TrainingError
+from ..models.config import PRESETS
+from ..models.sprdiff import SPRDiff
+from . import checkpoints
+from .data import holdout, open_store
+from .loop import Options, Trainer
+from .report import Report
+from .recipes import STAGES, Stage
+
+
+def run_stage(
+    stage: str,
+    *,
+    preset: str,
+    data: list[Path],
+    out: Path,
+    resume: bool = False,
+    init: list[Path] | None = None,
+    valid: list[Path] | None = None,
+    teacher: Path | None = None,
+    steps: int | None = None,
+    batch: int | None = None,
+    crop: int | None = None,
+    lr: float | None = None,
+    seed: int = 0,
+    threads: int | None = None,
+    exclude: list[str] | None = None,
+    device: str = "auto",
+    cache: Path | None = None,
+    validate_every: int = 1000,
+    save_every: float = 180.0,
+) -> None:
+    """Run one stage of training.
+
+    Args:
+        data: folders or ``.tar`` shards of photographs. valid: the same for validation; a 64th is held out if absent.
+        out: folder of checkpoints, logs and TensorBoard files.
+        resume: continue the stage's own checkpoint in ``out``, exactly.
+        init: checkpoints whose EMA weights the networks start from.
+        teacher: Tiny Darknet weights (stages ``semantic`` and ``refine``).
+        save_every: seconds between checkpoints.
+
+    Raises:
+        TrainingError: anything wrong with the arguments, the data or a checkpoint.
+    """
+    recipe = _recipe(stage, {"steps": steps, "batch": batch, "crop": crop, "lr": lr})
+    if threads:
+        torch.set_num_threads(threads)
+    accelerator = Accelerator(cpu=device == "cpu", mixed_precision="bf16" if torch.cuda.is_available() and device != "cpu" else "no")
+    torch.manual_seed(seed)
+    model = SPRDiff(PRESETS[preset])
+    _load(model, recipe, init or [], resume=resume)
+    cache = cache or out / "photos"
+    with accelerator.main_process_first():
+        store = open_store(data, cache, exclude or [])
+        held = open_store(valid, cache, exclude or []) if valid else None
+    store, held = (store, held) if held is not None else holdout(store)
+    extra = {"teacher": teacher} if recipe.teacher else {}
+    module = recipe.build(model, recipe.trains, **extra)
+    options = Options(out=out, seed=seed, validate_every=validate_every, save_every=save_every)
+    trainer = Trainer(recipe, module, store, held, options, accelerator)
+    if resume and trainer.path.exists():
+        trainer.resume()
+    elif (start := _same_stage(stage, init or [])) is not None:
+        trainer.load_extras(start)
+    report = Report(out, stage, recipe.steps, active=accelerator.is_main_process)
+    try:
+        trainer.run(report)
+    finally:
+        report.close()
+
+
+def _recipe(name: str, changes: dict[str, float | int | None]) -> Stage:
+    if name not in STAGES:
+        raise TrainingError(f"no stage {name!r}; there are {', '.join(STAGES)}")
+    given = {k: v for k, v in changes.items() if v is not None}
+    return dataclasses.replace(STAGES[name], **given)  # type: ignore[arg-type]
+
+
+def _same_stage(stage: str, init: list[Path]) -> checkpoints.Checkpoint | None:
+    return next((c for c in map(checkpoints.load, init) if c.stage == stage and c.part("extra")), None)
+
+
+def _load(model: SPRDiff, recipe: Stage, init: list[Path], *, resume: bool) -> None:
+    found: set[str] = set()
+    for path in init:
+        found.update(checkpoints.load_networks(model, checkpoints.load(path), path))
+    if (missing := set(recipe.needs) - found) and not resume:
+        raise TrainingError(f"stage {recipe.name} starts from trained {', '.join(sorted(missing))}: give --init")

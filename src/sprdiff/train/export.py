@@ -1,0 +1,233 @@
+"""Stage ``export``: a trained model becomes a weights folder, and a weights folder a model again.
+
+    checkpoint ─► entropy.npz (integer networks, tables) · encoder.npz, decoder.npz (fp16) · 4 graphs · manifest · card
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..bitstream.entropy import EntropyModel
+from ..bitstream.rangecoder import SymbolCounter
+from ..bitstream.tables import fit_tables, make_gaussian_tables, sigma_ladder
+from ..bitstream.weights_hash import canonical_hash
+from ..errors import TrainingError
+from ..models.blocks import hats
+from ..models.config import FRACTION_BITS, KNOT_SPACING, KNOTS, LEVELS, ModelConfig
+from ..models.denoiser import NOISE_SCALE
+from ..models.latent_codec import INDEX_SCALE, TABLES, WEIGHT_UNIT, Z_SCALE, IntegerDense, LatentCodec
+from ..models.sprdiff import SPRDiff
+from .data import CropSampler
+from .graphs import export_graphs
+
+Arrays = dict[str, NDArray[Any]]
+
+GAIN_UNIT = 2.0**16
+UNIT = 2.0**FRACTION_BITS
+
+HALOS = ("encoder", "decoder", "coarse", "denoise", "vae_decode")
+
+
+def nearest(x: Tensor, scale: float) -> NDArray[np.int64]:
+    """floor(x·scale + 1/2), in double precision."""
+    found: NDArray[np.int64] = torch.floor(x.detach().double() * scale + 0.5).to(torch.int64).cpu().numpy()
+    return found
+
+
+def entropy_arrays(codec: LatentCodec) -> Arrays:
+    """The exact part as integers, with Gaussian tables; names and units as in docs/bitstream.md."""
+    radius, counts = make_gaussian_tables(sigma_ladder(TABLES))
+    arrays: Arrays = {
+        "tables.radius": radius,
+        "tables.counts": counts,
+        "groups": np.array(codec.config.groups, np.int32),
+    }
+    weights = hats(torch.arange(LEVELS, dtype=torch.float64))
+    for name, knots in (("gain.y", codec.y_log_gain), ("gain.z", codec.z_log_gain)):
+        gain = nearest(torch.exp(weights @ knots.double()), GAIN_UNIT)
+        arrays[name] = gain.clip(1, 2**32 - 1).astype(np.uint32)
+    arrays["z.mean"] = nearest(weights @ codec.z_mean.double(), Z_SCALE * UNIT).clip(-32767, 32767).astype(np.int32)
+    arrays["z.index"] = nearest(weights @ codec.z_index.double(), Z_SCALE * INDEX_SCALE).clip(0, TABLES - 1).astype(np.uint8)
+    for prefix, network in _networks(codec):
+        for i, layer in enumerate(_layers(network)):
+            limit = 32767
+            arrays[f"{prefix}.{i}.weight"] = nearest(layer.weight, WEIGHT_UNIT).clip(-limit, limit).astype(np.int16)
+            arrays[f"{prefix}.{i}.bias"] = nearest(layer.bias, WEIGHT_UNIT * UNIT)
+    return arrays
+
+
+def load_entropy_arrays(codec: LatentCodec, arrays: Arrays) -> None:
+    """Inverse of :func:`entropy_arrays`, strict; the knots are read off the level tables."""
+
+    def tensor(name: str, scale: float) -> Tensor:
+        return torch.from_numpy(arrays[name].astype(np.float64)) / scale
+
+    def knots(values: Tensor) -> Tensor:
+        rows = values[:: KNOT_SPACING][: KNOTS - 1]
+        # Level 256 does not exist: its knot follows from level 255, 31/32 of the way there.
+        last = rows[-1] + (values[-1] - rows[-1]) * (KNOT_SPACING / (KNOT_SPACING - 1))
+        return torch.cat([rows, last[None]])
+
+    with torch.no_grad():
+        codec.y_log_gain.copy_(knots(tensor("gain.y", GAIN_UNIT).log()))
+        codec.z_log_gain.copy_(knots(tensor("gain.z", GAIN_UNIT).log()))
+        codec.z_mean.copy_(knots(tensor("z.mean", Z_SCALE * UNIT)))
+        codec.z_index.copy_(knots(tensor("z.index", Z_SCALE * INDEX_SCALE)))
+        for prefix, network in _networks(codec):
+            for i, layer in enumerate(_layers(network)):
+                layer.weight.copy_(tensor(f"{prefix}.{i}.weight", WEIGHT_UNIT))
+                layer.bias.copy_(tensor(f"{prefix}.{i}.bias", WEIGHT_UNIT * UNIT))
+
+
+def _networks(codec: LatentCodec) -> list[tuple[str, torch.nn.Module]]:
+    return [("hyper", codec.hyper_synthesis), *((f"context.{s}", step) for s, step in enumerate(codec.context))]
+
+
+def _layers(network: torch.nn.Module) -> list[IntegerDense]:
+    return [layer for layer in network.children() if isinstance(layer, IntegerDense)]
+
+
+@torch.no_grad()
+def refit_tables(arrays: Arrays, model: SPRDiff, sampler: CropSampler, crops: int = 256) -> None:
+    """Replace the Gaussian tables by ones fitted to the residuals of training crops at all levels, in place."""
+    entropy = EntropyModel.from_arrays(arrays)
+    counter = SymbolCounter(entropy.tables)
+    for start in range(0, crops, 8):
+        y, z = model.latent_codec.analyse(model.triple_encoder(sampler.batch(2 * 10**9 + start, 0, 8)))
+        for i in range(8):
+            level = (start + i) * LEVELS // crops
+            entropy.count(counter, y[i].numpy(), z[i].numpy(), level)
+    base = arrays["tables.radius"], arrays["tables.counts"]
+    arrays["tables.radius"], arrays["tables.counts"] = fit_tables(counter.histograms, base)
+
+
+def receptive_field(model: SPRDiff, part: str) -> int:
+    """One-sided receptive field in pixels, measured with an impulse: the halo of tiles.
+
+    Of ``encoder``, ``decoder`` (all from ŷ to pixels), or one graph of the receiver: ``coarse``, ``denoise``, ``vae_decode``.
+
+    The largest distance from a changed input at which any output changes by more than 1e-7 of the change's peak.
+    """
+    config = model.config
+    with torch.no_grad():
+        if part == "encoder":
+            base = torch.rand(1, 3, 64, 1088, generator=torch.Generator().manual_seed(0))
+            changed = base.clone()
+            changed[..., 544] = 1 - changed[..., 544]
+            outputs = [model.latent_codec.analyse(model.triple_encoder(x)) for x in (base, changed)]
+            pairs = list(zip(*outputs, strict=True))
+            return max(_reach(a, b, 544, 1088) for a, b in pairs)
+        if part != "decoder":
+            return _graph_reach(model, part)
+        base = torch.randn(1, config.y_channels, 2, 35, generator=torch.Generator().manual_seed(0))
+        changed = base.clone()
+        changed[..., 17] += 4.0
+        level = torch.full((1,), 128.0)
+        images = []
+        for y_hat in (base, changed):
+            r = model.receive(y_hat, level)
+            images.append((r.coarse, model.decode_latent(model.denoise_once(r))))
+        return max(_reach(a, b, 17 * 32 + 16, 35 * 32) for a, b in zip(*images, strict=True)) - 16
+
+
+def _graph_reach(model: SPRDiff, part: str) -> int:
+    config, ones = model.config, torch.ones(1)
+    latent, condition = (config.vae_latent, 2), [(config.pixel_condition, 2), (config.semantic_condition, 1)]
+    # Channels and positions per 32 pixels of each input that tiles cut.
+    inputs, run = {
+        "coarse": ([(config.y_channels, 1)], lambda y: model.receive(y, 128 * ones)),
+        "denoise": ([latent, *condition], lambda z, *c: (model.denoiser(z, ones, *c),)),
+        "vae_decode": ([latent], lambda z: (model.decode_latent(z),)),
+    }[part]
+    random = torch.Generator().manual_seed(0)
+    base = [torch.randn(1, channels, 2 * f, 35 * f, generator=random) for channels, f in inputs]
+    changed = [x.clone() for x in base]
+    for x, (_, f) in zip(changed, inputs, strict=True):
+        x[..., 17 * f : 18 * f] += 4.0
+    return max(_reach(a, b, 17 * 32 + 16, 35 * 32) for a, b in zip(run(*base), run(*changed), strict=True)) - 16
+
+
+def _reach(a: Tensor, b: Tensor, centre: int, width: int) -> int:
+    difference = (a - b).abs().amax((0, 1, 2))
+    touched = torch.nonzero(difference > 1e-7 * difference.max()).flatten()
+    cell = width // difference.numel()
+    left, right = int(touched.min()) * cell, (int(touched.max()) + 1) * cell
+    return max(centre - left, right - centre)
+
+
+def write_folder(folder: Path, model: SPRDiff, arrays: Arrays, card: dict[str, Any]) -> dict[str, Any]:
+    """Write the weights folder; returns the manifest.
+
+    The folder is made beside its place and moved there whole, so a kill leaves the old one.
+    """
+    model = model.eval()
+    partial = folder.with_name(folder.name + ".part")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    graphs = export_graphs(model, partial)
+    encoder, decoder = graphs["encoder"], graphs["coarse"] | graphs["denoise"] | graphs["vae_decode"]
+    np.savez_compressed(partial / "entropy.npz", **arrays)  # type: ignore[arg-type]
+    np.savez(partial / "encoder.npz", **encoder)  # type: ignore[arg-type]
+    np.savez(partial / "decoder.npz", **decoder)  # type: ignore[arg-type]
+    digest = canonical_hash(arrays, decoder)
+    manifest = {
+        "format": 1,
+        "preset": model.config.preset,
+        "preset_id": model.config.preset_id,
+        "hash": digest.hex(),
+        "tag": digest[:2].hex(),
+        "noise_scale": NOISE_SCALE,
+        "halo": {part: math.ceil(receptive_field(model, part) / 64) * 64 for part in HALOS},
+        # The runtime fills the graphs without the onnx package, so it has to be told what they want.
+        "graphs": {name: sorted(weights) for name, weights in graphs.items()},
+        "config": json.loads(model.config.to_json()),
+        "card": card,
+    }
+    (partial / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+    for kept in ("MODEL_CARD.md", "LICENSE-weights"):
+        if (folder / kept).exists():
+            shutil.copy(folder / kept, partial / kept)
+    old = folder.with_name(folder.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    partial.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+    return manifest
+
+
+def load_folder(folder: Path) -> SPRDiff:
+    """The torch model of a weights folder, every weight loaded strictly: for refinement and fine-tuning.
+
+    Raises:
+        TrainingError: a file is missing or a weight is missing, unknown or of another shape.
+    """
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text())
+        config = ModelConfig.from_json(json.dumps(manifest["config"]))
+        parts = [dict(np.load(folder / f"{name}.npz", allow_pickle=False)) for name in ("encoder", "decoder")]
+        arrays = dict(np.load(folder / "entropy.npz", allow_pickle=False))
+        model = SPRDiff(config)
+        stored = {k: torch.from_numpy(v.astype(np.float32)) for k, v in {**parts[0], **parts[1]}.items()}
+        exact = set(model.state_dict()) - set(stored)
+        if wrong := sorted(n for n in exact if not n.startswith(EXACT)) + sorted(set(stored) - set(model.state_dict())):
+            raise TrainingError(f"{folder}: weights missing or unknown, {wrong[0]} for one")
+        load_entropy_arrays(model.latent_codec, arrays)
+        model.load_state_dict({**{n: model.state_dict()[n] for n in exact}, **stored}, strict=True)
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise TrainingError(f"{folder}: not a weights folder of this version ({error})") from error
+    return model
+
+
+EXACT = ("latent_codec.hyper_synthesis.", "latent_codec.context.", "latent_codec.y_log_gain",
+         "latent_codec.z_log_gain", "latent_codec.z_mean", "latent_codec.z_index")  # fmt: skip
+"""Prefixes of the weights that live in ``entropy.npz``."""

@@ -1,0 +1,199 @@
+"""The training loop: one optimiser, EMA, schedule, checkpoints, validation; the same for every stage.
+
+Everything random in step ``s`` is drawn from (seed, s, rank), so a killed run resumes as if it had not stopped.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from ..errors import TrainingError
+from ..models.config import LEVELS
+from ..models.sprdiff import SPRDiff
+from . import checkpoints
+from .checkpoints import Checkpoint
+from .data import CropSampler, PhotoStore
+from .report import Report
+from .recipes import Stage
+from .stages import StageModule
+
+log = logging.getLogger(__name__)
+
+WARMUP = 100
+DECAY = 0.3
+"""Share of the steps over which the rate of learning falls to zero, at the end (warm-up, stable, decay)."""
+
+@dataclass(frozen=True)
+class Options:
+    """How one leg is run; the recipe itself is the Stage."""
+
+    out: Path
+    seed: int = 0
+    save_every: float = 180.0
+    validate_every: int = 1000
+    clip: float = 1.0
+
+
+def schedule(step: int, steps: int) -> float:
+    """Factor on the rate of learning: linear warm-up, constant, then linear decay to zero over the last 30%."""
+    warm = min(1.0, (step + 1) / min(WARMUP, max(steps // 10, 1)))
+    return warm * min(1.0, (steps - step) / max(DECAY * steps, 1.0))
+
+
+class Trainer:
+    """Runs one stage from its first (or resumed) step to its last."""
+
+    def __init__(self, stage: Stage, module: StageModule, store: PhotoStore, valid: PhotoStore, options: Options,
+                 accelerator: Accelerator) -> None:  # fmt: skip
+        self.stage, self.options, self.accelerator, self.valid = stage, options, accelerator, valid
+        self.module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model: SPRDiff = module.model
+        self.sampler = CropSampler(store, stage.crop, options.seed)
+        named = [(n, p) for n, p in module.named_parameters() if p.requires_grad]
+        self.names, self.parameters = [n for n, _ in named], [p for _, p in named]
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=stage.lr, weight_decay=1e-4)
+        self.wrapped, self.prepared = accelerator.prepare(self.module, self.optimizer)
+        self.ema = [p.detach().clone() for p in self.parameters]
+        self.step = 0
+        self.path = options.out / f"{stage.name}.safetensors"
+
+    # ------------------------------------------------------------------ one step
+
+    def train_step(self) -> dict[str, Tensor]:
+        """One optimiser step; returns the scalars of the stage module."""
+        rank = self.accelerator.process_index
+        x = self.sampler.batch(self.step, rank, self.stage.batch).to(self.accelerator.device)
+        torch.manual_seed((self.options.seed * 1_000_003 + self.step) * 64 + rank)
+        level = torch.rand(x.shape[0], device=x.device).mul(LEVELS).floor().clamp(max=LEVELS - 1)
+        factor = schedule(self.step, self.stage.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.stage.lr * factor
+        with self.accelerator.autocast():
+            scalars: dict[str, Tensor] = self.wrapped(x, level)
+        self.accelerator.backward(scalars["loss"])
+        scalars["grad"] = self.accelerator.clip_grad_norm_(self.parameters, self.options.clip)
+        if bool(torch.isfinite(scalars["grad"])):
+            self.prepared.step()
+        self.prepared.zero_grad()
+        decay = min(self.stage.ema, (1 + self.step) / (10 + self.step))
+        torch._foreach_lerp_(self.ema, self.parameters, 1 - decay)
+        self.step += 1
+        return scalars
+
+    # ------------------------------------------------------------------ the run
+
+    def run(self, report: Report) -> None:
+        """Train to the last step, saving and validating on the way."""
+        saved = time.monotonic()
+        while self.step < self.stage.steps:
+            scalars = self.train_step()
+            report.step(self.step, scalars, self.optimizer.param_groups[0]["lr"])
+            if self.step % self.options.validate_every == 0:
+                self.validate(report)
+            if time.monotonic() - saved > self.options.save_every and self.step < self.stage.steps:
+                self.save()
+                saved = time.monotonic()
+        self.finish()
+        self.validate(report)
+        self.save()
+
+    def finish(self) -> None:
+        with self.averaged():
+            batches = [self.sampler.batch(10**9 + i, 0, self.stage.batch) for i in range(16)]
+            self.module.finish([b.to(self.accelerator.device) for b in batches])
+
+    def averaged(self) -> _Swapped:
+        """Context in which the model holds its EMA weights."""
+        return _Swapped(self.parameters, self.ema)
+
+    @torch.no_grad()
+    def validate(self, report: Report) -> None:
+        if self.accelerator.is_main_process:
+            with self.averaged():
+                report.validate(self.step, self.module, self.valid, self.accelerator.device)
+        self.accelerator.wait_for_everyone()
+
+    # ------------------------------------------------------------------ checkpoints
+
+    def save(self) -> None:
+        """Write the resumable checkpoint (main process)."""
+        if not self.accelerator.is_main_process:
+            return
+        tensors: dict[str, Tensor] = {}
+        with self.averaged():
+            tensors.update({f"ema.{k}": v.clone() for k, v in self.model.state_dict().items()})
+        tensors.update({f"extra.{k}": v.clone() for k, v in self.module.extra_state().items()})
+        for name, parameter, average in zip(self.names, self.parameters, self.ema, strict=True):
+            tensors[f"model.{name}"] = parameter.detach()
+            tensors[f"average.{name}"] = average
+            for key, value in self.optimizer.state.get(parameter, {}).items():
+                tensors[f"{key}.{name}"] = value if value.dim() else value.reshape(1)
+        checkpoints.save(self.path, Checkpoint(self.stage.name, self.step, self.model.config, self.stage.networks, tensors))
+
+    def resume(self) -> None:
+        """Continue from the checkpoint in the output folder, exactly.
+
+        Raises:
+            TrainingError: it is missing, damaged, or of another stage or configuration.
+        """
+        c = checkpoints.load(self.path)
+        if c.stage != self.stage.name or c.config != self.model.config:
+            raise TrainingError(f"{self.path}: is of stage {c.stage} or of another configuration")
+        own = self.model.state_dict()
+        for name, value in c.part("ema").items():
+            own[name].copy_(value)
+        self.load_extras(c)
+        state = {key: c.part(key) for key in ("model", "average", "exp_avg", "exp_avg_sq", "step")}
+        for name, parameter, average in zip(self.names, self.parameters, self.ema, strict=True):
+            try:
+                parameter.data.copy_(state["model"][name])
+                average.copy_(state["average"][name])
+                if name in state["exp_avg"]:
+                    self.optimizer.state[parameter] = {
+                        "step": state["step"][name].reshape(()),
+                        "exp_avg": torch.empty_like(parameter).copy_(state["exp_avg"][name]),
+                        "exp_avg_sq": torch.empty_like(parameter).copy_(state["exp_avg_sq"][name]),
+                    }
+            except (KeyError, RuntimeError) as error:
+                raise TrainingError(f"{self.path}: cannot resume, {name} does not fit ({error})") from error
+        self.step = c.step
+
+
+    def load_extras(self, c: Checkpoint) -> None:
+        """Take over heads or critic of a checkpoint of the same stage.
+
+        Raises:
+            TrainingError: one is missing or does not fit.
+        """
+        stored = c.part("extra")
+        for name, value in self.module.extra_state().items():
+            if name not in stored or stored[name].shape != value.shape:
+                raise TrainingError(f"the checkpoint has no fitting {name}")
+            value.copy_(stored[name].to(value.dtype))
+
+
+class _Swapped:
+    """Swaps the parameters with their averages for the length of a ``with`` block."""
+
+    def __init__(self, parameters: list[nn.Parameter], ema: list[Tensor]) -> None:
+        self.parameters, self.ema = parameters, ema
+
+    def _swap(self) -> None:
+        with torch.no_grad():
+            for parameter, average in zip(self.parameters, self.ema, strict=True):
+                held = parameter.detach().clone()
+                parameter.copy_(average)
+                average.copy_(held)
+
+    def __enter__(self) -> None:
+        self._swap()
+
+    def __exit__(self, *_: object) -> None:
+        self._swap()

@@ -1,0 +1,101 @@
+"""What the stages minimise: rate, distortion, features of a classifier, adversarial terms."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..errors import TrainingError
+
+LAMBDA_MIN, LAMBDA_MAX = 1.5, 48.0
+
+
+def lambda_of(level: Tensor) -> Tensor:
+    """Weight of the squared error (images in 0-1) against bits per pixel at a level in 0-255: geometric 1.5 to 48."""
+    return LAMBDA_MIN * torch.exp(level / 255 * math.log(LAMBDA_MAX / LAMBDA_MIN))
+
+
+def mse(a: Tensor, b: Tensor) -> Tensor:
+    """Mean squared error of each image, [N]."""
+    return (a - b).square().mean((1, 2, 3))
+
+
+def charbonnier(a: Tensor, b: Tensor) -> Tensor:
+    """Smooth L1 of each image, [N]: sqrt(d² + 1e-6) (Charbonnier et al. 1994)."""
+    return ((a - b).square() + 1e-6).sqrt().mean((1, 2, 3))
+
+
+class TinyDarknet(nn.Module):
+    """Tiny Darknet's trunk (16 convolutions, batch norms folded in), frozen: the feature loss and the teacher.
+
+    Args:
+        path: ``.npz`` with ``conv1.weight`` (OIHW), ``conv1.bias`` … ``conv16.*``; input RGB in 0-1, leaky ReLU 0.1,
+            2x2 max pooling after 1, 2, 6 and 10.
+
+    Raises:
+        TrainingError: the file is missing or lacks a layer.
+    """
+
+    POOL_AFTER = (1, 2, 6, 10)
+
+    def __init__(self, path: Path, last: int = 15) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList()
+        try:
+            with np.load(path, allow_pickle=False) as data:
+                for i in range(1, last + 1):
+                    self.layers.append(_convolution(data[f"conv{i}.weight"], data[f"conv{i}.bias"]))
+        except (OSError, KeyError, ValueError) as error:
+            raise TrainingError(f"{path}: not the weights of Tiny Darknet ({error})") from error
+        self.requires_grad_(False)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, x: Tensor, taps: tuple[int, ...]) -> list[Tensor]:
+        """[N,3,H,W] in 0-1 -> activations after the given convolutions (before pooling)."""
+        found = []
+        for i, layer in enumerate(self.layers, 1):
+            x = F.leaky_relu(layer(x), 0.1)
+            if i in taps:
+                found.append(x)
+            if i == max(taps):
+                break
+            if i in self.POOL_AFTER:
+                x = F.max_pool2d(x, 2)
+        return found
+
+
+def _convolution(weight: np.ndarray, bias: np.ndarray) -> nn.Conv2d:
+    out, cin, kernel, _ = weight.shape
+    layer = nn.Conv2d(cin, out, kernel, padding=kernel // 2)
+    with torch.no_grad():
+        layer.weight.copy_(torch.from_numpy(weight))
+        assert layer.bias is not None
+        layer.bias.copy_(torch.from_numpy(bias))
+    return layer
+
+
+def unit(x: Tensor) -> Tensor:
+    """Scale the channel vector at each position to length one (as LPIPS does)."""
+    return x * torch.rsqrt(x.square().sum(1, keepdim=True) + 1e-8)
+
+
+class FeatureLoss(nn.Module):
+    """Distance of unit-normalised Tiny Darknet features, summed over taps and averaged over space: [N]."""
+
+    TAPS = (2, 4, 6, 8, 10, 12, 14)
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.network = TinyDarknet(path, last=max(self.TAPS))
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        with torch.no_grad():
+            reference = [unit(f) for f in self.network(b, self.TAPS)]
+        features = [unit(f) for f in self.network(a, self.TAPS)]
+        terms = [(f - r).square().sum(1).mean((1, 2)) for f, r in zip(features, reference, strict=True)]
+        return torch.stack(terms).sum(0)

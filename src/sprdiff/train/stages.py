@@ -1,0 +1,169 @@
+"""The stages of training: what each trains, what it needs, and its loss as a module.
+
+    vae ─┐
+    pixel ─┼─► codec ─► refine ─► export
+    semantic ─┘
+
+A stage module's ``forward(x, level)`` returns a dictionary of scalars; ``loss`` is minimised, the rest is logged.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..models.blocks import up
+from ..models.denoiser import noised
+from ..models.sprdiff import SPRDiff
+from .losses import TinyDarknet, charbonnier, lambda_of, mse
+
+Scalars = dict[str, Tensor]
+
+
+class StageModule(nn.Module):
+    """Base of the stage modules: holds the model; gradients only where ``trains`` says."""
+
+    extras: tuple[str, ...] = ()
+    """Prefixes of what the stage has beside the model that a later leg needs: heads, a critic."""
+
+    def __init__(self, model: SPRDiff, trains: tuple[str, ...]) -> None:
+        super().__init__()
+        self.model = model
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name.startswith(trains))
+
+    def forward(self, x: Tensor, level: Tensor) -> Scalars:
+        raise TypeError(f"{type(self).__name__} is abstract")
+
+    def reconstruct(self, x: Tensor, level: Tensor) -> tuple[Tensor, Tensor] | None:
+        """What validation looks at: (image [N,3,H,W], bits per pixel [N]); None where the result is no image."""
+        return None
+
+    def extra_state(self) -> dict[str, Tensor]:
+        """Parameters and buffers under ``extras``."""
+        return {k: v for k, v in self.state_dict().items() if k.startswith(self.extras)} if self.extras else {}
+
+    def finish(self, batches: list[Tensor]) -> None:
+        """Called once after the last step with a few training batches."""
+
+
+class VAEStage(StageModule):
+    """KL autoencoder (Kingma & Welling 2014; weight as small as latent diffusion's, so the latent is smooth, not poor)."""
+
+    KL_WEIGHT = 2e-4
+
+    def forward(self, x: Tensor, level: Tensor) -> Scalars:
+        mean, logvar = self.model.triple_encoder.vae(x)
+        z = mean + (0.5 * logvar).exp() * torch.randn_like(mean)
+        decoded = self.model.vae_decoder(z)
+        kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
+        squared, absolute = mse(decoded, x).mean(), charbonnier(decoded, x).mean()
+        loss = 5 * squared + absolute + self.KL_WEIGHT * kl
+        return {"loss": loss, "mse": squared, "kl": kl}
+
+    def reconstruct(self, x: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
+        mean, _ = self.model.triple_encoder.vae(x)
+        return self.model.vae_decoder(mean), torch.zeros_like(level)
+
+    @torch.no_grad()
+    def finish(self, batches: list[Tensor]) -> None:
+        means = torch.cat([self.model.triple_encoder.vae(x)[0] for x in batches])
+        self.model.latent_mean.copy_(means.mean((0, 2, 3)))
+        self.model.latent_std.copy_(means.std((0, 2, 3)).clamp(min=1e-3))
+
+
+class PixelStage(StageModule):
+    """MSE codec on the distortion-oriented encoder alone: bpp + λ(level)·MSE, each sample at a level of its own."""
+
+    def forward(self, x: Tensor, level: Tensor) -> Scalars:
+        coarse, bpp, z_bpp = self._code(x, level)
+        weight, squared = lambda_of(level), mse(coarse, x)
+        # Divided by sqrt(λ) so that high qualities do not own the gradient.
+        loss = ((bpp + weight * squared) * weight.rsqrt()).mean() * 3
+        return {"loss": loss, "mse": squared.mean(), "bpp": bpp.mean(), "z_bpp": z_bpp.mean()}
+
+    def _code(self, x: Tensor, level: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        model, pixels = self.model, x.shape[2] * x.shape[3]
+        encoder = model.triple_encoder
+        latents = model.latent_codec.analyse(encoder.fuse_distortion(encoder.distortion(x)))
+        q = model.latent_codec(*latents, level)
+        _, f16, _ = model.synthesis(q.y_hat, level)
+        return model.reconstruction.coarse(f16), (q.y_bits + q.z_bits) / pixels, q.z_bits / pixels
+
+    def reconstruct(self, x: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
+        coarse, bpp, _ = self._code(x, level)
+        return coarse, bpp
+
+
+class SemanticStage(StageModule):
+    """Distils a classifier's features into the semantic-oriented encoder: standardised activations at 1/8 and 1/16."""
+
+    TAPS = (10, 14, 15)
+    extras = ("fine.", "deep.")
+
+    def __init__(self, model: SPRDiff, trains: tuple[str, ...], teacher: Path) -> None:
+        super().__init__(model, trains)
+        self.teacher = TinyDarknet(teacher)
+        width = model.config.semantic[1]
+        self.fine = up(width, 256)
+        self.deep = nn.Conv2d(width, 512 + 128, 1)
+
+    def forward(self, x: Tensor, level: Tensor) -> Scalars:
+        with torch.no_grad():
+            fine, *deep = (standardise(f) for f in self.teacher(x, self.TAPS))
+        features = self.model.triple_encoder.semantic(x)
+        loss_fine = F.smooth_l1_loss(self.fine(features), fine)
+        loss_deep = F.smooth_l1_loss(self.deep(features), torch.cat(deep, 1))
+        return {"loss": loss_fine + 2 * loss_deep, "fine": loss_fine, "deep": loss_deep}
+
+
+def standardise(x: Tensor) -> Tensor:
+    """Zero mean, unit variance of each channel over the batch."""
+    return (x - x.mean((0, 2, 3), keepdim=True)) / (x.std((0, 2, 3), keepdim=True) + 1e-3)
+
+
+class CodecStage(StageModule):
+    """All of SPRDiff between frozen encoders and the VAE decoder.
+
+    Loss: rate + λ·MSE(x̃), plus on the VAE latent: the estimate ẑ, and the denoiser, half of the batch in its one step
+    (t = 1 from ẑ without noise), half on the diffusion objective (random t, noise).
+    """
+
+    LATENT_WEIGHT = 0.02
+
+    def forward(self, x: Tensor, level: Tensor) -> Scalars:
+        model, pixels = self.model, x.shape[2] * x.shape[3]
+        with torch.no_grad():
+            target = model.clean_latent(x)
+            semantic = model.triple_encoder.semantic(x)
+            latent, _ = model.triple_encoder.vae(x)
+        fused = model.triple_encoder.fuse(model.triple_encoder.distortion(x), latent, semantic)
+        q = model.latent_codec(*model.latent_codec.analyse(fused), level)
+        r = model.receive(q.y_hat, level)
+        weight, squared, bpp = lambda_of(level), mse(r.coarse, x), (q.y_bits + q.z_bits) / pixels
+        estimate = mse(r.z_est, target).mean()
+        one, diffusion = self._denoise(target, r.z_est.detach(), r.c_pix, r.c_sem)
+        loss = ((bpp + weight * squared) * weight.rsqrt()).mean() * 3
+        loss = loss + self.LATENT_WEIGHT * (estimate + one + diffusion)
+        return {"loss": loss, "mse": squared.mean(), "bpp": bpp.mean(), "z_bpp": (q.z_bits / pixels).mean(),
+                "estimate": estimate, "one": one, "diffusion": diffusion}  # fmt: skip
+
+    def _denoise(self, z0: Tensor, z_est: Tensor, c_pix: Tensor, c_sem: Tensor) -> tuple[Tensor, Tensor]:
+        n = z0.shape[0]
+        single = (torch.arange(n, device=z0.device) % 2 == 0).to(z0.dtype)
+        t = torch.where(single > 0, torch.ones_like(single), torch.rand_like(single) * 0.95 + 0.05)
+        noise = torch.randn_like(z0) * (1 - single)[:, None, None, None]
+        predicted = self.model.denoiser(noised(z0, z_est, noise, t), t, c_pix, c_sem)
+        # The velocity's error is that of z0 over t: small t would dominate, so it is capped.
+        error = mse(predicted, z0)
+        one = (error * single).sum() / single.sum()
+        diffusion = (error * (1 - single) / t.clamp(min=0.3)).sum() / (1 - single).sum().clamp(min=1)
+        return one, diffusion
+
+    def reconstruct(self, x: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
+        decoded = self.model(x, level)
+        bits = decoded.quantised.y_bits + decoded.quantised.z_bits
+        return decoded.reconstruction.coarse, bits / (x.shape[2] * x.shape[3])
