@@ -81,7 +81,7 @@ def main() -> None:
     decoded, decoded_seconds = timed_decode(codec, data, realism=1)
     bpp = len(data) * 8 / (height * width)
 
-    table = Table(title=f"{width} x {height} pixels in {len(data)} bytes = {bpp:.4f} bits per pixel")
+    table = Table()
     for heading in ("", "PSNR dB", "seconds"):
         table.add_column(heading, justify="left" if not heading else "right")
     table.add_row("encode", "", f"{seconds:.2f}")
@@ -100,6 +100,7 @@ def main() -> None:
     save_image(options.out / "decoded.png", Image.fromarray(decoded), force=True)
     save_image(options.out / "demo.png", side_by_side(panels), force=True)
     console = Console()
+    console.print(f"{width} x {height} pixels in {len(data)} bytes = {bpp:.4f} bits per pixel")
     console.print(table)
     console.print(f"see {options.out / 'demo.png'}", markup=False, highlight=False)
 

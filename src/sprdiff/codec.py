@@ -2,7 +2,7 @@
 
     encode:  open ─► coded scale ─► runtime.analyse ─► y, z ─► entropy.encode ─► pack_file
                           └───────────── rate control repeats what is right of y, z ──┘
-    decode:  parse_file ─► verify ─► entropy.decode ─► ŷ ═ exactness line ═ runtime.synthesise ─► original size
+    decode:  parse_file ─► verify ─► entropy.decode ─► ŷ ═ exactness line ═ runtime.synthesise ─► resize
 
 A decoder is handed nothing but the bytes and its dials, so the original can never leak into a result.
 """
@@ -97,12 +97,13 @@ class Codec:
         pixel, or is the smallest that the model can make where that is larger.
 
         Args:
-            image: path, bytes of an image file, binary file, Pillow image, or uint8 array [H, W, 3] or [H, W].
-            quality: 0-100, about 1.2 % more bytes for each 0.4.
+            image: path, bytes of an image file, binary file, Pillow image, `Picture`, or uint8 array
+                [H, W, 3] or [H, W].
+            quality: 0-100, in 256 levels of about 1 % more bytes each.
             bpp: most bits per pixel of the original, for the whole file.
             max_bytes: most bytes of the whole file.
-            scale: factor by which the coded picture is smaller: 1, 1.5, 2, 3, 4, 6 or 8; ``"auto"``: chosen for
-                the target, 1 when quality is given.
+            scale: factor by which the coded picture is smaller: 1, 1.5, 2, 3, 4, 6 or 8; ``"auto"``: chosen
+                for the target, 1 when quality is given.
             background: what transparency is composited on.
 
         Raises:
@@ -121,8 +122,9 @@ class Codec:
             return _Coding(self.runtime, picture, code or 0).file(level)
         pixels = picture.pixels.shape[0] * picture.pixels.shape[1]
         stated = bpp is not None or max_bytes is not None
-        limit = max_bytes if max_bytes is not None else math.floor((DEFAULT_BPP if bpp is None else bpp) * pixels / 8)
-        return self._encode_to(picture, limit, code, stated=stated)
+        if max_bytes is None:
+            max_bytes = math.floor((DEFAULT_BPP if bpp is None else bpp) * pixels / 8)
+        return self._encode_to(picture, max_bytes, code, stated=stated)
 
     def decode(self, data: bytes, *, realism: float = 1.0, steps: int = 1, seed: int = 0) -> Image.Image:
         """The picture of an ``.sprd`` file, in mode RGB, or L when it is grey.
@@ -166,7 +168,7 @@ class Codec:
         return picture
 
     def _encode_to(self, picture: Picture, limit: int, code: int | None, *, stated: bool) -> bytes:
-        """The best file of at most `limit` bytes; without one an error, or the smallest if none was `stated`."""
+        """The best file of at most `limit` bytes; if none exists, an error if `stated`, else the smallest."""
         height, width = picture.pixels.shape[:2]
         smallest: bytes | None = None
         for candidate in candidate_scales(width, height, limit) if code is None else [code]:

@@ -184,10 +184,10 @@ class LatentCodec(nn.Module):
             [ContextStep(config, n, g) for n, g in zip(seen, config.groups, strict=True)]
             + [ContextStep(config, cy, g) for g in config.groups]
         )
-        # Rate falls by about 13x over the levels; a slope of 0.4 per unit of log λ is near the final one.
+        # Rate falls by about 13x over the levels, which takes a slope of about 0.7 per unit of log λ.
         slope = torch.linspace(-0.5, 0.5, KNOTS)[:, None] * math.log(32.0)
-        self.y_log_gain = nn.Parameter(math.log(2.0) + 0.4 * slope.expand(KNOTS, cy).clone())
-        self.z_log_gain = nn.Parameter(math.log(2.0) + 0.3 * slope.expand(KNOTS, cz).clone())
+        self.y_log_gain = nn.Parameter(math.log(2.0) + 0.7 * slope.expand(KNOTS, cy).clone())
+        self.z_log_gain = nn.Parameter(math.log(2.0) + 0.5 * slope.expand(KNOTS, cz).clone())
         self.z_mean = nn.Parameter(torch.zeros(KNOTS, cz))
         self.z_index = nn.Parameter(torch.full((KNOTS, cz), 25.0 / INDEX_SCALE / Z_SCALE))
 

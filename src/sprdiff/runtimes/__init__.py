@@ -1,1 +1,1 @@
-"""Network runtimes: what runs the networks on both sides of the exactness line, `analyse` and `synthesise`."""
+"""Network runtimes: `analyse` and `synthesise`, the networks on both sides of the exactness line."""

@@ -26,8 +26,8 @@ class Canvas:
     def put(self, part: Slices, picture: NDArray[np.float32], weight: float = 1.0) -> None:
         """Blend a picture, [3, h, w] in 0-1, into a part of the canvas; what lies beyond its border is cut.
 
-        Values are clipped to 0-1 and NaN, which damaged latents can lead to, becomes 0. With uint8 the picture
-        that was there has been rounded already: within half of 255.
+        Values are clipped to 0-1 and NaN, which damaged latents can lead to, becomes 0. With uint8 the
+        picture that was there has been rounded already: within half of 255.
 
         Args:
             weight: of the new picture; the one that is there has the rest.

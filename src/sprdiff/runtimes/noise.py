@@ -1,9 +1,10 @@
 """Noise for more than one step of the denoiser: a pure function of seed, step and place.
 
 The value at (step, row, column, channel) of the latent is drawn from Philox 4x64-10 (Salmon et al., SC 2011)
-as numpy implements it: key = seed, counter = (0, row, step, 0) at the start of a row, whose columns and, inside
-them, channels take one 64-bit word each. Its two halves make one normal number by Box-Muller. Tiles, threads
-and machines therefore agree, as far as their logarithms and cosines do.
+as `numpy.random.Philox` has it: key = seed, counter = (0, row, step, 0) before the first word of a row.
+Columns and, inside them, channels take one 64-bit word w each. With u = (w >> 32) + 1/2 and v = w mod 2^32,
+both over 2^32, the value is sqrt(-2 ln u) cos(2 pi v) (Box-Muller), in float64, rounded to float32. Tiles,
+threads and machines therefore agree, as far as their logarithms and cosines do.
 """
 
 from __future__ import annotations
@@ -12,9 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def normal_noise(
-    seed: int, step: int, rows: slice, columns: slice, channels: int
-) -> NDArray[np.float32]:
+def normal_noise(seed: int, step: int, rows: slice, columns: slice, channels: int) -> NDArray[np.float32]:
     """Standard normal noise, float32 [channels, rows, columns], of one part of the latent.
 
     Args:

@@ -30,8 +30,8 @@ from .weights import Arrays, default_folder, read_arrays, read_manifest
 
 Floats = NDArray[np.float32]
 
-TILE = 2048
-"""Largest side of what one run of a graph computes, in pixels, without the halo."""
+ENCODER_TILE, DECODER_TILE = 2048, 1536
+"""Largest side of what one run of a graph computes, in pixels, without the halo. Both take some 500 MB."""
 Y_STRIDE, Z_STRIDE = 32, 64
 """Pixels per position of the grids of y and of z; the VAE latent has twice the resolution of y."""
 
@@ -46,14 +46,14 @@ class OnnxRuntime:
     """
 
     def __init__(
-        self, weights_dir: Path | str | None = None, threads: int | None = None, tile: int = TILE
+        self, weights_dir: Path | str | None = None, threads: int | None = None, tile: int | None = None
     ) -> None:
         """Read and check the exact part and the decoder's weights; graphs are loaded when first needed.
 
         Args:
             weights_dir: a weights folder; None: the one that comes with the package.
             threads: of the networks; None: one for each core.
-            tile: largest side of a tile in pixels.
+            tile: largest side of a tile in pixels; None: `ENCODER_TILE` and `DECODER_TILE`.
 
         Raises:
             WeightsError: the folder is incomplete or damaged, or its arrays are not what its manifest names.
@@ -135,7 +135,7 @@ class OnnxRuntime:
         return parts
 
     def _denoise(self, parts: Tensors, steps: int, seed: int) -> Floats:
-        """z0 [Z, 2 yh, 2 yw]: one step from ẑ; further ones from points with noise nearer and nearer to z0."""
+        """z0 [Z, 2 yh, 2 yw]: from ẑ in one step; in further ones from points with noise nearer to it."""
         z0 = parts["z_est"]
         for step in range(steps):
             z0 = self._denoise_once(parts, z0, step, 1 - step / steps, seed)
@@ -143,8 +143,9 @@ class OnnxRuntime:
 
     def _denoise_once(self, parts: Tensors, z0: Floats, step: int, t: float, seed: int) -> Floats:
         time = np.array([t], np.float32)
+        rows, columns = parts["c_sem"].shape[1:]
         result = np.empty_like(z0)
-        for tile, large in self._tiles("denoise", *parts["c_sem"].shape[1:], Y_STRIDE):
+        for tile, large in self._tiles("denoise", rows, columns, Y_STRIDE):
             part = _times(tile.padded, 2)
             z_t = parts["z_est"][:, *part]
             if step > 0:
@@ -173,7 +174,8 @@ class OnnxRuntime:
         A halo ends at the border of the picture, so that a graph sees zeros exactly where it would see them
         in the whole picture.
         """
-        tile, halo = max(1, self._tile // stride), -(-self.manifest.halo_of(graph) // stride)
+        side = self._tile or (ENCODER_TILE if graph == "encoder" else DECODER_TILE)
+        tile, halo = max(1, side // stride), -(-self.manifest.halo_of(graph) // stride)
         large = max(rows, columns) > tile
         return ((part, large) for part in tiles(rows, columns, tile, halo, 1))
 
@@ -194,7 +196,7 @@ def _times(part: Slices, factor: int) -> Slices:
 
 
 def _patch(pixels: NDArray[np.uint8], part: Slices) -> Floats:
-    """Part of a picture as the encoder takes it, float32 [1, 3, h, w] in 0-1; edges repeat beyond the border."""
+    """Part of a picture for the encoder, float32 [1, 3, h, w] in 0-1; edges repeat beyond the border."""
     patch = pixels[part]
     missing = [(0, s.stop - s.start - n) for s, n in zip(part, patch.shape, strict=False)]
     if any(after for _, after in missing):

@@ -77,7 +77,9 @@ class Sessions:
             raise WeightsError(f"{path} wants the weights {missing[0]}, which are not in the folder")
         options = self._options()
         # Stored as fp16, computed in fp32.
-        values = [onnxruntime.OrtValue.ortvalue_from_numpy(weights[name].astype(np.float32)) for name in names]
+        values = [
+            onnxruntime.OrtValue.ortvalue_from_numpy(weights[name].astype(np.float32)) for name in names
+        ]
         try:
             options.add_external_initializers(list(names), values)
             session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
@@ -93,7 +95,7 @@ class Sessions:
         options.log_severity_level = _ONLY_FATAL
         if self._threads is not None:
             options.intra_op_num_threads = self._threads
-        # Each graph has threads of its own: those that wait for work must not keep a core from the next graph.
+        # Each graph has threads of its own: those out of work must not keep a core from the next graph.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         return options
 

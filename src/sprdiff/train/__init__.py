@@ -1,9 +1,11 @@
-"""Training (extra ``train``): ``run_stage`` is what the command line calls."""
+"""Training (extra ``train``): ``run_stage`` and ``run_export`` are what the command line calls."""
 
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -12,10 +14,12 @@ from ..errors import TrainingError
 from ..models.config import PRESETS
 from ..models.sprdiff import SPRDiff
 from . import checkpoints
-from .data import holdout, open_store
+from .checkpoints import PARTS
+from .data import CropSampler, holdout, open_store
+from .export import entropy_arrays, refit_tables, write_folder
 from .loop import Options, Trainer
-from .report import Report
 from .recipes import STAGES, Stage
+from .report import Report
 
 
 def run_stage(
@@ -54,6 +58,8 @@ def run_stage(
         TrainingError: anything wrong with the arguments, the data or a checkpoint.
     """
     recipe = _recipe(stage, {"steps": steps, "batch": batch, "crop": crop, "lr": lr})
+    _check(recipe, preset, teacher, device)
+    resume = resume and (out / f"{stage}.safetensors").exists()
     if threads:
         torch.set_num_threads(threads)
     accelerator = Accelerator(cpu=device == "cpu", mixed_precision="bf16" if torch.cuda.is_available() and device != "cpu" else "no")
@@ -69,7 +75,7 @@ def run_stage(
     module = recipe.build(model, recipe.trains, **extra)
     options = Options(out=out, seed=seed, validate_every=validate_every, save_every=save_every)
     trainer = Trainer(recipe, module, store, held, options, accelerator)
-    if resume and trainer.path.exists():
+    if resume:
         trainer.resume()
     elif (start := _same_stage(stage, init or [])) is not None:
         trainer.load_extras(start)
@@ -80,11 +86,62 @@ def run_stage(
         report.close()
 
 
+def run_export(
+    init: list[Path],
+    out: Path,
+    *,
+    data: list[Path] | None = None,
+    preset: str = "tiny",
+    card: dict[str, Any] | None = None,
+    exclude: list[str] | None = None,
+    cache: Path | None = None,
+    crops: int = 1024,
+    crop: int = 256,
+) -> None:
+    """Write the weights folder ``out`` from the EMA weights of checkpoints that together hold every network.
+
+    Args:
+        init: checkpoints; of a network that several hold, the last one counts.
+        data: photographs that the probability tables are refitted to; without them the tables stay Gaussian.
+        card: figures for the manifest. MODEL_CARD.md and LICENSE-weights of a folder that is replaced are kept.
+        cache: folder of decoded photographs; a temporary one if absent.
+        crops, crop: how many crops the tables are fitted to, and their side in pixels.
+
+    Raises:
+        TrainingError: a network is missing, does not fit or holds what is no number; no data; a full disk.
+    """
+    if preset not in PRESETS:
+        raise TrainingError(f"no preset {preset!r}; there are {', '.join(PRESETS)}")
+    model = SPRDiff(PRESETS[preset])
+    found = {part for path in init for part in checkpoints.load_networks(model, checkpoints.load(path), path)}
+    if missing := set(PARTS) - found:
+        raise TrainingError(f"the export needs trained {', '.join(sorted(missing))}: give --init")
+    if not checkpoints.all_finite(model.state_dict()):
+        raise TrainingError("some weights are not numbers: a checkpoint of a run that diverged")
+    arrays = entropy_arrays(model.eval().latent_codec)
+    if data:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
+            store = open_store(data, cache or Path(scratch), exclude or [])
+            refit_tables(arrays, model, CropSampler(store, crop, seed=0), crops)
+    write_folder(out, model, arrays, card or {})
+
+
 def _recipe(name: str, changes: dict[str, float | int | None]) -> Stage:
     if name not in STAGES:
         raise TrainingError(f"no stage {name!r}; there are {', '.join(STAGES)}")
     given = {k: v for k, v in changes.items() if v is not None}
     return dataclasses.replace(STAGES[name], **given)  # type: ignore[arg-type]
+
+
+def _check(recipe: Stage, preset: str, teacher: Path | None, device: str) -> None:
+    if preset not in PRESETS:
+        raise TrainingError(f"no preset {preset!r}; there are {', '.join(PRESETS)}")
+    if recipe.teacher and teacher is None:
+        raise TrainingError(f"stage {recipe.name} needs the weights of Tiny Darknet: give --teacher")
+    if recipe.crop % 64 or recipe.crop < 64:
+        raise TrainingError(f"the side of a crop must be a multiple of 64 pixels, not {recipe.crop}")
+    if device not in ("auto", "cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
+        raise TrainingError(f"there is no device {device!r} here")
 
 
 def _same_stage(stage: str, init: list[Path]) -> checkpoints.Checkpoint | None:

@@ -40,8 +40,8 @@ class Checkpoint:
 
 
 def part_of(name: str) -> str:
-    """Which of PARTS a parameter belongs to."""
-    return next(p for p in PARTS if name.startswith(p))
+    """Which of PARTS a parameter belongs to; empty for a name that is none of the model's."""
+    return next((p for p in PARTS if name.startswith(p)), "")
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
@@ -98,6 +98,8 @@ def load_networks(model: nn.Module, checkpoint: Checkpoint, source: Path) -> tup
     wanted = {k for k in own if part_of(k) in checkpoint.networks}
     if missing := wanted - set(ema):
         raise TrainingError(f"{source}: lacks {len(missing)} weights, {sorted(missing)[0]} for one")
+    if unknown := set(ema) - set(own):
+        raise TrainingError(f"{source}: has {len(unknown)} unknown weights, {sorted(unknown)[0]} for one")
     for name in wanted:
         if own[name].shape != ema[name].shape:
             raise TrainingError(f"{source}: {name} has shape {tuple(ema[name].shape)}, not {tuple(own[name].shape)}")

@@ -99,18 +99,18 @@ def _source_files(sources: list[Path]) -> list[Path]:
 
 def _members(files: list[Path]) -> Iterator[tuple[str, bytes]]:
     for path in files:
-        if path.suffix.lower() != ".tar":
-            yield path.name, path.read_bytes()
-            continue
         try:
+            if path.suffix.lower() != ".tar":
+                yield path.name, path.read_bytes()
+                continue
             with tarfile.open(path) as shard:
                 for member in shard:
                     if member.isfile() and member.name.lower().endswith(SUFFIXES):
                         handle = shard.extractfile(member)
                         if handle is not None:
                             yield Path(member.name).name, handle.read()
-        except tarfile.TarError as error:
-            raise TrainingError(f"{path}: not a readable tar shard ({error})") from error
+        except (tarfile.TarError, OSError, EOFError) as error:
+            raise TrainingError(f"{path}: not readable ({error})") from error
 
 
 def _decode_all(files: list[Path], base: Path) -> None:
@@ -119,19 +119,21 @@ def _decode_all(files: list[Path], base: Path) -> None:
     names: list[str] = []
     shapes: list[tuple[int, int]] = []
     offsets: list[int] = []
-    with partial.open("wb") as out:
-        for name, data in _members(files):
-            pixels = _decode(name, data)
-            if pixels is None:
-                continue
-            names.append(name)
-            shapes.append((pixels.shape[0], pixels.shape[1]))
-            offsets.append(out.tell())
-            out.write(pixels.tobytes())
-    if not names:
-        partial.unlink()
-        raise TrainingError("none of the files could be read as a photograph")
-    os.replace(partial, base.with_suffix(".u8"))
+    try:
+        with partial.open("wb") as out:
+            for name, data in _members(files):
+                pixels = _decode(name, data)
+                if pixels is None:
+                    continue
+                names.append(name)
+                shapes.append((pixels.shape[0], pixels.shape[1]))
+                offsets.append(out.tell())
+                out.write(pixels.tobytes())
+        if not names:
+            raise TrainingError("none of the files could be read as a photograph")
+        os.replace(partial, base.with_suffix(".u8"))
+    finally:
+        partial.unlink(missing_ok=True)
     index = base.with_suffix(f".{os.getpid()}.index")
     index.write_text(json.dumps({"names": names, "shapes": shapes, "offsets": offsets}))
     os.replace(index, base.with_suffix(".json"))
@@ -152,7 +154,10 @@ def _decode(name: str, data: bytes) -> np.ndarray | None:
 
 
 class CropSampler:
-    """Random crops, flipped half the time; a photo's chance is proportional to its area.
+    """Random crops, flipped half the time; a photo's chance grows with the square of its area.
+
+    Large photographs look like what users send (smooth at the scale of a crop), thumbnails do not: among 5,000
+    thumbnails and 650 photographs of twice their area, a third of the crops come from the latter.
 
     Raises:
         TrainingError: no photo is as large as the crop.
@@ -164,11 +169,12 @@ class CropSampler:
             raise TrainingError(f"no photograph has both sides of at least {crop} pixels")
         self.store, self.crop, self.seed = store.select(keep), crop, seed
         areas = self.store.shapes.prod(axis=1).astype(np.float64)
-        self.cumulative = np.cumsum(areas) / areas.sum()
+        self.cumulative = np.cumsum(areas**2) / np.sum(areas**2)
 
     def batch(self, step: int, rank: int, count: int) -> torch.Tensor:
         """[count,3,crop,crop] float32 in 0-1, channels last, of this step and process."""
-        rng = np.random.Generator(np.random.Philox(key=self.seed, counter=[step, rank, 0, 0]))
+        # The lowest word of the counter counts the draws: a step there would read the stream of its neighbours.
+        rng = np.random.Generator(np.random.Philox(key=self.seed, counter=[0, rank, step, 0]))
         crops = np.stack([self._crop(rng) for _ in range(count)])
         pixels = torch.from_numpy(crops).permute(0, 3, 1, 2)
         return pixels.to(torch.float32).div_(255).contiguous(memory_format=torch.channels_last)

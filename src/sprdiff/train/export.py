@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,10 @@ GAIN_UNIT = 2.0**16
 UNIT = 2.0**FRACTION_BITS
 
 HALOS = ("encoder", "decoder", "coarse", "denoise", "vae_decode")
+KEPT = ("MODEL_CARD.md", "LICENSE-weights")
+FILES = ("manifest.json", "entropy.npz", "encoder.npz", "decoder.npz", "encoder.onnx", "coarse.onnx", "denoise.onnx",
+         "vae_decode.onnx", *KEPT)  # fmt: skip
+"""All that a weights folder may hold: an export replaces the folder and must not take other files with it."""
 
 
 def nearest(x: Tensor, scale: float) -> NDArray[np.int64]:
@@ -104,7 +109,7 @@ def refit_tables(arrays: Arrays, model: SPRDiff, sampler: CropSampler, crops: in
     for start in range(0, crops, 8):
         y, z = model.latent_codec.analyse(model.triple_encoder(sampler.batch(2 * 10**9 + start, 0, 8)))
         for i in range(8):
-            level = (start + i) * LEVELS // crops
+            level = min((start + i) * LEVELS // crops, LEVELS - 1)
             entropy.count(counter, y[i].numpy(), z[i].numpy(), level)
     base = arrays["tables.radius"], arrays["tables.counts"]
     arrays["tables.radius"], arrays["tables.counts"] = fit_tables(counter.histograms, base)
@@ -143,11 +148,12 @@ def _graph_reach(model: SPRDiff, part: str) -> int:
     config, ones = model.config, torch.ones(1)
     latent, condition = (config.vae_latent, 2), [(config.pixel_condition, 2), (config.semantic_condition, 1)]
     # Channels and positions per 32 pixels of each input that tiles cut.
-    inputs, run = {
+    graphs: dict[str, tuple[list[tuple[int, int]], Callable[..., Sequence[Tensor]]]] = {
         "coarse": ([(config.y_channels, 1)], lambda y: model.receive(y, 128 * ones)),
         "denoise": ([latent, *condition], lambda z, *c: (model.denoiser(z, ones, *c),)),
         "vae_decode": ([latent], lambda z: (model.decode_latent(z),)),
-    }[part]
+    }
+    inputs, run = graphs[part]
     random = torch.Generator().manual_seed(0)
     base = [torch.randn(1, channels, 2 * f, 35 * f, generator=random) for channels, f in inputs]
     changed = [x.clone() for x in base]
@@ -167,12 +173,46 @@ def _reach(a: Tensor, b: Tensor, centre: int, width: int) -> int:
 def write_folder(folder: Path, model: SPRDiff, arrays: Arrays, card: dict[str, Any]) -> dict[str, Any]:
     """Write the weights folder; returns the manifest.
 
-    The folder is made beside its place and moved there whole, so a kill leaves the old one.
+    The folder is made beside its place and moved there whole: whatever goes wrong leaves the old one.
+
+    Raises:
+        TrainingError: the folder holds other files, the exporter changed a weight, or the disk refused a file.
     """
-    model = model.eval()
+    folder = folder.resolve()
     partial = folder.with_name(folder.name + ".part")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    try:
+        if folder.exists() and (foreign := {p.name for p in folder.iterdir()} - set(FILES)):
+            raise TrainingError(f"{folder}: is no weights folder, it holds {sorted(foreign)[0]}")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        manifest = _write_files(partial, model.eval(), arrays, card)
+        for kept in KEPT:
+            if (folder / kept).exists():
+                shutil.copy(folder / kept, partial / kept)
+        _replace(partial, folder)
+    except OSError as error:
+        raise TrainingError(f"{folder}: cannot be written ({error})") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return manifest
+
+
+def _replace(partial: Path, folder: Path) -> None:
+    """Move the new folder to its place; the old one comes back should that fail."""
+    old = folder.with_name(folder.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    try:
+        partial.rename(folder)
+    except OSError:
+        if old.exists():
+            old.rename(folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _write_files(partial: Path, model: SPRDiff, arrays: Arrays, card: dict[str, Any]) -> dict[str, Any]:
     graphs = export_graphs(model, partial)
     encoder, decoder = graphs["encoder"], graphs["coarse"] | graphs["denoise"] | graphs["vae_decode"]
     np.savez_compressed(partial / "entropy.npz", **arrays)  # type: ignore[arg-type]
@@ -193,15 +233,6 @@ def write_folder(folder: Path, model: SPRDiff, arrays: Arrays, card: dict[str, A
         "card": card,
     }
     (partial / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
-    for kept in ("MODEL_CARD.md", "LICENSE-weights"):
-        if (folder / kept).exists():
-            shutil.copy(folder / kept, partial / kept)
-    old = folder.with_name(folder.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.rename(old)
-    partial.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
     return manifest
 
 

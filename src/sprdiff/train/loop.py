@@ -27,6 +27,8 @@ from .stages import StageModule
 log = logging.getLogger(__name__)
 
 WARMUP = 100
+PATIENCE = 20
+"""Steps in a row whose gradient is no number: one is skipped, so many mean that the run has diverged."""
 DECAY = 0.3
 """Share of the steps over which the rate of learning falls to zero, at the end (warm-up, stable, decay)."""
 
@@ -61,7 +63,7 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(self.parameters, lr=stage.lr, weight_decay=1e-4)
         self.wrapped, self.prepared = accelerator.prepare(self.module, self.optimizer)
         self.ema = [p.detach().clone() for p in self.parameters]
-        self.step = 0
+        self.step = self.skipped = 0
         self.path = options.out / f"{stage.name}.safetensors"
 
     # ------------------------------------------------------------------ one step
@@ -79,18 +81,30 @@ class Trainer:
             scalars: dict[str, Tensor] = self.wrapped(x, level)
         self.accelerator.backward(scalars["loss"])
         scalars["grad"] = self.accelerator.clip_grad_norm_(self.parameters, self.options.clip)
-        if bool(torch.isfinite(scalars["grad"])):
-            self.prepared.step()
+        self._update(bool(torch.isfinite(scalars["grad"])))
         self.prepared.zero_grad()
         decay = min(self.stage.ema, (1 + self.step) / (10 + self.step))
         torch._foreach_lerp_(self.ema, self.parameters, 1 - decay)
         self.step += 1
         return scalars
 
+    def _update(self, finite: bool) -> None:
+        self.skipped = 0 if finite else self.skipped + 1
+        if finite:
+            self.prepared.step()
+            return
+        log.warning("step %d: the gradient is not finite, skipped", self.step)
+        if self.skipped >= PATIENCE:
+            raise TrainingError(f"diverged: no finite gradient in {PATIENCE} steps up to step {self.step}")
+
     # ------------------------------------------------------------------ the run
 
     def run(self, report: Report) -> None:
-        """Train to the last step, saving and validating on the way."""
+        """Train to the last step, saving and validating on the way.
+
+        Raises:
+            TrainingError: the run diverged, or a checkpoint cannot be written.
+        """
         saved = time.monotonic()
         while self.step < self.stage.steps:
             scalars = self.train_step()
@@ -146,8 +160,10 @@ class Trainer:
         c = checkpoints.load(self.path)
         if c.stage != self.stage.name or c.config != self.model.config:
             raise TrainingError(f"{self.path}: is of stage {c.stage} or of another configuration")
-        own = self.model.state_dict()
-        for name, value in c.part("ema").items():
+        own, stored = self.model.state_dict(), c.part("ema")
+        if wrong := set(own) ^ set(stored):
+            raise TrainingError(f"{self.path}: weights missing or unknown, {sorted(wrong)[0]} for one")
+        for name, value in stored.items():
             own[name].copy_(value)
         self.load_extras(c)
         state = {key: c.part(key) for key in ("model", "average", "exp_avg", "exp_avg_sq", "step")}

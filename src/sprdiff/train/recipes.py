@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from .checkpoints import PARTS
 from .refine import RefineStage
-from .stages import CodecStage, PixelStage, SemanticStage, StageModule, VAEStage
+from .stages import CodecStage, DenoiseStage, PixelStage, SemanticStage, StageModule, VAEStage
 
 @dataclass(frozen=True)
 class Stage:
@@ -46,11 +46,19 @@ STAGES = {
         ),
         Stage("semantic", SemanticStage, ("triple_encoder.semantic",), ("triple_encoder.semantic",), teacher=True),
         Stage(
+            "denoise",
+            DenoiseStage,
+            ("synthesis.estimate", "reconstruction.pixel", "reconstruction.semantic", "denoiser"),
+            ("synthesis", "reconstruction", "denoiser"),
+            needs=("triple_encoder.vae", "vae_decoder", "latent_", *_PIXEL_PARTS),
+            steps=3000,
+        ),
+        Stage(
             "codec",
             CodecStage,
             ("triple_encoder.distortion", "triple_encoder.fuse", "latent_codec", "synthesis", "reconstruction", "denoiser"),
             (*_PIXEL_PARTS, "denoiser"),
-            needs=("triple_encoder.vae", "triple_encoder.semantic", "vae_decoder", "latent_", *_PIXEL_PARTS),
+            needs=("triple_encoder.vae", "triple_encoder.semantic", "vae_decoder", "latent_", "denoiser", *_PIXEL_PARTS),
             lr=3e-4,
         ),
         Stage(

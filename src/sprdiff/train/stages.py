@@ -1,8 +1,8 @@
 """The stages of training: what each trains, what it needs, and its loss as a module.
 
-    vae ─┐
-    pixel ─┼─► codec ─► refine ─► export
-    semantic ─┘
+    vae ───────┐
+    pixel ─────┼─► denoise ─► codec ─► refine ─► export
+    semantic ──┘
 
 A stage module's ``forward(x, level)`` returns a dictionary of scalars; ``loss`` is minimised, the rest is logged.
 """
@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from ..models.blocks import up
 from ..models.denoiser import noised
+from ..models.reconstruction import Reconstruction
 from ..models.sprdiff import SPRDiff
 from .losses import TinyDarknet, charbonnier, lambda_of, mse
 
@@ -125,11 +126,47 @@ def standardise(x: Tensor) -> Tensor:
     return (x - x.mean((0, 2, 3), keepdim=True)) / (x.std((0, 2, 3), keepdim=True) + 1e-3)
 
 
-class CodecStage(StageModule):
-    """All of SPRDiff between frozen encoders and the VAE decoder.
+class DenoiseStage(StageModule):
+    """Compression-oriented pretraining of the denoiser: a diffusion model on the frozen VAE's latents, given what a
+    frozen codec says of the image.
 
-    Loss: rate + λ·MSE(x̃), plus on the VAE latent: the estimate ẑ, and the denoiser, half of the batch in its one step
-    (t = 1 from ẑ without noise), half on the diffusion objective (random t, noise).
+    Half of the batch takes the codec's one step (t = 1 from ẑ without noise), half the diffusion objective
+    (random t, noise); the estimate ẑ and the dual feature extraction learn along.
+    """
+
+    def forward(self, x: Tensor, level: Tensor) -> Scalars:
+        with torch.no_grad():
+            target = self.model.clean_latent(x)
+            fused = self.model.triple_encoder(x)
+            q = self.model.latent_codec(*self.model.latent_codec.analyse(fused), level)
+        r = self.model.receive(q.y_hat, level)
+        estimate = mse(r.z_est, target).mean()
+        one, diffusion = self._denoise(target, r)
+        return {"loss": estimate + one + diffusion, "estimate": estimate, "one": one, "diffusion": diffusion}
+
+    def _denoise(self, z0: Tensor, r: Reconstruction) -> tuple[Tensor, Tensor]:
+        n, z_est = z0.shape[0], r.z_est.detach()
+        single = (torch.arange(n, device=z0.device) % 2 == 0).to(z0.dtype)
+        t = torch.where(single > 0, torch.ones_like(single), torch.rand_like(single) * 0.95 + 0.05)
+        noise = torch.randn_like(z0) * (1 - single)[:, None, None, None]
+        predicted = self.model.denoiser(noised(z0, z_est, noise, t), t, r.c_pix, r.c_sem)
+        # The velocity's error is that of z0 over t: small t would dominate, so it is capped.
+        error = mse(predicted, z0)
+        one = (error * single).sum() / single.sum()
+        diffusion = (error * (1 - single) / t.clamp(min=0.3)).sum() / (1 - single).sum().clamp(min=1)
+        return one, diffusion
+
+    def reconstruct(self, x: Tensor, level: Tensor) -> tuple[Tensor, Tensor] | None:
+        decoded = self.model(x, level)
+        bits = decoded.quantised.y_bits + decoded.quantised.z_bits
+        image = self.model.decode_latent(self.model.denoise_once(decoded.reconstruction))
+        return image, bits / (x.shape[2] * x.shape[3])
+
+
+class CodecStage(DenoiseStage):
+    """All of SPRDiff between the frozen VAE and semantic encoders and the frozen VAE decoder, together.
+
+    Loss: rate + λ·MSE(x̃), plus the losses of ``DenoiseStage`` on the latent.
     """
 
     LATENT_WEIGHT = 0.02
@@ -145,23 +182,13 @@ class CodecStage(StageModule):
         r = model.receive(q.y_hat, level)
         weight, squared, bpp = lambda_of(level), mse(r.coarse, x), (q.y_bits + q.z_bits) / pixels
         estimate = mse(r.z_est, target).mean()
-        one, diffusion = self._denoise(target, r.z_est.detach(), r.c_pix, r.c_sem)
+        # The denoiser is the costliest part: half of the batch is enough for it here.
+        half = slice(0, (x.shape[0] + 1) // 2)
+        one, diffusion = self._denoise(target[half], Reconstruction(*(part[half] for part in r)))
         loss = ((bpp + weight * squared) * weight.rsqrt()).mean() * 3
         loss = loss + self.LATENT_WEIGHT * (estimate + one + diffusion)
         return {"loss": loss, "mse": squared.mean(), "bpp": bpp.mean(), "z_bpp": (q.z_bits / pixels).mean(),
                 "estimate": estimate, "one": one, "diffusion": diffusion}  # fmt: skip
-
-    def _denoise(self, z0: Tensor, z_est: Tensor, c_pix: Tensor, c_sem: Tensor) -> tuple[Tensor, Tensor]:
-        n = z0.shape[0]
-        single = (torch.arange(n, device=z0.device) % 2 == 0).to(z0.dtype)
-        t = torch.where(single > 0, torch.ones_like(single), torch.rand_like(single) * 0.95 + 0.05)
-        noise = torch.randn_like(z0) * (1 - single)[:, None, None, None]
-        predicted = self.model.denoiser(noised(z0, z_est, noise, t), t, c_pix, c_sem)
-        # The velocity's error is that of z0 over t: small t would dominate, so it is capped.
-        error = mse(predicted, z0)
-        one = (error * single).sum() / single.sum()
-        diffusion = (error * (1 - single) / t.clamp(min=0.3)).sum() / (1 - single).sum().clamp(min=1)
-        return one, diffusion
 
     def reconstruct(self, x: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
         decoded = self.model(x, level)

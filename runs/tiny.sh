@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# The shipped weights of `tiny`, from photographs to package data: every stage in order, each resumable.
+#
+#   runs/tiny.sh --data FOLDER_OR_SHARD [--data …] --teacher tiny_darknet.npz --valid FOLDER_OR_SHARD --out RUN
+#
+# On two CPU cores the whole run takes about three hours (dev/LOG.md has what was actually run, with its hours);
+# stages that do not depend on each other (vae, pixel, semantic) can be run side by side. Run it again after a kill:
+# finished stages are skipped, the interrupted one resumes.
+set -euo pipefail
+
+data=() valid=() teacher="" out=runs/tiny weights=src/sprdiff/weights/tiny
+while (($#)); do
+  case "$1" in
+    --data) data+=(--data "$2"); shift 2 ;;
+    --valid) valid+=(--valid "$2"); shift 2 ;;
+    --teacher) teacher=$2; shift 2 ;;
+    --out) out=$2; shift 2 ;;
+    --weights) weights=$2; shift 2 ;;
+    *) echo "runs/tiny.sh: unknown argument $1" >&2; exit 2 ;;
+  esac
+done
+if [ ${#data[@]} -eq 0 ] || [ -z "$teacher" ]; then
+  echo "runs/tiny.sh: --data and --teacher are needed" >&2
+  exit 2
+fi
+
+stage() {  # stage NAME STEPS [checkpoints of earlier stages]
+  local name=$1 steps=$2 init=()
+  shift 2
+  [ -e "$out/$name.done" ] && return
+  for earlier in "$@"; do init+=(--init "$out/$earlier.safetensors"); done
+  sprdiff train "$name" --preset tiny "${data[@]}" "${valid[@]}" --teacher "$teacher" --out "$out" \
+    --cache "$out/photos" --threads 1 --steps "$steps" --resume "${init[@]}"
+  touch "$out/$name.done"
+}
+
+stage vae 5000
+stage semantic 1600
+stage pixel 8000
+stage denoise 3000 vae semantic pixel
+stage codec 3000 vae semantic pixel denoise
+stage refine 3000 vae semantic codec
+sprdiff train export --preset tiny "${data[@]}" --cache "$out/photos" \
+  --init "$out/vae.safetensors" --init "$out/semantic.safetensors" --init "$out/codec.safetensors" \
+  --init "$out/refine.safetensors" --out "$weights"
