@@ -10,18 +10,18 @@ import hashlib
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "tests" / "data" / "tiny"
 sys.path.insert(0, str(ROOT / "tests"))
 
 from conftest import photo  # noqa: E402
-
 from sprdiff import Codec  # noqa: E402
 from sprdiff.bitstream.container import parse_file  # noqa: E402
 from sprdiff.image import Picture  # noqa: E402
 
-CASES = (
+CASES: tuple[tuple[str, tuple[int, int], bool, dict[str, Any]], ...] = (
     ("one_pixel", (1, 1), False, {}),
     ("tiny_square", (64, 64), False, {"quality": 20.0}),
     ("odd", (77, 130), False, {"quality": 60.0}),

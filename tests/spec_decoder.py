@@ -203,9 +203,7 @@ def decode_latents(stream: bytes, grid: tuple[int, int], level: int, weights: We
             mu, index = [], []
             for r, c in places:
                 v = neighbours(y, r, c, total if parity else first) + h[r, c][:features] + hats(level)
-                out = dense(
-                    weights, name + ".2", hidden(weights, name + ".1", hidden(weights, name + ".0", v))
-                )
+                out = dense(weights, name + ".2", hidden(weights, name + ".1", hidden(weights, name + ".0", v)))
                 mu.append([clip((acc + 2**11) >> 12, -32767, 32767) for acc in out[:size]])
                 index.append([clip((acc + 2**15) >> 16, 0, len(tables) - 1) for acc in out[size:]])
             for place, q, means in zip(places, read_block(coder, tables, index), mu, strict=True):
@@ -213,16 +211,13 @@ def decode_latents(stream: bytes, grid: tuple[int, int], level: int, weights: We
     return [[[y[r, c][k] for c in range(columns)] for r in range(rows)] for k in range(total)]
 
 
-def hyper(
-    coder: RangeDecoder, tables: list[Vector], grid: tuple[int, int], level: int, weights: Weights
-) -> Plane:
+def hyper(coder: RangeDecoder, tables: list[Vector], grid: tuple[int, int], level: int, weights: Weights) -> Plane:
     """Decodes z; returns h by position of the y grid."""
     mean, index = weights["z.mean"][level], weights["z.index"][level]
     places = [(r, c) for r in range((grid[0] + 1) // 2) for c in range((grid[1] + 1) // 2)]
     symbols = read_block(coder, tables, [index for _ in places])
     z: Plane = {
-        place: [256 * s + m for s, m in zip(q, mean, strict=True)]
-        for place, q in zip(places, symbols, strict=True)
+        place: [256 * s + m for s, m in zip(q, mean, strict=True)] for place, q in zip(places, symbols, strict=True)
     }
     features = len(weights["hyper.1.bias"]) // 4
     h: Plane = {}
@@ -237,9 +232,6 @@ def hyper(
 def decode_file(data: bytes, weights: Weights, digest: bytes) -> tuple[dict[str, Any], list[list[Vector]]]:
     """Header fields and y_hat of a file, `digest` being H of the weights."""
     fields = read_header(data)
-    if (
-        fields["tag"] != digest[:2]
-        or crc16(digest + data[: fields["end"]] + fields["stream"]) != fields["check"]
-    ):
+    if fields["tag"] != digest[:2] or crc16(digest + data[: fields["end"]] + fields["stream"]) != fields["check"]:
         raise InvalidError("check")
     return fields, decode_latents(fields["stream"], grid_of(fields), fields["level"], weights)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 import spec_decoder
 from bitstream_helpers import GOLDEN, load_golden_weights, sha256_of, to_lists
-
 from sprdiff.bitstream.container import parse_file, verify
 from sprdiff.bitstream.entropy import EntropyModel
 from sprdiff.bitstream.weights_hash import canonical_hash

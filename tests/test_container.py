@@ -19,9 +19,7 @@ HEADER = Header(768, 512, 100, 0, False, 1, HASH[:2])
 STREAM = bytes(range(40))
 FILE = pack_file(HEADER, STREAM, HASH)
 
-sides = st.one_of(
-    st.integers(1, 300), st.integers(1, MAX_SIDE), st.sampled_from([127, 128, 16383, 16384, MAX_SIDE])
-)
+sides = st.one_of(st.integers(1, 300), st.integers(1, MAX_SIDE), st.sampled_from([127, 128, 16383, 16384, MAX_SIDE]))
 headers = st.builds(
     Header,
     sides,

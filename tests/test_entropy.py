@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import spec_decoder
-from bitstream_helpers import make_entropy_arrays, make_latents, make_tiny_arrays, to_lists
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import spec_decoder
+from bitstream_helpers import make_entropy_arrays, make_latents, make_tiny_arrays, to_lists
 from sprdiff.bitstream import intnet
 from sprdiff.bitstream.entropy import EntropyModel
 from sprdiff.bitstream.rangecoder import SymbolDecoder, SymbolEncoder
@@ -66,9 +66,7 @@ def test_higher_levels_cost_more() -> None:
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("make", [make_entropy_arrays, extreme_arrays])
 @pytest.mark.parametrize(("shape", "level"), [((1, 1), 0), ((3, 4), 77), ((5, 2), 255)])
-def test_float_products_equal_integer_arithmetic(
-    make: Any, seed: int, shape: tuple[int, int], level: int
-) -> None:
+def test_float_products_equal_integer_arithmetic(make: Any, seed: int, shape: tuple[int, int], level: int) -> None:
     arrays = make(seed)
     y, z = make_latents(arrays, seed, shape, 30.0)
     coded = EntropyModel.from_arrays(arrays).encode(y, z, level)
@@ -133,10 +131,7 @@ def test_streams_with_carries_and_of_any_length_are_sealed_right() -> None:
         assert (SymbolDecoder(tables, stream).code(index, zeros, None) == q).all()
         block = [[int(t)] for t in index]
         coder = spec_decoder.RangeDecoder(stream)
-        assert (
-            spec_decoder.read_block(coder, spec_decoder.tables_of(lists(tables)), block)
-            == q[:, None].tolist()
-        )
+        assert spec_decoder.read_block(coder, spec_decoder.tables_of(lists(tables)), block) == q[:, None].tolist()
 
 
 def lists(tables: Tables) -> dict[str, Any]:
@@ -157,9 +152,7 @@ def test_an_escape_beyond_the_limit_is_refused(payload: list[int]) -> None:
 
 @bounded
 @given(shapes, levels, st.integers(0, 1000), st.sampled_from([0.05, 1.0, 100.0]))
-def test_the_stream_is_as_short_as_its_tables_say(
-    shape: tuple[int, int], level: int, seed: int, spread: float
-) -> None:
+def test_the_stream_is_as_short_as_its_tables_say(shape: tuple[int, int], level: int, seed: int, spread: float) -> None:
     coded = MODEL.encode(*make_latents(ARRAYS, seed, shape, spread), level)
     size = len(coded.stream)
     assert size <= coded.bits / 8 * 1.0005 + 1  # promised: 1.01 * bits / 8 + 8
@@ -174,9 +167,7 @@ def test_a_stream_cut_anywhere_decodes_or_is_refused() -> None:
 
 
 @bounded
-@given(
-    st.one_of(st.binary(max_size=300), st.binary(max_size=300).map(lambda b: b"\xff" * 9 + b)), shapes, levels
-)
+@given(st.one_of(st.binary(max_size=300), st.binary(max_size=300).map(lambda b: b"\xff" * 9 + b)), shapes, levels)
 def test_hostile_streams_decode_or_are_refused(stream: bytes, shape: tuple[int, int], level: int) -> None:
     decodes_safely(stream, shape, level)
 

@@ -52,9 +52,7 @@ def imports(path: Path) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else ()
             module = ".".join((*base, *filter(None, [node.module])))
-            yield from (
-                [f"{module}.{alias.name}" for alias in node.names] if module == "sprdiff" else [module]
-            )
+            yield from ([f"{module}.{alias.name}" for alias in node.names] if module == "sprdiff" else [module])
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
@@ -96,9 +94,7 @@ def test_importing_the_package_is_light() -> None:
     }
 
 
-@pytest.mark.parametrize(
-    "arguments", [["info", "GOLDEN"], ["info", "--json", "GOLDEN"], ["info"], ["--help"]]
-)
+@pytest.mark.parametrize("arguments", [["info", "GOLDEN"], ["info", "--json", "GOLDEN"], ["info"], ["--help"]])
 def test_info_loads_no_network_runtime(arguments: list[str]) -> None:
     golden = Path(__file__).parent / "data" / "bitstream" / "worked_example.sprd"
     given = [str(golden) if word == "GOLDEN" else word for word in arguments]

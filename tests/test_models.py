@@ -263,7 +263,10 @@ def test_checkerboard_halves() -> None:
 
 
 def denoiser_inputs(n: int = 2, h: int = 3, w: int = 2) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    z_t, c_pix = torch.randn(n, NANO.vae_latent, 2 * h, 2 * w), torch.randn(n, NANO.pixel_condition, 2 * h, 2 * w)
+    z_t, c_pix = (
+        torch.randn(n, NANO.vae_latent, 2 * h, 2 * w),
+        torch.randn(n, NANO.pixel_condition, 2 * h, 2 * w),
+    )
     return z_t, torch.linspace(0.3, 1, n), c_pix, torch.randn(n, NANO.semantic_condition, h, w)
 
 

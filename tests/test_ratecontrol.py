@@ -19,9 +19,7 @@ from sprdiff.ratecontrol import (
 )
 
 
-@pytest.mark.parametrize(
-    ("quality", "level"), [(0, 0), (100, 255), (50, 128), (0.19, 0), (0.2, 1), (99.9, 255)]
-)
+@pytest.mark.parametrize(("quality", "level"), [(0, 0), (100, 255), (50, 128), (0.19, 0), (0.2, 1), (99.9, 255)])
 def test_quality_is_a_level(quality: float, level: int) -> None:
     assert quality_level(quality) == level
 

@@ -105,9 +105,7 @@ def test_pictures_are_floats_or_bytes(runtime: OnnxRuntime, y_hat: NDArray[np.fl
 
 
 def test_realism_is_linear(runtime: OnnxRuntime, y_hat: NDArray[np.float32]) -> None:
-    coarse, half, decoded = (
-        runtime.synthesise(y_hat[:, :4, :4], level=LEVEL, realism=r) for r in (0.0, 0.5, 1.0)
-    )
+    coarse, half, decoded = (runtime.synthesise(y_hat[:, :4, :4], level=LEVEL, realism=r) for r in (0.0, 0.5, 1.0))
     assert np.abs(coarse - decoded).max() > 0.05
     assert np.allclose(half, (coarse + decoded) / 2, atol=1e-6)
 

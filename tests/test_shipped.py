@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import photo
 from numpy.typing import NDArray
 from PIL import Image
 
 import sprdiff
+from conftest import photo
 from sprdiff import Codec
 from sprdiff.bitstream.container import parse_file
 from sprdiff.evaluate.metrics import psnr
@@ -53,7 +53,11 @@ def test_another_process_with_other_threads_decodes_the_same_latents(threads: in
     files = [str(GOLDEN / f"{name}.sprd") for name in DIGESTS]
     env = {**os.environ, "OPENBLAS_NUM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
     done = subprocess.run(
-        [sys.executable, "-c", LATENT, str(threads), *files], capture_output=True, text=True, check=True, env=env
+        [sys.executable, "-c", LATENT, str(threads), *files],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=env,
     )
     assert done.stdout.split() == list(DIGESTS.values())
 

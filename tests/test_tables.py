@@ -5,8 +5,8 @@ from __future__ import annotations
 import constriction
 import numpy as np
 import pytest
-from spec_decoder import InvalidError, RangeDecoder
 
+from spec_decoder import InvalidError, RangeDecoder
 from sprdiff.bitstream.tables import TOTAL, Tables, fit_tables, make_gaussian_tables, sigma_ladder
 from sprdiff.errors import WeightsError
 

@@ -65,21 +65,15 @@ def _root(
 
 @app.command()
 def encode(
-    files: Annotated[
-        list[str], typer.Argument(metavar="IN [OUT]", help="Picture and .sprd file; - is stdin.")
-    ],
+    files: Annotated[list[str], typer.Argument(metavar="IN [OUT]", help="Picture and .sprd file; - is stdin.")],
     quality: Annotated[
         float | None, typer.Option("-q", "--quality", callback=between(0, 100), help="0 to 100.")
     ] = None,
     bpp: Annotated[
         float | None,
-        typer.Option(
-            "--bpp", callback=between(0, math.inf, open_low=True), help="At most so many bits a pixel."
-        ),
+        typer.Option("--bpp", callback=between(0, math.inf, open_low=True), help="At most so many bits a pixel."),
     ] = None,
-    max_bytes: Annotated[
-        int | None, typer.Option("--max-bytes", min=1, help="At most so many bytes.")
-    ] = None,
+    max_bytes: Annotated[int | None, typer.Option("--max-bytes", min=1, help="At most so many bytes.")] = None,
     scale: Annotated[
         str,
         typer.Option("--scale", callback=check_scale, help="Code it smaller by: " + ", ".join(SCALES) + "."),
@@ -117,14 +111,10 @@ def encode(
 
 @app.command()
 def decode(
-    files: Annotated[
-        list[str], typer.Argument(metavar="IN [OUT]", help=".sprd file and picture; - is stdin.")
-    ],
+    files: Annotated[list[str], typer.Argument(metavar="IN [OUT]", help=".sprd file and picture; - is stdin.")],
     realism: Annotated[
         float,
-        typer.Option(
-            "--realism", callback=between(0, 1), help="0 faithful and blurred, 1 sharp, partly invented."
-        ),
+        typer.Option("--realism", callback=between(0, 1), help="0 faithful and blurred, 1 sharp, partly invented."),
     ] = 1.0,
     steps: Annotated[int, typer.Option("--steps", min=1, max=1000, help="Steps of the denoiser.")] = 1,
     seed: Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="For --steps above 1.")] = 0,
@@ -145,9 +135,7 @@ def decode(
 
         output_format(job.target)  # an unknown extension fails before any work
         data = read_bytes(job.source, BitstreamError)
-        about = file_info(
-            data, weights=weights, max_pixels=max_pixels
-        )  # nor are networks loaded for a bad file
+        about = file_info(data, weights=weights, max_pixels=max_pixels)  # nor are networks loaded for a bad file
         image = codec().decode(data, realism=realism, steps=steps, seed=seed)
         text = {"version": __version__, "model": about.model, "realism": realism, "bytes": len(data)}
         save_image(job.target, image, {"sprdiff": json.dumps(text)}, force=force)
@@ -158,9 +146,7 @@ def decode(
 
 @app.command()
 def info(
-    files: Annotated[
-        list[str] | None, typer.Argument(metavar="[IN]...", help=".sprd files; none: the model.")
-    ] = None,
+    files: Annotated[list[str] | None, typer.Argument(metavar="[IN]...", help=".sprd files; none: the model.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
     weights: Weights = None,
 ) -> int:
@@ -191,21 +177,13 @@ def info(
 def train(
     stage: Annotated[str, typer.Argument(help="Stage of training, or export.")],
     out: Annotated[Path, typer.Option("--out", metavar="RUN", help="Folder of checkpoints and logs.")],
-    data: Annotated[
-        list[Path] | None, typer.Option("--data", help="Folder or .tar shard; may repeat.")
-    ] = None,
+    data: Annotated[list[Path] | None, typer.Option("--data", help="Folder or .tar shard; may repeat.")] = None,
     preset: Annotated[str, typer.Option("--preset", help="Size of the model.")] = "tiny",
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the stage stopped.")] = False,
-    init: Annotated[
-        list[Path] | None, typer.Option("--init", help="Weights to start from; may repeat.")
-    ] = None,
+    init: Annotated[list[Path] | None, typer.Option("--init", help="Weights to start from; may repeat.")] = None,
     valid: Annotated[list[Path] | None, typer.Option("--valid", help="Like --data, for validation.")] = None,
-    teacher: Annotated[
-        Path | None, typer.Option("--teacher", help="Weights of the pretrained teacher.")
-    ] = None,
-    exclude: Annotated[
-        list[str] | None, typer.Option("--exclude", help="Leave out names with this prefix.")
-    ] = None,
+    teacher: Annotated[Path | None, typer.Option("--teacher", help="Weights of the pretrained teacher.")] = None,
+    exclude: Annotated[list[str] | None, typer.Option("--exclude", help="Leave out names with this prefix.")] = None,
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Optimiser steps.")] = None,
     batch: Annotated[int | None, typer.Option("--batch", min=1, help="Crops per step.")] = None,
     crop: Annotated[int | None, typer.Option("--crop", min=64, help="Side of a crop in pixels.")] = None,

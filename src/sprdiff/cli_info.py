@@ -13,11 +13,7 @@ from .fileinfo import FileInfo, ModelInfo
 
 def file_lines(name: str, about: FileInfo) -> str:
     """Several lines about one file."""
-    coded = (
-        f", coded as {about.coded_width} x {about.coded_height} (1/{about.scale:g})"
-        if about.scale > 1
-        else ""
-    )
+    coded = f", coded as {about.coded_width} x {about.coded_height} (1/{about.scale:g})" if about.scale > 1 else ""
     made_here = {"at hand": "", "other": ", which are not the weights at hand", "unknown": ""}[about.weights]
     return _block(
         name,

@@ -74,9 +74,7 @@ class Picture:
     dropped: tuple[str, ...] = ()
 
 
-def open_rgb(
-    source: Source | Picture, *, background: str | Rgb = "white", max_pixels: int = MAX_PIXELS
-) -> Picture:
+def open_rgb(source: Source | Picture, *, background: str | Rgb = "white", max_pixels: int = MAX_PIXELS) -> Picture:
     """Open anything Pillow reads as upright 8-bit sRGB.
 
     EXIF orientation is applied, an ICC profile converted, transparency composited on `background`, more than

@@ -108,11 +108,7 @@ class Converter:
         finite = np.nan_to_num(values.astype(np.float64), nan=low, posinf=high, neginf=low)
         scaled = np.clip((finite - low) * (255 / (high - low)), 0, 255)
         key = strip.info.get("transparency")
-        alpha = (
-            Image.fromarray(np.where(values == key, 0, 255).astype(np.uint8))
-            if isinstance(key, int)
-            else None
-        )
+        alpha = Image.fromarray(np.where(values == key, 0, 255).astype(np.uint8)) if isinstance(key, int) else None
         return Image.fromarray(np.rint(scaled).astype(np.uint8)), alpha
 
     def _profile(self) -> tuple[str, Any]:

@@ -62,9 +62,7 @@ def candidate_scales(width: int, height: int, limit: int) -> list[int]:
 
     Factors that give a picture no smaller than the factor before are left out.
     """
-    sizes = {
-        (scaled_side(height, code), scaled_side(width, code)): code for code in reversed(range(len(SCALES)))
-    }
+    sizes = {(scaled_side(height, code), scaled_side(width, code)): code for code in reversed(range(len(SCALES)))}
     codes = sorted(sizes.items(), key=lambda item: item[1])
     rich = [code for (rows, columns), code in codes if 8 * limit >= CODED_BPP * rows * columns]
     first = rich[0] if rich else codes[-1][1]

@@ -161,7 +161,7 @@ def verify(parsed: ParsedFile, data: bytes, weights_hash: bytes, preset_id: int 
         BitstreamError: the check fails: the file is damaged or truncated.
     """
     header = parsed.header
-    same_preset = header.preset_id in PRESETS and preset_id in (None, header.preset_id)
+    same_preset = header.preset_id in PRESETS if preset_id is None else header.preset_id == preset_id
     if not same_preset or header.tag != weights_hash[:2]:
         at_hand = weights_name(header.preset_id if preset_id is None else preset_id, weights_hash[:2])
         raise ModelMismatchError(

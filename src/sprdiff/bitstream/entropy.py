@@ -171,9 +171,7 @@ class EntropyModel:
             y_hat.values[y_hat.inside(positions), step.channels] = (q << FRACTION) + mu
         return y_hat
 
-    def _code_z(
-        self, coder: SymbolCoder, shape: tuple[int, int], level: int, latents: _Latents | None
-    ) -> Grid:
+    def _code_z(self, coder: SymbolCoder, shape: tuple[int, int], level: int, latents: _Latents | None) -> Grid:
         z_hat = Grid(*shape, self.z_channels)
         positions = np.arange(shape[0] * shape[1])
         mu = np.broadcast_to(self._z_mean[level], (positions.size, self.z_channels))

@@ -171,9 +171,7 @@ class ContextStep:
         channels: the channel group.
     """
 
-    def __init__(
-        self, arrays: Arrays, name: str, parity: int, channels: slice, sizes: tuple[int, int, int]
-    ) -> None:
+    def __init__(self, arrays: Arrays, name: str, parity: int, channels: slice, sizes: tuple[int, int, int]) -> None:
         """`sizes`: channels of y, features of h, number of tables."""
         self.parity, self.channels = parity, channels
         self.y_channels, self.features, self.tables = sizes

@@ -64,7 +64,7 @@ class Tables:
         return int(self.radius.size)
 
     def model(self, table: int) -> Any:
-        """constriction's model of a table, made once.
+        """Constriction's model of a table, made once.
 
         `Categorical` gives every symbol one count and shares out the rest in proportion to the weights;
         integer weights (counts - 1) that sum to exactly that rest come out unchanged (tested).
@@ -112,19 +112,14 @@ def fit_tables(
     """
     radius, flat = base
     tables = Tables(radius, flat)
-    if [len(h) for h in histograms] != (2 * radius + 2).tolist() or min(
-        int(np.min(h)) for h in histograms
-    ) < 0:
+    if [len(h) for h in histograms] != (2 * radius + 2).tolist() or min(int(np.min(h)) for h in histograms) < 0:
         raise ValueError("fit_tables needs one histogram of 2R + 2 counts per table")
     counts = []
     for t, histogram in enumerate(histograms):
         prior = [int(n) for n in flat[tables.start[t] : tables.start[t + 1]]]
         seen = [int(n) for n in histogram]
         mid = int(radius[t])
-        half = [
-            (seen[mid + q] + seen[mid - q]) * TOTAL + 2 * pseudo_count * prior[mid + q]
-            for q in range(1, mid + 1)
-        ]
+        half = [(seen[mid + q] + seen[mid - q]) * TOTAL + 2 * pseudo_count * prior[mid + q] for q in range(1, mid + 1)]
         escape = 2 * (seen[-1] * TOTAL + pseudo_count * prior[-1])
         counts.append(_counts(half, escape, 2 * (sum(seen) + pseudo_count) * TOTAL))
     return radius.copy(), np.concatenate(counts)

@@ -27,6 +27,12 @@ def conv(cin: int, cout: int, kernel: int = 1, *, stride: int = 1, groups: int =
     return layer
 
 
+def zero(layer: nn.Conv2d | nn.Linear) -> None:
+    """Start a layer at zero: what it adds comes in by training only."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+
+
 class ConvBlock(nn.Module):
     """Residual depthwise block, [N,C,H,W] -> the same shape; cost (4C + k²) MAC per channel and position."""
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .blocks import ConvBlock, conv
+from .blocks import ConvBlock, conv, zero
 from .config import ModelConfig
 
 NOISE_SCALE = 0.5
@@ -49,8 +49,7 @@ class WindowCrossAttention(nn.Module):
         self.project = conv(config.attention, config.denoiser)
         # One bias for each place in the 2x2 cell and each of the 9 tokens: attention knows where it looks.
         self.position = nn.Parameter(torch.zeros(config.heads, 4, 9))
-        nn.init.zeros_(self.project.weight)
-        nn.init.zeros_(self.project.bias)
+        zero(self.project)
 
     def forward(self, x: Tensor, tokens: Tensor) -> Tensor:
         n, _, height, width = x.shape
@@ -82,8 +81,7 @@ class DenoiserBlock(nn.Module):
         self.modulation = nn.Linear(time_width, 2 * config.denoiser)
         self.block = ConvBlock(config.denoiser)
         self.attention = WindowCrossAttention(config) if attend else None
-        nn.init.zeros_(self.modulation.weight)
-        nn.init.zeros_(self.modulation.bias)
+        zero(self.modulation)
 
     def forward(self, x: Tensor, time: Tensor, tokens: Tensor) -> Tensor:
         scale, shift = self.modulation(time)[:, :, None, None].chunk(2, dim=1)
@@ -106,9 +104,8 @@ class Denoiser(nn.Module):
         )
         self.leave = conv(width, config.vae_latent)
         self.residual = conv(config.pixel_condition, config.vae_latent)
-        for layer in (self.condition_mid, self.residual):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        zero(self.condition_mid)
+        zero(self.residual)
 
     def forward(self, z_t: Tensor, t: Tensor, c_pix: Tensor, c_sem: Tensor) -> Tensor:
         time = self.time(time_features(t))

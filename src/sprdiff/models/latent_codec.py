@@ -92,7 +92,9 @@ class IntegerDense(nn.Module):
             kernel = weight[:, :split].reshape(-1, 3, 3, self.spatial).permute(0, 3, 1, 2)
             total = F.conv2d(around, kernel, bias, padding=1)
         if here is not None and self.point:
-            part = F.conv2d(here, weight[:, split : split + self.point, None, None], None if total is not None else bias)
+            part = F.conv2d(
+                here, weight[:, split : split + self.point, None, None], None if total is not None else bias
+            )
             total = part if total is None else total + part
         assert total is not None
         if level is not None and self.level:

@@ -1,11 +1,11 @@
 """Synthesis and the distortion-aware reconstruction module: from ŷ to the coarse image and both conditions.
 
-    ŷ ─ synthesis ─ f32 ─ up ─ f16 ──► ẑ (latent estimate)
-                     │          │
-                     │          └─ CoarseReconstruction ─► x̃ ──┐ (an image already)
-                     │                    f16 ─────────────────┤ dual feature extraction
-                     │                                         ├─► c_pix  [1/16]  pixel-level condition
-                     └─────────────────────────────────────────┴─► c_sem  [1/32]  semantic-level tokens
+ŷ ─ synthesis ─ f32 ─ up ─ f16 ──► ẑ (latent estimate)
+                 │          │
+                 │          └─ CoarseReconstruction ─► x̃ ──┐ (an image already)
+                 │                    f16 ─────────────────┤ dual feature extraction
+                 │                                         ├─► c_pix  [1/16]  pixel-level condition
+                 └─────────────────────────────────────────┴─► c_sem  [1/32]  semantic-level tokens
 """
 
 from __future__ import annotations
@@ -114,7 +114,9 @@ class DistortionAwareReconstruction(nn.Module):
         return (coarse, *self.conditions(coarse, f32, f16))
 
 
-def receive(synthesis: Synthesis, module: DistortionAwareReconstruction, y_hat: Tensor, level: Tensor) -> Reconstruction:
+def receive(
+    synthesis: Synthesis, module: DistortionAwareReconstruction, y_hat: Tensor, level: Tensor
+) -> Reconstruction:
     """Everything from ŷ to the denoiser's inputs."""
     f32, f16, z_est = synthesis(y_hat, level)
     coarse, c_pix, c_sem = module(f32, f16)

@@ -1,7 +1,7 @@
 """SPRDiff assembled: sender (triple encoder, latent codec), receiver (reconstruction, denoiser, VAE decoder).
 
-    x ─ triple_encoder ─ latent_codec ═ bits ═ ŷ ─ synthesis ─ reconstruction ─ x̃, ẑ, c_pix, c_sem
-                                                                                   └ denoiser ─ z0 ─ vae_decoder ─ x̂
+x ─ triple_encoder ─ latent_codec ═ bits ═ ŷ ─ synthesis ─ reconstruction ─ x̃, ẑ, c_pix, c_sem
+                                                                               └ denoiser ─ z0 ─ vae_decoder ─ x̂
 """
 
 from __future__ import annotations
@@ -26,7 +26,12 @@ class VAEDecoder(nn.Module):
         super().__init__()
         c16, c8, c4 = config.vae_decoder
         self.body = nn.Sequential(
-            conv(config.vae_latent, c16), *blocks(c16, 2), up(c16, c8), *blocks(c8, 2), up(c8, c4), *blocks(c4, 1)
+            conv(config.vae_latent, c16),
+            *blocks(c16, 2),
+            up(c16, c8),
+            *blocks(c8, 2),
+            up(c8, c4),
+            *blocks(c4, 1),
         )
         self.head = nn.Sequential(conv(c4, 48, 3), nn.PixelShuffle(4))
 
@@ -55,17 +60,19 @@ class SPRDiff(nn.Module):
         self.denoiser = Denoiser(config)
         self.vae_decoder = VAEDecoder(config)
         # Standardises the frozen VAE's latent (buffers, measured once by stage `vae`): the denoiser sees unit variance.
+        self.latent_mean: Tensor
+        self.latent_std: Tensor
         self.register_buffer("latent_mean", torch.zeros(config.vae_latent))
         self.register_buffer("latent_std", torch.ones(config.vae_latent))
 
     def clean_latent(self, x: Tensor) -> Tensor:
         """The frozen VAE's latent of the original, standardised: the denoiser's training target."""
         mean, _ = self.triple_encoder.vae(x)
-        return (mean - _channels(self.latent_mean)) / _channels(self.latent_std)
+        return (mean - self.latent_mean[None, :, None, None]) / self.latent_std[None, :, None, None]
 
     def decode_latent(self, z0: Tensor) -> Tensor:
         """Standardised latent -> image."""
-        out: Tensor = self.vae_decoder(z0 * _channels(self.latent_std) + _channels(self.latent_mean))
+        out: Tensor = self.vae_decoder(unstandardise(z0, self.latent_mean, self.latent_std))
         return out
 
     def receive(self, y_hat: Tensor, level: Tensor) -> Reconstruction:
@@ -82,6 +89,7 @@ class SPRDiff(nn.Module):
         return Decoded(quantised, self.receive(quantised.y_hat, level))
 
 
-def _channels(buffer: Tensor | nn.Module) -> Tensor:
-    assert isinstance(buffer, Tensor)
-    return buffer[None, :, None, None]
+def unstandardise(z0: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Standardised latent [N,Z,h,w] -> the VAE's own scale; mean and std [Z]."""
+    # Channels last: reshaped statistics would be folded into the exported graph, where no hash sees them.
+    return (z0.movedim(1, -1) * std + mean).movedim(-1, 1)

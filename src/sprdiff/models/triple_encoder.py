@@ -1,8 +1,8 @@
 """Triple encoder: three pretrained views of the image, brought to one grid (1/16) and fused.
 
-            ┌─ VAEEncoder (frozen) ── mean of the latent ─┐
-    image ──┼─ DistortionEncoder ──── features ───────────┼─ 1×1 ─► fused [N, fused, H/16, W/16]
-            └─ SemanticEncoder ────── features ───────────┘
+        ┌─ VAEEncoder (frozen) ── mean of the latent ─┐
+image ──┼─ DistortionEncoder ──── features ───────────┼─ 1×1 ─► fused [N, fused, H/16, W/16]
+        └─ SemanticEncoder ────── features ───────────┘
 """
 
 from __future__ import annotations

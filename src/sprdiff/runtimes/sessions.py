@@ -77,9 +77,7 @@ class Sessions:
             raise WeightsError(f"{path} wants the weights {missing[0]}, which are not in the folder")
         options = self._options()
         # Stored as fp16, computed in fp32.
-        values = [
-            onnxruntime.OrtValue.ortvalue_from_numpy(weights[name].astype(np.float32)) for name in names
-        ]
+        values = [onnxruntime.OrtValue.ortvalue_from_numpy(weights[name].astype(np.float32)) for name in names]
         try:
             options.add_external_initializers(list(names), values)
             session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

@@ -62,7 +62,9 @@ def run_stage(
     resume = resume and (out / f"{stage}.safetensors").exists()
     if threads:
         torch.set_num_threads(threads)
-    accelerator = Accelerator(cpu=device == "cpu", mixed_precision="bf16" if torch.cuda.is_available() and device != "cpu" else "no")
+    accelerator = Accelerator(
+        cpu=device == "cpu", mixed_precision="bf16" if torch.cuda.is_available() and device != "cpu" else "no"
+    )
     torch.manual_seed(seed)
     model = SPRDiff(PRESETS[preset])
     _load(model, recipe, init or [], resume=resume)

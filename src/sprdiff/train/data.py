@@ -64,7 +64,9 @@ def open_store(sources: list[Path], cache: Path, exclude: list[str]) -> PhotoSto
         TrainingError: a source is missing, holds no readable photo, or none is left.
     """
     files = _source_files(sources)
-    key = hashlib.sha256(json.dumps([(str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns) for f in files]).encode())
+    key = hashlib.sha256(
+        json.dumps([(str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns) for f in files]).encode()
+    )
     base = cache / key.hexdigest()[:16]
     index = base.with_suffix(".json")
     if not index.exists():

@@ -1,6 +1,6 @@
 """Stage ``export``: a trained model becomes a weights folder, and a weights folder a model again.
 
-    checkpoint ─► entropy.npz (integer networks, tables) · encoder.npz, decoder.npz (fp16) · 4 graphs · manifest · card
+checkpoint ─► entropy.npz (integer networks, tables) · encoder.npz, decoder.npz (fp16) · 4 graphs · manifest · card
 """
 
 from __future__ import annotations
@@ -61,7 +61,9 @@ def entropy_arrays(codec: LatentCodec) -> Arrays:
         gain = nearest(torch.exp(weights @ knots.double()), GAIN_UNIT)
         arrays[name] = gain.clip(1, 2**32 - 1).astype(np.uint32)
     arrays["z.mean"] = nearest(weights @ codec.z_mean.double(), Z_SCALE * UNIT).clip(-32767, 32767).astype(np.int32)
-    arrays["z.index"] = nearest(weights @ codec.z_index.double(), Z_SCALE * INDEX_SCALE).clip(0, TABLES - 1).astype(np.uint8)
+    arrays["z.index"] = (
+        nearest(weights @ codec.z_index.double(), Z_SCALE * INDEX_SCALE).clip(0, TABLES - 1).astype(np.uint8)
+    )
     for prefix, network in _networks(codec):
         for i, layer in enumerate(_layers(network)):
             limit = 32767
@@ -77,7 +79,7 @@ def load_entropy_arrays(codec: LatentCodec, arrays: Arrays) -> None:
         return torch.from_numpy(arrays[name].astype(np.float64)) / scale
 
     def knots(values: Tensor) -> Tensor:
-        rows = values[:: KNOT_SPACING][: KNOTS - 1]
+        rows = values[::KNOT_SPACING][: KNOTS - 1]
         # Level 256 does not exist: its knot follows from level 255, 31/32 of the way there.
         last = rows[-1] + (values[-1] - rows[-1]) * (KNOT_SPACING / (KNOT_SPACING - 1))
         return torch.cat([rows, last[None]])
@@ -94,7 +96,10 @@ def load_entropy_arrays(codec: LatentCodec, arrays: Arrays) -> None:
 
 
 def _networks(codec: LatentCodec) -> list[tuple[str, torch.nn.Module]]:
-    return [("hyper", codec.hyper_synthesis), *((f"context.{s}", step) for s, step in enumerate(codec.context))]
+    return [
+        ("hyper", codec.hyper_synthesis),
+        *((f"context.{s}", step) for s, step in enumerate(codec.context)),
+    ]
 
 
 def _layers(network: torch.nn.Module) -> list[IntegerDense]:
@@ -118,7 +123,8 @@ def refit_tables(arrays: Arrays, model: SPRDiff, sampler: CropSampler, crops: in
 def receptive_field(model: SPRDiff, part: str) -> int:
     """One-sided receptive field in pixels, measured with an impulse: the halo of tiles.
 
-    Of ``encoder``, ``decoder`` (all from ŷ to pixels), or one graph of the receiver: ``coarse``, ``denoise``, ``vae_decode``.
+    Of ``encoder``, ``decoder`` (all from ŷ to pixels), or one graph of the receiver: ``coarse``, ``denoise``,
+    ``vae_decode``.
 
     The largest distance from a changed input at which any output changes by more than 1e-7 of the change's peak.
     """
@@ -215,6 +221,9 @@ def _replace(partial: Path, folder: Path) -> None:
 def _write_files(partial: Path, model: SPRDiff, arrays: Arrays, card: dict[str, Any]) -> dict[str, Any]:
     graphs = export_graphs(model, partial)
     encoder, decoder = graphs["encoder"], graphs["coarse"] | graphs["denoise"] | graphs["vae_decode"]
+    needed = {name for name in model.state_dict() if not name.startswith(EXACT)}
+    if lost := sorted(needed - set(encoder) - set(decoder)):
+        raise TrainingError(f"the exporter folded {lost[0]} into a graph, where no hash sees it")
     np.savez_compressed(partial / "entropy.npz", **arrays)  # type: ignore[arg-type]
     np.savez(partial / "encoder.npz", **encoder)  # type: ignore[arg-type]
     np.savez(partial / "decoder.npz", **decoder)  # type: ignore[arg-type]

@@ -6,7 +6,6 @@ there is a single copy of every weight, from which torch loads as strictly as on
 
 from __future__ import annotations
 
-import io
 import warnings
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from ..errors import TrainingError
-from ..models.sprdiff import SPRDiff
+from ..models.sprdiff import SPRDiff, unstandardise
 
 OPSET = 20
 
@@ -65,13 +64,14 @@ class VAEDecodeGraph(nn.Module):
     def __init__(self, model: SPRDiff) -> None:
         super().__init__()
         self.vae_decoder = model.vae_decoder
+        self.latent_mean: Tensor
+        self.latent_std: Tensor
         self.register_buffer("latent_mean", model.latent_mean)
         self.register_buffer("latent_std", model.latent_std)
 
-    decode_latent = SPRDiff.decode_latent
-
     def forward(self, z0: Tensor) -> Tensor:
-        return self.decode_latent(z0)
+        x_hat: Tensor = self.vae_decoder(unstandardise(z0, self.latent_mean, self.latent_std))
+        return x_hat
 
 
 def export_graphs(model: SPRDiff, folder: Path) -> dict[str, dict[str, np.ndarray]]:
@@ -88,13 +88,18 @@ def export_graphs(model: SPRDiff, folder: Path) -> dict[str, dict[str, np.ndarra
     latent = torch.zeros(1, config.vae_latent, 6, 8)
     pixel = torch.zeros(1, config.pixel_condition, 6, 8)
     semantic = torch.zeros(1, config.semantic_condition, 3, 4)
-    known = {k: v for k, v in model.state_dict().items()}
+    known = dict(model.state_dict())
     graphs = {}
     graphs["encoder"] = _export(EncoderGraph(model), {"image": (torch.zeros(1, 3, 128, 192), {2: 64 * a, 3: 64 * b})},
                       ["y", "z"], folder / "encoder.onnx", known)  # fmt: skip
     graphs["coarse"] = _export(CoarseGraph(model), {"y_hat": (y, token), "level": (level, {})},
                       ["x_tilde", "z_est", "c_pix", "c_sem"], folder / "coarse.onnx", known)  # fmt: skip
-    inputs = {"z_t": (latent, fine), "t": (torch.ones(1), {}), "c_pix": (pixel, fine), "c_sem": (semantic, token)}
+    inputs = {
+        "z_t": (latent, fine),
+        "t": (torch.ones(1), {}),
+        "c_pix": (pixel, fine),
+        "c_sem": (semantic, token),
+    }
     graphs["denoise"] = _export(DenoiseGraph(model), inputs, ["z0"], folder / "denoise.onnx", known)
     graphs["vae_decode"] = _export(VAEDecodeGraph(model), {"z0": (latent, fine)}, ["x_hat"],
                                    folder / "vae_decode.onnx", known)  # fmt: skip
@@ -103,7 +108,6 @@ def export_graphs(model: SPRDiff, folder: Path) -> dict[str, dict[str, np.ndarra
 
 def _export(module: nn.Module, inputs: dict[str, tuple[Tensor, dict[int, Dim]]], outputs: list[str], path: Path,
             known: dict[str, Tensor]) -> dict[str, np.ndarray]:  # fmt: skip
-    buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
@@ -112,8 +116,7 @@ def _export(module: nn.Module, inputs: dict[str, tuple[Tensor, dict[int, Dim]]],
             dynamic_shapes=tuple(shape for _, shape in inputs.values()), optimize=True,
         )  # fmt: skip
         assert program is not None
-        program.save(buffer)
-    graph = onnx.load_from_string(buffer.getvalue())
+    graph: onnx.ModelProto = program.model_proto
     weights: dict[str, np.ndarray] = {}
     kept = []
     for tensor in graph.graph.initializer:

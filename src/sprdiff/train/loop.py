@@ -20,8 +20,8 @@ from ..models.sprdiff import SPRDiff
 from . import checkpoints
 from .checkpoints import Checkpoint
 from .data import CropSampler, PhotoStore
-from .report import Report
 from .recipes import Stage
+from .report import Report
 from .stages import StageModule
 
 log = logging.getLogger(__name__)
@@ -31,6 +31,7 @@ PATIENCE = 20
 """Steps in a row whose gradient is no number: one is skipped, so many mean that the run has diverged."""
 DECAY = 0.3
 """Share of the steps over which the rate of learning falls to zero, at the end (warm-up, stable, decay)."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -77,6 +78,7 @@ class Trainer:
         factor = schedule(self.step, self.stage.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = self.stage.lr * factor
+        self.module.step = self.step
         with self.accelerator.autocast():
             scalars: dict[str, Tensor] = self.wrapped(x, level)
         self.accelerator.backward(scalars["loss"])
@@ -84,7 +86,7 @@ class Trainer:
         self._update(bool(torch.isfinite(scalars["grad"])))
         self.prepared.zero_grad()
         decay = min(self.stage.ema, (1 + self.step) / (10 + self.step))
-        torch._foreach_lerp_(self.ema, self.parameters, 1 - decay)
+        torch._foreach_lerp_(self.ema, [p.detach() for p in self.parameters], 1 - decay)
         self.step += 1
         return scalars
 
@@ -149,7 +151,9 @@ class Trainer:
             tensors[f"average.{name}"] = average
             for key, value in self.optimizer.state.get(parameter, {}).items():
                 tensors[f"{key}.{name}"] = value if value.dim() else value.reshape(1)
-        checkpoints.save(self.path, Checkpoint(self.stage.name, self.step, self.model.config, self.stage.networks, tensors))
+        checkpoints.save(
+            self.path, Checkpoint(self.stage.name, self.step, self.model.config, self.stage.networks, tensors)
+        )
 
     def resume(self) -> None:
         """Continue from the checkpoint in the output folder, exactly.
@@ -180,7 +184,6 @@ class Trainer:
             except (KeyError, RuntimeError) as error:
                 raise TrainingError(f"{self.path}: cannot resume, {name} does not fit ({error})") from error
         self.step = c.step
-
 
     def load_extras(self, c: Checkpoint) -> None:
         """Take over heads or critic of a checkpoint of the same stage.

@@ -53,7 +53,7 @@ class TinyDarknet(nn.Module):
         except (OSError, KeyError, ValueError) as error:
             raise TrainingError(f"{path}: not the weights of Tiny Darknet ({error})") from error
         self.requires_grad_(False)
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: Tensor, taps: tuple[int, ...]) -> list[Tensor]:
         """[N,3,H,W] in 0-1 -> activations after the given convolutions (before pooling)."""

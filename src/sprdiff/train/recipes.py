@@ -9,6 +9,7 @@ from .checkpoints import PARTS
 from .refine import RefineStage
 from .stages import CodecStage, DenoiseStage, PixelStage, SemanticStage, StageModule, VAEStage
 
+
 @dataclass(frozen=True)
 class Stage:
     """One stage's recipe.
@@ -31,7 +32,13 @@ class Stage:
     ema: float = 0.999
 
 
-_PIXEL_PARTS = ("triple_encoder.distortion", "triple_encoder.fuse", "latent_codec", "synthesis", "reconstruction")
+_PIXEL_PARTS = (
+    "triple_encoder.distortion",
+    "triple_encoder.fuse",
+    "latent_codec",
+    "synthesis",
+    "reconstruction",
+)
 
 STAGES = {
     stage.name: stage
@@ -56,9 +63,11 @@ STAGES = {
         Stage(
             "codec",
             CodecStage,
-            ("triple_encoder.distortion", "triple_encoder.fuse", "latent_codec", "synthesis", "reconstruction", "denoiser"),
+            ("triple_encoder.distortion", "triple_encoder.fuse", "latent_codec", "synthesis", "reconstruction",
+             "denoiser"),
             (*_PIXEL_PARTS, "denoiser"),
-            needs=("triple_encoder.vae", "triple_encoder.semantic", "vae_decoder", "latent_", "denoiser", *_PIXEL_PARTS),
+            needs=("triple_encoder.vae", "triple_encoder.semantic", "vae_decoder", "latent_", "denoiser",
+                   *_PIXEL_PARTS),
             lr=3e-4,
         ),
         Stage(

@@ -8,7 +8,9 @@ latent looks like: it judges whether the texture is natural *given* the file, no
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +34,7 @@ class PatchDiscriminator(nn.Module):
         super().__init__()
         sizes = (6 * 4, width, 2 * width, 4 * width)
         layers: list[nn.Module] = [nn.PixelUnshuffle(2)]
-        for cin, cout in zip(sizes, sizes[1:], strict=False):
+        for cin, cout in pairwise(sizes):
             layers += [spectral_norm(nn.Conv2d(cin, cout, 4, stride=2, padding=1)), nn.LeakyReLU(0.2)]
         layers.append(spectral_norm(nn.Conv2d(sizes[-1], 1, 3, padding=1)))
         self.body = nn.Sequential(*layers)
@@ -62,15 +64,15 @@ class RefineStage(StageModule):
     is less to invent.
     """
 
-    WEIGHTS = {"pixel": 6.0, "absolute": 0.6, "feature": 0.25, "adversarial": 0.03, "latent": 0.02}
+    WEIGHTS = MappingProxyType({"pixel": 6.0, "absolute": 0.6, "feature": 0.25, "adversarial": 0.03, "latent": 0.02})
 
     extras = ("critic.",)
+    ADVERSARIAL_RAMP = 500
 
-    def __init__(self, model: SPRDiff, trains: tuple[str, ...], teacher: Path, adversarial_from: int = 0) -> None:
+    def __init__(self, model: SPRDiff, trains: tuple[str, ...], teacher: Path) -> None:
         super().__init__(model, trains)
         self.features = FeatureLoss(teacher)
         self.critic = Critic()
-        self.adversarial_from = adversarial_from
 
     def forward(self, x: Tensor, level: Tensor) -> Scalars:
         with torch.no_grad():
@@ -86,7 +88,10 @@ class RefineStage(StageModule):
         terms = self._distortion(decoded, x, level)
         terms["latent"] = self._diffusion(r, target) + 0.2 * mse(z0, target).mean()
         terms["adversarial"] = self._fool(decoded, condition)
-        loss = sum((self.WEIGHTS[k] * v for k, v in terms.items()), start=critic)
+        # The critic learns from the first step; the decoder listens to it once it has something to say.
+        heard = min(1.0, self.step / self.ADVERSARIAL_RAMP)
+        weights = {**self.WEIGHTS, "adversarial": heard * self.WEIGHTS["adversarial"]}
+        loss = sum((weights[k] * v for k, v in terms.items()), start=critic)
         return {"loss": loss, "critic": critic.detach(), "mse": mse(decoded, x).mean(), **terms}
 
     def _frozen(self, x: Tensor, level: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -109,9 +114,7 @@ class RefineStage(StageModule):
         part = slice(0, max(1, target.shape[0] // 4))
         z0, z_est = target[part], r.z_est[part]
         t = torch.rand(z0.shape[0], device=z0.device) * 0.9 + 0.05
-        predicted = self.model.denoiser(
-            noised(z0, z_est, torch.randn_like(z0), t), t, r.c_pix[part], r.c_sem[part]
-        )
+        predicted = self.model.denoiser(noised(z0, z_est, torch.randn_like(z0), t), t, r.c_pix[part], r.c_sem[part])
         return mse(predicted, z0).mean()
 
     def _fool(self, decoded: Tensor, condition: Tensor) -> Tensor:

@@ -32,8 +32,8 @@ class Report:
     """Collects scalars; silent but for the log file when standard error is no terminal or on other ranks."""
 
     def __init__(self, out: Path, name: str, steps: int, *, active: bool) -> None:
-        self.active, self.steps, self.sums, self.count = active, steps, {}, 0
-        self.sums: dict[str, Tensor]
+        self.active, self.steps, self.count = active, steps, 0
+        self.sums: dict[str, Tensor] = {}
         self.started: tuple[float, int] | None = None
         if not active:
             return
@@ -69,12 +69,14 @@ class Report:
         self.progress.update(self.task, completed=step, text=text)
 
     def validate(self, step: int, module: StageModule, store: PhotoStore, device: torch.device) -> None:
-        """PSNR (dB), MS-SSIM and estimated bpp on whole validation photos at three levels, and a picture of the first."""
+        """PSNR (dB), MS-SSIM and estimated bpp on whole validation photos at three levels, with a picture."""
         rows = [self._validate_level(step, module, store, level, device) for level in VALIDATION_LEVELS]
         if any(rows):
             self.file.write(json.dumps({"step": step, "validation": rows}) + "\n")
 
-    def _validate_level(self, step: int, module: StageModule, store: PhotoStore, level: int, device: torch.device) -> dict[str, float]:
+    def _validate_level(
+        self, step: int, module: StageModule, store: PhotoStore, level: int, device: torch.device
+    ) -> dict[str, float]:
         found: list[tuple[float, float, float]] = []
         torch.manual_seed(0)
         large = [i for i in range(len(store)) if min(store.shapes[i]) >= SMALLEST][:VALIDATION_PHOTOS]

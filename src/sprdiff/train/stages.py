@@ -27,6 +27,8 @@ Scalars = dict[str, Tensor]
 class StageModule(nn.Module):
     """Base of the stage modules: holds the model; gradients only where ``trains`` says."""
 
+    step = 0
+    """Number of the step under way, kept by the loop: what ramps reads it."""
     extras: tuple[str, ...] = ()
     """Prefixes of what the stage has beside the model that a later leg needs: heads, a critic."""
 
@@ -52,7 +54,7 @@ class StageModule(nn.Module):
 
 
 class VAEStage(StageModule):
-    """KL autoencoder (Kingma & Welling 2014; weight as small as latent diffusion's, so the latent is smooth, not poor)."""
+    """KL autoencoder (Kingma & Welling 2014); the KL weight is small: a smooth latent, not a poor one."""
 
     KL_WEIGHT = 2e-4
 
