@@ -20,7 +20,6 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
-import sprdiff.train
 import training_helpers
 from conftest import photo
 from sprdiff.errors import TrainingError
@@ -156,7 +155,7 @@ def test_schedule_warms_up_holds_and_decays() -> None:
 # ---------------------------------------------------------------------------- kill and resume
 
 
-class Killed(Exception):
+class KilledError(Exception):
     """Stands for a kill at the start of a step."""
 
 
@@ -176,10 +175,10 @@ def test_a_killed_run_resumes_bit_identically(
 
     def killed(trainer: Trainer) -> dict[str, Tensor]:
         if trainer.step == 4:
-            raise Killed
+            raise KilledError
         return step(trainer)
 
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch, pytest.raises(KilledError):
         patch.setattr(Trainer, "train_step", killed)
         run(stage, tmp_path / "killed", folder, teacher, start, save_every=0.0)
     assert load(tmp_path / "killed" / f"{stage}.safetensors").step == 4
@@ -274,8 +273,8 @@ def test_a_failed_save_leaves_the_old_checkpoint(moment: str, tmp_path: Path, mo
             Path(args[1]).write_bytes(b"half a file")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoints if moment == "save_file" else checkpoints.os, moment, full)
-    with pytest.raises(TrainingError, match="cannot write the checkpoint .*No space"):
+    monkeypatch.setattr(checkpoints if moment == "save_file" else os, moment, full)
+    with pytest.raises(TrainingError, match=r"cannot write the checkpoint .*No space"):
         save(path, small_checkpoint(2.0))
     monkeypatch.undo()
     assert load(path).tensors["ema.latent_mean"].tolist() == [1.0] * 8
@@ -571,4 +570,3 @@ def test_stages_are_recipes_with_known_parts() -> None:
     for stage in STAGES.values():
         assert set(stage.networks) <= set(PARTS) and set(stage.needs) <= set(PARTS)
         assert all(any(n.startswith(prefix) for n in names) for prefix in stage.trains)
-    assert sprdiff.train.STAGES is STAGES

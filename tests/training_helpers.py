@@ -47,7 +47,7 @@ def nano_model(seed: int = 0, *, double: bool = False) -> SPRDiff:
 def disturb(module: nn.Module, scale: float = 0.1) -> None:
     """Add noise to every weight: nothing stays at its initial zero."""
     for parameter in module.parameters():
-        parameter += scale * torch.randn_like(parameter)
+        parameter.add_(torch.randn_like(parameter), alpha=scale)
 
 
 def write_photos(folder: Path, count: int = 2, size: int = 64) -> Path:
@@ -129,7 +129,7 @@ class RecordingTrainer(Trainer):
 
 def worker(folder: Path) -> None:
     """Two steps of every stage, on whatever processes torchrun has started."""
-    sprdiff.train.Trainer = RecordingTrainer  # type: ignore[misc]
+    vars(sprdiff.train)["Trainer"] = RecordingTrainer
     for stage in STAGES:
         sprdiff.train.run_stage(
             stage, preset="nano", data=[folder / "photos"], out=folder / "run", init=[folder / "start.safetensors"],

@@ -186,8 +186,8 @@ class LatentCodec(nn.Module):
             [ContextStep(config, n, g) for n, g in zip(seen, config.groups, strict=True)]
             + [ContextStep(config, cy, g) for g in config.groups]
         )
-        # Rate falls by about 13x over the levels, which takes a slope of about 0.7 per unit of log λ.
-        slope = torch.linspace(-0.5, 0.5, KNOTS)[:, None] * math.log(32.0)
+        # λ spans a factor e^4.5 over the levels; gains end near a slope of 0.7 per unit of log λ.
+        slope = torch.linspace(-0.5, 0.5, KNOTS)[:, None] * 4.5
         self.y_log_gain = nn.Parameter(math.log(2.0) + 0.7 * slope.expand(KNOTS, cy).clone())
         self.z_log_gain = nn.Parameter(math.log(2.0) + 0.5 * slope.expand(KNOTS, cz).clone())
         self.z_mean = nn.Parameter(torch.zeros(KNOTS, cz))

@@ -20,8 +20,14 @@ from ..errors import TrainingError
 from ..models.config import ModelConfig
 
 PARTS = ("triple_encoder.vae", "triple_encoder.distortion", "triple_encoder.semantic", "triple_encoder.fuse",
-         "latent_codec", "synthesis", "reconstruction", "denoiser", "vae_decoder", "latent_")  # fmt: skip
-"""Prefixes that checkpoints name in ``networks``; together they cover every parameter and buffer of SPRDiff."""
+         "latent_codec", "synthesis.estimate", "synthesis", "reconstruction.coarse", "reconstruction", "denoiser",
+         "vae_decoder", "latent_")  # fmt: skip
+"""Prefixes that checkpoints name in ``networks``; together they cover every parameter and buffer of SPRDiff.
+
+A weight belongs to the first that fits: ``synthesis`` is the trunk without the head of the latent estimate,
+``reconstruction`` the dual feature extraction without the coarse image. So a stage names just what it trained,
+and a later checkpoint never brings back an older trunk.
+"""
 
 
 @dataclass(frozen=True)

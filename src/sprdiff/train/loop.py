@@ -82,8 +82,13 @@ class Trainer:
         with self.accelerator.autocast():
             scalars: dict[str, Tensor] = self.wrapped(x, level)
         self.accelerator.backward(scalars["loss"])
-        scalars["grad"] = self.accelerator.clip_grad_norm_(self.parameters, self.options.clip)
-        self._update(bool(torch.isfinite(scalars["grad"])))
+        # A critic's gradients are tens of times larger: clipped on their own, they do not silence the model's.
+        own = [n.startswith("model.") for n in self.names]
+        for of_model, key in ((True, "grad"), (False, "grad_beside")):
+            chosen = [p for p, mine in zip(self.parameters, own, strict=True) if mine is of_model]
+            if chosen:
+                scalars[key] = self.accelerator.clip_grad_norm_(chosen, self.options.clip)
+        self._update(all(bool(torch.isfinite(v)) for k, v in scalars.items() if k.startswith("grad")))
         self.prepared.zero_grad()
         decay = min(self.stage.ema, (1 + self.step) / (10 + self.step))
         torch._foreach_lerp_(self.ema, [p.detach() for p in self.parameters], 1 - decay)

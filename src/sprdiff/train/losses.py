@@ -12,11 +12,11 @@ from torch.nn import functional as F
 
 from ..errors import TrainingError
 
-LAMBDA_MIN, LAMBDA_MAX = 1.5, 48.0
+LAMBDA_MIN, LAMBDA_MAX = 0.7, 60.0
 
 
 def lambda_of(level: Tensor) -> Tensor:
-    """Weight of the squared error (images in 0-1) against bits per pixel at a level in 0-255: geometric 1.5 to 48."""
+    """Weight of the squared error (images in 0-1) against bits per pixel at a level in 0-255: geometric 0.7 to 60."""
     return LAMBDA_MIN * torch.exp(level / 255 * math.log(LAMBDA_MAX / LAMBDA_MIN))
 
 

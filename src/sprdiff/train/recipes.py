@@ -37,8 +37,9 @@ _PIXEL_PARTS = (
     "triple_encoder.fuse",
     "latent_codec",
     "synthesis",
-    "reconstruction",
+    "reconstruction.coarse",
 )
+_DENOISE_PARTS = ("synthesis.estimate", "reconstruction", "denoiser")
 
 STAGES = {
     stage.name: stage
@@ -56,7 +57,7 @@ STAGES = {
             "denoise",
             DenoiseStage,
             ("synthesis.estimate", "reconstruction.pixel", "reconstruction.semantic", "denoiser"),
-            ("synthesis", "reconstruction", "denoiser"),
+            _DENOISE_PARTS,
             needs=("triple_encoder.vae", "vae_decoder", "latent_", *_PIXEL_PARTS),
             steps=3000,
         ),
@@ -65,9 +66,9 @@ STAGES = {
             CodecStage,
             ("triple_encoder.distortion", "triple_encoder.fuse", "latent_codec", "synthesis", "reconstruction",
              "denoiser"),
-            (*_PIXEL_PARTS, "denoiser"),
-            needs=("triple_encoder.vae", "triple_encoder.semantic", "vae_decoder", "latent_", "denoiser",
-                   *_PIXEL_PARTS),
+            (*_PIXEL_PARTS, *_DENOISE_PARTS),
+            needs=("triple_encoder.vae", "triple_encoder.semantic", "vae_decoder", "latent_", *_PIXEL_PARTS,
+                   *_DENOISE_PARTS),
             lr=3e-4,
         ),
         Stage(
