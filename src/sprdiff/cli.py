@@ -195,15 +195,21 @@ def train(
     threads: Threads = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
     cache: Annotated[Path | None, typer.Option("--cache", help="Folder for decoded photographs.")] = None,
+    card: Annotated[Path | None, typer.Option("--card", help="export: JSON file of figures to ship.")] = None,
 ) -> int:
     """Train one stage of a preset (needs the extra: train)."""
     options = dict(locals())
     try:
-        from .train import run_stage
+        from .train import read_card, run_export, run_stage
     except ImportError as error:
         if (error.name or "").startswith("sprdiff"):
             raise
         raise TrainingError(f"training needs {error.name}: pip install 'sprdiff[train]'") from error
+    if stage == "export":
+        figures = None if card is None else read_card(card)
+        run_export(init or [], out, data=data, preset=preset, exclude=exclude, cache=cache, card=figures)
+        return 0
+    del options["card"]
     run_stage(options.pop("stage"), **{"data": [], **{k: v for k, v in options.items() if v is not None}})
     return 0
 

@@ -16,10 +16,13 @@ from ..models.sprdiff import SPRDiff
 from . import checkpoints
 from .checkpoints import PARTS
 from .data import CropSampler, holdout, open_store
-from .export import entropy_arrays, refit_tables, write_folder
+from .export import entropy_arrays, read_card, refit_tables, write_folder
 from .loop import Options, Trainer
 from .recipes import STAGES, Stage
 from .report import Report
+
+
+__all__ = ["read_card", "run_export", "run_stage"]
 
 
 def run_stage(
