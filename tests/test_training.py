@@ -29,7 +29,7 @@ from sprdiff.train import checkpoints, run_stage
 from sprdiff.train.checkpoints import PARTS, Checkpoint, load, load_networks, part_of, save, trim
 from sprdiff.train.data import CropSampler, holdout, open_store
 from sprdiff.train.loop import PATIENCE, Trainer, schedule
-from sprdiff.train.losses import FeatureLoss, lambda_of
+from sprdiff.train.losses import LAMBDA_MAX, LAMBDA_MIN, FeatureLoss, lambda_of
 from sprdiff.train.recipes import STAGES
 from sprdiff.train.report import Report
 from training_helpers import (
@@ -72,7 +72,7 @@ def fixed_loss(trainer: Trainer) -> float:
     return total / 4
 
 
-GAIN = {"vae": 0.7, "pixel": 0.8, "semantic": 0.8, "denoise": 0.8, "codec": 0.9, "refine": 0.9}
+GAIN = {"vae": 0.7, "pixel": 0.8, "semantic": 0.9, "denoise": 0.8, "codec": 0.9, "entropy": 0.95, "refine": 0.9}
 """At most this share of its first loss is left to each stage after 30 steps on one photo."""
 
 
@@ -142,8 +142,9 @@ def test_feature_loss(teacher: Path) -> None:
     assert loss(a, a).tolist() == [0, 0] and loss(a, b).shape == (2,) and loss(a, b).min() > 0.01
 
 
-def test_lambda_runs_from_end_to_end() -> None:
-    assert lambda_of(torch.tensor([0.0, 255.0])).tolist() == pytest.approx([1.5, 48.0])
+def test_lambda_grows_geometrically_from_end_to_end() -> None:
+    low, middle, high = lambda_of(torch.tensor([0.0, 127.5, 255.0])).tolist()
+    assert (low, high) == pytest.approx((LAMBDA_MIN, LAMBDA_MAX)) and middle**2 == pytest.approx(low * high)
 
 
 def test_schedule_warms_up_holds_and_decays() -> None:

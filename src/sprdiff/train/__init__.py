@@ -21,7 +21,6 @@ from .loop import Options, Trainer
 from .recipes import STAGES, Stage
 from .report import Report
 
-
 __all__ = ["read_card", "run_export", "run_stage"]
 
 

@@ -79,9 +79,24 @@ def _convolution(weight: np.ndarray, bias: np.ndarray) -> nn.Conv2d:
     return layer
 
 
+def grid_energy(error: Tensor, period: int = 16) -> Tensor:
+    """How much of the error repeats with the period of the decoder's coarsest grid: [N,C,H,W] -> [N].
+
+    The mean square of the error's average over all 16x16 cells of the crop, phase by phase and without its mean:
+    texture cancels, a grid of period 2, 4, 8 or 16 stays.
+    """
+    cells = F.pixel_unshuffle(error, period).mean((2, 3)).unflatten(1, (error.shape[1], period**2))
+    return (cells - cells.mean(2, keepdim=True)).square().mean((1, 2))
+
+
 def unit(x: Tensor) -> Tensor:
-    """Scale the channel vector at each position to length one (as LPIPS does)."""
-    return x * torch.rsqrt(x.square().sum(1, keepdim=True) + 1e-8)
+    """Scale the channel vector at each position to about length one, as LPIPS does.
+
+    Where there is next to nothing (flat areas) it stays small: there the plain scaling gives noise a gradient a
+    hundred times that of the squared error.
+    """
+    energy = x.square().sum(1, keepdim=True)
+    return x * torch.rsqrt(energy + 0.01 * energy.mean((2, 3), keepdim=True) + 1e-8)
 
 
 class FeatureLoss(nn.Module):

@@ -20,7 +20,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from ..models.denoiser import noised
 from ..models.reconstruction import Reconstruction
 from ..models.sprdiff import SPRDiff
-from .losses import FeatureLoss, charbonnier, lambda_of, mse
+from .losses import FeatureLoss, charbonnier, grid_energy, lambda_of, mse
 from .stages import Scalars, StageModule
 
 
@@ -66,15 +66,18 @@ def shifted(*images: Tensor, reach: int = 16) -> list[Tensor]:
 class RefineStage(StageModule):
     """Perceptual fine-tuning of denoiser, dual feature extraction and VAE decoder, in the one step they are used in.
 
-    Hinge loss (Lim & Ye 2017); the adversarial term enters late and small. Part of the batch keeps the diffusion
+    Hinge loss (Lim & Ye 2017), heard late and softly: a critic that is still learning drives the decoder into a grid.
+    The features weigh what LPIPS 1 against squared error 8 does in the anchors. Part of the batch keeps the diffusion
     objective, so several steps stay possible at decode. High qualities weigh the pixels more than low ones: there
     is less to invent.
     """
 
-    WEIGHTS = MappingProxyType({"pixel": 9.0, "absolute": 0.6, "feature": 0.12, "adversarial": 0.02, "latent": 0.02})
+    WEIGHTS = MappingProxyType(
+        {"pixel": 9.0, "absolute": 0.6, "feature": 0.06, "grid": 1000.0, "adversarial": 0.05, "latent": 0.02}
+    )
 
     extras = ("critic.",)
-    ADVERSARIAL_RAMP = 500
+    ADVERSARIAL_FROM, ADVERSARIAL_RAMP = 600, 1000
 
     def __init__(self, model: SPRDiff, trains: tuple[str, ...], teacher: Path) -> None:
         super().__init__(model, trains)
@@ -90,16 +93,17 @@ class RefineStage(StageModule):
         z0 = self.model.denoise_once(r)
         decoded = self.model.decode_latent(z0)
         # Pooling and strides have a phase. Judged always at the same one, the decoder learns a grid that only it
-        # can see; so all that judges looks at a randomly shifted cut.
+        # can see; so all that judges looks at a randomly shifted cut, and the features at one of two scales.
         terms = self._distortion(decoded, x, level)
         x, decoded, condition = shifted(x, decoded, coarse.clamp(0, 1))
-        terms["feature"] = self.features(decoded, x).mean()
+        half = torch.rand(()) < 0.5
+        terms["feature"] = self.features(*(F.avg_pool2d(t, 2) if half else t for t in (decoded, x))).mean()
         real, fake = self.critic(x, condition), self.critic(decoded.detach(), condition)
         critic = F.relu(1 - real).mean() + F.relu(1 + fake).mean()
         terms["latent"] = self._diffusion(r, target) + 0.2 * mse(z0, target).mean()
         terms["adversarial"] = self._fool(decoded, condition)
         # The critic learns from the first step; the decoder listens to it once it has something to say.
-        heard = min(1.0, self.step / self.ADVERSARIAL_RAMP)
+        heard = min(1.0, max(0.0, (self.step - self.ADVERSARIAL_FROM) / self.ADVERSARIAL_RAMP))
         weights = {**self.WEIGHTS, "adversarial": heard * self.WEIGHTS["adversarial"]}
         loss = sum((weights[k] * v for k, v in terms.items()), start=critic)
         return {"loss": loss, "critic": critic.detach(), "mse": mse(decoded, x).mean(), **terms}
@@ -116,6 +120,7 @@ class RefineStage(StageModule):
         return {
             "pixel": (weight * mse(decoded, x)).mean(),
             "absolute": (weight * charbonnier(decoded, x)).mean(),
+            "grid": grid_energy(decoded - x).mean(),
         }
 
     def _diffusion(self, r: Reconstruction, target: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """The stages of training: what each trains, what it needs, and its loss as a module.
 
     vae ───────┐
-    pixel ─────┼─► denoise ─► codec ─► refine ─► export
+    pixel ─────┼─► denoise ─► codec ─► entropy ─► refine ─► export
     semantic ──┘
 
 A stage module's ``forward(x, level)`` returns a dictionary of scalars; ``loss`` is minimised, the rest is logged.
@@ -126,6 +126,19 @@ class SemanticStage(StageModule):
 def standardise(x: Tensor) -> Tensor:
     """Zero mean, unit variance of each channel over the batch."""
     return (x - x.mean((0, 2, 3), keepdim=True)) / (x.std((0, 2, 3), keepdim=True) + 1e-3)
+
+
+class EntropyStage(StageModule):
+    """The integer entropy networks alone, fine-tuned with rounding on: fewer bits for the same latents."""
+
+    def forward(self, x: Tensor, level: Tensor) -> Scalars:
+        with torch.no_grad():
+            y, z = self.model.latent_codec.analyse(self.model.triple_encoder(x))
+        q = self.model.latent_codec(y, z, level, hard=True)
+        pixels = x.shape[2] * x.shape[3]
+        bpp, z_bpp = (q.y_bits + q.z_bits) / pixels, q.z_bits / pixels
+        loss = 3 * (bpp * lambda_of(level).rsqrt()).mean()
+        return {"loss": loss, "bpp": bpp.mean(), "z_bpp": z_bpp.mean()}
 
 
 class DenoiseStage(StageModule):
