@@ -39,8 +39,7 @@ stage semantic 1600
 stage pixel 8000
 stage denoise 3000 vae semantic pixel
 stage codec 2600 vae semantic pixel denoise
-stage entropy 1500 vae semantic codec
-stage refine 3000 vae semantic codec entropy
+stage refine 2200 vae semantic codec
 sprdiff train export --preset tiny "${data[@]}" --cache "$out/photos" \
   --init "$out/vae.safetensors" --init "$out/semantic.safetensors" --init "$out/codec.safetensors" \
-  --init "$out/entropy.safetensors" --init "$out/refine.safetensors" --out "$weights"
+  --init "$out/refine.safetensors" --out "$weights"

@@ -72,7 +72,7 @@ def fixed_loss(trainer: Trainer) -> float:
     return total / 4
 
 
-GAIN = {"vae": 0.7, "pixel": 0.8, "semantic": 0.9, "denoise": 0.8, "codec": 0.9, "entropy": 0.95, "refine": 0.9}
+GAIN = {"vae": 0.7, "pixel": 0.8, "semantic": 0.9, "denoise": 0.8, "codec": 0.9, "refine": 0.9}
 """At most this share of its first loss is left to each stage after 30 steps on one photo."""
 
 

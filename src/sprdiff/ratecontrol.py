@@ -15,7 +15,7 @@ from .bitstream.intnet import LEVELS
 
 DEFAULT_BPP = 0.02
 """Bits per pixel when nothing is said."""
-CODED_BPP = 0.009
+CODED_BPP = 0.0115
 """A picture is coded smaller until a target gives this many bits to each coded pixel."""
 AUTO = "auto"
 

@@ -84,8 +84,9 @@ class SPRDiff(nn.Module):
         out: Tensor = self.denoiser(r.z_est, torch.ones_like(r.z_est[:, 0, 0, 0]), r.c_pix, r.c_sem)
         return out
 
-    def forward(self, x: Tensor, level: Tensor) -> Decoded:
-        quantised = self.latent_codec(*self.latent_codec.analyse(self.triple_encoder(x)), level)
+    def forward(self, x: Tensor, level: Tensor, *, hard: bool = False) -> Decoded:
+        """``hard``: the bits that a file costs, see LatentCodec."""
+        quantised = self.latent_codec(*self.latent_codec.analyse(self.triple_encoder(x)), level, hard=hard)
         return Decoded(quantised, self.receive(quantised.y_hat, level))
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from .checkpoints import PARTS
 from .refine import RefineStage
-from .stages import CodecStage, DenoiseStage, EntropyStage, PixelStage, SemanticStage, StageModule, VAEStage
+from .stages import CodecStage, DenoiseStage, PixelStage, SemanticStage, StageModule, VAEStage
 
 
 @dataclass(frozen=True)
@@ -72,14 +72,6 @@ STAGES = {
             lr=3e-4,
         ),
         Stage(
-            "entropy",
-            EntropyStage,
-            ("latent_codec.hyper_synthesis", "latent_codec.context", "latent_codec.z_mean", "latent_codec.z_index"),
-            ("latent_codec",),
-            needs=("triple_encoder.vae", "triple_encoder.semantic", *_PIXEL_PARTS),
-            steps=1500,
-        ),
-        Stage(
             "refine",
             RefineStage,
             ("reconstruction.pixel", "reconstruction.semantic", "denoiser", "vae_decoder"),
@@ -87,7 +79,7 @@ STAGES = {
             needs=PARTS,
             teacher=True,
             batch=4,
-            lr=1e-4,
+            lr=2e-4,
         ),
     )
 }  # fmt: skip

@@ -73,7 +73,7 @@ class RefineStage(StageModule):
     """
 
     WEIGHTS = MappingProxyType(
-        {"pixel": 9.0, "absolute": 0.6, "feature": 0.06, "grid": 1000.0, "adversarial": 0.05, "latent": 0.02}
+        {"pixel": 9.0, "absolute": 0.6, "feature": 0.15, "grid": 3000.0, "adversarial": 0.2, "latent": 0.02}
     )
 
     extras = ("critic.",)
@@ -142,7 +142,7 @@ class RefineStage(StageModule):
         return fooled
 
     def reconstruct(self, x: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
-        decoded = self.model(x, level)
+        decoded = self.model(x, level, hard=True)
         image = self.model.decode_latent(self.model.denoise_once(decoded.reconstruction))
         bits = decoded.quantised.y_bits + decoded.quantised.z_bits
         return image, bits / (x.shape[2] * x.shape[3])

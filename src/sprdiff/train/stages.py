@@ -1,7 +1,7 @@
 """The stages of training: what each trains, what it needs, and its loss as a module.
 
     vae ───────┐
-    pixel ─────┼─► denoise ─► codec ─► entropy ─► refine ─► export
+    pixel ─────┼─► denoise ─► codec ─► refine ─► export
     semantic ──┘
 
 A stage module's ``forward(x, level)`` returns a dictionary of scalars; ``loss`` is minimised, the rest is logged.
@@ -88,16 +88,16 @@ class PixelStage(StageModule):
         loss = ((bpp + weight * squared) * weight.rsqrt()).mean() * 3
         return {"loss": loss, "mse": squared.mean(), "bpp": bpp.mean(), "z_bpp": z_bpp.mean()}
 
-    def _code(self, x: Tensor, level: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _code(self, x: Tensor, level: Tensor, *, hard: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         model, pixels = self.model, x.shape[2] * x.shape[3]
         encoder = model.triple_encoder
         latents = model.latent_codec.analyse(encoder.fuse_distortion(encoder.distortion(x)))
-        q = model.latent_codec(*latents, level)
+        q = model.latent_codec(*latents, level, hard=hard)
         _, f16, _ = model.synthesis(q.y_hat, level)
         return model.reconstruction.coarse(f16), (q.y_bits + q.z_bits) / pixels, q.z_bits / pixels
 
     def reconstruct(self, x: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
-        coarse, bpp, _ = self._code(x, level)
+        coarse, bpp, _ = self._code(x, level, hard=True)
         return coarse, bpp
 
 
@@ -126,19 +126,6 @@ class SemanticStage(StageModule):
 def standardise(x: Tensor) -> Tensor:
     """Zero mean, unit variance of each channel over the batch."""
     return (x - x.mean((0, 2, 3), keepdim=True)) / (x.std((0, 2, 3), keepdim=True) + 1e-3)
-
-
-class EntropyStage(StageModule):
-    """The integer entropy networks alone, fine-tuned with rounding on: fewer bits for the same latents."""
-
-    def forward(self, x: Tensor, level: Tensor) -> Scalars:
-        with torch.no_grad():
-            y, z = self.model.latent_codec.analyse(self.model.triple_encoder(x))
-        q = self.model.latent_codec(y, z, level, hard=True)
-        pixels = x.shape[2] * x.shape[3]
-        bpp, z_bpp = (q.y_bits + q.z_bits) / pixels, q.z_bits / pixels
-        loss = 3 * (bpp * lambda_of(level).rsqrt()).mean()
-        return {"loss": loss, "bpp": bpp.mean(), "z_bpp": z_bpp.mean()}
 
 
 class DenoiseStage(StageModule):
@@ -172,7 +159,7 @@ class DenoiseStage(StageModule):
         return one, diffusion
 
     def reconstruct(self, x: Tensor, level: Tensor) -> tuple[Tensor, Tensor] | None:
-        decoded = self.model(x, level)
+        decoded = self.model(x, level, hard=True)
         bits = decoded.quantised.y_bits + decoded.quantised.z_bits
         image = self.model.decode_latent(self.model.denoise_once(decoded.reconstruction))
         return image, bits / (x.shape[2] * x.shape[3])
@@ -206,6 +193,6 @@ class CodecStage(DenoiseStage):
                 "estimate": estimate, "one": one, "diffusion": diffusion}  # fmt: skip
 
     def reconstruct(self, x: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
-        decoded = self.model(x, level)
+        decoded = self.model(x, level, hard=True)
         bits = decoded.quantised.y_bits + decoded.quantised.z_bits
         return decoded.reconstruction.coarse, bits / (x.shape[2] * x.shape[3])
