@@ -73,7 +73,7 @@ class RefineStage(StageModule):
     """
 
     WEIGHTS = MappingProxyType(
-        {"pixel": 9.0, "absolute": 0.6, "feature": 0.15, "grid": 3000.0, "adversarial": 0.2, "latent": 0.02}
+        {"pixel": 9.0, "absolute": 0.6, "feature": 0.12, "grid": 5000.0, "adversarial": 0.01, "latent": 0.02}
     )
 
     extras = ("critic.",)
