@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -91,8 +92,7 @@ class Sessions:
     def _options(self) -> Any:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = _ONLY_FATAL
-        if self._threads is not None:
-            options.intra_op_num_threads = self._threads
+        options.intra_op_num_threads = self._threads or available_cores()
         # Each graph has threads of its own: those out of work must not keep a core from the next graph.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         return options
@@ -100,3 +100,9 @@ class Sessions:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:300]
+
+
+def available_cores() -> int:
+    """Cores that this process may use, at least 1: threads beyond them, on a machine that is shared out, only wait."""
+    allowed = getattr(os, "sched_getaffinity", None)
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
