@@ -24,8 +24,8 @@ from sprdiff.models.latent_codec import LatentCodec
 from sprdiff.models.sprdiff import SPRDiff
 from sprdiff.runtimes.sessions import OUTPUTS, Sessions
 from sprdiff.runtimes.weights import read_arrays, read_manifest
-from sprdiff.train import run_export
-from sprdiff.train.checkpoints import PARTS, load
+from sprdiff.train import _read, run_export
+from sprdiff.train.checkpoints import PARTS, load, load_networks
 from sprdiff.train.data import CropSampler
 from sprdiff.train.export import (
     EXACT,
@@ -386,3 +386,11 @@ def test_the_last_checkpoint_wins(
 def test_presets_have_numbers_of_their_own() -> None:
     assert TINY.preset_id == 1 and NANO.preset_id == 255
     assert replace(NANO, preset_id=1) != NANO
+
+
+def test_a_weights_folder_is_a_start_for_training(nano_weights: Path) -> None:
+    start = _read(nano_weights)
+    model = SPRDiff(start.config)
+    assert set(load_networks(model, start, nano_weights)) == set(PARTS)
+    stored = load_folder(nano_weights).state_dict()
+    assert all(torch.equal(value, stored[name]) for name, value in model.state_dict().items())

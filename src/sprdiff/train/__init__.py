@@ -16,7 +16,7 @@ from ..models.sprdiff import SPRDiff
 from . import checkpoints
 from .checkpoints import PARTS
 from .data import CropSampler, holdout, open_store
-from .export import entropy_arrays, read_card, refit_tables, write_folder
+from .export import entropy_arrays, load_folder, read_card, refit_tables, write_folder
 from .loop import Options, Trainer
 from .recipes import STAGES, Stage
 from .report import Report
@@ -52,7 +52,7 @@ def run_stage(
         data: folders or ``.tar`` shards of photographs. valid: the same for validation; a 64th is held out if absent.
         out: folder of checkpoints, logs and TensorBoard files.
         resume: continue the stage's own checkpoint in ``out``, exactly.
-        init: checkpoints whose EMA weights the networks start from.
+        init: checkpoints, or weights folders, whose EMA weights the networks start from.
         teacher: Tiny Darknet weights (stages ``semantic`` and ``refine``).
         save_every: seconds between checkpoints.
 
@@ -117,7 +117,7 @@ def run_export(
     if preset not in PRESETS:
         raise TrainingError(f"no preset {preset!r}; there are {', '.join(PRESETS)}")
     model = SPRDiff(PRESETS[preset])
-    found = {part for path in init for part in checkpoints.load_networks(model, checkpoints.load(path), path)}
+    found = {part for path in init for part in checkpoints.load_networks(model, _read(path), path)}
     if missing := set(PARTS) - found:
         raise TrainingError(f"the export needs trained {', '.join(sorted(missing))}: give --init")
     if not checkpoints.all_finite(model.state_dict()):
@@ -149,12 +149,21 @@ def _check(recipe: Stage, preset: str, teacher: Path | None, device: str) -> Non
 
 
 def _same_stage(stage: str, init: list[Path]) -> checkpoints.Checkpoint | None:
-    return next((c for c in map(checkpoints.load, init) if c.stage == stage and c.part("extra")), None)
+    return next((c for c in map(_read, init) if c.stage == stage and c.part("extra")), None)
 
 
 def _load(model: SPRDiff, recipe: Stage, init: list[Path], *, resume: bool) -> None:
     found: set[str] = set()
     for path in init:
-        found.update(checkpoints.load_networks(model, checkpoints.load(path), path))
+        found.update(checkpoints.load_networks(model, _read(path), path))
     if (missing := set(recipe.needs) - found) and not resume:
         raise TrainingError(f"stage {recipe.name} starts from trained {', '.join(sorted(missing))}: give --init")
+
+
+def _read(path: Path) -> checkpoints.Checkpoint:
+    """A checkpoint, or a weights folder as one: the shipped weights are what the next leg starts from."""
+    if not path.is_dir():
+        return checkpoints.load(path)
+    model = load_folder(path)
+    tensors = {f"ema.{name}": value for name, value in model.state_dict().items()}
+    return checkpoints.Checkpoint("export", 0, model.config, PARTS, tensors)
