@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -121,9 +120,3 @@ def receive(
     f32, f16, z_est = synthesis(y_hat, level)
     coarse, c_pix, c_sem = module(f32, f16)
     return Reconstruction(coarse, z_est, c_pix, c_sem)
-
-
-def coarse_of(synthesis: Synthesis, module: DistortionAwareReconstruction, y_hat: Tensor, level: Tensor) -> Tensor:
-    """Only the coarse image (stage ``pixel``)."""
-    _, f16, _ = synthesis(y_hat, level)
-    return torch.as_tensor(module.coarse(f16))
