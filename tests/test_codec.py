@@ -29,16 +29,6 @@ PICTURE = photo(256, 384)
 SIZES = [(1, 1), (1, 300), (300, 1), (31, 33), (64, 64), (65, 127), (200, 100)]
 
 
-@pytest.fixture(scope="module")
-def codec(nano_weights: Path) -> Codec:
-    return Codec(nano_weights, threads=1)
-
-
-@pytest.fixture(scope="module")
-def data(codec: Codec) -> bytes:
-    return codec.encode(PICTURE, quality=50)
-
-
 def levels(codec: Codec, data: bytes) -> tuple[int, int]:
     header = parse_file(data).header
     return header.scale, header.level

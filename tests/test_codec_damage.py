@@ -19,16 +19,6 @@ pytest_plugins = ("weights_fixture",)
 PICTURE = photo(256, 384)
 
 
-@pytest.fixture(scope="module")
-def codec(nano_weights: Path) -> Codec:
-    return Codec(nano_weights, threads=1)
-
-
-@pytest.fixture(scope="module")
-def data(codec: Codec) -> bytes:
-    return codec.encode(PICTURE, quality=50)
-
-
 def test_pictures_that_cannot_be_coded(nano_weights: Path, tmp_path: Path) -> None:
     codec = Codec(nano_weights, max_pixels=1000)
     for wrong in (PICTURE, PICTURE.astype(float), PICTURE[:5, :5, :2], PICTURE[:0], b"no image", tmp_path):

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from conftest import photo
+from sprdiff.codec import Codec
 from sprdiff.models.config import NANO
 from sprdiff.models.sprdiff import SPRDiff
 from sprdiff.train.export import entropy_arrays, write_folder
@@ -29,3 +31,14 @@ def write_nano(folder: Path, seed: int = 0) -> Path:
 @pytest.fixture(scope="session")
 def nano_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_nano(tmp_path_factory.mktemp("weights") / "nano")
+
+
+@pytest.fixture(scope="module")
+def codec(nano_weights: Path) -> Codec:
+    return Codec(nano_weights, threads=1)
+
+
+@pytest.fixture(scope="module")
+def data(codec: Codec) -> bytes:
+    """A file of the picture that the tests of the codec share."""
+    return codec.encode(photo(256, 384), quality=50)
