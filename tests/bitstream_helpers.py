@@ -27,6 +27,7 @@ def make_entropy_arrays(
     hidden: int = 16,
     hyper_hidden: int = 16,
     tables: int = 8,
+    ratio: int = 2,
 ) -> Arrays:
     """Arrays of an ``entropy.npz`` with random networks, their means and tables well spread."""
     rng = np.random.default_rng(seed)
@@ -38,7 +39,7 @@ def make_entropy_arrays(
     arrays["z.mean"] = rng.integers(-400, 400, (256, z_channels)).astype(np.int32)
     arrays["z.index"] = rng.integers(0, tables, (256, z_channels)).astype(np.uint8)
     _layer(arrays, rng, "hyper.0", 9 * z_channels + 9, hyper_hidden)
-    _layer(arrays, rng, "hyper.1", hyper_hidden, 4 * features)
+    _layer(arrays, rng, "hyper.1", hyper_hidden, ratio**2 * features)
     for step in range(2 * len(groups)):
         group = step % len(groups)
         depth = y_channels if step >= len(groups) else sum(groups[:group])

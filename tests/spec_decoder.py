@@ -81,7 +81,8 @@ def grid_of(fields: dict[str, Any]) -> tuple[int, int]:
     n, d = FACTORS[fields["scale"]]
     sides = (fields["height"], fields["width"])
     coded = [max(1, (2 * side * d + n) // (2 * n)) for side in sides]
-    return (coded[0] + 31) // 32, (coded[1] + 31) // 32
+    stride = 64 if fields["preset"] == 2 else 32
+    return -(-coded[0] // stride), -(-coded[1] // stride)
 
 
 class RangeDecoder:
@@ -193,7 +194,7 @@ def decode_latents(stream: bytes, grid: tuple[int, int], level: int, weights: We
     rows, columns = grid
     coder, tables = RangeDecoder(stream), tables_of(weights)
     h = hyper(coder, tables, grid, level, weights)
-    groups, features = weights["groups"], len(weights["hyper.1.bias"]) // 4
+    groups, features = weights["groups"], feature_count(weights)
     total = sum(groups)
     y: Plane = {(r, c): [0] * total for r in range(rows) for c in range(columns)}
     for parity in (0, 1):
@@ -211,21 +212,27 @@ def decode_latents(stream: bytes, grid: tuple[int, int], level: int, weights: We
     return [[[y[r, c][k] for c in range(columns)] for r in range(rows)] for k in range(total)]
 
 
+def feature_count(weights: Weights) -> int:
+    """F: what the first context network takes of the hyper-latent."""
+    return len(weights["context.0.0.weight"][0]) - 9
+
+
 def hyper(coder: RangeDecoder, tables: list[Vector], grid: tuple[int, int], level: int, weights: Weights) -> Plane:
     """Decodes z; returns h by position of the y grid."""
     mean, index = weights["z.mean"][level], weights["z.index"][level]
-    places = [(r, c) for r in range((grid[0] + 1) // 2) for c in range((grid[1] + 1) // 2)]
+    features = feature_count(weights)
+    ratio = round((len(weights["hyper.1.bias"]) / features) ** 0.5)
+    places = [(r, c) for r in range(-(-grid[0] // ratio)) for c in range(-(-grid[1] // ratio))]
     symbols = read_block(coder, tables, [index for _ in places])
     z: Plane = {
         place: [256 * s + m for s, m in zip(q, mean, strict=True)] for place, q in zip(places, symbols, strict=True)
     }
-    features = len(weights["hyper.1.bias"]) // 4
     h: Plane = {}
     for r, c in places:
         v = neighbours(z, r, c, len(mean)) + hats(level)
         out = hidden(weights, "hyper.1", hidden(weights, "hyper.0", v))
-        for block in range(4):
-            h[2 * r + block // 2, 2 * c + block % 2] = out[block * features : (block + 1) * features]
+        for block in range(ratio * ratio):
+            h[ratio * r + block // ratio, ratio * c + block % ratio] = out[block * features : (block + 1) * features]
     return h
 
 

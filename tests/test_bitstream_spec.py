@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import spec_decoder
-from bitstream_helpers import GOLDEN, load_golden_weights, sha256_of, to_lists
+from bitstream_helpers import GOLDEN, load_golden_weights, make_entropy_arrays, sha256_of, to_lists
 from sprdiff.bitstream.container import parse_file, verify
 from sprdiff.bitstream.entropy import EntropyModel
 from sprdiff.bitstream.weights_hash import canonical_hash
@@ -42,6 +43,28 @@ def test_the_decoder_written_from_the_document_reads_the_same(name: str) -> None
     assert sha256_of(np.array(y_hat)) == EXPECTED["files"][name]["y_hat_sha256"]
     header = parse_file(FILES[name]).header
     assert (fields["width"], fields["height"], fields["grey"]) == (header.width, header.height, header.grey)
+    assert spec_decoder.grid_of(fields) == header.latent_size
+
+
+@pytest.mark.parametrize("ratio", [1, 3, 4])
+def test_other_ratios_of_the_hyper_latent_follow_from_the_weights(ratio: int) -> None:
+    arrays = make_entropy_arrays(ratio, ratio=ratio)
+    model, shape = EntropyModel.from_arrays(arrays), (5, 7)
+    assert model.ratio == ratio
+    assert model.z_grid(shape) == (-(-shape[0] // ratio), -(-shape[1] // ratio))
+    rng = np.random.default_rng(0)
+    y = rng.normal(0, 3, (model.y_channels, *shape)).astype(np.float32)
+    z = rng.normal(0, 3, (model.z_channels, *model.z_grid(shape))).astype(np.float32)
+    coded = model.encode(y, z, 100)
+    assert np.array_equal(model.decode(coded.stream, shape, 100), coded.y_hat)
+    assert np.array_equal(spec_decoder.decode_latents(coded.stream, shape, 100, to_lists(arrays)), coded.y_hat)
+
+
+def test_the_grid_of_the_sd_preset_is_coarser() -> None:
+    header = replace(parse_file(next(iter(FILES.values()))).header, preset_id=2, width=641, height=64, scale=0)
+    assert header.latent_size == (1, 11)
+    assert replace(header, preset_id=1).latent_size == (2, 21)
+    fields = {"preset": 2, "width": 641, "height": 64, "scale": 0}
     assert spec_decoder.grid_of(fields) == header.latent_size
 
 

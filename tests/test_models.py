@@ -18,7 +18,15 @@ from sprdiff.bitstream.tables import Tables
 from sprdiff.models.blocks import ConvBlock, LevelModulation, hats
 from sprdiff.models.config import KNOTS, LEVELS, NANO, PRESETS, TINY, ModelConfig
 from sprdiff.models.denoiser import NOISE_SCALE, Denoiser, WindowCrossAttention, noised
-from sprdiff.models.latent_codec import ContextStep, IntegerDense, LatentCodec, checkerboard, round_ste, table_bits
+from sprdiff.models.latent_codec import (
+    ContextStep,
+    IntegerDense,
+    LatentCodec,
+    checkerboard,
+    round_ste,
+    rounded_bits,
+    table_bits,
+)
 from sprdiff.models.sprdiff import SPRDiff
 from sprdiff.runtimes.onnx import ENCODER_TILE
 from sprdiff.train.export import entropy_arrays, receptive_field
@@ -405,3 +413,15 @@ def test_tiny_is_within_its_budgets(tiny: SPRDiff) -> None:
     assert sender + entropy <= 40e3
     assert receiver + entropy <= 60e3
     assert 2 * sum(v.numel() for v in tiny.state_dict().values()) <= 25e6
+
+
+def test_rounded_bits_are_those_of_the_symbol_with_the_slope_that_noise_has_on_average() -> None:
+    residual = torch.tensor([-1.6, -0.4, 0.0, 0.3, 0.7, 2.2], dtype=torch.float64, requires_grad=True)
+    sigma = torch.tensor([0.8, 0.3, 0.15, 0.3, 0.5, 2.0], dtype=torch.float64)
+    bits = rounded_bits(residual, sigma)
+    assert torch.equal(bits, table_bits(torch.tensor([-2.0, 0.0, 0.0, 0.0, 1.0, 2.0], dtype=torch.float64), sigma))
+    (slope,) = torch.autograd.grad(bits.sum(), residual)
+    noise = (torch.arange(2000, dtype=torch.float64) + 0.5) / 2000 - 0.5
+    noisy = table_bits(residual[:, None] + noise, sigma[:, None]).mean(1)
+    (expected,) = torch.autograd.grad(noisy.sum(), residual)
+    assert torch.allclose(slope, expected, rtol=1e-3, atol=1e-3)

@@ -28,8 +28,9 @@ SCALES: tuple[Fraction, ...] = tuple(Fraction(n, 2) for n in (2, 3, 4, 6, 8, 12,
 """Factors by which the coded picture is smaller than the original, by scale code (7 is invalid)."""
 PRESETS: dict[int, str] = {1: "tiny", 2: "sd"}
 """Names of the preset ids that this version knows; only messages use them."""
-LATENT_STRIDE = 32
-"""Pixels of the coded picture per position of the y grid."""
+LATENT_STRIDES: dict[int, int] = {2: 64}
+DEFAULT_STRIDE = 32
+"""Pixels of the coded picture per position of the y grid, by preset id; 32 for those not named."""
 _FIXED = 8
 _CHECK = 2
 
@@ -74,9 +75,10 @@ class Header:
 
     @property
     def latent_size(self) -> tuple[int, int]:
-        """(rows, columns) of the y grid: one position per 32 x 32 pixels of the coded picture."""
+        """(rows, columns) of the y grid: one position per 32 x 32 pixels of the coded picture, 64 x 64 at `sd`."""
+        stride = LATENT_STRIDES.get(self.preset_id, DEFAULT_STRIDE)
         height, width = self.coded_size
-        return -(-height // LATENT_STRIDE), -(-width // LATENT_STRIDE)
+        return -(-height // stride), -(-width // stride)
 
     def pack(self) -> bytes:
         """The header's bytes, without the check: 10 to 14."""

@@ -67,6 +67,7 @@ class EntropyModel:
 
     Attributes:
         y_channels, z_channels: Cy and Cz.
+        ratio: r, positions of y along one side of a position of z.
     """
 
     def __init__(self, arrays: Arrays) -> None:
@@ -86,6 +87,7 @@ class EntropyModel:
         self._z_index = fetch(arrays, "z.index", np.uint8, (LEVELS, self.z_channels))
         self._check_ranges()
         self._hyper = HyperSynthesis(arrays, self.z_channels)
+        self.ratio = self._hyper.ratio
         sizes = (self.y_channels, self._hyper.features, len(self.tables))
         stops = np.cumsum(groups).tolist()
         spans = [slice(stop - size, stop) for stop, size in zip(stops, groups.tolist(), strict=True)]
@@ -112,12 +114,16 @@ class EntropyModel:
         if self._z_index.max() >= len(self.tables):
             raise WeightsError("z.index names a table that is not there")
 
+    def z_grid(self, shape: tuple[int, int]) -> tuple[int, int]:
+        """(rows, columns) of the z grid of a y grid."""
+        return -(-shape[0] // self.ratio), -(-shape[1] // self.ratio)
+
     def encode(self, y: NDArray[np.float32], z: NDArray[np.float32], level: int) -> Encoded:
         """Quantise and code the latents.
 
         Args:
-            y: float32 [Cy, yh, yw]; z: float32 [Cz, ceil(yh / 2), ceil(yw / 2)], both not yet scaled. Values
-                that would quantise beyond the symbol limit of 32767 are clamped to it, NaN becomes the mean.
+            y: float32 [Cy, yh, yw]; z: float32 [Cz, ceil(yh / r), ceil(yw / r)] (see `ratio`), both not yet scaled.
+                Values that would quantise beyond the symbol limit of 32767 are clamped to it, NaN becomes the mean.
             level: 0 .. 255.
         """
         coder = SymbolEncoder(self.tables)
@@ -131,7 +137,7 @@ class EntropyModel:
     def _quantise(self, coder: SymbolCoder, y: NDArray[np.float32], z: NDArray[np.float32], level: int) -> Grid:
         _check_level(level)
         shape = (y.shape[1], y.shape[2])
-        if y.shape[0] != self.y_channels or z.shape != (self.z_channels, *_half(shape)) or 0 in y.shape:
+        if y.shape[0] != self.y_channels or z.shape != (self.z_channels, *self.z_grid(shape)) or 0 in y.shape:
             raise ValueError(f"y {y.shape} and z {z.shape} are not latents of one picture for these weights")
         latents = _Latents(_scaled(z, self._gain_z[level]), _scaled(y, self._gain_y[level]))
         with np.errstate(invalid="ignore", over="ignore"):
@@ -159,7 +165,7 @@ class EntropyModel:
 
     def _walk(self, coder: SymbolCoder, shape: tuple[int, int], level: int, latents: _Latents | None) -> Grid:
         """All symbols in the order of the stream, to write or to read; returns y_hat."""
-        h = self._hyper(self._code_z(coder, _half(shape), level, latents), level, shape)
+        h = self._hyper(self._code_z(coder, self.z_grid(shape), level, latents), level, shape)
         y_hat = Grid(*shape, self.y_channels)
         row, column = np.divmod(np.arange(shape[0] * shape[1]), shape[1])
         odd = (row + column) % 2
@@ -184,11 +190,6 @@ class EntropyModel:
 def _check_level(level: int) -> None:
     if not 0 <= level < LEVELS:
         raise ValueError(f"the level {level} is not between 0 and {LEVELS - 1}")
-
-
-def _half(shape: tuple[int, int]) -> tuple[int, int]:
-    """The z grid of a y grid."""
-    return -(-shape[0] // 2), -(-shape[1] // 2)
 
 
 def _scaled(latent: NDArray[np.float32], gain: NDArray[np.uint32]) -> Floats:

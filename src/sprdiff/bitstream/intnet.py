@@ -11,6 +11,7 @@ is exact in any order of summation, with any number of threads and any instructi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -32,6 +33,7 @@ CHUNK = 4096
 SAME_PASS = (0, 2, 4, 6, 8)
 """Offsets of the 3x3 neighbourhood (row-major) that have the parity of its centre."""
 OTHER_PASS = (1, 3, 5, 7)
+MAX_RATIO = 16
 
 Arrays = Mapping[str, NDArray[Any]]
 Floats = NDArray[np.float64]
@@ -128,22 +130,36 @@ class Grid:
         return np.ascontiguousarray(cube.transpose(2, 0, 1))
 
 
+def context_features(arrays: Arrays) -> int:
+    """How many features of the hyper-latent the context networks take: all inputs of the first but the hats."""
+    features = fetch(arrays, "context.0.0.weight", np.int16, (None, None)).shape[1] - HATS
+    if features < 1:
+        raise WeightsError("context.0.0 takes no features of the hyper-latent")
+    return int(features)
+
+
 class HyperSynthesis:
-    """z_hat -> h: features of the hyper-latent, `features` channels at every position of the y grid."""
+    """z_hat -> h: features of the hyper-latent, `features` channels at every position of the y grid.
+
+    Attributes:
+        ratio: positions of y along one side of a position of z.
+    """
 
     def __init__(self, arrays: Arrays, z_channels: int) -> None:
         self.z_channels = z_channels
         bound = np.repeat([float(LATENT_BOUND), 256.0], [9 * z_channels, HATS])
         self.first = Layer(arrays, "hyper.0", bound)
         self.second = Layer(arrays, "hyper.1", np.full(self.first.outputs, float(HIDDEN_LIMIT)))
-        if self.second.outputs % 4:
-            raise WeightsError("hyper.1 must have a multiple of 4 outputs")
-        self.features = self.second.outputs // 4
+        self.features = context_features(arrays)
+        self.ratio = math.isqrt(self.second.outputs // self.features)
+        if not 1 <= self.ratio <= MAX_RATIO or self.second.outputs != self.ratio**2 * self.features:
+            raise WeightsError(f"hyper.1 must have {self.features} outputs (what context.0.0 takes) times a square")
 
     def __call__(self, z_hat: Grid, level: int, shape: tuple[int, int]) -> NDArray[np.int16]:
         """h, int16 [rows * columns of the y grid, features], values 0 .. 16383."""
         rows, columns = shape
-        h = np.empty((2 * z_hat.rows, 2 * z_hat.columns, self.features), np.int16)
+        ratio = self.ratio
+        h = np.empty((ratio * z_hat.rows, ratio * z_hat.columns, self.features), np.int16)
         taps = 9 * self.z_channels
         bias = self.first.bias + hats(level) @ self.first.weight[taps:]
         for part in chunks(z_hat.rows * z_hat.columns):
@@ -154,9 +170,9 @@ class HyperSynthesis:
             acc += bias
             out = self.second.hidden(shift_clip(acc, 12, 0, HIDDEN_LIMIT))
             row, column = np.divmod(positions, z_hat.columns)
-            for block in range(4):
-                i, j = divmod(block, 2)
-                h[2 * row + i, 2 * column + j] = out[:, block * self.features : (block + 1) * self.features]
+            for block in range(ratio**2):
+                i, j = divmod(block, ratio)
+                h[ratio * row + i, ratio * column + j] = out[:, block * self.features : (block + 1) * self.features]
         return h[:rows, :columns].reshape(rows * columns, self.features)
 
 

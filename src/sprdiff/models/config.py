@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 FRACTION_BITS = 8
 """Exact latents are integers with this many fractional bits (docs/bitstream.md)."""
@@ -16,12 +16,46 @@ KNOT_SPACING = 32
 """Everything that depends on the quality level is piecewise linear between 9 knots, 32 levels apart."""
 
 
+EXACT = ("latent_codec.hyper_synthesis.", "latent_codec.context.", "latent_codec.y_log_gain",
+         "latent_codec.z_log_gain", "latent_codec.z_mean", "latent_codec.z_index")  # fmt: skip
+"""Prefixes of the weights that live in the integer arrays (docs/bitstream.md) and nowhere else."""
+
+
+class LatentSizes(Protocol):
+    """What the latent codec reads of a preset's configuration: `ModelConfig` here, `SDConfig` of preset `sd`."""
+
+    y_downs: ClassVar[int]
+    z_ratio: ClassVar[int]
+
+    @property
+    def fused(self) -> int: ...
+    @property
+    def trunk(self) -> int: ...
+    @property
+    def y_channels(self) -> int: ...
+    @property
+    def z_channels(self) -> int: ...
+    @property
+    def groups(self) -> tuple[int, ...]: ...
+    @property
+    def hyper_hidden(self) -> int: ...
+    @property
+    def hyper_features(self) -> int: ...
+    @property
+    def context_hidden(self) -> int: ...
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """Channel counts and depths of one preset.
 
     Grids: 1/4 and 1/8 are the stems, 1/16 the VAE latent and the denoiser, 1/32 ``y``, 1/64 ``z``.
     """
+
+    y_downs: ClassVar[int] = 1
+    """Halvings from the fused features at 1/16 to y."""
+    z_ratio: ClassVar[int] = 2
+    """Positions of y along one side of a position of z, a power of two."""
 
     preset: str = "tiny"
     preset_id: int = 1

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .blocks import blocks, conv, down, hats
-from .config import FRACTION_BITS, KNOTS, ModelConfig
+from .config import FRACTION_BITS, KNOTS, LatentSizes
 
 WEIGHT_UNIT = 2.0**12
 ACTIVATION_UNIT = 2.0**FRACTION_BITS
@@ -108,24 +108,26 @@ def hidden(x: Tensor) -> Tensor:
 
 
 class HyperSynthesis(nn.Module):
-    """ẑ [N,Cz,h,w] and level [N] -> features [N,Ch,2h,2w] for the context networks. Integer network."""
+    """ẑ [N,Cz,h,w] and level [N] -> features [N,Ch,r·h,r·w] for the context networks, r = z_ratio. Integer network."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: LatentSizes) -> None:
         super().__init__()
         self.layer0 = IntegerDense(config.z_channels, 0, config.hyper_hidden, level=True)
-        self.layer1 = IntegerDense(0, config.hyper_hidden, 4 * config.hyper_features, level=False)
+        self.ratio = config.z_ratio
+        self.layer1 = IntegerDense(0, config.hyper_hidden, self.ratio**2 * config.hyper_features, level=False)
 
     def forward(self, z_hat: Tensor, level: Tensor) -> Tensor:
         x = hidden(self.layer1(None, hidden(self.layer0(z_hat, None, level)), None))
         n, c, h, w = x.shape
-        x = x.view(n, 2, 2, c // 4, h, w).permute(0, 3, 4, 1, 5, 2)
-        return x.reshape(n, c // 4, 2 * h, 2 * w)
+        r = self.ratio
+        x = x.view(n, r, r, c // r**2, h, w).permute(0, 3, 4, 1, 5, 2)
+        return x.reshape(n, c // r**2, r * h, r * w)
 
 
 class ContextStep(nn.Module):
     """Mean and table index of one channel group in one pass, from what is decoded so far. Integer network."""
 
-    def __init__(self, config: ModelConfig, seen: int, group: int) -> None:
+    def __init__(self, config: LatentSizes, seen: int, group: int) -> None:
         super().__init__()
         self.seen, self.group = seen, group
         self.layer0 = IntegerDense(seen, config.hyper_features, config.context_hidden, level=True)
@@ -156,6 +158,15 @@ def table_bits(residual: Tensor, sigma: Tensor) -> Tensor:
     return -torch.log2(mass + 2.5e-7)
 
 
+def rounded_bits(residual: Tensor, sigma: Tensor) -> Tensor:
+    """Bits of the rounded residual. Its table learns from the symbol that is really coded; the residual itself gets
+    the slope bits(r + 1/2) - bits(r - 1/2), which is what noise would give it on average, without the noise."""
+    with torch.no_grad():
+        symbol = torch.floor(residual + 0.5)
+        slope = table_bits(residual + 0.5, sigma) - table_bits(residual - 0.5, sigma)
+    return table_bits(symbol, sigma) + (residual - residual.detach()) * slope
+
+
 def _bin_mass(distance: Tensor, sigma: Tensor) -> Tensor:
     return torch.special.ndtr((0.5 - distance) / sigma) - torch.special.ndtr((-0.5 - distance) / sigma)
 
@@ -169,16 +180,21 @@ class Quantised(NamedTuple):
 
 
 class LatentCodec(nn.Module):
-    """Fused features [N,F,H/16,W/16] -> y [N,Cy,H/32,W/32], z [N,Cz,H/64,W/64], and their coding at a level."""
+    """Fused features [N,F,H/16,W/16] -> y [N,Cy,H/32,W/32], z [N,Cz,H/64,W/64], and their coding at a level.
 
-    def __init__(self, config: ModelConfig) -> None:
+    The grids of a configuration with other ``y_downs`` and ``z_ratio`` are coarser accordingly.
+    """
+
+    def __init__(self, config: LatentSizes) -> None:
         super().__init__()
         self.config = config
         trunk, cy, cz = config.trunk, config.y_channels, config.z_channels
-        self.analysis = nn.Sequential(down(config.fused, trunk), *blocks(trunk, 3), conv(trunk, cy))
+        entry = [down(config.fused, trunk), *(down(trunk, trunk) for _ in range(config.y_downs - 1))]
+        self.analysis = nn.Sequential(*entry, *blocks(trunk, 3), conv(trunk, cy))
+        half = trunk // 2
+        shrink = [down(half, half) for _ in range(config.z_ratio.bit_length() - 1)]
         self.hyper_analysis = nn.Sequential(
-            conv(cy, trunk // 2, 3), nn.GELU(), down(trunk // 2, trunk // 2), *blocks(trunk // 2, 1),
-            conv(trunk // 2, cz),
+            conv(cy, half, 3), nn.GELU(), *shrink, *blocks(half, 1), conv(half, cz)
         )  # fmt: skip
         self.hyper_synthesis = HyperSynthesis(config)
         seen = [sum(config.groups[:g]) for g in range(len(config.groups))]
@@ -196,7 +212,15 @@ class LatentCodec(nn.Module):
     def analyse(self, fused: Tensor) -> tuple[Tensor, Tensor]:
         """Unscaled latents; neither depends on the level, so rate control analyses once."""
         y = self.analysis(fused)
-        return y, self.hyper_analysis(y)
+        return y, self.hyper_analysis(self._whole_blocks(y) if self.config.z_ratio > 2 else y)
+
+    def _whole_blocks(self, y: Tensor) -> Tensor:
+        """A position of z stands for a block of y: what is missing of the last ones repeats the edge.
+
+        At a ratio of 2 images padded to 64 pixels never miss any, and the exported graph stays free of it.
+        """
+        rows, columns = (-side % self.config.z_ratio for side in y.shape[2:])
+        return F.pad(y, (0, columns, 0, rows), mode="replicate") if rows or columns else y
 
     def y_gain(self, level: Tensor) -> Tensor:
         """Factor on y before quantisation, [N,Cy,1,1]."""
@@ -216,8 +240,9 @@ class LatentCodec(nn.Module):
         """Quantise and price the latents.
 
         The decoder sees rounded values (straight-through); bits are those of the values with uniform noise
-        added, whose expectation is differentiable (Minnen & Singh, ICIP 2020). With ``hard`` they are those of the
-        rounded values, what a file really costs: noise prices a silent channel at 0.06 bits and more.
+        added, whose expectation is differentiable (Minnen & Singh, ICIP 2020): the way to start. Noise prices a
+        silent channel at 0.06 bits and more; with ``hard`` bits are those of the rounded values, what a file
+        really costs, see `rounded_bits`.
 
         Returns: unscaled ŷ [N,Cy,h,w] and the bits of each image.
         """
@@ -230,15 +255,13 @@ class LatentCodec(nn.Module):
         mean, index = self.z_prior(level)
         z_scaled = z * self.z_gain(level)
         z_residual = round_ste(z_scaled - mean)
-        z_priced = z_residual if hard else z_scaled + _noise(z) - mean
-        z_bits = table_bits(z_priced, sigma_of(index)).sum((1, 2, 3))
+        z_bits = self._bits(z_scaled - mean, index, hard=hard).sum((1, 2, 3))
         features = self.hyper_synthesis(z_residual + mean, level)[:, :, : y.shape[2], : y.shape[3]]
         y_hat, bits = self._code_y(y * gain, features, level, hard=hard)
         return Quantised(y_hat / gain, bits, z_bits)
 
     def _code_y(self, y: Tensor, features: Tensor, level: Tensor, *, hard: bool) -> tuple[Tensor, Tensor]:
         masks = checkerboard(y)
-        noise = torch.zeros_like(y) if hard else _noise(y)
         parts = [torch.zeros_like(y[:, s : s + g]) for s, g in self.group_slices()]
         bits = y.new_zeros(y.shape[0])
         for step, network in enumerate(self.context):
@@ -248,13 +271,17 @@ class LatentCodec(nn.Module):
             mean, index = network(seen, features, level)
             here = y[:, start : start + width]
             residual = round_ste(here - mean)
-            priced = residual if hard else here + noise[:, start : start + width] - mean
-            cost = table_bits(priced, sigma_of(index))
+            cost = self._bits(here - mean, index, hard=hard)
             bits = bits + (cost * masks[number]).sum((1, 2, 3))
             # round(y - mu) + mu: only y carries gradient to the decoder.
             rounded = here + (residual + mean - here).detach()
             parts[group] = torch.where(masks[number], rounded, parts[group])
         return torch.cat(parts, 1), bits
+
+    @staticmethod
+    def _bits(residual: Tensor, index: Tensor, *, hard: bool) -> Tensor:
+        sigma = sigma_of(index)
+        return rounded_bits(residual, sigma) if hard else table_bits(residual + _noise(residual), sigma)
 
     def group_slices(self) -> list[tuple[int, int]]:
         """(first channel, channel count) of each group."""

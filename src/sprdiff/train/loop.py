@@ -22,6 +22,8 @@ from .checkpoints import Checkpoint
 from .data import CropSampler, PhotoStore
 from .recipes import Stage
 from .report import Report
+from .sharding import assign, shard, whole
+from .shards import ShardCrops
 from .stages import StageModule
 
 log = logging.getLogger(__name__)
@@ -42,6 +44,10 @@ class Options:
     save_every: float = 180.0
     validate_every: int = 1000
     clip: float = 1.0
+    adam8bit: bool = False
+    """Optimiser states of 8 bits (bitsandbytes)."""
+    shard: bool = False
+    """Parameters, gradients and optimiser states spread over the processes (FSDP) instead of copied to each (DDP)."""
 
 
 def schedule(step: int, steps: int) -> float:
@@ -53,16 +59,22 @@ def schedule(step: int, steps: int) -> float:
 class Trainer:
     """Runs one stage from its first (or resumed) step to its last."""
 
-    def __init__(self, stage: Stage, module: StageModule, store: PhotoStore, valid: PhotoStore, options: Options,
-                 accelerator: Accelerator) -> None:  # fmt: skip
+    def __init__(self, stage: Stage, module: StageModule, store: PhotoStore | ShardCrops, valid: PhotoStore,
+                 options: Options, accelerator: Accelerator) -> None:  # fmt: skip
         self.stage, self.options, self.accelerator, self.valid = stage, options, accelerator, valid
-        self.module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        module.steps = stage.steps
+        self.module = module if options.shard else module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model: SPRDiff = module.model
-        self.sampler = CropSampler(store, stage.crop, options.seed)
+        self.sampler = CropSampler(store, stage.crop, options.seed) if isinstance(store, PhotoStore) else store
+        if options.shard:
+            shard(module, accelerator)
         named = [(n, p) for n, p in module.named_parameters() if p.requires_grad]
         self.names, self.parameters = [n for n, _ in named], [p for _, p in named]
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=stage.lr, weight_decay=1e-4)
-        self.wrapped, self.prepared = accelerator.prepare(self.module, self.optimizer)
+        self.optimizer = _adamw(options)(self.parameters, lr=stage.lr, weight_decay=1e-4)
+        if options.shard:
+            self.wrapped, self.prepared = self.module, accelerator.prepare(self.optimizer)
+        else:
+            self.wrapped, self.prepared = accelerator.prepare(self.module, self.optimizer)
         self.ema = [p.detach().clone() for p in self.parameters]
         self.step = self.skipped = 0
         self.path = options.out / f"{stage.name}.safetensors"
@@ -74,7 +86,7 @@ class Trainer:
         rank = self.accelerator.process_index
         x = self.sampler.batch(self.step, rank, self.stage.batch).to(self.accelerator.device)
         torch.manual_seed((self.options.seed * 1_000_003 + self.step) * 64 + rank)
-        level = torch.rand(x.shape[0], device=x.device).mul(LEVELS).floor().clamp(max=LEVELS - 1)
+        level = self._levels(x)
         factor = schedule(self.step, self.stage.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = self.stage.lr * factor
@@ -87,13 +99,21 @@ class Trainer:
         for of_model, key in ((True, "grad"), (False, "grad_beside")):
             chosen = [p for p, mine in zip(self.parameters, own, strict=True) if mine is of_model]
             if chosen:
-                scalars[key] = self.accelerator.clip_grad_norm_(chosen, self.options.clip)
+                scalars[key] = whole(self.accelerator.clip_grad_norm_(chosen, self.options.clip))
         self._update(all(bool(torch.isfinite(v)) for k, v in scalars.items() if k.startswith("grad")))
         self.prepared.zero_grad()
         decay = min(self.stage.ema, (1 + self.step) / (10 + self.step))
         torch._foreach_lerp_(self.ema, [p.detach() for p in self.parameters], 1 - decay)
         self.step += 1
         return scalars
+
+    @staticmethod
+    def _levels(x: Tensor) -> Tensor:
+        """[N]: every other one even over all levels, the rest leaning to the middle, where most files are made."""
+        uniform = torch.rand(2, x.shape[0], device=x.device)
+        leaning = torch.arange(x.shape[0], device=x.device) % 2 == 0
+        level = torch.where(leaning, uniform.mean(0), uniform[0])
+        return level.mul(LEVELS).floor().clamp(max=LEVELS - 1)
 
     def _update(self, finite: bool) -> None:
         self.skipped = 0 if finite else self.skipped + 1
@@ -126,6 +146,8 @@ class Trainer:
         self.save()
 
     def finish(self) -> None:
+        if type(self.module).finish is StageModule.finish:
+            return
         with self.averaged():
             batches = [self.sampler.batch(10**9 + i, 0, self.stage.batch) for i in range(16)]
             self.module.finish([b.to(self.accelerator.device) for b in batches])
@@ -136,7 +158,8 @@ class Trainer:
 
     @torch.no_grad()
     def validate(self, report: Report) -> None:
-        if self.accelerator.is_main_process:
+        # Of a model in shards no process can compute anything alone.
+        if self.accelerator.is_main_process or self.options.shard:
             with self.averaged():
                 report.validate(self.step, self.module, self.valid, self.accelerator.device)
         self.accelerator.wait_for_everyone()
@@ -144,21 +167,23 @@ class Trainer:
     # ------------------------------------------------------------------ checkpoints
 
     def save(self) -> None:
-        """Write the resumable checkpoint (main process)."""
-        if not self.accelerator.is_main_process:
+        """Write the resumable checkpoint (main process; shards are gathered from all)."""
+        if not self.accelerator.is_main_process and not self.options.shard:
             return
         tensors: dict[str, Tensor] = {}
         with self.averaged():
-            tensors.update({f"ema.{k}": v.clone() for k, v in self.model.state_dict().items()})
-        tensors.update({f"extra.{k}": v.clone() for k, v in self.module.extra_state().items()})
+            tensors.update({f"ema.{k}": whole(v).clone() for k, v in checkpoints.own_state(self.model).items()})
+        tensors.update({f"extra.{k}": whole(v).clone() for k, v in self.module.extra_state().items()})
         for name, parameter, average in zip(self.names, self.parameters, self.ema, strict=True):
-            tensors[f"model.{name}"] = parameter.detach()
-            tensors[f"average.{name}"] = average
+            tensors[f"model.{name}"] = whole(parameter.detach())
+            tensors[f"average.{name}"] = whole(average)
             for key, value in self.optimizer.state.get(parameter, {}).items():
-                tensors[f"{key}.{name}"] = value if value.dim() else value.reshape(1)
-        checkpoints.save(
-            self.path, Checkpoint(self.stage.name, self.step, self.model.config, self.stage.networks, tensors)
-        )
+                state = whole(value) if isinstance(value, Tensor) else torch.tensor(value)
+                tensors[f"{key}.{name}"] = state if state.dim() else state.reshape(1)
+        if self.accelerator.is_main_process:
+            config, sources = self.model.config, checkpoints.sources_of(self.model)
+            c = Checkpoint(self.stage.name, self.step, config, self.stage.networks, tensors, sources)
+            checkpoints.save(self.path, c)
 
     def resume(self) -> None:
         """Continue from the checkpoint in the output folder, exactly.
@@ -169,23 +194,22 @@ class Trainer:
         c = checkpoints.load(self.path)
         if c.stage != self.stage.name or c.config != self.model.config:
             raise TrainingError(f"{self.path}: is of stage {c.stage} or of another configuration")
-        own, stored = self.model.state_dict(), c.part("ema")
+        checkpoints.check_sources(self.model, c, self.path)
+        own, stored = checkpoints.own_state(self.model), c.part("ema")
         if wrong := set(own) ^ set(stored):
             raise TrainingError(f"{self.path}: weights missing or unknown, {sorted(wrong)[0]} for one")
         for name, value in stored.items():
-            own[name].copy_(value)
+            assign(own[name], value)
         self.load_extras(c)
-        state = {key: c.part(key) for key in ("model", "average", "exp_avg", "exp_avg_sq", "step")}
+        weights, averages = c.part("model"), c.part("average")
+        kept = {k.split(".", 1)[0] for k in c.tensors} - {"ema", "extra", "model", "average"}
+        states = {key: c.part(key) for key in kept}
         for name, parameter, average in zip(self.names, self.parameters, self.ema, strict=True):
             try:
-                parameter.data.copy_(state["model"][name])
-                average.copy_(state["average"][name])
-                if name in state["exp_avg"]:
-                    self.optimizer.state[parameter] = {
-                        "step": state["step"][name].reshape(()),
-                        "exp_avg": torch.empty_like(parameter).copy_(state["exp_avg"][name]),
-                        "exp_avg_sq": torch.empty_like(parameter).copy_(state["exp_avg_sq"][name]),
-                    }
+                assign(parameter.data, weights[name])
+                assign(average, averages[name])
+                if state := {key: _state(key, part[name], parameter) for key, part in states.items() if name in part}:
+                    self.optimizer.state[parameter] = state
             except (KeyError, RuntimeError) as error:
                 raise TrainingError(f"{self.path}: cannot resume, {name} does not fit ({error})") from error
         self.step = c.step
@@ -200,7 +224,36 @@ class Trainer:
         for name, value in self.module.extra_state().items():
             if name not in stored or stored[name].shape != value.shape:
                 raise TrainingError(f"the checkpoint has no fitting {name}")
-            value.copy_(stored[name].to(value.dtype))
+            assign(value, stored[name].to(value.dtype))
+
+
+def _adamw(options: Options) -> type[torch.optim.Optimizer]:
+    """AdamW, or the one of bitsandbytes with states of 8 bits.
+
+    Raises:
+        TrainingError: bitsandbytes is not installed.
+    """
+    if not options.adam8bit:
+        return torch.optim.AdamW
+    if options.shard:
+        raise TrainingError("--adam8bit cannot be spread over processes: leave out --fsdp")
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except ImportError as error:
+        raise TrainingError("--adam8bit needs bitsandbytes: pip install bitsandbytes") from error
+    found: type[torch.optim.Optimizer] = AdamW8bit
+    return found
+
+
+def _state(key: str, stored: Tensor, parameter: nn.Parameter) -> Tensor | int:
+    """One entry of the optimiser's state as it was."""
+    if key == "step":  # torch counts in a tensor on the CPU, bitsandbytes in an integer
+        return stored.reshape(()) if stored.is_floating_point() else int(stored)
+    if stored.shape != parameter.shape or not stored.is_floating_point():
+        return stored.to(parameter.device)
+    state = torch.empty_like(parameter, requires_grad=False)
+    assign(state, stored)
+    return state
 
 
 class _Swapped:

@@ -19,6 +19,7 @@ from ..models.blocks import up
 from ..models.denoiser import noised
 from ..models.reconstruction import Reconstruction
 from ..models.sprdiff import SPRDiff
+from .checkpoints import own_state
 from .losses import TinyDarknet, charbonnier, lambda_of, mse
 
 Scalars = dict[str, Tensor]
@@ -29,14 +30,17 @@ class StageModule(nn.Module):
 
     step = 0
     """Number of the step under way, kept by the loop: what ramps reads it."""
+    steps = 1
+    """How many there will be."""
     extras: tuple[str, ...] = ()
     """Prefixes of what the stage has beside the model that a later leg needs: heads, a critic."""
 
     def __init__(self, model: SPRDiff, trains: tuple[str, ...]) -> None:
         super().__init__()
         self.model = model
+        own = own_state(model)  # inside a part, what is pretrained stays frozen
         for name, parameter in model.named_parameters():
-            parameter.requires_grad_(name.startswith(trains))
+            parameter.requires_grad_(name.startswith(trains) and name in own)
 
     def forward(self, x: Tensor, level: Tensor) -> Scalars:
         raise TypeError(f"{type(self).__name__} is abstract")
@@ -180,13 +184,13 @@ class CodecStage(DenoiseStage):
             semantic = model.triple_encoder.semantic(x)
             latent, _ = model.triple_encoder.vae(x)
         fused = model.triple_encoder.fuse(model.triple_encoder.distortion(x), latent, semantic)
-        q = model.latent_codec(*model.latent_codec.analyse(fused), level)
+        q = model.latent_codec(*model.latent_codec.analyse(fused), level, hard=True)
         r = model.receive(q.y_hat, level)
         weight, squared, bpp = lambda_of(level), mse(r.coarse, x), (q.y_bits + q.z_bits) / pixels
         estimate = mse(r.z_est, target).mean()
-        # The denoiser is the costliest part: half of the batch is enough for it here.
-        half = slice(0, (x.shape[0] + 1) // 2)
-        one, diffusion = self._denoise(target[half], Reconstruction(*(part[half] for part in r)))
+        # The denoiser is the costliest part: a quarter of the batch is enough for it here.
+        some = slice(0, (x.shape[0] + 3) // 4)
+        one, diffusion = self._denoise(target[some], Reconstruction(*(part[some] for part in r)))
         loss = ((bpp + weight * squared) * weight.rsqrt()).mean() * 3
         loss = loss + self.LATENT_WEIGHT * (estimate + one + diffusion)
         return {"loss": loss, "mse": squared.mean(), "bpp": bpp.mean(), "z_bpp": (q.z_bits / pixels).mean(),
