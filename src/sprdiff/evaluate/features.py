@@ -14,23 +14,19 @@ ImageNet). No layer is calibrated against human judgements: this is a ruler, and
 
 from __future__ import annotations
 
-import importlib
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from sprdiff.errors import ImageError, SprdiffError, WeightsError
+from sprdiff.errors import ImageError, WeightsError
 from sprdiff.evaluate.metrics import Bytes, Floats, check_pair
+from sprdiff.evaluate.tensors import Array, Features, check_rgb, need, parameters, unit_channels
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-Array = NDArray[Any]
-Features = NDArray[np.float32]
 
 CROP = 128
 STRIDE = 64
@@ -62,13 +58,7 @@ class FeatureNetwork:
     """
 
     def __init__(self, arrays: Mapping[str, Array]) -> None:
-        from_numpy = _need("torch").from_numpy
-        self._parameters: dict[str, Tensor] = {}
-        for name, shape in _shapes().items():
-            if name not in arrays or tuple(arrays[name].shape) != shape:
-                found = list(arrays[name].shape) if name in arrays else "nothing"
-                raise WeightsError(f"feature network: {name} must be {list(shape)}, found {found}")
-            self._parameters[name] = from_numpy(np.array(arrays[name], dtype=np.float32))
+        self._parameters = parameters(arrays, _shapes(), "feature network")
 
     @classmethod
     def load(cls, path: str | Path) -> FeatureNetwork:
@@ -98,11 +88,11 @@ class FeatureNetwork:
             ImageError: other types, different shapes, or too small.
         """
         check_pair(a, b)
-        _check_rgb(a, MIN_SIDE)
-        with _need("torch").inference_mode():
+        check_rgb(a, MIN_SIDE)
+        with need("torch").inference_mode():
             # One image after the other: half the memory of a batch of two.
             taps = zip(self._taps(_input(a[None])), self._taps(_input(b[None])), strict=True)
-            return float(sum((_unit(p) - _unit(q)).square().sum(1).mean().double() for p, q in taps))
+            return float(sum((unit_channels(p) - unit_channels(q)).square().sum(1).mean().double() for p, q in taps))
 
     def patch_features(self, image: Bytes) -> Features:
         """Raw features float32 [N, 512] of all 128x128 crops, stride 64, raster order, each run by itself.
@@ -116,8 +106,8 @@ class FeatureNetwork:
             ImageError: other types, or too small.
         """
         check_pair(image, image)
-        _check_rgb(image, CROP)
-        with _need("torch").inference_mode():
+        check_rgb(image, CROP)
+        with need("torch").inference_mode():
             parts = [self._last(_input(batch)).mean((2, 3)).numpy() for batch in _crops(image)]
         return np.concatenate(parts)
 
@@ -127,7 +117,7 @@ class FeatureNetwork:
 
     def _taps(self, x: Tensor) -> Iterator[Tensor]:
         """Yield the seven taps [N, C, H, W], after the ReLU and before the pooling, one at a time."""
-        pool = _need("torch").nn.functional.max_pool2d
+        pool = need("torch").nn.functional.max_pool2d
         x = self._convolve("conv1", x, stride=2)
         for name in ("conv1", *(f"fire{n}" for n in _FIRES)):
             if name != "conv1":
@@ -140,12 +130,12 @@ class FeatureNetwork:
     def _fire(self, name: str, x: Tensor) -> Tensor:
         x = self._convolve(f"{name}.squeeze1x1", x)
         wide = self._convolve(f"{name}.expand3x3", x, padding=1)
-        joined: Tensor = _need("torch").cat([self._convolve(f"{name}.expand1x1", x), wide], 1)
+        joined: Tensor = need("torch").cat([self._convolve(f"{name}.expand1x1", x), wide], 1)
         return joined
 
     def _convolve(self, name: str, x: Tensor, stride: int = 1, padding: int = 0) -> Tensor:
         weight, bias = self._parameters[f"{name}.weight"], self._parameters[f"{name}.bias"]
-        y: Tensor = _need("torch").nn.functional.conv2d(x, weight, bias, stride, padding)
+        y: Tensor = need("torch").nn.functional.conv2d(x, weight, bias, stride, padding)
         return y.relu_()
 
 
@@ -160,11 +150,7 @@ def frechet_distance(a: Features | Floats, b: Features | Floats) -> float:
     Raises:
         ImageError: other shapes, or values that are not finite.
     """
-    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
-        raise ImageError(f"expected features [N, D] and [M, D], got {list(a.shape)} and {list(b.shape)}")
-    x, y = a.astype(np.float64), b.astype(np.float64)
-    if not (np.isfinite(x).all() and np.isfinite(y).all()):
-        raise ImageError("features hold values that are not finite")
+    x, y = feature_sets(a, b)
     shift = x.mean(0) - y.mean(0)
     cov_a, cov_b = _covariance(x), _covariance(y)
     # A B has the eigenvalues of the symmetric A^(1/2) B A^(1/2): real and, but for rounding, not negative.
@@ -174,6 +160,20 @@ def frechet_distance(a: Features | Floats, b: Features | Floats) -> float:
     overlap = np.sqrt(np.maximum(np.linalg.eigvalsh((product + product.T) / 2.0), 0.0)).sum()
     distance = shift @ shift + np.trace(cov_a) + np.trace(cov_b) - 2.0 * overlap
     return max(0.0, float(distance))
+
+
+def feature_sets(a: Features | Floats, b: Features | Floats) -> tuple[Floats, Floats]:
+    """Both sets [N, D] and [M, D] in float64.
+
+    Raises:
+        ImageError: other shapes, fewer than two rows, or values that are not finite.
+    """
+    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
+        raise ImageError(f"expected features [N, D] and [M, D], got {list(a.shape)} and {list(b.shape)}")
+    x, y = a.astype(np.float64), b.astype(np.float64)
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        raise ImageError("features hold values that are not finite")
+    return x, y
 
 
 def _covariance(x: Floats) -> Floats:
@@ -193,21 +193,8 @@ def _crops(image: Bytes) -> Iterator[Bytes]:
 def _input(pixels: Bytes) -> Tensor:
     """uint8 RGB [N, H, W, 3] to the network's input: float32 [N, 3, H, W], BGR, 0-255, less the mean."""
     bgr = pixels[..., ::-1].astype(np.float32) - np.asarray(_MEAN_BGR, np.float32)
-    tensor: Tensor = _need("torch").from_numpy(np.ascontiguousarray(bgr.transpose(0, 3, 1, 2)))
+    tensor: Tensor = need("torch").from_numpy(np.ascontiguousarray(bgr.transpose(0, 3, 1, 2)))
     return tensor
-
-
-def _unit(tap: Tensor) -> Tensor:
-    """Scale the channels [N, C, H, W] to unit length; where all are zero they stay zero."""
-    return tap / (tap.square().sum(1, keepdim=True).sqrt() + 1e-10)
-
-
-def _check_rgb(image: Bytes, side: int) -> None:
-    if image.shape[2] != 3:
-        raise ImageError(f"expected RGB, got {image.shape[2]} channels")
-    if min(image.shape[:2]) < side:
-        size = f"{image.shape[1]}x{image.shape[0]}"
-        raise ImageError(f"this distance needs at least {side} pixels on each side, got {size}")
 
 
 def _shapes() -> dict[str, tuple[int, ...]]:
@@ -244,13 +231,6 @@ def _read_hdf5(path: str | Path) -> dict[str, Array]:
         elif item.ndim == 1:
             arrays[f"{layer}.bias"] = np.asarray(item)
 
-    with _need("h5py").File(path, "r") as file:
+    with need("h5py").File(path, "r") as file:
         file.visititems(visit)
     return arrays
-
-
-def _need(module: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise SprdiffError(f"this measurement needs {module}: pip install 'sprdiff[eval]'") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ MIN_SIDE = 161
 
 _WINDOW = 11
 _SIGMA = 1.5
+_STRIP = 16
 _WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 _C1 = (0.01 * PEAK) ** 2
 _C2 = (0.03 * PEAK) ** 2
@@ -103,16 +105,24 @@ def _gaussian() -> Floats:
 
 def _blur(x: Floats) -> Floats:
     """Separable Gaussian over the first two axes, windows inside the image only: [H-10, W-10, C]."""
-    for axis in (0, 1):
-        length = x.shape[axis] - _WINDOW + 1
-        total = np.zeros([length if i == axis else n for i, n in enumerate(x.shape)])
-        term = np.empty_like(total)
-        for offset, weight in enumerate(_gaussian()):
-            part = x[offset : offset + length] if axis == 0 else x[:, offset : offset + length]
-            np.multiply(part, weight, out=term)
-            total += term
-        x = total
-    return x
+    height, width = x.shape[0] - _WINDOW + 1, x.shape[1] - _WINDOW + 1
+    result = np.empty((height, width, x.shape[2]))
+    kernel = _gaussian()
+    # In strips of rows that stay in the processor's cache through all passes: less than half the time.
+    for top in range(0, height, _STRIP):
+        rows = min(_STRIP, height - top)
+        strip = _weighted([x[top + i : top + i + rows] for i in range(_WINDOW)], kernel)
+        result[top : top + rows] = _weighted([strip[:, i : i + width] for i in range(_WINDOW)], kernel)
+    return result
+
+
+def _weighted(parts: Sequence[Floats], weights: Floats) -> Floats:
+    total = parts[0] * weights[0]
+    term = np.empty_like(total)
+    for part, weight in zip(parts[1:], weights[1:], strict=True):
+        np.multiply(part, weight, out=term)
+        total += term
+    return total
 
 
 def _halve(x: Floats) -> Floats:

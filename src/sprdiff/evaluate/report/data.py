@@ -1,0 +1,176 @@
+"""A run and its rows, arranged as the report asks for them."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from ..results import ResultsError, Row, RulerInfo, Run, SetRow, Status, read_rows, read_run, read_sets
+
+FIGURES = 4
+"""Significant figures of a metric in tables."""
+
+
+@dataclass(frozen=True)
+class Ruler:
+    """A metric of the run, with how to write its figures.
+
+    Attributes:
+        higher: whether more is better.
+        digits: after the point, in tables.
+        of_sets: one figure per codec and rate over all images together (Fréchet distances), not one per image.
+    """
+
+    name: str
+    title: str
+    unit: str
+    higher: bool
+    source: str
+    digits: int
+    of_sets: bool
+
+    def gain(self, difference: float) -> float:
+        """A difference of two figures with the sign turned so that above 0 is better."""
+        return difference if self.higher else -difference
+
+    def text(self, value: float, *, signed: bool = False) -> str:
+        """The figure without its unit, with a true minus sign."""
+        return minus(f"{value:{'+' if signed else ''}.{self.digits}f}")
+
+    def with_unit(self, value: float, *, signed: bool = False) -> str:
+        """The figure and its unit."""
+        return f"{self.text(value, signed=signed)}{f' {self.unit}' if self.unit else ''}"
+
+
+def minus(number: str) -> str:
+    """The text of a number with a true minus sign, as wide as its digits."""
+    return number.replace("-", "\N{MINUS SIGN}")
+
+
+def visible(text: str) -> str:
+    """Text with what does not print - control characters, lone surrogates, turns of direction - written out."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a folder of results holds. Codecs, rates (bpp) and rulers are in the order of the run."""
+
+    folder: Path
+    run: Run
+    rows: tuple[Row, ...]
+    sets: tuple[SetRow, ...]
+
+    @cached_property
+    def codecs(self) -> tuple[str, ...]:
+        """Names of the codecs that have rows."""
+        found = {row.codec for row in self.rows}
+        return tuple(codec.name for codec in self.run.codecs if codec.name in found)
+
+    @cached_property
+    def images(self) -> tuple[str, ...]:
+        """File names of the originals."""
+        return tuple(image.name for image in self.run.images)
+
+    @cached_property
+    def rates(self) -> tuple[float, ...]:
+        """Targets in bpp, ascending, that have rows."""
+        return tuple(sorted({row.target_bpp for row in self.rows}))
+
+    @cached_property
+    def rulers(self) -> tuple[Ruler, ...]:
+        """The metrics that have figures."""
+        found = ((info, self._figures(info)) for info in self.run.rulers)
+        return tuple(_ruler(info, figures) for info, figures in found if figures)
+
+    def _figures(self, info: RulerInfo) -> list[float]:
+        rows: Iterable[Row | SetRow] = self.sets if info.scope == "set" else self.rows
+        return [value for row in rows if (value := row.metrics.get(info.name)) is not None]
+
+    @cached_property
+    def _by_unit(self) -> dict[tuple[str, float], dict[str, Row]]:
+        found: dict[tuple[str, float], dict[str, Row]] = {}
+        for row in self.rows:
+            found.setdefault((row.codec, row.target_bpp), {})[row.image] = row
+        return found
+
+    def at(self, codec: str, rate: float, status: Status = "ok") -> dict[str, Row]:
+        """Rows of a codec at a rate by image, in the order of the images."""
+        rows = self._by_unit.get((codec, rate), {})
+        return {image: rows[image] for image in self.images if image in rows and rows[image].status == status}
+
+    def values(self, codec: str, rate: float, ruler: Ruler) -> dict[str, float]:
+        """A metric per image; an image without a (finite) figure is left out."""
+        figures = ((image, row.metrics.get(ruler.name)) for image, row in self.at(codec, rate).items())
+        return {image: value for image, value in figures if value is not None}
+
+    def set_value(self, codec: str, rate: float, ruler: Ruler) -> float | None:
+        """The figure of a ruler of sets."""
+        rows = (row for row in self.sets if (row.codec, row.target_bpp) == (codec, rate))
+        return next((row.metrics.get(ruler.name) for row in rows), None)
+
+    def mean(self, codec: str, rate: float, ruler: Ruler) -> float | None:
+        """Mean over the images, or the figure of the set."""
+        if ruler.of_sets:
+            return self.set_value(codec, rate, ruler)
+        values = self.values(codec, rate, ruler).values()
+        return statistics.fmean(values) if values else None
+
+    def mean_bpp(self, codec: str, rate: float) -> float | None:
+        """Mean of what the files really take, in bpp."""
+        rates = [row.bpp for row in self.at(codec, rate).values() if row.bpp is not None]
+        return statistics.fmean(rates) if rates else None
+
+    def curve(self, codec: str, ruler: Ruler) -> list[tuple[float, float]]:
+        """Points (mean bpp, mean figure) of the rates at which the codec lacks no image, see `missing`.
+
+        A mean over the easy images only would be no point of the same curve.
+        """
+        rates = [rate for rate in self.rates if not self.missing(codec, rate)]
+        points = ((self.mean_bpp(codec, rate), self.mean(codec, rate, ruler)) for rate in rates)
+        return [(bpp, value) for bpp, value in points if bpp is not None and value is not None]
+
+    def missing(self, codec: str, rate: float) -> int:
+        """How many of the images that some codec reached at this rate this one has not."""
+        return len(self._reached(rate) - set(self.at(codec, rate)))
+
+    def reached(self, rate: float) -> int:
+        """How many images some codec reached at this rate."""
+        return len(self._reached(rate))
+
+    def _reached(self, rate: float) -> set[str]:
+        return {image for codec in self.codecs for image in self.at(codec, rate)}
+
+    @property
+    def reference(self) -> str:
+        """The codec that others are compared with unless one is named: the first sprdiff, else the first."""
+        return next((name for name in self.codecs if name.startswith("sprdiff")), self.codecs[0])
+
+
+def load(folder: Path) -> Results:
+    """Read a folder that ``sprdiff eval`` has filled.
+
+    Raises:
+        ResultsError: it is none, is damaged, or has no rows yet.
+    """
+    results = Results(folder, read_run(folder), tuple(read_rows(folder)), tuple(read_sets(folder)))
+    if not results.codecs:
+        raise ResultsError(f"{folder} has no rows yet")
+    return results
+
+
+def _ruler(info: RulerInfo, figures: list[float]) -> Ruler:
+    typical = statistics.median(abs(figure) for figure in figures)
+    digits = FIGURES - 1 - math.floor(math.log10(typical)) if typical > 0 else FIGURES
+    higher, of_sets = info.direction == "up", info.scope == "set"
+    return Ruler(info.name, info.title, info.unit, higher, info.source, min(max(digits, 0), 6), of_sets)
+
+
+def budget(results: Results, rate: float) -> str:
+    """``at most 678 bytes a picture`` where all pictures have equally many pixels, else empty."""
+    pixels: Mapping[int, None] = dict.fromkeys(image.width * image.height for image in results.run.images)
+    return f"at most {int(rate * next(iter(pixels)) / 8 + 1e-9):,} bytes a picture" if len(pixels) == 1 else ""

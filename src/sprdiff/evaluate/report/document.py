@@ -1,0 +1,161 @@
+"""What the report says, in order; `page` and `markdown` write the same sections in their own way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from . import tables
+from .data import Results, Ruler, budget
+from .findings import listed, sentences
+from .pictures import Scene
+from .tables import BETTER, EVEN, SYMBOLS, TIE, WORSE, Table, bits
+
+COMPARED = (
+    "Best is the best mean over all pictures. ≈ names ties: compared picture by picture, the 95 % interval of their "
+    "difference to the best holds zero."
+)
+BYTES = "Rates count whole files, every header byte: bpp is 8 × bytes / pixels of the original."
+SEARCHED = (
+    "Ordinary codecs were searched for their best MS-SSIM within the bytes, over quality and over coding a smaller "
+    "picture that is enlarged again (Lanczos); the original's size is given to the receiver for free, in their favour."
+)
+RANKING = "SSIMULACRA2 is far outside its range here: read it as a ranking, not as a score."
+DELTAS = (
+    "BD-rate: bytes needed for the same quality, in percent (− is fewer). Second line, BD-metric: the figure at the "
+    "same bytes. By the package bjontegaard with PCHIP interpolation, which does not swing between few points."
+)
+QUOTED = (
+    "Quoted, not measured here, and never to be compared across LPIPS backbones. They are means over Kodak's 24 "
+    "photographs."
+)
+INVENTED = "At these rates details are invented: not for evidence, faces or text."
+
+
+@dataclass(frozen=True)
+class Saying:
+    """Sentences about one rate."""
+
+    title: str
+    remark: str
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Sayings:
+    """One saying per rate, side by side."""
+
+    rates: tuple[Saying, ...]
+
+
+@dataclass(frozen=True)
+class Plots:
+    """Curves of these metrics."""
+
+    rulers: tuple[Ruler, ...]
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Scenes with their sliders, and why pictures are missing."""
+
+    scenes: tuple[Scene, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Command:
+    """Lines of a terminal."""
+
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Folded:
+    """A table that is opened on request."""
+
+    table: Table
+
+
+Block = str | Table | Folded | Sayings | Plots | Pictures | Command
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading with its name in addresses, and what stands below it: paragraphs are plain strings."""
+
+    key: str
+    title: str
+    blocks: tuple[Block, ...]
+
+
+def document(results: Results, reference: str, pictures: Pictures) -> list[Section]:
+    """All sections of the report."""
+    return [
+        _glance(results, reference),
+        _means(results, reference),
+        _curves(results),
+        Section("bd", "Bytes saved", (DELTAS, tables.deltas(results, reference))),
+        _section("worst", "Worst pictures", [tables.worst(results, reference)]),
+        Section("pictures", "Pictures at equal bytes", (INVENTED, pictures)),
+        Section("settings", "Settings and cost", (SEARCHED, tables.settings(results), tables.costs(results))),
+        _making(results),
+    ]
+
+
+def summary(results: Results) -> str:
+    """``24 pictures, 9 codecs, 3 rates``."""
+    counts = (len(results.images), "picture"), (len(results.codecs), "codec"), (len(results.rates), "rate")
+    return ", ".join(f"{count} {word}{'' if count == 1 else 's'}" for count, word in counts)
+
+
+def _section(key: str, title: str, blocks: Sequence[Block | None]) -> Section:
+    return Section(key, title, tuple(block for block in blocks if block is not None))
+
+
+def _glance(results: Results, reference: str) -> Section:
+    sayings = tuple(
+        Saying(f"At {bits(rate)}", budget(results, rate), tuple(sentences(results, rate, reference)))
+        for rate in results.rates
+    )
+    sets = [ruler.title for ruler in results.rulers if ruler.of_sets]
+    single = f"{listed(sets)} is one figure for all pictures: no interval, so no ties." if sets else None
+    return _section("glance", "At a glance", [tables.glance(results), Sayings(sayings), COMPARED, single])
+
+
+def _means(results: Results, reference: str) -> Section:
+    blocks: list[Block] = [f"Mean ± half of the 95 % confidence interval (Student's t over the pictures). {BYTES}"]
+    if any(ruler.name == "ssimulacra2" for ruler in results.rulers):
+        blocks.append(RANKING)
+    signs = f"{SYMBOLS[BETTER]} better, {SYMBOLS[WORSE]} worse, {SYMBOLS[EVEN]} undecided"
+    for rate in results.rates:
+        blocks += [tables.means(results, rate)]
+        if len(results.codecs) > 1:
+            blocks.append(Folded(tables.differences(results, rate, reference)))
+    blocks.append(
+        f"★ best, {SYMBOLS[TIE]} tie with the best. Differences are paired, picture by picture ({signs}): most of the "
+        "width of the intervals above is that some pictures are harder than others, which falls out."
+    )
+    return Section("means", "Means", tuple(blocks))
+
+
+def _curves(results: Results) -> Section:
+    quoted = tables.published(results)
+    blocks: list[Block | None] = [Plots(results.rulers)]
+    if quoted:
+        blocks += [QUOTED, quoted]
+    return _section("curves", "Rate and quality", blocks)
+
+
+def _making(results: Results) -> Section:
+    run = results.run
+    machine = f"sprdiff {run.sprdiff}, Python {run.python}, {run.platform}, {run.cpu}."
+    blocks: list[Block | None] = [
+        Command(tuple(run.commands)),
+        machine,
+        tables.skipped(results),
+        tables.failures(results),
+        tables.rulers(results),
+        tables.versions(results),
+    ]
+    return _section("making", "How it was made", blocks)

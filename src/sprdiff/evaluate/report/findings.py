@@ -1,0 +1,152 @@
+"""Who is best at what: verdicts, the sentences that say them, and the images on which a codec does worst."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from .data import Results, Ruler
+from .intervals import Interval, mean_interval, paired_interval
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The best codec by one metric at one rate.
+
+    Attributes:
+        best: None where no codec has every image.
+        ties: codecs whose paired difference to the best has an interval that holds zero.
+        means: of all codecs that have a figure, also of those that lack images and cannot win.
+    """
+
+    ruler: Ruler
+    rate: float
+    best: str | None
+    ties: tuple[str, ...]
+    means: dict[str, Interval]
+
+
+def verdict(results: Results, ruler: Ruler, rate: float) -> Verdict:
+    """Compare the codecs that have every image that some codec reached at this rate."""
+    means = {codec: mean for codec in results.codecs if (mean := mean_of(results, codec, rate, ruler))}
+    able = [codec for codec in means if not results.missing(codec, rate)]
+    if not ruler.of_sets:
+        able = [codec for codec in able if means[codec].n == results.reached(rate)]
+    if not able:
+        return Verdict(ruler, rate, None, (), means)
+    best = max(able, key=lambda codec: ruler.gain(means[codec].mean))
+    ties = tuple(codec for codec in able if codec != best and _tied(results, ruler, rate, codec, best))
+    return Verdict(ruler, rate, best, ties, means)
+
+
+def mean_of(results: Results, codec: str, rate: float, ruler: Ruler) -> Interval | None:
+    """The mean over images with its interval; of a set its one figure, without."""
+    if ruler.of_sets:
+        value = results.set_value(codec, rate, ruler)
+        return None if value is None else Interval(value, None, 1)
+    return mean_interval(list(results.values(codec, rate, ruler).values()))
+
+
+def difference(results: Results, ruler: Ruler, rate: float, codec: str, other: str) -> Interval | None:
+    """Mean of ``codec - other`` over the images of both, in the metric's own direction."""
+    if ruler.of_sets:
+        a, b = (results.set_value(name, rate, ruler) for name in (codec, other))
+        return None if a is None or b is None else Interval(a - b, None, 1)
+    return paired_interval(results.values(codec, rate, ruler), results.values(other, rate, ruler))
+
+
+def _tied(results: Results, ruler: Ruler, rate: float, codec: str, other: str) -> bool:
+    found = difference(results, ruler, rate, codec, other)
+    return found is not None and found.holds_zero
+
+
+def sentences(results: Results, rate: float, reference: str) -> list[str]:
+    """Plain sentences about one rate: who is best at what, and where the reference loses, and by how much."""
+    verdicts = [verdict(results, ruler, rate) for ruler in results.rulers]
+    wins: dict[str, list[str]] = {}
+    losses: dict[str, list[str]] = {}
+    for item in verdicts:
+        if item.best is None:
+            continue
+        wins.setdefault(item.best, []).append(f"{item.ruler.title}{' (tie)' if item.ties else ''}")
+        if lost := _loss(results, item, reference):
+            losses.setdefault(item.best, []).append(lost)
+    if not wins:
+        return ["No codec has every picture at this rate, so none is called best."]
+    lines = [f"{winner} is best at {listed(what)}." for winner, what in _longest_first(wins)]
+    return lines + [f"{reference} loses to {winner} by {listed(by)}." for winner, by in _longest_first(losses)]
+
+
+def _longest_first(found: dict[str, list[str]]) -> list[tuple[str, list[str]]]:
+    return sorted(found.items(), key=lambda pair: -len(pair[1]))
+
+
+def _loss(results: Results, item: Verdict, reference: str) -> str:
+    """``1.14 dB in PSNR``; empty where the reference is best, ties with the best, or has no figure."""
+    if item.best is None or item.best == reference or reference in item.ties:
+        return ""
+    found = difference(results, item.ruler, item.rate, item.best, reference)
+    return "" if found is None else f"{item.ruler.with_unit(abs(found.mean))} in {item.ruler.title}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """``a``, ``a and b``, ``a, b and c``."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+@dataclass(frozen=True)
+class Worst:
+    """Where a codec does worst.
+
+    Attributes:
+        lowest: (image, rate, figure) of its lowest quality; None without any.
+        loss: (image, rate, difference, against) of its largest loss to the reference - or, of the reference
+            itself, to whichever codec is best on that image; None where it nowhere loses.
+    """
+
+    codec: str
+    lowest: tuple[str, float, float] | None
+    loss: tuple[str, float, float, str] | None
+
+
+def worst_cases(results: Results, ruler: Ruler, reference: str) -> list[Worst]:
+    """One entry per codec, over all rates."""
+    return [
+        Worst(codec, _lowest(results, ruler, codec), _largest_loss(results, ruler, codec, reference))
+        for codec in results.codecs
+    ]
+
+
+def _lowest(results: Results, ruler: Ruler, codec: str) -> tuple[str, float, float] | None:
+    cases = [
+        (image, rate, value) for rate in results.rates for image, value in results.values(codec, rate, ruler).items()
+    ]
+    return min(cases, key=lambda case: ruler.gain(case[2]), default=None)
+
+
+def _largest_loss(results: Results, ruler: Ruler, codec: str, reference: str) -> tuple[str, float, float, str] | None:
+    others = [name for name in results.codecs if name != codec] if codec == reference else [reference]
+    cases = []
+    for rate in results.rates:
+        own = results.values(codec, rate, ruler)
+        for other in others:
+            theirs = results.values(other, rate, ruler)
+            cases += [(image, rate, own[image] - theirs[image], other) for image in own if image in theirs]
+    worst = min(cases, key=lambda case: ruler.gain(case[2]), default=None)
+    return worst if worst is not None and ruler.gain(worst[2]) < 0 else None
+
+
+def main_ruler(results: Results) -> Ruler | None:
+    """MS-SSIM, which the codecs are tuned for; without it the first metric of single images."""
+    single = [ruler for ruler in results.rulers if not ruler.of_sets]
+    return next((ruler for ruler in single if ruler.name == "ms_ssim"), single[0] if single else None)
+
+
+def rival(results: Results, rate: float, reference: str, among: Iterable[str]) -> str | None:
+    """The codec to look at beside the reference: the best by `main_ruler` that is no variant of it."""
+    ruler, family = main_ruler(results), reference.split("@")[0].split("-")[0]
+    if ruler is None:
+        return None
+    others = [name for name in among if not name.startswith(family)]
+    found = {name: mean for name in others if (mean := results.mean(name, rate, ruler)) is not None}
+    return max(found, key=lambda name: ruler.gain(found[name]), default=None)

@@ -1,0 +1,307 @@
+"""The report's tables as plain data; `markdown` and `page` write the same tables in their own way."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from ..codec_base import Scalar
+from ..results import Row
+from . import bd
+from .data import Results, Ruler, minus
+from .findings import difference, main_ruler, verdict, worst_cases
+from .intervals import Interval
+from .published import Published, published_for
+
+DASH = "–"
+BEST, TIE, BETTER, WORSE, EVEN = "best", "tie", "better", "worse", "even"
+SYMBOLS = {BEST: "★", TIE: "≈", BETTER: "▲", WORSE: "▼", EVEN: "≈"}
+"""Every mark has a sign of its own: nothing is told by colour alone."""
+SHOWN_FAILURES = 40
+FEW = 4
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell: a codec's name (drawn with its marker) or a text, a smaller addition, a mark."""
+
+    text: str = ""
+    small: str = ""
+    mark: str = ""
+    codec: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells under a head; the first cell of a row names it. Notes stand below."""
+
+    title: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    notes: tuple[str, ...] = ()
+
+
+def heading(ruler: Ruler) -> str:
+    """``PSNR, dB ↑``: name, unit, and where better is."""
+    return f"{ruler.title}{f', {ruler.unit}' if ruler.unit else ''} {'↑' if ruler.higher else '↓'}"
+
+
+def bits(rate: float) -> str:
+    """``0.0138 bpp``."""
+    return f"{rate:g} bpp"
+
+
+def glance(results: Results) -> Table:
+    """Who is best: a row per metric, a column per rate."""
+    rows = []
+    for ruler in results.rulers:
+        cells = [Cell(heading(ruler))]
+        for rate in results.rates:
+            found = verdict(results, ruler, rate)
+            if found.best is None:
+                cells.append(Cell(DASH))
+                continue
+            ties = f"≈ {', '.join(found.ties)}" if found.ties else ""
+            cells.append(Cell(ruler.with_unit(found.means[found.best].mean), ties, codec=found.best))
+        rows.append(tuple(cells))
+    return Table("Best codec by metric and rate", ("metric", *map(bits, results.rates)), tuple(rows))
+
+
+def means(results: Results, rate: float) -> Table:
+    """Mean and 95 % interval of every metric, a row per codec."""
+    verdicts = [verdict(results, ruler, rate) for ruler in results.rulers]
+    rows = []
+    for codec in results.codecs:
+        bpp = results.mean_bpp(codec, rate)
+        cells = [_name(results, codec, rate), Cell(DASH if bpp is None else f"{bpp:.4f}")]
+        for found in verdicts:
+            mark = BEST if codec == found.best else TIE if codec in found.ties else ""
+            cells.append(_interval(found.ruler, found.means.get(codec), mark))
+        rows.append(tuple(cells))
+    return Table(f"Means at {bits(rate)}", ("codec", "bpp", *map(heading, results.rulers)), tuple(rows))
+
+
+def differences(results: Results, rate: float, reference: str) -> Table:
+    """Paired differences to the reference on the same images, with 95 % intervals."""
+    rows = []
+    for codec in results.codecs:
+        if codec == reference:
+            continue
+        cells = [_name(results, codec, rate)]
+        for ruler in results.rulers:
+            found = difference(results, ruler, rate, codec, reference)
+            cells.append(_interval(ruler, found, _side(ruler, found), signed=True))
+        rows.append(tuple(cells))
+    head = ("codec", *map(heading, results.rulers))
+    return Table(f"Differences to {reference} at {bits(rate)}", head, tuple(rows))
+
+
+def _name(results: Results, codec: str, rate: float) -> Cell:
+    """A codec, and how many pictures it has where it lacks some: its means do not compare with the others'."""
+    missing, total = results.missing(codec, rate), results.reached(rate)
+    return Cell(codec=codec, small=f"{total - missing} of {total} pictures" if missing else "")
+
+
+def _side(ruler: Ruler, found: Interval | None) -> str:
+    if found is None or found.half is None:  # a single figure: no interval, so no verdict
+        return ""
+    if found.holds_zero:
+        return EVEN
+    return BETTER if ruler.gain(found.mean) > 0 else WORSE
+
+
+def _interval(ruler: Ruler, found: Interval | None, mark: str, *, signed: bool = False) -> Cell:
+    if found is None:
+        return Cell(DASH)
+    small = "" if found.half is None else f"± {ruler.text(found.half)}"
+    return Cell(ruler.text(found.mean, signed=signed), small, mark)
+
+
+def deltas(results: Results, reference: str) -> Table:
+    """BD-rate (percent) and BD-metric of every codec against the reference."""
+    notes: list[str] = []
+    rows = []
+    for codec in results.codecs:
+        if codec == reference:
+            continue
+        cells = [Cell(codec=codec)]
+        for ruler in results.rulers:
+            curves = results.curve(reference, ruler), results.curve(codec, ruler)
+            rate = bd.bd_rate(*curves, higher_is_better=ruler.higher)
+            quality = bd.bd_quality(*curves, higher_is_better=ruler.higher)
+            cells.append(
+                Cell(
+                    _delta(rate, notes, lambda value: f"{value:+.1f} %"),
+                    _delta(quality, notes, partial(ruler.with_unit, signed=True)),
+                    _cheaper(rate),
+                )
+            )
+        rows.append(tuple(cells))
+    head = ("codec", *map(heading, results.rulers))
+    return Table(f"BD-rate and BD-metric against {reference}", head, tuple(rows), _footnotes(notes))
+
+
+def _cheaper(rate: bd.Delta) -> str:
+    if rate.value is None or round(rate.value, 1) == 0:
+        return ""
+    return BETTER if rate.value < 0 else WORSE
+
+
+def _delta(delta: bd.Delta, notes: list[str], show: Callable[[float], str]) -> str:
+    text = "n/a" if delta.value is None else minus(show(delta.value))
+    if not delta.reason:
+        return text
+    if delta.reason not in notes:
+        notes.append(delta.reason)
+    return f"{text} ({_letter(notes.index(delta.reason))})"
+
+
+def _letter(index: int) -> str:
+    return "abcdefghijklmnopqrstuvwxyz"[index]
+
+
+def _footnotes(notes: Sequence[str]) -> tuple[str, ...]:
+    return tuple(f"({_letter(i)}) {note}" for i, note in enumerate(notes))
+
+
+def worst(results: Results, reference: str) -> Table | None:
+    """The picture on which each codec does worst; None without a metric of single images."""
+    ruler = main_ruler(results)
+    if ruler is None:
+        return None
+    rows = []
+    for case in worst_cases(results, ruler, reference):
+        lowest = Cell(DASH)
+        if case.lowest:
+            image, rate, value = case.lowest
+            lowest = Cell(f"{image} at {bits(rate)}", ruler.with_unit(value))
+        loss = Cell(DASH)
+        if case.loss:
+            image, rate, value, other = case.loss
+            against = f" to {other}" if case.codec == reference else ""
+            loss = Cell(f"{image} at {bits(rate)}", f"{ruler.with_unit(value, signed=True)}{against}")
+        rows.append((Cell(codec=case.codec), lowest, loss))
+    head = ("codec", f"worst {ruler.title}", f"largest loss to {reference}")
+    return Table(f"Worst pictures by {ruler.title}", head, tuple(rows))
+
+
+def costs(results: Results) -> Table:
+    """Seconds and memory per picture, over all rates."""
+    rows = []
+    for codec in results.codecs:
+        done = [row for rate in results.rates for row in results.at(codec, rate).values()]
+        cells = [
+            _median([row.encode_s for row in done]),
+            _median([row.decode_s for row in done]),
+            _largest([row.peak_mb for row in done]),
+        ]
+        rows.append((Cell(codec=codec), *cells))
+    head = ("codec", "encode, s", "decode, s", "peak memory, MB")
+    notes = (
+        "Medians over pictures and rates of one encode and one decode at the chosen setting, in seconds of one core; "
+        "the largest memory of the process.",
+        f"Measured on {results.run.cpu or results.run.platform}.",
+    )
+    return Table("Time and memory", head, tuple(rows), notes)
+
+
+def _median(values: Sequence[float | None]) -> Cell:
+    known = [value for value in values if value is not None]
+    return Cell(f"{statistics.median(known):.3g}" if known else DASH)
+
+
+def _largest(values: Sequence[float | None]) -> Cell:
+    known = [value for value in values if value is not None]
+    return Cell(f"{max(known):.0f}" if known else DASH)
+
+
+def settings(results: Results) -> Table:
+    """What the search chose, per codec and rate."""
+    rows = []
+    for codec in results.codecs:
+        chosen = [Cell(_chosen(list(results.at(codec, rate).values()))) for rate in results.rates]
+        rows.append((Cell(codec=codec), *chosen))
+    note = "Lowest – median – highest, or the share of pictures with each value."
+    return Table("Settings chosen", ("codec", *map(bits, results.rates)), tuple(rows), (note,))
+
+
+def _chosen(rows: Sequence[Row]) -> str:
+    keys = dict.fromkeys(key for row in rows for key in row.setting)
+    return "; ".join(f"{key} {_spread([row.setting.get(key) for row in rows])}" for key in keys) or DASH
+
+
+def _spread(values: Sequence[Scalar]) -> str:
+    counts = Counter(values)
+    if len(counts) == 1:
+        return _plain(values[0])
+    numbers = [value for value in values if isinstance(value, int | float)]
+    if len(counts) > min(FEW, len(values) / 2) and len(numbers) == len(values):
+        return " – ".join(_plain(v) for v in (min(numbers), statistics.median(numbers), max(numbers)))
+    ordered = sorted(counts.items(), key=lambda pair: (-pair[1], str(pair[0])))
+    return ", ".join(f"{_plain(value)} ({count / len(values):.0%})" for value, count in ordered)
+
+
+def _plain(value: Scalar) -> str:
+    return f"{value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+
+
+def versions(results: Results) -> Table:
+    """Name and version of every codec."""
+    rows = tuple((Cell(codec=codec.name), Cell(codec.version)) for codec in results.run.codecs)
+    return Table("Codecs", ("codec", "version"), rows)
+
+
+def rulers(results: Results) -> Table:
+    """What the metrics are and where they come from."""
+    rows = tuple(
+        (
+            Cell(ruler.title),
+            Cell(ruler.unit or DASH),
+            Cell("higher" if ruler.higher else "lower"),
+            Cell(ruler.source),
+        )
+        for ruler in results.rulers
+    )
+    return Table("Metrics", ("metric", "unit", "better", "source"), rows)
+
+
+def skipped(results: Results) -> Table | None:
+    """Codecs and metrics that could not be had, and figures of sets that are missing; None where nothing is."""
+    left = [(item.name, item.reason) for item in [*results.run.skipped_codecs, *results.run.skipped_rulers]]
+    titles = {info.name: info.title for info in results.run.rulers}
+    left += [(titles.get(name, name), why) for found in results.sets for name, why in found.notes.items()]
+    rows = tuple((Cell(name), Cell(why)) for name, why in dict.fromkeys(left))
+    return Table("Left out", ("what", "why"), rows) if rows else None
+
+
+def failures(results: Results) -> Table | None:
+    """Rows that have no figure, up to a limit."""
+    rows = [row for row in results.rows if row.status != "ok"]
+    if not rows:
+        return None
+    cells = tuple(
+        (Cell(codec=row.codec), Cell(row.image), Cell(bits(row.target_bpp)), Cell(row.status, row.message))
+        for row in rows[:SHOWN_FAILURES]
+    )
+    rest = len(rows) - len(cells)
+    notes = (f"{rest} further rows are in rows.jsonl.",) if rest else ()
+    return Table("Rates not reached and failures", ("codec", "picture", "rate", "what happened"), cells, notes)
+
+
+def published(results: Results) -> Table | None:
+    """Sources and warnings of the published curves that the plots show."""
+    found: dict[str, list[tuple[str, Published]]] = {}
+    for ruler in results.rulers:
+        for curve in published_for(ruler.name, results.images):
+            found.setdefault(curve.codec, []).append((ruler.title, curve))
+    rows = []
+    for codec, curves in found.items():
+        titles, (first, *_) = [title for title, _ in curves], [curve for _, curve in curves]
+        warnings = dict.fromkeys(curve.warning for _, curve in curves if curve.warning)
+        careful = Cell(". ".join(f"{w[0].upper()}{w[1:]}" for w in warnings) or DASH)
+        rows.append((Cell(codec), Cell(", ".join(titles)), Cell(first.source, first.accuracy), careful))
+    head = ("curve", "metrics", "source", "careful")
+    return Table("Published curves, dashed in the plots", head, tuple(rows)) if rows else None
