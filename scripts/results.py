@@ -20,7 +20,7 @@ from sprdiff.cli import main as sprdiff
 from sprdiff.evaluate.results import Row, member, read_rows, read_run, write_run
 
 ROOT = Path(__file__).parents[1]
-RATES = "0.01,0.0138,0.0203,0.028"
+RATES = "0.0138,0.0203,0.028"
 CODECS = "sprdiff-tiny,sprdiff-tiny@coarse,vvc,avif,heic,webp,jxl,jpeg2000,jpeg"
 PICTURES = ("kodim05", "kodim15", "kodim19", "kodim23")
 PICTURE_RATES = (0.0138, 0.0203)

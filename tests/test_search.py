@@ -88,7 +88,8 @@ def test_a_budget_is_never_exceeded_where_sizes_jump(small: Bytes) -> None:
 def test_a_quality_beyond_one_that_does_not_fit_is_found(pixels: Bytes) -> None:
     plain = Coarse(last=4)
     whole = len(plain.encode_at(pixels, {"quality": 4, "factor": 1}))
-    jumpy = Coarse(last=4, odd=((3, 10**6),))
+    before = len(plain.encode_at(pixels, {"quality": 3, "factor": 1}))
+    jumpy = Coarse(last=4, odd=((3, whole - before + whole // 50),))
     choice = best_at(jumpy, pixels, whole)
     assert choice is not None
     assert choice.setting == {"quality": 4, "factor": 1}

@@ -6,6 +6,7 @@ quality x factor. It judges by MS-SSIM; other metrics are measured on what it ch
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -19,6 +20,9 @@ FACTORS = (1, 1.5, 2, 3, 4, 6, 8)
 _LOOK_AHEAD = 4
 """Qualities above the best fitting one that are tried as well, where files do not grow strictly."""
 _WELL_USED = 0.97
+_NEAR = 1.05
+_TRIALS = 8
+_LEAST_GROWTH = 0.01
 
 Key = tuple[float, Quality]
 
@@ -139,28 +143,35 @@ class _Image:
         if low is None:
             return []
         found = [qualities[low]]
-        if self.size(qualities[low]) < _WELL_USED * budget:
-            found += [q for q in qualities[low + 2 : low + 1 + _LOOK_AHEAD] if self.size(q) <= budget]
+        after = qualities[low + 1 : low + 1 + _LOOK_AHEAD]
+        # Where the next file is far too large, no later one fits: sizes waver by a few percent only.
+        if after and self.size(qualities[low]) < _WELL_USED * budget and self.size(after[0]) <= _NEAR * budget:
+            found += [q for q in after[1:] if self.size(q) <= budget]
         return found
 
     def _last_fitting(self, qualities: Sequence[Quality], budget: int) -> int | None:
         """An index that fits while the next does not, or is the last; None: neither of the first two fits.
 
-        Found by doubling steps from the small end, then bisection: large files take longest to encode.
+        Sizes grow about geometrically, so the next quality to try follows from the last two; large files, which take
+        longest to encode, are hardly ever met. Where that does not converge, bisection does.
         """
-        low = next((i for i in range(min(2, len(qualities))) if self.size(qualities[i]) <= budget), None)
-        if low is None:
+        first = next((i for i in range(min(2, len(qualities))) if self.size(qualities[i]) <= budget), None)
+        if first is None:
             return None
-        step, high = 1, len(qualities)
-        while low + step < high:
-            if self.size(qualities[low + step]) > budget:
-                high = low + step
-            else:
-                low, step = low + step, 2 * step
+        low, high, last, trials = first, len(qualities), first, 0
+        trial = low + 1
         while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (middle, high) if self.size(qualities[middle]) <= budget else (low, middle)
+            growth = self._growth(qualities, last, trial)
+            last, trials = trial, trials + 1
+            low, high = (trial, high) if self.size(qualities[trial]) <= budget else (low, trial)
+            ahead = math.log(budget / self.size(qualities[low])) / growth if trials <= _TRIALS else (high - low) / 2
+            trial = low + min(max(1, int(ahead)), max(1, high - low - 1))
         return low
+
+    def _growth(self, qualities: Sequence[Quality], i: int, j: int) -> float:
+        """By how much the logarithm of the size grows from one quality to the next, at least a little."""
+        sizes = self.size(qualities[i]), self.size(qualities[j])
+        return max(math.log(sizes[1] / sizes[0]) / (j - i), _LEAST_GROWTH)
 
     def _decoded(self, quality: Quality) -> Bytes:
         data = self._cache.files[self._factor, quality]
