@@ -40,5 +40,5 @@ $(VENV)/demo.ok: pyproject.toml | $(BIN)/python
 $(VENV)/test.ok: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install -q --disable-pip-version-check $(TORCH)
 	echo $(TORCH) > $(VENV)/constraints.txt
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c $(VENV)/constraints.txt -e '.[dev,train,eval]'
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c $(VENV)/constraints.txt -e '.[dev,train,eval,sd]'
 	touch $@

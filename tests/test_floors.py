@@ -25,12 +25,16 @@ FLOORS = (  # lowest first; the names on one floor are siblings, which never imp
     ("cli",),
 )
 # Modules that belong to one idea count as one sibling.
-PARTS = {"files": "image", "ratecontrol": "codec", "__main__": "cli"}
+PARTS = {"files": "image", "ratecontrol": "codec", "pretrained": "codec", "__main__": "cli"}
 HEAVY = {  # packages that only these parts may import
     "torch": {"models", "train", "evaluate", "runtimes"},
     "onnxruntime": {"runtimes", "train"},
     "constriction": {"bitstream"},
     "accelerate": {"train"},
+    "diffusers": {"models"},
+    "transformers": {"models"},
+    "peft": {"models"},
+    "huggingface_hub": {"models"},
     "pickle": set(),
 }
 LEVEL = {name: level for level, names in enumerate(FLOORS) for name in names}
@@ -70,6 +74,13 @@ def test_imports_go_down(path: Path) -> None:
             assert other == own or LEVEL[other] < LEVEL[own], f"{own} may not import {other}"
 
 
+def test_one_file_knows_the_libraries_of_pretrained_parts() -> None:
+    wanted = {"diffusers", "transformers", "peft"}
+    knowing = [path for path in FILES if wanted & {name.partition(".")[0] for name in imports(path)}]
+    assert [path.relative_to(SOURCE).as_posix() for path in knowing] == ["models/sd.py"]
+    assert "torchvision" not in {name.partition(".")[0] for path in FILES for name in imports(path)}
+
+
 def test_part_names() -> None:
     assert part_of("image_colour") == part_of("files") == "image"
     assert part_of("bitstream.tables") == "bitstream"
@@ -94,7 +105,9 @@ def test_importing_the_package_is_light() -> None:
     }
 
 
-@pytest.mark.parametrize("arguments", [["info", "GOLDEN"], ["info", "--json", "GOLDEN"], ["info"], ["--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["info", "GOLDEN"], ["info", "--json", "GOLDEN"], ["info"], ["models"], ["--help"]]
+)
 def test_info_loads_no_network_runtime(arguments: list[str]) -> None:
     golden = Path(__file__).parent / "data" / "bitstream" / "worked_example.sprd"
     given = [str(golden) if word == "GOLDEN" else word for word in arguments]

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from .codec import Codec, decode, encode
     from .errors import (
         BitstreamError,
+        DeviceError,
+        DialError,
         ImageError,
         ModelMismatchError,
         OutputError,
@@ -33,6 +35,8 @@ _HOME = {
     "codec": ("Codec", "decode", "encode"),
     "errors": (
         "BitstreamError",
+        "DeviceError",
+        "DialError",
         "ImageError",
         "ModelMismatchError",
         "OutputError",
@@ -48,6 +52,8 @@ _WHERE = {name: module for module, names in _HOME.items() for name in names}
 __all__ = [
     "BitstreamError",
     "Codec",
+    "DeviceError",
+    "DialError",
     "FileInfo",
     "ImageError",
     "ModelInfo",

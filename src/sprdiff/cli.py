@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import __version__
+from . import __version__, cli_data, cli_eval, cli_models, cli_train
 from .cli_files import DEBUG, Job, check_job, explain, one_line, plan, run_jobs, say
 from .cli_options import (
     MAX_PIXELS,
@@ -33,7 +33,7 @@ from .cli_options import (
     check_background,
     check_scale,
 )
-from .errors import BitstreamError, TrainingError
+from .errors import BitstreamError
 from .files import read_bytes, write_atomic
 
 if TYPE_CHECKING:
@@ -173,45 +173,11 @@ def info(
     return status
 
 
-@app.command()
-def train(
-    stage: Annotated[str, typer.Argument(help="Stage of training, or export.")],
-    out: Annotated[Path, typer.Option("--out", metavar="RUN", help="Folder of checkpoints and logs.")],
-    data: Annotated[list[Path] | None, typer.Option("--data", help="Folder or .tar shard; may repeat.")] = None,
-    preset: Annotated[str, typer.Option("--preset", help="Size of the model.")] = "tiny",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where the stage stopped.")] = False,
-    init: Annotated[list[Path] | None, typer.Option("--init", help="Weights to start from; may repeat.")] = None,
-    valid: Annotated[list[Path] | None, typer.Option("--valid", help="Like --data, for validation.")] = None,
-    teacher: Annotated[Path | None, typer.Option("--teacher", help="Weights of the pretrained teacher.")] = None,
-    exclude: Annotated[list[str] | None, typer.Option("--exclude", help="Leave out names with this prefix.")] = None,
-    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Optimiser steps.")] = None,
-    batch: Annotated[int | None, typer.Option("--batch", min=1, help="Crops per step.")] = None,
-    crop: Annotated[int | None, typer.Option("--crop", min=64, help="Side of a crop in pixels.")] = None,
-    lr: Annotated[
-        float | None,
-        typer.Option("--lr", callback=between(0, math.inf, open_low=True), help="Learning rate."),
-    ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of everything random.")] = 0,
-    threads: Threads = None,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
-    cache: Annotated[Path | None, typer.Option("--cache", help="Folder for decoded photographs.")] = None,
-    card: Annotated[Path | None, typer.Option("--card", help="export: JSON file of figures to ship.")] = None,
-) -> int:
-    """Train one stage of a preset (needs the extra: train)."""
-    options = dict(locals())
-    try:
-        from .train import read_card, run_export, run_stage
-    except ImportError as error:
-        if (error.name or "").startswith("sprdiff"):
-            raise
-        raise TrainingError(f"training needs {error.name}: pip install 'sprdiff[train]'") from error
-    if stage == "export":
-        figures = None if card is None else read_card(card)
-        run_export(init or [], out, data=data, preset=preset, exclude=exclude, cache=cache, card=figures)
-        return 0
-    del options["card"]
-    run_stage(options.pop("stage"), **{"data": [], **{k: v for k, v in options.items() if v is not None}})
-    return 0
+app.command("train")(cli_train.train)
+app.add_typer(cli_data.app, name="data")
+app.command("eval")(cli_eval.eval_)
+app.command("report")(cli_eval.report)
+app.command("models")(cli_models.models)
 
 
 def _plan_encode(files: Sequence[str], output: str | None) -> list[Job]:

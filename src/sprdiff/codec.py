@@ -9,8 +9,10 @@ A decoder is handed nothing but the bytes and its dials, so the original can nev
 
 from __future__ import annotations
 
+import functools
 import math
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,6 +37,9 @@ from .ratecontrol import (
 
 if TYPE_CHECKING:
     from .runtimes.onnx import OnnxRuntime
+    from .runtimes.torch import TorchRuntime
+
+    Runtime = OnnxRuntime | TorchRuntime
 
 MAX_STEPS = 1000
 MAX_SEED = 2**64 - 1
@@ -55,7 +60,8 @@ class Codec:
         """Nothing is loaded yet.
 
         Args:
-            weights: a weights folder; None: the one that comes with the package.
+            weights: a weights folder, or the folder of a trained SPRDiff of preset `sd` (then on a GPU if there
+                is one; see `from_pretrained`); None: the one that comes with the package.
             threads: of the networks; None: one for each core.
             max_pixels: limit on width x height of a picture, both ways.
         """
@@ -63,12 +69,58 @@ class Codec:
             raise ValueError(f"threads must be at least 1, not {threads}")
         if max_pixels < 1:
             raise ValueError(f"max_pixels must be at least 1, not {max_pixels}")
-        self._weights, self._threads, self.max_pixels = weights, threads, max_pixels
-        self._runtime: OnnxRuntime | None = None
+        self.max_pixels = max_pixels
+        self._make: Callable[[], Runtime] = functools.partial(_load_folder, weights, threads)
+        self._runtime: Runtime | None = None
         self._lock = threading.Lock()
 
+    @classmethod
+    def from_runtime(cls, runtime: Runtime, *, max_pixels: int = MAX_PIXELS) -> Codec:
+        """A codec on networks that are loaded already."""
+        codec = cls(max_pixels=max_pixels)
+        codec._runtime = runtime
+        return codec
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | Path,
+        *,
+        revision: str | None = None,
+        base: str | Path | None = None,
+        semantic: str | Path | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+        tile: int | None = None,
+        threads: int | None = None,
+        max_pixels: int = MAX_PIXELS,
+    ) -> Codec:
+        """The codec of a trained SPRDiff of preset `sd` (extra: sd), loaded now.
+
+        Args:
+            name: its folder, or its id on the hub.
+            revision: of the hub; None: its main branch.
+            base, semantic: folders of the pretrained parts, if they are not where they were in training.
+            device: ``cpu``, ``cuda``, ``cuda:1`` ...; ``auto``: a GPU if there is one.
+            dtype: of the large networks: ``float32``, ``float16``, ``bfloat16``; ``auto``: bfloat16 on a GPU.
+            tile: side of tiles in pixels, a multiple of 64: less memory, more seams; None: 768 and 1024.
+            threads: of torch on the CPU, for the whole process.
+            max_pixels: limit on width x height of a picture, both ways.
+
+        Raises:
+            WeightsError: something is missing, unknown, damaged, or not what it was trained on.
+            DeviceError: there is no such device, or too little memory on it.
+        """
+        from .pretrained import load
+
+        runtime = load(
+            name, revision=revision, base=base, semantic=semantic, device=device, dtype=dtype, tile=tile,
+            threads=threads,
+        )  # fmt: skip
+        return cls.from_runtime(runtime, max_pixels=max_pixels)
+
     @property
-    def runtime(self) -> OnnxRuntime:
+    def runtime(self) -> Runtime:
         """The networks, loaded now if they are not yet.
 
         Raises:
@@ -76,9 +128,7 @@ class Codec:
         """
         with self._lock:
             if self._runtime is None:
-                from .runtimes.onnx import OnnxRuntime  # takes a while: not for a file that is damaged
-
-                self._runtime = OnnxRuntime(self._weights, self._threads)
+                self._runtime = self._make()
             return self._runtime
 
     def encode(
@@ -139,7 +189,8 @@ class Codec:
             BitstreamError: the bytes are not a readable file, or the picture is larger than `max_pixels`.
             ModelMismatchError: the file was made with other weights.
             WeightsError: the weights folder is incomplete or damaged.
-            ValueError: a dial is out of its range.
+            DeviceError: the device has too little memory.
+            ValueError: a dial is out of its range, or these networks do not have it.
         """
         _check_dials(realism, steps, seed)
         parsed = parse_file(data, self.max_pixels)
@@ -188,10 +239,24 @@ class Codec:
         return smallest
 
 
+def _load_folder(weights: Path | str | None, threads: int | None) -> Runtime:
+    """The runtime that a folder of weights is for; it takes a while: not for a file that is damaged."""
+    if weights is not None:
+        from .runtimes.trained import is_trained
+
+        if is_trained(Path(weights)):
+            from .pretrained import load
+
+            return load(weights, threads=threads)
+    from .runtimes.onnx import OnnxRuntime
+
+    return OnnxRuntime(weights, threads)
+
+
 class _Coding:
     """One picture at one coded scale: analysed once, coded at as many levels as rate control asks for."""
 
-    def __init__(self, runtime: OnnxRuntime, picture: Picture, scale: int) -> None:
+    def __init__(self, runtime: Runtime, picture: Picture, scale: int) -> None:
         height, width = picture.pixels.shape[:2]
         self._runtime = runtime
         self._header = Header(

@@ -39,6 +39,14 @@ class WeightsError(SprdiffError):
     """A weights folder is incomplete, of the wrong shape or damaged."""
 
 
+class DeviceError(SprdiffError):
+    """The device to compute on is not there, or has too little memory for the networks."""
+
+
+class DialError(SprdiffError, ValueError):
+    """A dial of the decoder stands at something that these networks do not have."""
+
+
 class OutputError(SprdiffError):
     """The result could not be written: it exists already, or the disk refused it."""
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from .bitstream.container import PRESETS, SCALES, VERSION, ParsedFile, parse_file, verify
 from .errors import WeightsError
+from .runtimes.trained import is_trained, read_trained
 from .runtimes.weights import MAX_MANIFEST, default_folder, read_limited, read_manifest
 
 
@@ -112,7 +113,8 @@ def model_info(weights: Path | str | None = None) -> ModelInfo:
         WeightsError: there is no such folder, or its manifest cannot be read.
     """
     folder = Path(weights) if weights is not None else default_folder()
-    manifest = read_manifest(folder)
+    trained = read_trained(folder) if is_trained(folder) else None
+    manifest = read_manifest(folder) if trained is None else trained.manifest
     return ModelInfo(
         preset=manifest.preset,
         preset_id=manifest.preset_id,
@@ -121,7 +123,7 @@ def model_info(weights: Path | str | None = None) -> ModelInfo:
         folder=str(folder),
         bytes=sum(path.stat().st_size for path in folder.iterdir() if path.is_file()),
         licence=_licence(folder),
-        card=_card(folder),
+        card=_card(folder) if trained is None else trained.card,
     )
 
 

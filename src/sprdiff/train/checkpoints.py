@@ -2,14 +2,17 @@
 
 Keys: ``ema.<parameter>`` (always), and for resuming ``model.``, ``exp_avg.``, ``exp_avg_sq.``. The header carries
 the stage, the step, the model's configuration and ``networks``: the top-level parts whose weights are real.
+Of preset `sd` only what is trained is stored, and the hashes of the pretrained files that it belongs to.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,6 +21,7 @@ from torch import Tensor, nn
 
 from ..errors import TrainingError
 from ..models.config import ModelConfig
+from ..models.sd_config import SDConfig
 
 PARTS = ("triple_encoder.vae", "triple_encoder.distortion", "triple_encoder.semantic", "triple_encoder.fuse",
          "latent_codec", "synthesis.estimate", "synthesis", "reconstruction.coarse", "reconstruction", "denoiser",
@@ -36,13 +40,40 @@ class Checkpoint:
 
     stage: str
     step: int
-    config: ModelConfig
+    config: ModelConfig | SDConfig
     networks: tuple[str, ...]
     tensors: dict[str, Tensor]
+    sources: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Preset `sd`: SHA-256 of every file of the pretrained parts that the weights were trained on, by part."""
 
     def part(self, prefix: str) -> dict[str, Tensor]:
         """The tensors under ``prefix.``, without it."""
         return {k.removeprefix(prefix + "."): v for k, v in self.tensors.items() if k.startswith(prefix + ".")}
+
+
+def own_state(model: nn.Module) -> dict[str, Tensor]:
+    """The weights that checkpoints hold: all but those of pretrained parts, which preset `sd` leaves where they are."""
+    trained = getattr(model, "trained_state", None)
+    return trained() if callable(trained) else model.state_dict()
+
+
+def sources_of(model: nn.Module) -> dict[str, dict[str, str]]:
+    """SHA-256 of the files of a model's pretrained parts, by part; empty for presets that have none."""
+    found: Mapping[str, Any] = getattr(model, "sources", {})
+    return {part: dict(source.files) for part, source in found.items()}
+
+
+def check_sources(model: nn.Module, checkpoint: Checkpoint, path: Path) -> None:
+    """Weights trained on other pretrained parts fit by shape and are wrong all the same.
+
+    Raises:
+        TrainingError: a file of the pretrained parts is another one than in training.
+    """
+    own = sources_of(model)
+    for part, files in checkpoint.sources.items():
+        for file, digest in files.items():
+            if own.get(part, {}).get(file) != digest:
+                raise TrainingError(f"{path}: was trained on another {file} of the part {part}: give the same --{part}")
 
 
 def part_of(name: str) -> str:
@@ -62,6 +93,8 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         "config": checkpoint.config.to_json(),
         "networks": json.dumps(checkpoint.networks),
     }
+    if checkpoint.sources:
+        meta["sources"] = json.dumps(checkpoint.sources, sort_keys=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -85,22 +118,29 @@ def load(path: Path) -> Checkpoint:
         return Checkpoint(
             meta["stage"],
             int(meta["step"]),
-            ModelConfig.from_json(meta["config"]),
+            _config(meta["config"]),
             tuple(json.loads(meta["networks"])),
             tensors,
+            json.loads(meta.get("sources", "{}")),
         )
     except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
         raise TrainingError(f"{path}: not a checkpoint of this version ({error})") from error
+
+
+def _config(text: str) -> ModelConfig | SDConfig:
+    kind = SDConfig if json.loads(text)["preset"] == SDConfig.preset else ModelConfig
+    return kind.from_json(text)
 
 
 def load_networks(model: nn.Module, checkpoint: Checkpoint, source: Path) -> tuple[str, ...]:
     """Copy the EMA weights of the checkpoint's networks into the model, strictly; returns their prefixes.
 
     Raises:
-        TrainingError: a weight is missing, unknown or of another shape.
+        TrainingError: a weight is missing, unknown or of another shape, or was trained on other pretrained parts.
     """
+    check_sources(model, checkpoint, source)
     ema = checkpoint.part("ema")
-    own = model.state_dict()
+    own = own_state(model)
     wanted = {k for k in own if part_of(k) in checkpoint.networks}
     if missing := wanted - set(ema):
         raise TrainingError(f"{source}: lacks {len(missing)} weights, {sorted(missing)[0]} for one")
@@ -118,7 +158,7 @@ def trim(path: Path, out: Path) -> None:
     c = load(path)
     ema = {f"ema.{k}": v.half() for k, v in c.part("ema").items() if part_of(k) in c.networks}
     extra = {f"extra.{k}": v.half() for k, v in c.part("extra").items() if k.startswith("critic.")}
-    save(out, Checkpoint(c.stage, c.step, c.config, c.networks, {**ema, **extra}))
+    save(out, Checkpoint(c.stage, c.step, c.config, c.networks, {**ema, **extra}, c.sources))
 
 
 def all_finite(tensors: dict[str, Tensor]) -> bool:

@@ -23,12 +23,13 @@ from ..bitstream.tables import fit_tables, make_gaussian_tables, sigma_ladder
 from ..bitstream.weights_hash import canonical_hash
 from ..errors import TrainingError
 from ..models.blocks import hats
-from ..models.config import FRACTION_BITS, KNOT_SPACING, KNOTS, LEVELS, ModelConfig
+from ..models.config import EXACT, FRACTION_BITS, KNOT_SPACING, KNOTS, LEVELS, ModelConfig
 from ..models.denoiser import NOISE_SCALE
 from ..models.latent_codec import INDEX_SCALE, TABLES, WEIGHT_UNIT, Z_SCALE, IntegerDense, LatentCodec
 from ..models.sprdiff import SPRDiff
 from .data import CropSampler
 from .graphs import export_graphs
+from .shards import ShardCrops
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -107,12 +108,15 @@ def _layers(network: torch.nn.Module) -> list[IntegerDense]:
 
 
 @torch.no_grad()
-def refit_tables(arrays: Arrays, model: SPRDiff, sampler: CropSampler, crops: int = 256) -> None:
+def refit_tables(
+    arrays: Arrays, model: SPRDiff, sampler: CropSampler | ShardCrops, crops: int = 256, device: str = "cpu"
+) -> None:
     """Replace the Gaussian tables by ones fitted to the residuals of training crops at all levels, in place."""
     entropy = EntropyModel.from_arrays(arrays)
     counter = SymbolCounter(entropy.tables)
     for start in range(0, crops, 8):
-        y, z = model.latent_codec.analyse(model.triple_encoder(sampler.batch(2 * 10**9 + start, 0, 8)))
+        x = sampler.batch(2 * 10**9 + start, 0, 8).to(device)
+        y, z = (latent.cpu() for latent in model.latent_codec.analyse(model.triple_encoder(x)))
         for i in range(8):
             level = min((start + i) * LEVELS // crops, LEVELS - 1)
             entropy.count(counter, y[i].numpy(), z[i].numpy(), level)
@@ -281,8 +285,3 @@ def load_folder(folder: Path) -> SPRDiff:
     except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise TrainingError(f"{folder}: not a weights folder of this version ({error})") from error
     return model
-
-
-EXACT = ("latent_codec.hyper_synthesis.", "latent_codec.context.", "latent_codec.y_log_gain",
-         "latent_codec.z_log_gain", "latent_codec.z_mean", "latent_codec.z_index")  # fmt: skip
-"""Prefixes of the weights that live in ``entropy.npz``."""

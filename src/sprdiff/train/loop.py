@@ -5,6 +5,7 @@ Everything random in step ``s`` is drawn from (seed, s, rank), so a killed run r
 
 from __future__ import annotations
 
+import importlib
 import logging
 import time
 from dataclasses import dataclass
@@ -144,6 +145,7 @@ class Trainer:
         self.finish()
         self.validate(report)
         self.save()
+        self.accelerator.wait_for_everyone()  # whoever goes on here finds the checkpoint
 
     def finish(self) -> None:
         if type(self.module).finish is StageModule.finish:
@@ -227,7 +229,7 @@ class Trainer:
             assign(value, stored[name].to(value.dtype))
 
 
-def _adamw(options: Options) -> type[torch.optim.Optimizer]:
+def _adamw(options: Options) -> type[torch.optim.AdamW]:
     """AdamW, or the one of bitsandbytes with states of 8 bits.
 
     Raises:
@@ -238,10 +240,10 @@ def _adamw(options: Options) -> type[torch.optim.Optimizer]:
     if options.shard:
         raise TrainingError("--adam8bit cannot be spread over processes: leave out --fsdp")
     try:
-        from bitsandbytes.optim import AdamW8bit
+        module = importlib.import_module("bitsandbytes.optim")
     except ImportError as error:
         raise TrainingError("--adam8bit needs bitsandbytes: pip install bitsandbytes") from error
-    found: type[torch.optim.Optimizer] = AdamW8bit
+    found: type[torch.optim.AdamW] = module.AdamW8bit  # takes the same arguments
     return found
 
 

@@ -71,7 +71,7 @@ class Report:
     def validate(self, step: int, module: StageModule, store: PhotoStore, device: torch.device) -> None:
         """PSNR (dB), MS-SSIM and estimated bpp on whole validation photos at three levels, with a picture."""
         rows = [self._validate_level(step, module, store, level, device) for level in VALIDATION_LEVELS]
-        if any(rows):
+        if self.active and any(rows):
             self.file.write(json.dumps({"step": step, "validation": rows}) + "\n")
 
     def _validate_level(
@@ -91,11 +91,11 @@ class Report:
             image, bpp = shown
             decoded = (image[0].clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
             found.append((psnr(photo, decoded), ms_ssim(photo, decoded), float(bpp)))
-            if index == large[0]:
+            if self.active and index == large[0]:
                 self.board.add_image(f"level {level}", np.concatenate([photo, decoded], 1), step, dataformats="HWC")
         means = np.array(found).mean(0)
         row = dict(zip(("psnr", "ms_ssim", "bpp"), (round(float(v), 5) for v in means), strict=True))
-        for key, value in row.items():
+        for key, value in row.items() if self.active else ():
             self.board.add_scalar(f"validation/{key} at level {level}", value, step)
         return {"level": level, **row}
 
