@@ -19,7 +19,7 @@ from conftest import photo
 from sprdiff.bitstream.entropy import EntropyModel
 from sprdiff.bitstream.weights_hash import canonical_hash
 from sprdiff.errors import TrainingError
-from sprdiff.models.config import NANO, TINY
+from sprdiff.models.config import EXACT, NANO, TINY, ModelConfig
 from sprdiff.models.latent_codec import LatentCodec
 from sprdiff.models.sprdiff import SPRDiff
 from sprdiff.runtimes.sessions import OUTPUTS, Sessions
@@ -28,7 +28,6 @@ from sprdiff.train import _read, run_export
 from sprdiff.train.checkpoints import PARTS, load, load_networks
 from sprdiff.train.data import CropSampler
 from sprdiff.train.export import (
-    EXACT,
     FILES,
     KEPT,
     entropy_arrays,
@@ -390,6 +389,7 @@ def test_presets_have_numbers_of_their_own() -> None:
 
 def test_a_weights_folder_is_a_start_for_training(nano_weights: Path) -> None:
     start = _read(nano_weights)
+    assert isinstance(start.config, ModelConfig)
     model = SPRDiff(start.config)
     assert set(load_networks(model, start, nano_weights)) == set(PARTS)
     stored = load_folder(nano_weights).state_dict()

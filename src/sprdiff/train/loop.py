@@ -204,7 +204,8 @@ class Trainer:
             assign(own[name], value)
         self.load_extras(c)
         weights, averages = c.part("model"), c.part("average")
-        kept = {k.split(".", 1)[0] for k in c.tensors} - {"ema", "extra", "model", "average"}
+        # In one order on all processes: of a sharded model they hand each other the pieces.
+        kept = sorted({k.split(".", 1)[0] for k in c.tensors} - {"ema", "extra", "model", "average"})
         states = {key: c.part(key) for key in kept}
         for name, parameter, average in zip(self.names, self.parameters, self.ema, strict=True):
             try:
