@@ -275,7 +275,10 @@ class SDSPRDiff(nn.Module):
             value.copy_(state[name])
 
     def gradient_checkpointing(self, enable: bool = True) -> None:
-        """Trade time for memory in UNet, VAE and DINOv2: activations are computed again on the way back."""
+        """Trade time for memory in UNet and VAE: activations are computed again on the way back.
+
+        DINOv2 keeps its activations: transformers asks for training mode too, in which a frozen part never is.
+        """
         again = functools.partial(checkpoint, use_reentrant=False)
         for module in self.modules():
             if module is not self and hasattr(module, "gradient_checkpointing"):
