@@ -253,10 +253,15 @@ class TestCommand:
     def started(self, command: list[str], tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         """The command in a process group of its own, as a shell would start it, once it has finished a unit."""
         errors: IO[str]
-        with open(tmp_path / "stderr", "w") as errors:
-            process = subprocess.Popen(
-                command, stdout=subprocess.DEVNULL, stderr=errors, text=True, start_new_session=True
-            )
+        # A run of the tests in the background has Ctrl-C ignored, and its children would inherit that.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            with open(tmp_path / "stderr", "w") as errors:
+                process = subprocess.Popen(
+                    command, stdout=subprocess.DEVNULL, stderr=errors, text=True, start_new_session=True
+                )
+        finally:
+            signal.signal(signal.SIGINT, before)
         try:
             rows = tmp_path / "out" / ROWS
             wait_for(lambda: process.poll() is not None or (rows.exists() and rows.stat().st_size > 0))
