@@ -18,6 +18,7 @@ from PIL import Image
 
 from sprdiff.cli import main as sprdiff
 from sprdiff.evaluate.results import Row, member, read_rows, read_run, write_run
+from sprdiff.files import replace_folder
 
 ROOT = Path(__file__).parents[1]
 RATES = "0.0138,0.0203,0.028"
@@ -71,16 +72,21 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results" / "kodak", help="what is replaced")
     parser.add_argument("-j", type=int, default=1, help="processes")
     options = parser.parse_args()
+    if options.out.exists() and not (options.out / "rows.jsonl").exists():
+        parser.error(f"{options.out} holds something else than results: it would be lost")
     run(["eval", str(options.folder), "--codecs", CODECS, "--bpp", RATES, "--features", str(options.features), "--keep",
          "-j", str(options.j), "-o", str(options.work)])  # fmt: skip
     run(["report", str(options.work), "--originals", str(options.folder)])
-    shutil.rmtree(options.out, ignore_errors=True)
-    shutil.copytree(options.work / "report", options.out, ignore=shutil.ignore_patterns("index.html"))
+    # Made beside its place: what is published stays until all of the new is there.
+    partial = options.out.with_name(options.out.name + ".part")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(options.work / "report", partial, ignore=shutil.ignore_patterns("index.html"))
     for name in ("rows.jsonl", "sets.jsonl"):
-        shutil.copy(options.work / name, options.out / name)
+        shutil.copy(options.work / name, partial / name)
     # Where the originals lay on this machine says nothing to others.
-    write_run(options.out, replace(read_run(options.work), folder=options.folder.name))
-    publish_pictures(options.work, options.out)
+    write_run(partial, replace(read_run(options.work), folder=options.folder.name))
+    publish_pictures(options.work, partial)
+    replace_folder(partial, options.out)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import stat
 import sys
 from contextlib import suppress
@@ -88,6 +89,25 @@ def write_atomic(path: str | Path, data: bytes, *, force: bool = False) -> None:
         raise _exists(path) from error
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {describe(error)}") from error
+
+
+def replace_folder(partial: Path, folder: Path) -> None:
+    """Move the finished folder ``partial`` to its place; what was there comes back should that fail, else it goes.
+
+    Raises:
+        OSError: it could not be moved.
+    """
+    old = folder.with_name(folder.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    try:
+        partial.rename(folder)
+    except OSError:
+        if old.exists():
+            old.rename(folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _exists(path: str | Path) -> OutputError:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from ..bitstream.weights_hash import canonical_hash
 from ..errors import OutputError, WeightsError
+from ..files import replace_folder
 from ..models.sd_config import SDConfig
 from ..models.sd_hub import Source
 from .weights import MAX_MANIFEST, Manifest, read_limited
@@ -144,7 +145,7 @@ def write_trained(
         for name, text in texts.items():
             (partial / name).write_text(text, "utf-8")
         (partial / CONFIG).write_text(json.dumps(content, indent=2) + "\n", "utf-8")
-        _replace(partial, folder)
+        replace_folder(partial, folder)
     except (OSError, safetensors.SafetensorError) as error:
         raise OutputError(f"{folder} cannot be written: {error}") from error
     finally:
@@ -174,21 +175,6 @@ def _source(content: Any) -> Source:
     if not sound or not all(len(bytes.fromhex(digest)) == 32 for digest in files.values()):
         raise ValueError("a pretrained part")
     return Source(name, revision, Path(name), dict(files))
-
-
-def _replace(partial: Path, folder: Path) -> None:
-    """Move the new folder to its place; the old one comes back should that fail."""
-    old = folder.with_name(folder.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.rename(old)
-    try:
-        partial.rename(folder)
-    except OSError:
-        if old.exists():
-            old.rename(folder)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _library() -> tuple[Any, Any, Any]:

@@ -22,6 +22,7 @@ from ..bitstream.rangecoder import SymbolCounter
 from ..bitstream.tables import fit_tables, make_gaussian_tables, sigma_ladder
 from ..bitstream.weights_hash import canonical_hash
 from ..errors import TrainingError
+from ..files import replace_folder
 from ..models.blocks import hats
 from ..models.config import EXACT, FRACTION_BITS, KNOT_SPACING, KNOTS, LEVELS, ModelConfig
 from ..models.denoiser import NOISE_SCALE
@@ -199,27 +200,12 @@ def write_folder(folder: Path, model: SPRDiff, arrays: Arrays, card: dict[str, A
         for kept in KEPT:
             if (folder / kept).exists():
                 shutil.copy(folder / kept, partial / kept)
-        _replace(partial, folder)
+        replace_folder(partial, folder)
     except OSError as error:
         raise TrainingError(f"{folder}: cannot be written ({error})") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return manifest
-
-
-def _replace(partial: Path, folder: Path) -> None:
-    """Move the new folder to its place; the old one comes back should that fail."""
-    old = folder.with_name(folder.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.rename(old)
-    try:
-        partial.rename(folder)
-    except OSError:
-        if old.exists():
-            old.rename(folder)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _write_files(partial: Path, model: SPRDiff, arrays: Arrays, card: dict[str, Any]) -> dict[str, Any]:
