@@ -1,6 +1,8 @@
 # make demo   a photograph to about a thousand bytes and back (needs nothing but Python >= 3.11 and a package index)
 # make test   everything a commit must pass: lint, format, types, tests, in a fresh environment
-# make check  the same in the environment that make test left
+# make services  the tests that drive a browser, a Ray cluster and a running server (Chromium must be installed)
+# make check  the same as make test in the environment that it left
+# make docs   the documentation as a folder of pages, site/
 # PYTHON=python3.12 chooses another interpreter.
 
 PYTHON ?= python3
@@ -9,7 +11,7 @@ BIN := $(VENV)/bin
 # A bare torch may fetch gigabytes of GPU libraries: this version first, and nothing may replace it.
 TORCH := torch==2.13.0
 
-.PHONY: demo test check clean
+.PHONY: demo test check services docs clean
 
 demo: $(VENV)/demo.ok
 	$(BIN)/python scripts/demo.py
@@ -23,8 +25,14 @@ check:
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q
 
+services: $(VENV)/services.ok
+	$(BIN)/python -m pytest -q --services
+
+docs: $(VENV)/test.ok
+	$(BIN)/python -m mkdocs build --strict
+
 clean:
-	rm -rf $(VENV) build dist demo .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist demo site .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 11) else "sprdiff needs Python 3.11 or later: make PYTHON=python3.12 ...")'
@@ -40,5 +48,9 @@ $(VENV)/demo.ok: pyproject.toml | $(BIN)/python
 $(VENV)/test.ok: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install -q --disable-pip-version-check $(TORCH)
 	echo $(TORCH) > $(VENV)/constraints.txt
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c $(VENV)/constraints.txt -e '.[dev,train,eval,sd]'
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c $(VENV)/constraints.txt -e '.[dev,train,eval,sd,batch,serve,docs]'
+	touch $@
+
+$(VENV)/services.ok: $(VENV)/test.ok
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c $(VENV)/constraints.txt -e '.[ray]'
 	touch $@

@@ -1,49 +1,22 @@
-"""The page in a real browser, Debian's Chromium: nothing leaves it, nothing fails in it, it works by keyboard.
-
-Skipped where there is no browser; SPRDIFF_REQUIRE_BROWSER=1 (continuous integration) makes that a failure.
-"""
+"""The page in a real browser, Debian's Chromium: nothing leaves it, nothing fails in it, it works by keyboard."""
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import shutil
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
 
+from browser_helpers import DESK, PHONE, Visit
 from report_helpers import CODECS, RATES, keep_pictures, make_run
 from sprdiff.evaluate.report import write
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-PHONE, DESK = (390, 844), (1280, 900)
+pytestmark = pytest.mark.services
+
 HOSTILE = "codec<img src=x onerror=alert(1)>@with-a-name-that-has-no-end-at-all-and-no-space-either=1"
-
-
-def missing(what: str) -> None:
-    if os.environ.get("SPRDIFF_REQUIRE_BROWSER") == "1":
-        pytest.fail(f"{what}, and SPRDIFF_REQUIRE_BROWSER=1 asks for it")
-    pytest.skip(what)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if path is None:
-        missing(f"no browser: none of {', '.join(BROWSERS)}")
-    if importlib.util.find_spec("playwright") is None:
-        missing("no playwright")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        # Chromium's sandbox refuses to run as root, which containers do; the page is our own.
-        found = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage"])
-        yield found
-        found.close()
 
 
 @pytest.fixture(scope="module")
@@ -54,24 +27,6 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     make_run(folder, images=images, codecs=codecs, command="sprdiff eval " + "a-long-word" * 40)
     keep_pictures(folder, images, codecs, RATES)
     return write(folder).as_uri()
-
-
-class Visit:
-    """An open page, and what it complained about or asked for."""
-
-    def __init__(self, browser: Browser, address: str, size: tuple[int, int], scheme: str = "light") -> None:
-        dark = scheme == "dark"
-        self.page: Page = browser.new_page(
-            viewport={"width": size[0], "height": size[1]}, color_scheme="dark" if dark else "light"
-        )
-        self.complaints: list[str] = []
-        self.requests: list[str] = []
-        self.page.on("console", lambda message: self.complaints.append(message.text))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("dialog", lambda dialog: self.complaints.append(dialog.message))
-        self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.goto(address)
-        self.page.wait_for_load_state("load")
 
 
 @pytest.fixture
