@@ -25,6 +25,7 @@ from .recipes import Stage
 from .report import Report
 from .sharding import assign, shard, whole
 from .shards import ShardCrops
+from .soap import Soap
 from .stages import StageModule
 
 log = logging.getLogger(__name__)
@@ -71,7 +72,11 @@ class Trainer:
             shard(module, accelerator)
         named = [(n, p) for n, p in module.named_parameters() if p.requires_grad]
         self.names, self.parameters = [n for n, _ in named], [p for _, p in named]
-        self.optimizer = _adamw(options)(self.parameters, lr=stage.lr, weight_decay=1e-4)
+        self.optimizer = (
+            Soap(named, lr=stage.lr)
+            if stage.soap
+            else _adamw(options)(self.parameters, lr=stage.lr, weight_decay=1e-4)
+        )
         if options.shard:
             self.wrapped, self.prepared = self.module, accelerator.prepare(self.optimizer)
         else:

@@ -16,7 +16,7 @@ class Stage:
 
     Attributes:
         trains: prefixes of the parameters with gradients. networks: parts that are real after the stage.
-        needs: parts that must come from earlier stages.
+        needs: parts that must come from earlier stages. soap: the optimiser is SOAP in place of AdamW.
     """
 
     name: str
@@ -30,6 +30,7 @@ class Stage:
     crop: int = 192
     lr: float = 5e-4
     ema: float = 0.999
+    soap: bool = False
 
 
 _PIXEL_PARTS = (
@@ -51,6 +52,7 @@ STAGES = {
             ("triple_encoder.distortion", "triple_encoder.fuse_distortion", "latent_codec", "synthesis.enter",
              "synthesis.modulate", "synthesis.body", "synthesis.up", "reconstruction.coarse"),
             _PIXEL_PARTS,
+            soap=True,
         ),
         Stage("semantic", SemanticStage, ("triple_encoder.semantic",), ("triple_encoder.semantic",), teacher=True),
         Stage(
@@ -69,7 +71,7 @@ STAGES = {
             (*_PIXEL_PARTS, *_DENOISE_PARTS),
             needs=("triple_encoder.vae", "triple_encoder.semantic", "vae_decoder", "latent_", *_PIXEL_PARTS,
                    *_DENOISE_PARTS),
-            lr=3e-4,
+            soap=True,
         ),
         Stage(
             "refine",

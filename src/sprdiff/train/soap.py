@@ -1,0 +1,102 @@
+"""The optimiser of `tiny`: SOAP on one side of every dense convolution, AdamW on the rest.
+
+SOAP (Vyas et al. 2024) is Adam in the eigenbasis of Shampoo's preconditioner. Here the basis is that of the smaller
+side only, as the authors suggest for wide layers: on a CPU that costs a fifth of a step, both sides would double it.
+In stage `codec` 450 steps brought what takes AdamW some 1,500 (dev/LOG.md 28).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+REFRESH = 20
+"""Steps between two updates of a basis; the layers take turns, so that no step is much slower than the others."""
+WARMUP = 60
+"""Steps over which a new preconditioner is trusted more and more."""
+EXACT = ("latent_codec.hyper_synthesis.", "latent_codec.context.")
+"""Integer networks: their weights are rounded in every step, and stay with AdamW."""
+
+
+class Soap(torch.optim.AdamW):
+    """AdamW for all parameters but the dense convolutions of the model, which get one-sided SOAP.
+
+    Args:
+        named: names and parameters, as of the stage module.
+        betas: of SOAP, for the gradient and for its square and the preconditioner.
+    """
+
+    def __init__(
+        self,
+        named: Sequence[tuple[str, nn.Parameter]],
+        lr: float,
+        weight_decay: float = 1e-4,
+        betas: tuple[float, float] = (0.95, 0.95),
+    ) -> None:
+        super().__init__([p for _, p in named], lr=lr, weight_decay=weight_decay)
+        self._matrices = [p for name, p in named if is_matrix(name, p)]
+        self._betas = betas
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """One step of all parameters; the gradients of the convolutions are gone afterwards."""
+        group = self.param_groups[0]
+        for index, parameter in enumerate(self._matrices):
+            if parameter.grad is not None:
+                self._precondition(parameter, index, group["lr"], group["weight_decay"])
+                parameter.grad = None  # AdamW passes over what has none
+        super().step(closure)
+
+    def _precondition(self, parameter: nn.Parameter, index: int, lr: float, weight_decay: float) -> None:
+        assert parameter.grad is not None
+        gradient = oriented(parameter.grad)
+        state = self.state[parameter]
+        if "gram" not in state:  # a new run, or one that AdamW began
+            state.clear()
+            state.update(_fresh(gradient))
+        b1, b2 = self._betas
+        state["step"] += 1
+        step = int(state["step"])
+        if step % 2 == 0:  # every other gradient is enough for a slow average
+            state["gram"].lerp_(gradient @ gradient.mT, 2 * (1 - b2))
+        basis = state["basis"]
+        state["mean"].lerp_(gradient, 1 - b1)
+        state["square"].lerp_((basis.mT @ gradient).square(), 1 - b2)
+        mean, square = basis.mT @ state["mean"] / (1 - b1**step), state["square"] / (1 - b2**step)
+        update = basis @ (mean / (square.sqrt() + 1e-8))
+        if (step + index) % REFRESH == 0 or step in (5, 10):
+            _turn(state)
+        rate = lr * min(1.0, step / WARMUP)
+        update = update if parameter.shape[0] <= parameter[0].numel() else update.mT
+        parameter.mul_(1 - rate * weight_decay).sub_(rate * update.reshape(parameter.shape))
+
+
+def is_matrix(name: str, parameter: Tensor) -> bool:
+    """Whether a parameter is the kernel of a dense convolution of the model (a critic keeps AdamW)."""
+    if not name.startswith("model.") or name.removeprefix("model.").startswith(EXACT):
+        return False
+    return parameter.ndim == 4 and parameter.shape[1] > 1
+
+
+def oriented(kernel: Tensor) -> Tensor:
+    """Kernel [O,I,k,k] as a matrix with no more rows than columns."""
+    matrix = kernel.reshape(kernel.shape[0], -1)
+    return matrix if matrix.shape[0] <= matrix.shape[1] else matrix.mT
+
+
+def _fresh(gradient: Tensor) -> dict[str, Tensor]:
+    gram = gradient @ gradient.mT
+    basis = torch.linalg.eigh(gram + 1e-12 * torch.eye(len(gram), device=gram.device))[1]
+    zeros = torch.zeros_like(gradient)
+    return {"step": torch.zeros(()), "gram": gram, "basis": basis, "mean": zeros, "square": zeros.clone()}
+
+
+def _turn(state: dict[str, Tensor]) -> None:
+    """Bring the basis up to date by one step of orthogonal iteration, the largest directions first."""
+    gram, basis = state["gram"], state["basis"]
+    order = torch.diagonal(basis.mT @ gram @ basis).argsort(descending=True)
+    state["square"] = state["square"][order]
+    state["basis"] = torch.linalg.qr(gram @ basis[:, order])[0]
