@@ -67,7 +67,7 @@ def test_shapes_of_every_part() -> None:
     assert r.c_pix.shape == (2, c.pixel_condition, 8, 12) and r.c_sem.shape == (2, c.semantic_condition, 4, 6)
     z0 = model.denoise_once(r)
     assert z0.shape == model.clean_latent(x).shape == r.z_est.shape
-    assert model.decode_latent(z0).shape == x.shape
+    assert model.decode_latent(z0, r.coarse).shape == x.shape
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -342,7 +342,7 @@ def test_the_middle_of_a_tile_is_the_whole_picture() -> None:
     halo = math.ceil(receptive_field(model, "decoder") / 32)
     with torch.no_grad():
         whole, part = (model.receive(y, level) for y in (y_hat, y_hat[..., : 20 + halo]))
-        images = [model.decode_latent(model.denoise_once(r)) for r in (whole, part)]
+        images = [model.decode(r) for r in (whole, part)]
     end = 20 * 32
     assert torch.allclose(whole.coarse[..., :end], part.coarse[..., :end], atol=1e-5)
     assert torch.allclose(images[0][..., :end], images[1][..., :end], atol=1e-5)
@@ -369,7 +369,7 @@ def multiplications(model: SPRDiff, x: Tensor) -> dict[str, float]:
     handles = list(count_into(counts, model, pixels))
     with torch.no_grad():
         decoded = model(x, torch.tensor([128.0]))
-        model.decode_latent(model.denoise_once(decoded.reconstruction))
+        model.decode(decoded.reconstruction)
     for handle in handles:
         handle.remove()
     return counts

@@ -114,9 +114,8 @@ def test_steps_and_seeds(runtime: OnnxRuntime, y_hat: NDArray[np.float32]) -> No
     def picture(steps: int, seed: int) -> NDArray[np.float32]:
         return runtime.synthesise(y_hat[:, :3, :3], level=LEVEL, steps=steps, seed=seed)
 
-    assert np.array_equal(picture(1, 0), picture(1, 9))  # one step takes no noise
     assert np.array_equal(picture(2, 9), picture(2, 9))
-    pictures = [picture(1, 0), picture(2, 0), picture(2, 2**64 - 1), picture(4, 0)]
+    pictures = [picture(1, 0), picture(1, 9), picture(2, 0), picture(2, 2**64 - 1), picture(4, 0)]
     for i, a in enumerate(pictures):
         assert all(np.abs(a - b).max() > 1e-3 for b in pictures[:i])
 

@@ -68,7 +68,8 @@ def fixed_loss(trainer: Trainer) -> float:
     with torch.no_grad():
         for seed in range(4):
             torch.manual_seed(seed)
-            total += float(trainer.module(x, torch.tensor([10.0, 90.0, 170.0, 250.0]))["loss"])
+            scalars = trainer.module(x, torch.tensor([10.0, 90.0, 170.0, 250.0]))
+            total += float(scalars["feature" if trainer.stage.name == "refine" else "loss"])
     return total / 4
 
 
@@ -132,9 +133,34 @@ def test_refine_leaves_the_file_and_the_coarse_image_alone(tmp_path: Path, teach
 
 def test_the_critic_does_not_learn_from_the_generators_term(tmp_path: Path, teacher: Path) -> None:
     module: Any = make_trainer("refine", tmp_path, teacher).module
-    fooled = module._fool(torch.rand(1, 3, 64, 64, requires_grad=True), torch.rand(1, 3, 64, 64))
-    fooled.backward()
-    assert all(p.grad is None and p.requires_grad for p in module.critic.parameters())
+    image, condition = torch.rand(1, 3, 64, 64, requires_grad=True), torch.rand(1, 3, 64, 64)
+    features = [module.features.activations(image)[i] for i in module.judged]
+    sum(module.critics.fool(image, condition, features)).backward()
+    assert image.grad is not None and image.grad.abs().max() > 0
+    assert all(p.grad is None and p.requires_grad for p in module.critics.parameters())
+
+
+def test_the_terms_pull_at_the_image_by_their_shares(tmp_path: Path, teacher: Path) -> None:
+    """Whatever their natural size; and the critics not before they are heard."""
+    module: Any = make_trainer("refine", tmp_path, teacher).module
+    target = torch.rand(4, 1, 3, 8, 8)
+    scales = {"distortion": 1.0, "feature": 100.0, "critic_image": 1e-3, "critic_features": 10.0}
+
+    def pull(silent: str, step: int) -> Tensor:
+        module.step = step
+        image = torch.full((1, 3, 8, 8), 0.5, requires_grad=True)
+        terms = {k: s * (image * t * (k != silent)).sum() for (k, s), t in zip(scales.items(), target, strict=True)}
+        module.sizes.zero_()
+        module._balanced(image, terms).backward()
+        assert image.grad is not None
+        return image.grad
+
+    late = module.CRITICS_FROM + module.CRITICS_RAMP
+    for name in scales:
+        share = (pull("", late) - pull(name, late)).square().mean().sqrt() / target[0].square().mean().sqrt()
+        if name != "distortion":
+            assert float(share) == pytest.approx(module.SHARES[name], rel=1e-3)
+            assert torch.allclose(pull("", 0), pull(name, 0)) == name.startswith("critic")
 
 
 def test_feature_loss(teacher: Path) -> None:
@@ -207,7 +233,7 @@ def test_a_run_goes_on_from_committed_weights_alone(
     assert kept.networks == STAGES[stage].networks and kept.step == 6
     assert {v.dtype for v in kept.tensors.values()} == {torch.float16}
     assert {part_of(k.removeprefix("ema.")) for k in kept.tensors if k.startswith("ema.")} == set(kept.networks)
-    assert any(k.startswith("extra.critic.") for k in kept.tensors) == (stage == "refine")
+    assert any(k.startswith("extra.critics.") for k in kept.tensors) == (stage == "refine")
     # A rate of zero: what was loaded is what is saved.
     found = run(stage, tmp_path / "two", folder, teacher, start, init=[start, small], lr=1e-12, steps=1)
     for name, value in kept.tensors.items():
@@ -344,7 +370,7 @@ def test_resume_refuses_another_stage_or_size(tmp_path: Path, teacher: Path, sta
 
 def test_extras_must_fit(tmp_path: Path, teacher: Path, start: Path) -> None:
     trainer = make_trainer("refine", tmp_path, teacher)
-    with pytest.raises(TrainingError, match="no fitting critic"):
+    with pytest.raises(TrainingError, match="no fitting critics"):
         trainer.load_extras(load(start))
 
 

@@ -233,7 +233,7 @@ class SDSPRDiff(nn.Module):
         mean: Tensor = self.triple_encoder.vae(x)[0]
         return mean
 
-    def decode_latent(self, z0: Tensor) -> Tensor:
+    def decode_latent(self, z0: Tensor, base: Tensor | None = None) -> Tensor:
         """Latent -> image."""
         out: Tensor = self.vae_decoder(z0)
         return out

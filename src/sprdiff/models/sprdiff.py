@@ -11,33 +11,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .blocks import blocks, conv, up
 from .config import ModelConfig
 from .denoiser import Denoiser
 from .latent_codec import LatentCodec, Quantised
 from .reconstruction import DistortionAwareReconstruction, Reconstruction, Synthesis, receive
 from .triple_encoder import TripleEncoder
-
-
-class VAEDecoder(nn.Module):
-    """Latent [N,Z,H/16,W/16] -> image [N,3,H,W], nominally in 0-1, not clipped."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        c16, c8, c4 = config.vae_decoder
-        self.body = nn.Sequential(
-            conv(config.vae_latent, c16),
-            *blocks(c16, 2),
-            up(c16, c8),
-            *blocks(c8, 2),
-            up(c8, c4),
-            *blocks(c4, 1),
-        )
-        self.head = nn.Sequential(conv(c4, 48, 3), nn.PixelShuffle(4))
-
-    def forward(self, z0: Tensor) -> Tensor:
-        out: Tensor = self.head(self.body(z0))
-        return 0.25 * out + 0.5
+from .vae_decoder import VAEDecoder, no_noise
 
 
 class Decoded(NamedTuple):
@@ -70,10 +49,24 @@ class SPRDiff(nn.Module):
         mean, _ = self.triple_encoder.vae(x)
         return (mean - self.latent_mean[None, :, None, None]) / self.latent_std[None, :, None, None]
 
-    def decode_latent(self, z0: Tensor) -> Tensor:
-        """Standardised latent -> image."""
-        out: Tensor = self.vae_decoder(unstandardise(z0, self.latent_mean, self.latent_std))
+    def decode_latent(self, z0: Tensor, base: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Standardised latent and coarse image -> image; None: no noise."""
+        noise = no_noise(base, self.config.noise) if noise is None else noise
+        latent = unstandardise(z0, self.latent_mean, self.latent_std)
+        out: Tensor = self.vae_decoder(latent, base.clamp(0, 1), noise)
         return out
+
+    def decode(self, r: Reconstruction, noise: Tensor | None = None) -> Tensor:
+        """The decoded image of the one step."""
+        return self.decode_latent(self.denoise_once(r), r.coarse, noise)
+
+    def draw_noise(self, base: Tensor, seed: int | None = None) -> Tensor:
+        """Noise for `decode`, from torch's generator or a seed."""
+        zeros = no_noise(base, self.config.noise)
+        if seed is None:
+            return torch.randn_like(zeros)
+        generator = torch.Generator().manual_seed(seed)
+        return torch.randn(zeros.shape, generator=generator).to(zeros.device)
 
     def receive(self, y_hat: Tensor, level: Tensor) -> Reconstruction:
         """From unscaled ŷ to the coarse image, the latent estimate and both conditions."""

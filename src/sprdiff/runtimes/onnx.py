@@ -2,7 +2,7 @@
 
     pixels ─ encoder ─► y, z              (then the exact part codes them: `bitstream.entropy`)
 
-    ŷ ─ coarse ─► x̃ ──────────────────────────────────────────── × (1 − realism) ─┐
+    ŷ ─ coarse ─► x̃ ─────────────────────────────────────────────┬─── × (1 − realism) ─┐
            └────► ẑ, c_pix, c_sem ─ denoise, steps times ─► z0 ─ vae_decode ─► x̂ × realism ─+─► picture
 
 Each arrow goes over the whole picture, tile by tile, before the next begins. What lies between is at 1/16 and
@@ -34,6 +34,8 @@ ENCODER_TILE, DECODER_TILE = 2048, 1536
 """Largest side of what one run of a graph computes, in pixels, without the halo. Both take some 500 MB."""
 Y_STRIDE, Z_STRIDE = 32, 64
 """Pixels per position of the grids of y and of z; the VAE latent has twice the resolution of y."""
+NOISE_KERNEL = "vae_decoder.noise.weight"
+"""Tells how many channels of noise the VAE decoder takes, at 1/4 of the picture."""
 
 
 class OnnxRuntime:
@@ -101,7 +103,7 @@ class OnnxRuntime:
             level: quality level that ŷ was coded with.
             realism: 0 (coarse picture) to 1 (decoded picture), linear between; 0 runs the coarse graph only.
             steps: of the denoiser, at least 1.
-            seed: of the noise between steps; 0 .. 2^64 - 1.
+            seed: of the noise, that of texture (step 0) and that between steps; 0 .. 2^64 - 1.
             size: (height, width) to crop to; None: all of 32 yh x 32 yw.
             dtype: float32, the picture is in 0-1; or uint8, it is in 0-255.
 
@@ -110,14 +112,14 @@ class OnnxRuntime:
         """
         grid = y_hat.shape[1:]
         canvas = Canvas(size or (Y_STRIDE * grid[0], Y_STRIDE * grid[1]), dtype)
-        parts = self._reconstruct(y_hat, level, canvas if realism < 1 else None, keep=realism > 0)
+        parts = self._reconstruct(y_hat, level, canvas, keep=realism > 0)
         if realism > 0:
             z0 = self._denoise(parts, steps, seed)
             del parts  # the conditions are the largest arrays of all when the picture is large
-            self._decode_latent(z0, canvas, realism)
+            self._decode_latent(z0, canvas, realism, seed)
         return canvas.image
 
-    def _reconstruct(self, y_hat: Floats, level: int, canvas: Canvas | None, *, keep: bool) -> Tensors:
+    def _reconstruct(self, y_hat: Floats, level: int, canvas: Canvas, *, keep: bool) -> Tensors:
         """Paint the coarse picture; returns ẑ, c_pix and c_sem of the whole picture (if `keep`)."""
         rows, columns = y_hat.shape[1:]
         levels = np.array([level], np.float32)
@@ -125,9 +127,7 @@ class OnnxRuntime:
         for tile, large in self._tiles("coarse", rows, columns, Y_STRIDE):
             inputs = {"y_hat": np.ascontiguousarray(y_hat[None, :, *tile.padded]), "level": levels}
             out = self._sessions.run("coarse", self._decoder, inputs, large=large)
-            x_tilde = out.pop("x_tilde")
-            if canvas is not None:
-                canvas.put(_times(tile.core, Y_STRIDE), _inner(x_tilde, tile, Y_STRIDE))
+            canvas.put(_times(tile.core, Y_STRIDE), _inner(out.pop("x_tilde"), tile, Y_STRIDE))
             for name, value in out.items() if keep else ():
                 scale = 1 if name == "c_sem" else 2
                 shape = (value.shape[1], scale * rows, scale * columns)
@@ -161,10 +161,17 @@ class OnnxRuntime:
             _store(result, out["z0"], tile, 2)
         return result
 
-    def _decode_latent(self, z0: Floats, canvas: Canvas, realism: float) -> None:
+    def _decode_latent(self, z0: Floats, canvas: Canvas, realism: float, seed: int) -> None:
         """Blend x̂ into the canvas, which holds the coarse picture."""
-        for tile, large in self._tiles("vae_decode", z0.shape[1] // 2, z0.shape[2] // 2, Y_STRIDE):
-            inputs = {"z0": np.ascontiguousarray(z0[None, :, *_times(tile.padded, 2)])}
+        cut = list(self._tiles("vae_decode", z0.shape[1] // 2, z0.shape[2] // 2, Y_STRIDE))
+        # The halo of a tile must show the coarse picture, not what has been blended into it.
+        coarse = canvas.image.copy() if len(cut) > 1 else canvas.image
+        for tile, large in cut:
+            inputs = {
+                "z0": np.ascontiguousarray(z0[None, :, *_times(tile.padded, 2)]),
+                "x_tilde": _patch(coarse, _times(tile.padded, Y_STRIDE)),
+                "noise": normal_noise(seed, 0, *_times(tile.padded, 8), self._noise_channels())[None],
+            }
             out = self._sessions.run("vae_decode", self._decoder, inputs, large=large)
             canvas.put(_times(tile.core, Y_STRIDE), _inner(out["x_hat"], tile, Y_STRIDE), realism)
 
@@ -178,6 +185,12 @@ class OnnxRuntime:
         tile, halo = max(1, side // stride), -(-self.manifest.halo_of(graph) // stride)
         large = max(rows, columns) > tile
         return ((part, large) for part in tiles(rows, columns, tile, halo, 1))
+
+    def _noise_channels(self) -> int:
+        kernel = self._decoder.get(NOISE_KERNEL)
+        if kernel is None or kernel.ndim != 4:
+            raise WeightsError(f"{self._folder} has no {NOISE_KERNEL}: it is of another version")
+        return int(kernel.shape[1])
 
     def _encoder_weights(self) -> Arrays:
         with self._lock:
@@ -195,14 +208,15 @@ def _times(part: Slices, factor: int) -> Slices:
     )
 
 
-def _patch(pixels: NDArray[np.uint8], part: Slices) -> Floats:
-    """Part of a picture for the encoder, float32 [1, 3, h, w] in 0-1; edges repeat beyond the border."""
+def _patch(pixels: NDArray[Any], part: Slices) -> Floats:
+    """Part of a picture, uint8 or float32 in 0-1, as float32 [1, 3, h, w] in 0-1; edges repeat beyond the border."""
     patch = pixels[part]
     missing = [(0, s.stop - s.start - n) for s, n in zip(part, patch.shape, strict=False)]
     if any(after for _, after in missing):
         patch = np.pad(patch, [*missing, (0, 0)], "edge")
     image = patch.transpose(2, 0, 1)[None].astype(np.float32, order="C")
-    image *= np.float32(1 / 255)
+    if pixels.dtype == np.uint8:
+        image *= np.float32(1 / 255)
     return image
 
 

@@ -22,7 +22,7 @@ INPUTS = {
     "encoder": ("image",),
     "coarse": ("y_hat", "level"),
     "denoise": ("z_t", "t", "c_pix", "c_sem"),
-    "vae_decode": ("z0",),
+    "vae_decode": ("z0", "x_tilde", "noise"),
 }
 OUTPUTS = {
     "encoder": ("y", "z"),

@@ -154,10 +154,10 @@ def load_networks(model: nn.Module, checkpoint: Checkpoint, source: Path) -> tup
 
 
 def trim(path: Path, out: Path) -> None:
-    """Rewrite a checkpoint as what a later leg needs: the EMA weights of its networks as fp16 (and the critic)."""
+    """Rewrite a checkpoint as what a later leg needs: the EMA weights of its networks as fp16 (and the critics)."""
     c = load(path)
     ema = {f"ema.{k}": v.half() for k, v in c.part("ema").items() if part_of(k) in c.networks}
-    extra = {f"extra.{k}": v.half() for k, v in c.part("extra").items() if k.startswith("critic.")}
+    extra = {f"extra.{k}": v.half() for k, v in c.part("extra").items() if k.startswith(("critics.", "sizes"))}
     save(out, Checkpoint(c.stage, c.step, c.config, c.networks, {**ema, **extra}, c.sources))
 
 

@@ -151,7 +151,7 @@ def receptive_field(model: SPRDiff, part: str) -> int:
         images = []
         for y_hat in (base, changed):
             r = model.receive(y_hat, level)
-            images.append((r.coarse, model.decode_latent(model.denoise_once(r))))
+            images.append((r.coarse, model.decode(r)))
         return max(_reach(a, b, 17 * 32 + 16, 35 * 32) for a, b in zip(*images, strict=True)) - 16
 
 
@@ -162,7 +162,7 @@ def _graph_reach(model: SPRDiff, part: str) -> int:
     graphs: dict[str, tuple[list[tuple[int, int]], Callable[..., Sequence[Tensor]]]] = {
         "coarse": ([(config.y_channels, 1)], lambda y: model.receive(y, 128 * ones)),
         "denoise": ([latent, *condition], lambda z, *c: (model.denoiser(z, ones, *c),)),
-        "vae_decode": ([latent], lambda z: (model.decode_latent(z),)),
+        "vae_decode": ([latent, (3, 32), (config.noise, 8)], lambda *i: (model.decode_latent(*i),)),
     }
     inputs, run = graphs[part]
     random = torch.Generator().manual_seed(0)

@@ -60,7 +60,7 @@ class DenoiseGraph(nn.Module):
 
 
 class VAEDecodeGraph(nn.Module):
-    """z0 [1,Z,2h,2w] -> x_hat [1,3,32h,32w]."""
+    """z0 [1,Z,2h,2w], x_tilde [1,3,32h,32w] in 0-1, noise [1,N,8h,8w] -> x_hat [1,3,32h,32w]."""
 
     def __init__(self, model: SPRDiff) -> None:
         super().__init__()
@@ -70,8 +70,8 @@ class VAEDecodeGraph(nn.Module):
         self.register_buffer("latent_mean", model.latent_mean)
         self.register_buffer("latent_std", model.latent_std)
 
-    def forward(self, z0: Tensor) -> Tensor:
-        x_hat: Tensor = self.vae_decoder(unstandardise(z0, self.latent_mean, self.latent_std))
+    def forward(self, z0: Tensor, x_tilde: Tensor, noise: Tensor) -> Tensor:
+        x_hat: Tensor = self.vae_decoder(unstandardise(z0, self.latent_mean, self.latent_std), x_tilde, noise)
         return x_hat
 
 
@@ -103,8 +103,12 @@ def export_graphs(model: SPRDiff, folder: Path) -> dict[str, dict[str, np.ndarra
         "c_sem": (semantic, token),
     }
     graphs["denoise"] = _export(DenoiseGraph(model), inputs, ["z0"], folder / "denoise.onnx", known)
-    graphs["vae_decode"] = _export(VAEDecodeGraph(model), {"z0": (latent, fine)}, ["x_hat"],
-                                   folder / "vae_decode.onnx", known)  # fmt: skip
+    inputs = {
+        "z0": (latent, fine),
+        "x_tilde": (torch.zeros(1, 3, 96, 128), {2: 32 * h, 3: 32 * w}),
+        "noise": (torch.zeros(1, config.noise, 24, 32), {2: 8 * h, 3: 8 * w}),
+    }
+    graphs["vae_decode"] = _export(VAEDecodeGraph(model), inputs, ["x_hat"], folder / "vae_decode.onnx", known)
     return graphs
 
 

@@ -52,6 +52,7 @@ class TinyDarknet(nn.Module):
                     self.layers.append(_convolution(data[f"conv{i}.weight"], data[f"conv{i}.bias"]))
         except (OSError, KeyError, ValueError) as error:
             raise TrainingError(f"{path}: not the weights of Tiny Darknet ({error})") from error
+        self.widths = [layer.out_channels for layer in self.layers]
         self.requires_grad_(False)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -110,7 +111,14 @@ class FeatureLoss(nn.Module):
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         with torch.no_grad():
-            reference = [unit(f) for f in self.network(b, self.TAPS)]
-        features = [unit(f) for f in self.network(a, self.TAPS)]
-        terms = [(f - r).square().sum(1).mean((1, 2)) for f, r in zip(features, reference, strict=True)]
+            reference = self.activations(b)
+        return self.distance(self.activations(a), reference)
+
+    def activations(self, x: Tensor) -> list[Tensor]:
+        """[N,3,H,W] in 0-1 -> activations at every tap."""
+        return self.network(x, self.TAPS)
+
+    def distance(self, a: list[Tensor], b: list[Tensor]) -> Tensor:
+        """The loss between activations, [N]."""
+        terms = [(unit(f) - unit(r)).square().sum(1).mean((1, 2)) for f, r in zip(a, b, strict=True)]
         return torch.stack(terms).sum(0)

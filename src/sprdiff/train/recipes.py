@@ -81,7 +81,7 @@ STAGES = {
             needs=PARTS,
             teacher=True,
             batch=4,
-            lr=2e-4,
+            soap=True,
         ),
     )
 }  # fmt: skip

@@ -1,13 +1,16 @@
 """Stage ``refine``: adversarial and perceptual training of the decoder side, entropy path and coarse image frozen.
 
-    x̂ = vae_decoder(denoiser(ẑ | c_pix, c_sem)) against x:  L1 + features + adversarial;  x̃ stays what it was.
+    x̂ = vae_decoder(denoiser(ẑ | c_pix, c_sem), x̃, noise) against x:  L1 + features + adversarial;  x̃ stays what it was.
 
-The discriminator sees patches of the image at two scales together with the coarse image, which is what the decoded
+Two critics. One sees patches of the image at two scales together with the coarse image, which is what the decoded
 latent looks like: it judges whether the texture is natural *given* the file, not whether the picture is plausible.
+The other sees the features of a frozen classifier (Projected GANs, Sauer et al. 2021): it learns in a tenth of the
+steps, and what it asks for is statistics of texture, not single pixels.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
@@ -44,16 +47,70 @@ class PatchDiscriminator(nn.Module):
         return out
 
 
-class Critic(nn.Module):
-    """Patch discriminators at full and half resolution; logits of all patches, [N, patches]."""
+class ImageCritic(nn.Module):
+    """Patch discriminators at full and half resolution; logits of each, [N,1,h,w]."""
 
     def __init__(self) -> None:
         super().__init__()
         self.fine, self.coarse = PatchDiscriminator(), PatchDiscriminator()
 
-    def forward(self, image: Tensor, condition: Tensor) -> Tensor:
+    def forward(self, image: Tensor, condition: Tensor) -> list[Tensor]:
         small = [F.avg_pool2d(t, 2) for t in (image, condition)]
-        return torch.cat([self.fine(image, condition).flatten(1), self.coarse(*small).flatten(1)], dim=1)
+        return [self.fine(image, condition), self.coarse(*small)]
+
+
+class FeatureCritic(nn.Module):
+    """A small critic on each of several layers of a frozen classifier; logits of each, [N,1,h,w]."""
+
+    def __init__(self, channels: Sequence[int], width: int = 64) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList(
+            nn.Sequential(
+                spectral_norm(nn.Conv2d(cin, width, 1)),
+                nn.LeakyReLU(0.2),
+                spectral_norm(nn.Conv2d(width, width, 3, padding=1)),
+                nn.LeakyReLU(0.2),
+                spectral_norm(nn.Conv2d(width, 1, 3, padding=1)),
+            )
+            for cin in channels
+        )
+
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
+        return [head(f) for head, f in zip(self.heads, features, strict=True)]
+
+
+class Critics(nn.Module):
+    """Both critics, and their hinge loss (Lim & Ye 2017): every head counts the same."""
+
+    def __init__(self, channels: Sequence[int]) -> None:
+        super().__init__()
+        self.image, self.features = ImageCritic(), FeatureCritic(channels)
+
+    def fool(self, image: Tensor, condition: Tensor, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """What the decoder minimises, of each critic; the critics' own weights do not learn from it."""
+        parameters = list(self.parameters())
+        for p in parameters:
+            p.requires_grad_(False)
+        fooled = [-mean_of([v.mean() for v in found]) for found in (self.image(image, condition), self.features(features))]
+        for p in parameters:
+            p.requires_grad_(True)
+        return fooled[0], fooled[1]
+
+    def loss(self, real: Judged, fake: Judged) -> Tensor:
+        """What the critics minimise."""
+        terms = []
+        for image, condition, features, sign in ((*real, -1), (*fake, 1)):
+            logits = [*self.image(image, condition), *self.features(features)]
+            terms.append(mean_of([F.relu(1 + sign * v).mean() for v in logits]))
+        return terms[0] + terms[1]
+
+
+Judged = tuple[Tensor, Tensor, Sequence[Tensor]]
+"""An image, the coarse image beside it, and its features."""
+
+
+def mean_of(values: Sequence[Tensor]) -> Tensor:
+    return torch.stack(list(values)).mean()
 
 
 def shifted(*images: Tensor, reach: int = 16) -> list[Tensor]:
@@ -66,23 +123,29 @@ def shifted(*images: Tensor, reach: int = 16) -> list[Tensor]:
 class RefineStage(StageModule):
     """Perceptual fine-tuning of denoiser, dual feature extraction and VAE decoder, in the one step they are used in.
 
-    Hinge loss (Lim & Ye 2017), heard late and softly: a critic that is still learning drives the decoder into a grid.
-    The features weigh what LPIPS 1 against squared error 8 does in the anchors. Part of the batch keeps the diffusion
-    objective, so several steps stay possible at decode. High qualities weigh the pixels more than low ones: there
-    is less to invent.
+    The terms pull at the image by stated shares: the gradient of each is brought to the size of the distortion's first
+    (the balancer of EnCodec, Défossez et al. 2022), since their natural sizes differ a hundredfold and change as the
+    critics learn. The critics are heard late: while they still learn they drive the decoder into a grid. Part of the
+    batch keeps the diffusion objective, so several steps stay possible at decode. High qualities weigh the pixels
+    more than low ones: there is less to invent.
     """
 
-    WEIGHTS = MappingProxyType(
-        {"pixel": 9.0, "absolute": 0.6, "feature": 0.12, "grid": 5000.0, "adversarial": 0.01, "latent": 0.02}
-    )
+    SHARES = MappingProxyType({"distortion": 1.0, "feature": 1.0, "critic_image": 0.15, "critic_features": 0.4})
+    DISTORTION = MappingProxyType({"pixel": 9.0, "absolute": 0.6, "grid": 5000.0})
+    LATENT_WEIGHT = 0.02
+    CRITIC_TAPS = (4, 8, 12)
 
-    extras = ("critic.",)
-    ADVERSARIAL_FROM, ADVERSARIAL_RAMP = 600, 1000
+    extras = ("critics.", "sizes")
+    CRITICS_FROM, CRITICS_RAMP = 600, 1000
 
     def __init__(self, model: SPRDiff, trains: tuple[str, ...], teacher: Path) -> None:
         super().__init__(model, trains)
         self.features = FeatureLoss(teacher)
-        self.critic = Critic()
+        self.judged: list[int] = [FeatureLoss.TAPS.index(tap) for tap in self.CRITIC_TAPS]
+        widths = self.features.network.widths
+        self.critics = Critics([widths[tap - 1] for tap in self.CRITIC_TAPS])
+        self.sizes: Tensor
+        self.register_buffer("sizes", torch.zeros(len(self.SHARES)))
 
     def forward(self, x: Tensor, level: Tensor) -> Scalars:
         with torch.no_grad():
@@ -91,22 +154,50 @@ class RefineStage(StageModule):
         c_pix, c_sem = self.model.reconstruction.conditions(coarse, f32, f16)
         r = Reconstruction(coarse, z_est, c_pix, c_sem)
         z0 = self.model.denoise_once(r)
-        decoded = self.model.decode_latent(z0)
+        decoded = self.model.decode_latent(z0, coarse, self.model.draw_noise(coarse))
+        terms, critic, scalars = self._judge(x, decoded, coarse, level)
+        latent = self._diffusion(r, target) + 0.2 * mse(z0, target).mean()
+        loss = self._balanced(decoded, terms) + self.LATENT_WEIGHT * latent + critic
+        named = {name: term.detach() for name, term in terms.items()}
+        return {"loss": loss, "critic": critic.detach(), "latent": latent.detach(), **named, **scalars}
+
+    def _judge(self, x: Tensor, decoded: Tensor, coarse: Tensor, level: Tensor) -> tuple[Scalars, Tensor, Scalars]:
+        """The terms of the decoded image, the loss of the critics, and what is only logged."""
         # Pooling and strides have a phase. Judged always at the same one, the decoder learns a grid that only it
         # can see; so all that judges looks at a randomly shifted cut, and the features at one of two scales.
-        terms = self._distortion(decoded, x, level)
+        terms = {"distortion": self._distortion(decoded, x, level)}
         x, decoded, condition = shifted(x, decoded, coarse.clamp(0, 1))
         half = torch.rand(()) < 0.5
-        terms["feature"] = self.features(*(F.avg_pool2d(t, 2) if half else t for t in (decoded, x))).mean()
-        real, fake = self.critic(x, condition), self.critic(decoded.detach(), condition)
-        critic = F.relu(1 - real).mean() + F.relu(1 + fake).mean()
-        terms["latent"] = self._diffusion(r, target) + 0.2 * mse(z0, target).mean()
-        terms["adversarial"] = self._fool(decoded, condition)
-        # The critic learns from the first step; the decoder listens to it once it has something to say.
-        heard = min(1.0, max(0.0, (self.step - self.ADVERSARIAL_FROM) / self.ADVERSARIAL_RAMP))
-        weights = {**self.WEIGHTS, "adversarial": heard * self.WEIGHTS["adversarial"]}
-        loss = sum((weights[k] * v for k, v in terms.items()), start=critic)
-        return {"loss": loss, "critic": critic.detach(), "mse": mse(decoded, x).mean(), **terms}
+        small = [F.avg_pool2d(t, 2) if half else t for t in (x, decoded)]
+        with torch.no_grad():
+            real = self.features.activations(small[0])
+        fake = self.features.activations(small[1])
+        terms["feature"] = self.features.distance(fake, real).mean()
+        # Of one size in every layer, by the real ones: raw activations differ tenfold.
+        sizes = [real[i].square().mean().rsqrt() for i in self.judged]
+        seen = [[f[i] * size for i, size in zip(self.judged, sizes, strict=True)] for f in (real, fake)]
+        terms["critic_image"], terms["critic_features"] = self.critics.fool(decoded, condition, seen[1])
+        critic = self.critics.loss(
+            (x, condition, seen[0]), (decoded.detach(), condition, [f.detach() for f in seen[1]])
+        )
+        return terms, critic, {"mse": mse(decoded, x).mean().detach()}
+
+    def _balanced(self, decoded: Tensor, terms: Scalars) -> Tensor:
+        """The terms, each by its share and brought to the size of the first: that of its gradient at the image."""
+        if decoded.requires_grad:
+            gradients = [torch.autograd.grad(terms[name], decoded, retain_graph=True)[0] for name in self.SHARES]
+            with torch.no_grad():
+                found = 1e6 * torch.stack([g.square().mean().sqrt() for g in gradients])  # fp16 can keep it
+                self.sizes.copy_(found if self.sizes[0] == 0 else 0.98 * self.sizes + 0.02 * found)
+        heard = min(1.0, max(0.0, (self.step - self.CRITICS_FROM) / self.CRITICS_RAMP))
+        shares = [s * (heard if name.startswith("critic") else 1.0) for name, s in self.SHARES.items()]
+        factors = self.sizes[0] / self.sizes.clamp(min=1e-12) * torch.tensor(shares, device=decoded.device)
+        value = (factors * torch.stack([terms[name].detach() for name in self.SHARES])).sum()
+        if not decoded.requires_grad:
+            return value
+        pull = sum(g * f for g, f in zip(gradients, factors, strict=True))
+        stand_in = (decoded * pull).sum()  # has this gradient, at the cost of one pass through the decoder
+        return value + stand_in - stand_in.detach()
 
     def _frozen(self, x: Tensor, level: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         codec = self.model.latent_codec
@@ -114,14 +205,11 @@ class RefineStage(StageModule):
         f32, f16, z_est = self.model.synthesis(q.y_hat, level)
         return f32, f16, z_est, self.model.reconstruction.coarse(f16)
 
-    def _distortion(self, decoded: Tensor, x: Tensor, level: Tensor) -> Scalars:
+    def _distortion(self, decoded: Tensor, x: Tensor, level: Tensor) -> Tensor:
         # (λ/λ_mid)^¼: from 0.54 at the lowest quality to 1.6 at the highest.
-        weight = (lambda_of(level) / 8.5) ** 0.25
-        return {
-            "pixel": (weight * mse(decoded, x)).mean(),
-            "absolute": (weight * charbonnier(decoded, x)).mean(),
-            "grid": grid_energy(decoded - x).mean(),
-        }
+        weight, shares = (lambda_of(level) / 8.5) ** 0.25, self.DISTORTION
+        fidelity = weight * (shares["pixel"] * mse(decoded, x) + shares["absolute"] * charbonnier(decoded, x))
+        return (fidelity + shares["grid"] * grid_energy(decoded - x)).mean()
 
     def _diffusion(self, r: Reconstruction, target: Tensor) -> Tensor:
         # A quarter of the batch: enough to keep what the codec stage taught.
@@ -131,18 +219,9 @@ class RefineStage(StageModule):
         predicted = self.model.denoiser(noised(z0, z_est, torch.randn_like(z0), t), t, r.c_pix[part], r.c_sem[part])
         return mse(predicted, z0).mean()
 
-    def _fool(self, decoded: Tensor, condition: Tensor) -> Tensor:
-        # The critic's own weights must not learn from the generator's term.
-        parameters = list(self.critic.parameters())
-        for p in parameters:
-            p.requires_grad_(False)
-        fooled = -self.critic(decoded, condition).mean()
-        for p in parameters:
-            p.requires_grad_(True)
-        return fooled
-
     def reconstruct(self, x: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
         decoded = self.model(x, level, hard=True)
-        image = self.model.decode_latent(self.model.denoise_once(decoded.reconstruction))
+        coarse = decoded.reconstruction.coarse
+        image = self.model.decode(decoded.reconstruction, self.model.draw_noise(coarse, seed=0))
         bits = decoded.quantised.y_bits + decoded.quantised.z_bits
         return image, bits / (x.shape[2] * x.shape[3])

@@ -151,7 +151,7 @@ class SDStage(StageModule):
     def _decode(self, r: Reconstruction) -> tuple[Tensor, Tensor]:
         """The clean latent and the picture, both float32."""
         z0 = self.model.denoise_once(r)
-        return z0.float(), self.model.decode_latent(z0).float()
+        return z0.float(), self.model.decode_latent(z0, r.coarse).float()
 
     def reconstruct(self, x: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
         decoded = self.model(x, level, hard=True)

@@ -19,6 +19,7 @@ from ..models.blocks import up
 from ..models.denoiser import noised
 from ..models.reconstruction import Reconstruction
 from ..models.sprdiff import SPRDiff
+from ..models.vae_decoder import no_noise
 from .checkpoints import own_state
 from .losses import TinyDarknet, charbonnier, lambda_of, mse
 
@@ -65,7 +66,7 @@ class VAEStage(StageModule):
     def forward(self, x: Tensor, level: Tensor) -> Scalars:
         mean, logvar = self.model.triple_encoder.vae(x)
         z = mean + (0.5 * logvar).exp() * torch.randn_like(mean)
-        decoded = self.model.vae_decoder(z)
+        decoded = self._decode(z)
         kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
         squared, absolute = mse(decoded, x).mean(), charbonnier(decoded, x).mean()
         loss = 5 * squared + absolute + self.KL_WEIGHT * kl
@@ -73,7 +74,12 @@ class VAEStage(StageModule):
 
     def reconstruct(self, x: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
         mean, _ = self.model.triple_encoder.vae(x)
-        return self.model.vae_decoder(mean), torch.zeros_like(level)
+        return self._decode(mean), torch.zeros_like(level)
+
+    def _decode(self, z: Tensor) -> Tensor:
+        grey = torch.full_like(F.interpolate(z[:, :3], scale_factor=16.0), 0.5)
+        decoded: Tensor = self.model.vae_decoder(z, grey, no_noise(grey, self.model.config.noise))
+        return decoded
 
     @torch.no_grad()
     def finish(self, batches: list[Tensor]) -> None:
@@ -165,7 +171,7 @@ class DenoiseStage(StageModule):
     def reconstruct(self, x: Tensor, level: Tensor) -> tuple[Tensor, Tensor] | None:
         decoded = self.model(x, level, hard=True)
         bits = decoded.quantised.y_bits + decoded.quantised.z_bits
-        image = self.model.decode_latent(self.model.denoise_once(decoded.reconstruction))
+        image = self.model.decode(decoded.reconstruction)
         return image, bits / (x.shape[2] * x.shape[3])
 
 

@@ -1,0 +1,57 @@
+"""VAE decoder: from the latent to what the base image lacks.
+
+z0 ─ 1/16 ─ up ─ 1/8 ─ up ─ 1/4 ─ head ─ + base ─► x̂
+                  ▲          ▲
+        base image x̃ (unshuffled), noise
+
+The autoencoder's base is grey; the codec's is the coarse image, so that a flat area needs nothing at all and edges are
+sharpened where they are. Noise is the only source of texture that does not repeat with the grid: without it a
+critic's wish for detail ends in stripes with the period of the upsampling (dev/LOG.md 29).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .blocks import blocks, conv, up, zero
+from .config import ModelConfig
+
+NOISE_STRIDE = 4
+"""Pixels per position of the noise."""
+
+
+class VAEDecoder(nn.Module):
+    """Latent z0 [N,Z,H/16,W/16], base [N,3,H,W] and noise [N,noise,H/4,W/4] -> image [N,3,H,W], not clipped."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        c16, c8, c4 = config.vae_decoder
+        d16, d8, d4 = config.vae_decoder_blocks
+        self.enter = conv(config.vae_latent, c16)
+        self.body16 = blocks(c16, d16)
+        self.up8 = up(c16, c8)
+        self.base8 = conv(192, c8)
+        self.body8 = blocks(c8, d8)
+        self.up4 = up(c8, c4)
+        self.base4 = conv(48, c4, 3)
+        self.noise = conv(config.noise, c4, bias=False)
+        self.body4 = blocks(c4, d4)
+        self.head = nn.Sequential(conv(c4, 48, 3), nn.PixelShuffle(4))
+        self.noise_channels = config.noise
+        zero(self.noise)
+
+    def forward(self, z0: Tensor, base: Tensor, noise: Tensor) -> Tensor:
+        centred = 4 * (base - 0.5)  # pixels have a standard deviation near a quarter
+        x = self.body16(self.enter(z0))
+        x = self.body8(self.up8(x) + self.base8(F.pixel_unshuffle(centred, 8)))
+        x = self.body4(self.up4(x) + self.base4(F.pixel_unshuffle(centred, 4)) + self.noise(noise))
+        out: Tensor = base + 0.25 * self.head(x)
+        return out
+
+
+def no_noise(base: Tensor, channels: int) -> Tensor:
+    """Zeros in place of the noise for a base image."""
+    n, _, height, width = base.shape
+    return torch.zeros(n, channels, height // NOISE_STRIDE, width // NOISE_STRIDE, device=base.device)
