@@ -111,13 +111,15 @@ class OnnxRuntime:
             [height, width, 3].
         """
         grid = y_hat.shape[1:]
-        canvas = Canvas(size or (Y_STRIDE * grid[0], Y_STRIDE * grid[1]), dtype)
+        # Whole cells, for the VAE decoder looks at the coarse picture beyond the border too.
+        canvas = Canvas((Y_STRIDE * grid[0], Y_STRIDE * grid[1]), dtype)
         parts = self._reconstruct(y_hat, level, canvas, keep=realism > 0)
         if realism > 0:
             z0 = self._denoise(parts, steps, seed)
             del parts  # the conditions are the largest arrays of all when the picture is large
             self._decode_latent(z0, canvas, realism, seed)
-        return canvas.image
+        height, width = size or canvas.image.shape[:2]
+        return canvas.image[:height, :width]
 
     def _reconstruct(self, y_hat: Floats, level: int, canvas: Canvas, *, keep: bool) -> Tensors:
         """Paint the coarse picture; returns ẑ, c_pix and c_sem of the whole picture (if `keep`)."""

@@ -46,13 +46,14 @@ class TinyDarknet(nn.Module):
     def __init__(self, path: Path, last: int = 15) -> None:
         super().__init__()
         self.layers = nn.ModuleList()
+        self.widths: list[int] = []  # channels of each
         try:
             with np.load(path, allow_pickle=False) as data:
                 for i in range(1, last + 1):
                     self.layers.append(_convolution(data[f"conv{i}.weight"], data[f"conv{i}.bias"]))
+                    self.widths.append(len(data[f"conv{i}.weight"]))
         except (OSError, KeyError, ValueError) as error:
             raise TrainingError(f"{path}: not the weights of Tiny Darknet ({error})") from error
-        self.widths = [layer.out_channels for layer in self.layers]
         self.requires_grad_(False)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 

@@ -91,7 +91,9 @@ class Critics(nn.Module):
         parameters = list(self.parameters())
         for p in parameters:
             p.requires_grad_(False)
-        fooled = [-mean_of([v.mean() for v in found]) for found in (self.image(image, condition), self.features(features))]
+        fooled = [
+            -mean_of([v.mean() for v in found]) for found in (self.image(image, condition), self.features(features))
+        ]
         for p in parameters:
             p.requires_grad_(True)
         return fooled[0], fooled[1]
@@ -141,9 +143,10 @@ class RefineStage(StageModule):
     def __init__(self, model: SPRDiff, trains: tuple[str, ...], teacher: Path) -> None:
         super().__init__(model, trains)
         self.features = FeatureLoss(teacher)
-        self.judged: list[int] = [FeatureLoss.TAPS.index(tap) for tap in self.CRITIC_TAPS]
-        widths = self.features.network.widths
-        self.critics = Critics([widths[tap - 1] for tap in self.CRITIC_TAPS])
+        taps: tuple[int, ...] = FeatureLoss.TAPS
+        self.judged: tuple[int, ...] = tuple(taps.index(tap) for tap in self.CRITIC_TAPS)
+        widths: list[int] = self.features.network.widths
+        self.critics = Critics([int(widths[tap - 1]) for tap in self.CRITIC_TAPS])
         self.sizes: Tensor
         self.register_buffer("sizes", torch.zeros(len(self.SHARES)))
 
@@ -187,7 +190,7 @@ class RefineStage(StageModule):
         if decoded.requires_grad:
             gradients = [torch.autograd.grad(terms[name], decoded, retain_graph=True)[0] for name in self.SHARES]
             with torch.no_grad():
-                found = 1e6 * torch.stack([g.square().mean().sqrt() for g in gradients])  # fp16 can keep it
+                found = 1e3 * torch.stack([g.square().mean().sqrt() for g in gradients])  # fp16 can keep it
                 self.sizes.copy_(found if self.sizes[0] == 0 else 0.98 * self.sizes + 0.02 * found)
         heard = min(1.0, max(0.0, (self.step - self.CRITICS_FROM) / self.CRITICS_RAMP))
         shares = [s * (heard if name.startswith("critic") else 1.0) for name, s in self.SHARES.items()]
