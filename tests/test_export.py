@@ -142,7 +142,14 @@ def test_graphs_compute_what_torch_computes(graph: str, size: tuple[int, int], e
                 "c_sem": torch.randn(1, NANO.semantic_condition, h, w),
             },
         ),
-        "vae_decode": (VAEDecodeGraph(stored), {"z0": z_t}),
+        "vae_decode": (
+            VAEDecodeGraph(stored),
+            {
+                "z0": z_t,
+                "x_tilde": torch.rand(1, 3, 32 * h, 32 * w),
+                "noise": torch.randn(1, NANO.noise, 8 * h, 8 * w),
+            },
+        ),
     }[graph]
     with torch.no_grad():
         expected = module(*inputs.values())
