@@ -32,6 +32,8 @@ class LatentSizes(Protocol):
     @property
     def trunk(self) -> int: ...
     @property
+    def analysis_blocks(self) -> int: ...
+    @property
     def y_channels(self) -> int: ...
     @property
     def z_channels(self) -> int: ...
@@ -65,9 +67,11 @@ class ModelConfig:
     vae_decoder_blocks: tuple[int, int, int] = (2, 3, 3)
     noise: int = 4
     distortion: tuple[int, int] = (96, 192)
+    distortion_blocks: tuple[int, int] = (2, 3)
     semantic: tuple[int, int] = (48, 128)
     fused: int = 192
     trunk: int = 256
+    analysis_blocks: int = 3
     y_channels: int = 96
     z_channels: int = 32
     groups: tuple[int, ...] = (16, 16, 24, 40)
@@ -75,7 +79,9 @@ class ModelConfig:
     hyper_features: int = 96
     context_hidden: int = 128
     synthesis: tuple[int, int] = (256, 192)
+    synthesis_blocks: tuple[int, int] = (3, 3)
     coarse: int = 96
+    coarse_blocks: int = 2
     pixel_condition: int = 128
     semantic_condition: int = 128
     denoiser: int = 192
@@ -111,9 +117,11 @@ NANO = ModelConfig(
     vae_decoder_blocks=(1, 1, 1),
     noise=2,
     distortion=(8, 16),
+    distortion_blocks=(1, 1),
     semantic=(8, 16),
     fused=16,
     trunk=16,
+    analysis_blocks=1,
     y_channels=12,
     z_channels=4,
     groups=(4, 8),
@@ -121,7 +129,9 @@ NANO = ModelConfig(
     hyper_features=8,
     context_hidden=16,
     synthesis=(16, 16),
+    synthesis_blocks=(1, 1),
     coarse=8,
+    coarse_blocks=1,
     pixel_condition=8,
     semantic_condition=8,
     denoiser=16,

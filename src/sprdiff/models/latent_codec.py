@@ -190,7 +190,7 @@ class LatentCodec(nn.Module):
         self.config = config
         trunk, cy, cz = config.trunk, config.y_channels, config.z_channels
         entry = [down(config.fused, trunk), *(down(trunk, trunk) for _ in range(config.y_downs - 1))]
-        self.analysis = nn.Sequential(*entry, *blocks(trunk, 3), conv(trunk, cy))
+        self.analysis = nn.Sequential(*entry, *blocks(trunk, config.analysis_blocks), conv(trunk, cy))
         half = trunk // 2
         shrink = [down(half, half) for _ in range(config.z_ratio.bit_length() - 1)]
         self.hyper_analysis = nn.Sequential(

@@ -25,12 +25,13 @@ class Synthesis(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         c32, c16 = config.synthesis
+        d32, d16 = config.synthesis_blocks
         self.enter = conv(config.y_channels, c32, 3)
         self.modulate32 = LevelModulation(c32)
-        self.body32 = blocks(c32, 3)
+        self.body32 = blocks(c32, d32)
         self.up = up(c32, c16)
         self.modulate16 = LevelModulation(c16)
-        self.body16 = blocks(c16, 3)
+        self.body16 = blocks(c16, d16)
         self.estimate = conv(c16, config.vae_latent)
 
     def forward(self, y_hat: Tensor, level: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -45,7 +46,7 @@ class CoarseReconstruction(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.up = up(config.synthesis[1], config.coarse)
-        self.body = blocks(config.coarse, 2)
+        self.body = blocks(config.coarse, config.coarse_blocks)
         self.head = nn.Sequential(conv(config.coarse, 192, 3), nn.PixelShuffle(8))
 
     def forward(self, f16: Tensor) -> Tensor:

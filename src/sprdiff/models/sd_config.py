@@ -36,6 +36,7 @@ class SDConfig:
     distortion: tuple[int, int] = (192, 320)
     fused: int = 320
     trunk: int = 512
+    analysis_blocks: int = 3
     y_channels: int = 320
     z_channels: int = 160
     groups: tuple[int, ...] = (16, 16, 32, 64, 192)

@@ -34,7 +34,8 @@ class DistortionEncoder(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         c8, c16 = config.distortion
-        self.body = nn.Sequential(Stem(c8), *blocks(c8, 2), down(c8, c16), *blocks(c16, 3))
+        d8, d16 = config.distortion_blocks
+        self.body = nn.Sequential(Stem(c8), *blocks(c8, d8), down(c8, c16), *blocks(c16, d16))
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.body(x)

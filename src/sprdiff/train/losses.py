@@ -30,6 +30,15 @@ def charbonnier(a: Tensor, b: Tensor) -> Tensor:
     return ((a - b).square() + 1e-6).sqrt().mean((1, 2, 3))
 
 
+def structural_similarity(a: Tensor, b: Tensor) -> Tensor:
+    """MS-SSIM of each image, [N] (Wang et al. 2003); on small crops with a smaller window, so that five scales fit."""
+    from pytorch_msssim import ms_ssim
+
+    window = min(11, ((min(a.shape[2:]) - 1) // 16) // 2 * 2 + 1)
+    found: Tensor = ms_ssim(a, b, data_range=1.0, size_average=False, win_size=window)
+    return found
+
+
 class TinyDarknet(nn.Module):
     """Tiny Darknet's trunk (16 convolutions, batch norms folded in), frozen: the feature loss and the teacher.
 
@@ -104,7 +113,7 @@ def unit(x: Tensor) -> Tensor:
 class FeatureLoss(nn.Module):
     """Distance of unit-normalised Tiny Darknet features, summed over taps and averaged over space: [N]."""
 
-    TAPS = (2, 4, 6, 8, 10, 12, 14)
+    TAPS = (2, 4, 6, 8, 10, 12, 13, 14, 15)
 
     def __init__(self, path: Path) -> None:
         super().__init__()

@@ -23,7 +23,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from ..models.denoiser import noised
 from ..models.reconstruction import Reconstruction
 from ..models.sprdiff import SPRDiff
-from .losses import FeatureLoss, charbonnier, grid_energy, lambda_of, mse
+from .losses import FeatureLoss, charbonnier, grid_energy, lambda_of, mse, structural_similarity
 from .stages import Scalars, StageModule
 
 
@@ -122,6 +122,25 @@ def shifted(*images: Tensor, reach: int = 16) -> list[Tensor]:
     return [image[:, :, top : top + height, left : left + width] for image in images]
 
 
+def viewed(*images: Tensor) -> list[Tensor]:
+    """The images turned, mirrored, scaled and recoloured at random, all alike.
+
+    One network's features have blind spots that a decoder finds within a few hundred steps; under random views there
+    is no single network to please (E-LPIPS, Kettunen et al. 2019), and what is learned holds for other networks too.
+    """
+    turns, mirror = int(torch.randint(4, ())), bool(torch.rand(()) < 0.5)
+    scale = float(2 ** (1.3 * torch.rand(()) - 1))  # 0.5 to 1.23
+    device = images[0].device
+    gain, shift = (1 + 0.2 * torch.randn(1, 3, 1, 1)).to(device), (0.1 * torch.randn(1, 3, 1, 1)).to(device)
+    height, width = (max(64, 16 * round(side * scale / 16)) for side in images[0].shape[2:])
+    found = []
+    for image in images:
+        image = F.interpolate(image, (height, width), mode="bilinear", antialias=True, align_corners=False)
+        image = torch.rot90(image.flip(3) if mirror else image, turns, (2, 3))
+        found.append((image - 0.5) * gain + 0.5 + shift)
+    return found
+
+
 class RefineStage(StageModule):
     """Perceptual fine-tuning of denoiser, dual feature extraction and VAE decoder, in the one step they are used in.
 
@@ -133,7 +152,7 @@ class RefineStage(StageModule):
     """
 
     SHARES = MappingProxyType({"distortion": 1.0, "feature": 1.0, "critic_image": 0.15, "critic_features": 0.4})
-    DISTORTION = MappingProxyType({"pixel": 9.0, "absolute": 0.6, "grid": 5000.0})
+    DISTORTION = MappingProxyType({"pixel": 9.0, "absolute": 0.6, "structure": 0.3, "grid": 5000.0})
     LATENT_WEIGHT = 0.02
     CRITIC_TAPS = (4, 8, 12)
 
@@ -167,14 +186,13 @@ class RefineStage(StageModule):
     def _judge(self, x: Tensor, decoded: Tensor, coarse: Tensor, level: Tensor) -> tuple[Scalars, Tensor, Scalars]:
         """The terms of the decoded image, the loss of the critics, and what is only logged."""
         # Pooling and strides have a phase. Judged always at the same one, the decoder learns a grid that only it
-        # can see; so all that judges looks at a randomly shifted cut, and the features at one of two scales.
+        # can see; so all that judges looks at a randomly shifted cut, and the features at a random view of it.
         terms = {"distortion": self._distortion(decoded, x, level)}
         x, decoded, condition = shifted(x, decoded, coarse.clamp(0, 1))
-        half = torch.rand(()) < 0.5
-        small = [F.avg_pool2d(t, 2) if half else t for t in (x, decoded)]
+        seen_as = viewed(x, decoded)
         with torch.no_grad():
-            real = self.features.activations(small[0])
-        fake = self.features.activations(small[1])
+            real = self.features.activations(seen_as[0])
+        fake = self.features.activations(seen_as[1])
         terms["feature"] = self.features.distance(fake, real).mean()
         # Of one size in every layer, by the real ones: raw activations differ tenfold.
         sizes = [real[i].square().mean().rsqrt() for i in self.judged]
@@ -212,7 +230,8 @@ class RefineStage(StageModule):
         # (λ/λ_mid)^¼: from 0.54 at the lowest quality to 1.6 at the highest.
         weight, shares = (lambda_of(level) / 8.5) ** 0.25, self.DISTORTION
         fidelity = weight * (shares["pixel"] * mse(decoded, x) + shares["absolute"] * charbonnier(decoded, x))
-        return (fidelity + shares["grid"] * grid_energy(decoded - x)).mean()
+        structure = shares["structure"] * (1 - structural_similarity(decoded, x))
+        return (fidelity + structure + shares["grid"] * grid_energy(decoded - x)).mean()
 
     def _diffusion(self, r: Reconstruction, target: Tensor) -> Tensor:
         # A quarter of the batch: enough to keep what the codec stage taught.
