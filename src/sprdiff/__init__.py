@@ -22,12 +22,15 @@ if TYPE_CHECKING:
         ImageError,
         ModelMismatchError,
         OutputError,
+        PluginError,
+        ServiceError,
         SprdiffError,
         TargetError,
         TrainingError,
         WeightsError,
     )
     from .fileinfo import FileInfo, ModelInfo, info, model_info
+    from .pillow import register_sprdiff_opener
 
 __version__ = "0.1.0.dev0"
 
@@ -40,12 +43,15 @@ _HOME = {
         "ImageError",
         "ModelMismatchError",
         "OutputError",
+        "PluginError",
+        "ServiceError",
         "SprdiffError",
         "TargetError",
         "TrainingError",
         "WeightsError",
     ),
     "fileinfo": ("FileInfo", "ModelInfo", "info", "model_info"),
+    "pillow": ("register_sprdiff_opener",),
 }
 _WHERE = {name: module for module, names in _HOME.items() for name in names}
 
@@ -59,6 +65,8 @@ __all__ = [
     "ModelInfo",
     "ModelMismatchError",
     "OutputError",
+    "PluginError",
+    "ServiceError",
     "SprdiffError",
     "TargetError",
     "TrainingError",
@@ -68,6 +76,7 @@ __all__ = [
     "encode",
     "info",
     "model_info",
+    "register_sprdiff_opener",
 ]
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import __version__, cli_data, cli_eval, cli_models, cli_train
+from . import __version__, cli_batch, cli_data, cli_eval, cli_models, cli_serve, cli_train
 from .cli_files import DEBUG, Job, check_job, explain, one_line, plan, run_jobs, say
 from .cli_options import (
     MAX_PIXELS,
@@ -173,11 +173,13 @@ def info(
     return status
 
 
+app.command("batch")(cli_batch.batch)
 app.command("train")(cli_train.train)
 app.add_typer(cli_data.app, name="data")
 app.command("eval")(cli_eval.eval_)
 app.command("report")(cli_eval.report)
 app.command("models")(cli_models.models)
+app.command("serve")(cli_serve.serve)
 
 
 def _plan_encode(files: Sequence[str], output: str | None) -> list[Job]:
