@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +32,7 @@ from sprdiff.batch.folder import held
 from sprdiff.batch.local import Local
 from sprdiff.batch.names import expand, inside, is_safe, targets
 from sprdiff.batch.recode import Decode, Encode
+from sprdiff.cli_batch import Bar, _watching
 from sprdiff.codec import Codec
 from sprdiff.errors import BatchError, ImageError, OutputError, WeightsError
 
@@ -92,7 +94,7 @@ def test_a_list(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     absolute = str(tree).lstrip("/")
     assert set(outputs(tmp_path / "out")) == {"a.sprd", "deep/b.sprd", f"{absolute}/deep/er/c.sprd"}
     assert watcher.notes == ["passed over: 1 named twice"]
-    assert [source for source, _ in outcome.totals.failures] == ["missing.png"]
+    assert [source for source, _ in outcome.totals.failures] == [str(tree / "missing.png")]
     listed.write_text("a.png\n./a.png\n")
     with pytest.raises(BatchError, match=r"a\.png and \./a\.png would become the same output"):
         run(listed, tmp_path / "twice")
@@ -237,6 +239,9 @@ def test_nothing_is_overwritten_without_force(tree: Path, tmp_path: Path) -> Non
     assert outputs(old) == {"a.sprd": b"text", "deep/er/c.sprd": b"text"} and not (old / ".sprdiff-batch").exists()
     assert run(tree, old, force=True).totals.failed == 0
     assert all(data.startswith(b"SPR") for data in outputs(old).values())
+    shutil.rmtree(old / ".sprdiff-batch")
+    with pytest.raises(OutputError, match=r"_manifest\.parquet already exists, of a run that cannot go on"):
+        run(write_tree(tmp_path / "other", ["x.png"]), old)
 
 
 def test_what_appears_while_a_run_is_at_work_is_not_overwritten(tree: Path, tmp_path: Path) -> None:
@@ -388,6 +393,27 @@ def test_the_command_is_light() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "--ray" in done.stdout
     assert not {"numpy", "PIL", "pyarrow", "fsspec", "ray", "onnxruntime"} & set(done.stderr.split())
+
+
+def test_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    bar = Bar()
+    (task,) = bar.progress.tasks
+    bar.begin(7, pictures=True)
+    bar.advanced(1, 1)
+    assert (task.total, task.completed, task.fields["failed"]) == (7, 1, 1)
+    shards = Bar()
+    (task,) = shards.progress.tasks
+    shards.begin(4, pictures=False)
+    assert shards.progress.tasks[0].total is None
+    shards.opened(10)
+    shards.opened(20)
+    shards.advanced(16, 2)
+    assert task.completed == 16 and task.total == 60, "reckoned from those that have been opened"
+    with _watching() as watcher:
+        assert not isinstance(watcher, Bar), "this is no terminal"
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    with _watching() as watcher:
+        assert isinstance(watcher, Bar)
 
 
 def test_the_source_may_be_all_kinds(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from batch_helpers import DECODE, here, members, outputs, png, run, write_samples, write_table, write_tree
+from sprdiff.batch import outputs as outputs_
 from sprdiff.batch import stores
 from sprdiff.batch.folder import default_folder
 from sprdiff.batch.local import Local
@@ -151,11 +152,11 @@ def test_other_file_systems_get_a_temporary_name_first(tmp_path: Path) -> None:
 
     fsspec.register_implementation("disk", Disk, clobber=True)
     address = f"disk://{tmp_path}/deep/x"
-    stores.write(address, b"one", staging=None, force=False)
+    outputs_.write(address, b"one", staging=None, force=False)
     with pytest.raises(OutputError, match="already exists"):
-        stores.write(address, b"two", staging=None, force=False)
+        outputs_.write(address, b"two", staging=None, force=False)
     assert (tmp_path / "deep" / "x").read_bytes() == b"one"
-    stores.write(address, b"two", staging=None, force=True)
+    outputs_.write(address, b"two", staging=None, force=True)
     assert (tmp_path / "deep" / "x").read_bytes() == b"two"
     assert len(seen) == 2 and all(name.startswith(".sprdiff-") for name in seen)
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["x"]
@@ -280,7 +281,7 @@ def test_s3_in_processes_of_their_own(tmp_path: Path) -> None:
                 patch.setenv(name, "test")
             patch.setitem(fsspec.config.conf, "s3", {"endpoint_url": endpoint})
             with pytest.raises(OutputError, match="already exists"):
-                stores.write("s3://bucket/again/0/0.sprd", b"new", staging=None, force=False)
+                outputs_.write("s3://bucket/again/0/0.sprd", b"new", staging=None, force=False)
         assert s3.cat("bucket/again/0/0.sprd") == b"old"
         assert manifest_of(s3) == 9
     finally:

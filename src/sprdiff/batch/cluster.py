@@ -28,6 +28,8 @@ from .work import DIED, Job, Result, discard, do_container, do_picture, failure,
 
 BLOCK = 8
 """Pictures that a worker takes at a time; their rows come back together."""
+_MOST_BLOCKS = 20_000
+"""Beyond, the bookkeeping of Ray would cost more than what is lost with a larger block."""
 TRIES = 3
 """How often a unit is begun before its worker's deaths are put down to it."""
 
@@ -76,9 +78,12 @@ class Worker:
         return {"n": unit.n, "lines": b"".join(result.lines), "fatal": fatal, **about}
 
     def _do(self, unit: Unit, deaths: int) -> Result:
-        if self.job.kind != PICTURES and (self.job.folder is not None or deaths < TRIES):
-            return do_container(self.job, unit, blamed=deaths >= TRIES)
-        return result_of(do_picture(self.job, unit)) if deaths < TRIES else failure(unit, DIED)
+        guilty = deaths >= TRIES
+        if self.job.kind != PICTURES and self.job.folder is not None:
+            return do_container(self.job, unit, blamed=guilty)  # of a container one picture is guilty
+        if guilty:
+            return failure(unit, DIED)
+        return result_of(do_picture(self.job, unit)) if self.job.kind == PICTURES else do_container(self.job, unit)
 
 
 class Cluster:
@@ -119,7 +124,8 @@ class Cluster:
             raise BatchError(f"the cluster has given up: {reason(error)}") from error
 
     def _rows(self, ray: Any, job: Job, units: list[Unit], starts: Any) -> Iterable[dict[str, Any]]:
-        blocks = -(-len(units) // BLOCK) if job.kind == PICTURES else len(units)
+        size = max(BLOCK, len(units) // _MOST_BLOCKS) if job.kind == PICTURES else 1
+        blocks = -(-len(units) // size)
         workers = min(self._workers or max(1, int(ray.cluster_resources().get("CPU", 1))), blocks)
         items = [{"unit": json.dumps(asdict(unit))} for unit in units]
         made = ray.data.from_items(items, override_num_blocks=blocks).map_batches(

@@ -35,9 +35,10 @@ from .journal import Journal
 from .local import Engine, Local
 from .manifest import Totals, write_manifest
 from .needs import need
+from .outputs import place
 from .recode import Work, as_record
 from .source import MANIFEST, PICTURES, STDIN, Collection, Unit, in_words, look_at
-from .stores import absolute, is_remote, is_web, join, place, reason
+from .stores import absolute, is_remote, is_web, join, reason, size_of
 from .watcher import Watcher
 from .work import Job
 
@@ -133,6 +134,9 @@ def _planned(folder: Path, run: dict[str, Any], collection: Collection, watcher:
     dest = str(run["dest"])
     before = read_run(folder)
     if before is None:
+        manifest = join(dest, MANIFEST)
+        if not run["force"] and size_of(manifest) is not None:
+            raise OutputError(f"{manifest} already exists, of a run that cannot go on; only -f (force) overwrites it")
         units = write_plan(folder, collection.units(dest), force=bool(run["force"]))
     else:
         check_same(folder, before, run)

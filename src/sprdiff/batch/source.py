@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from ..errors import BatchError
 from .names import expand, inside, is_safe, targets
 from .recode import Work
-from .stores import as_path, is_folder, is_remote, is_web, join, read, reason, size_of, walk
+from .stores import absolute, as_path, is_folder, is_remote, is_web, join, read, reason, size_of, walk
 
 PICTURES, SHARDS, PARQUET = "pictures", "shards", "parquet"
 KINDS = (PICTURES, SHARDS, PARQUET)
@@ -72,7 +72,7 @@ class Collection:
         names = {name: name for _, name in named}
         if self.kind == PICTURES:
             names = targets(names, self.work.suffix)
-        yield from ((source, names[name], None) for source, name in named)
+        yield from ((absolute(source), names[name], None) for source, name in named)
 
     def _tree(self, dest: str) -> Iterator[tuple[str, str, int | None]]:
         for listing in walk(self.source, without=dest):

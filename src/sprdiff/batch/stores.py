@@ -1,16 +1,10 @@
-"""Files by address: paths of this machine, or anything that fsspec knows (``s3://``, ``gs://``, ``https://``).
-
-An output appears whole or not at all, and takes no name that is in use unless forced. Locally that is a temporary
-file that gets its name at the end; object stores do the same with a single request.
-"""
+"""Files by address: paths of this machine, or anything that fsspec knows (``s3://``, ``gs://``, ``https://``)."""
 
 from __future__ import annotations
 
-import filecmp
 import os
 import posixpath
 import re
-import secrets
 import shutil
 import stat
 import time
@@ -21,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..errors import BatchError, ImageError, OutputError, SprdiffError
-from ..files import check_output, describe
+from ..errors import BatchError, ImageError, SprdiffError
+from ..files import describe
 from .needs import need
 
 T = TypeVar("T")
@@ -35,8 +29,6 @@ OWN = ".sprdiff-batch"
 """Folder of a run, in its destination."""
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|[a-z0-9]{2,}::")
 _WEB = ("http://", "https://")
-# Their single uploads appear whole; elsewhere a temporary name is needed.
-_OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "r2", "memory"})
 _FINAL = (FileNotFoundError, FileExistsError, PermissionError, NotADirectoryError, IsADirectoryError,
           ImportError, ValueError, NotImplementedError, SprdiffError)  # fmt: skip
 
@@ -141,7 +133,7 @@ def is_folder(address: str) -> bool:
     """
     if not is_remote(address):
         return as_path(address).is_dir()
-    return not is_web(address) and bool(_asked(address, lambda files, path: files.isdir(path)))
+    return not is_web(address) and bool(asked(address, lambda files, path: files.isdir(path)))
 
 
 def size_of(address: str) -> int | None:
@@ -160,7 +152,7 @@ def size_of(address: str) -> int | None:
             return None
 
     if is_remote(address):
-        return _asked(address, ask)
+        return asked(address, ask)
     with suppress(OSError):
         return os.stat(as_path(address)).st_size
     return None
@@ -173,7 +165,7 @@ def read(address: str) -> bytes:
         ImageError: it is longer than `MAX_FILE`.
         BatchError: it cannot be read.
     """
-    data = _asked(address, _read_remote) if is_remote(address) else _read_local(address)
+    data = asked(address, _read_remote) if is_remote(address) else _read_local(address)
     if len(data) > MAX_FILE:
         raise ImageError(f"{address} is longer than {MAX_FILE} bytes")
     return data
@@ -215,130 +207,7 @@ def fetch(address: str, path: Path) -> None:
         with _stream(files, source) as stream, open(path, "wb") as out:
             shutil.copyfileobj(stream, out, 2**20)
 
-    _asked(address, copy)
-
-
-def write(address: str, data: bytes, *, staging: Path | None, force: bool) -> None:
-    """Write a whole file or nothing; the folders on the way are made.
-
-    Args:
-        staging: where a local file gets its contents before it gets its name, on the disk of its destination. What a
-            killed process leaves is there, then, and not among the outputs.
-
-    Raises:
-        OutputError: it exists and not `force`, or cannot be written.
-    """
-    if is_remote(address):
-        _upload(address, lambda files, path, mode: files.pipe_file(path, data, mode=mode), force=force)
-        return
-    assert staging is not None
-    _make_folder(staging)
-    staged = staging / secrets.token_hex(8)
-    try:
-        with open(staged, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        _name(staged, as_path(address), force=force)
-    except OSError as error:
-        raise OutputError(f"{address} cannot be written: {reason(error)}") from error
-    finally:
-        staged.unlink(missing_ok=True)
-
-
-def place(path: Path, address: str, *, staging: Path | None, force: bool) -> None:
-    """Give a finished local file its address; see `write`. One that is there already and the same is left.
-
-    Raises:
-        OutputError: another file is there and not `force`, or it cannot be written.
-    """
-    if is_remote(address):
-        if not force and size_of(address) == path.stat().st_size:
-            return  # of a unit that was finished but not noted: the same input gives the same bytes
-        _upload(address, lambda files, target, mode: files.put_file(str(path), target, mode=mode), force=force)
-        return
-    target = as_path(address)
-    if not force and target.is_file() and filecmp.cmp(path, target, shallow=False):
-        return
-    assert staging is not None
-    _make_folder(staging)
-    staged = staging / secrets.token_hex(8)
-    try:
-        shutil.copyfile(path, staged)
-        with open(staged, "rb") as file:
-            os.fsync(file.fileno())
-        _name(staged, target, force=force)
-    except OSError as error:
-        raise OutputError(f"{address} cannot be written: {reason(error)}") from error
-    finally:
-        staged.unlink(missing_ok=True)
-
-
-def _name(staged: Path, target: Path, *, force: bool) -> None:
-    """Give a file its name, at once and lastingly."""
-    _make_folder(target.parent)
-    check_output(target, force=force)
-    try:
-        if force:
-            os.replace(staged, target)
-        else:
-            _name_if_free(staged, target)
-    except FileExistsError as error:
-        raise OutputError(f"{target} already exists; only -f (force) overwrites it") from error
-    with suppress(OSError):  # not every system can
-        handle = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-def _name_if_free(staged: Path, target: Path) -> None:
-    try:
-        os.link(staged, target)
-    except FileExistsError:
-        raise
-    except OSError:  # no hard links: then the check cannot be atomic
-        if os.path.lexists(target):
-            raise FileExistsError(target) from None
-        os.replace(staged, target)
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder} cannot be made: {reason(error)}") from error
-
-
-def _upload(address: str, send: Callable[[Any, str, str], object], *, force: bool) -> None:
-    def store(files: Any, path: str) -> None:
-        if _object_store(files):
-            send(files, path, "overwrite" if force else "create")
-            return
-        if not force and files.exists(path):
-            raise FileExistsError(path)
-        beside = f"{posixpath.dirname(path)}/.sprdiff-{secrets.token_hex(8)}.tmp"
-        files.makedirs(posixpath.dirname(path), exist_ok=True)
-        try:
-            send(files, beside, "overwrite")
-            files.mv(beside, path)
-        except BaseException:
-            with suppress(Exception):
-                files.rm_file(beside)
-            raise
-
-    try:
-        _asked(address, store)
-    except BatchError as error:
-        if isinstance(error.__cause__, FileExistsError):
-            raise OutputError(f"{address} already exists; only -f (force) overwrites it") from error
-        raise OutputError(str(error).replace("cannot be reached", "cannot be written")) from error
-
-
-def _object_store(files: Any) -> bool:
-    protocols = {files.protocol} if isinstance(files.protocol, str) else set(files.protocol)
-    return bool(protocols & _OBJECT_STORES)
+    asked(address, copy)
 
 
 def _entries(address: str) -> list[tuple[str, str, int]]:
@@ -355,7 +224,7 @@ def _entries(address: str) -> list[tuple[str, str, int]]:
         found = [entry for entry in files.ls(path, detail=True) if entry["name"].rstrip("/") != path.rstrip("/")]
         return [(posixpath.basename(e["name"].rstrip("/")), e["type"], int(e.get("size") or 0)) for e in found]
 
-    return _asked(address, ask)
+    return asked(address, ask)
 
 
 def _local_entry(entry: os.DirEntry[str]) -> tuple[str, str, int]:
@@ -370,8 +239,12 @@ def _local_entry(entry: os.DirEntry[str]) -> tuple[str, str, int]:
     return entry.name, "link to a folder" if stat.S_ISDIR(about.st_mode) else "special file", 0
 
 
-def _asked(address: str, question: Callable[[Any, str], T]) -> T:
-    """The answer of the file system that an address belongs to; tried again where that may help."""
+def asked(address: str, question: Callable[[Any, str], T]) -> T:
+    """The answer of the file system that an address belongs to; tried again where that may help.
+
+    Raises:
+        BatchError: there is none; its cause says why.
+    """
     fsspec = need("fsspec")
     for pause in (*PAUSES, None):
         try:

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import OutputError, SprdiffError
+from .outputs import place, write
 from .recode import Row, Work, codec, explain
 from .source import PICTURES, SHARDS, Unit
 from .spool import Spool, records
-from .stores import as_path, fetch, is_remote, place, read, size_of, write
+from .stores import as_path, fetch, is_remote, read, size_of
 from .tables import Rows, Table
 from .tars import Members, Shard
 
