@@ -23,6 +23,7 @@ import pytest
 from PIL import Image
 
 import sprdiff
+import sprdiff.errors
 import sprdiff.evaluate
 from conftest import photo
 from docs_blocks import PYTHON, SHELL, Block, blocks_of, commands_in, prose_of, shell_lines, spans_of
@@ -222,6 +223,11 @@ def test_every_command_and_option_says_what_it_does() -> None:
 
 def shown_in_the_api() -> set[str]:
     return set(re.findall(r"^::: ([\w.]+)$", (DOCS / "api.md").read_text("utf-8"), re.MULTILINE))
+
+
+def test_every_error_is_a_public_name() -> None:
+    errors = {name for name, value in vars(sprdiff.errors).items() if inspect.isclass(value)}
+    assert errors <= set(sprdiff.__all__)
 
 
 def test_every_public_name_is_in_the_api() -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .codec import Codec, decode, encode
     from .errors import (
+        BatchError,
         BitstreamError,
         DeviceError,
         DialError,
@@ -37,6 +38,7 @@ __version__ = "0.1.0.dev0"
 _HOME = {
     "codec": ("Codec", "decode", "encode"),
     "errors": (
+        "BatchError",
         "BitstreamError",
         "DeviceError",
         "DialError",
@@ -56,6 +58,7 @@ _HOME = {
 _WHERE = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
+    "BatchError",
     "BitstreamError",
     "Codec",
     "DeviceError",
