@@ -77,5 +77,5 @@ def test_pairs_are_not_overwritten(run: Path, tmp_path: Path) -> None:
 
 
 def test_nothing_to_compare(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match="no image of both sprdiff-tiny and vvc at 0.5 bpp"):
+    with pytest.raises(SystemExit, match="no image of both sprdiff-tiny and vvc"):
         blind.main(["make", str(run), str(tmp_path / "pairs"), "--bpp", "0.5"])
