@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import functools
-import http.server
 import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +19,7 @@ from sprdiff.batch import stores
 from sprdiff.batch.folder import default_folder
 from sprdiff.batch.local import Local
 from sprdiff.errors import BatchError, ImageError, OutputError
+from web_helpers import served
 
 fsspec = pytest.importorskip("fsspec")
 
@@ -48,18 +46,8 @@ def web(tmp_path: Path) -> Iterator[str]:
     folder = write_tree(tmp_path / "web", ["a.png", "deep/b.png"])
     write_samples(folder / "x-0.tar", 2)
     write_samples(folder / "x-1.tar", 1, first=2)
-    handler = functools.partial(_Quiet, directory=str(folder))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
-
-
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: object) -> None:
-        pass
+    with served(folder) as address:
+        yield address
 
 
 # ---------------------------------------------------------------------------- object stores

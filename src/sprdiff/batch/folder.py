@@ -6,22 +6,21 @@ import hashlib
 import itertools
 import json
 import os
-import platform
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from .. import files
 from ..errors import BatchError, OutputError
-from ..files import write_atomic
+from ..files import LOCK, write_atomic
 from .needs import need
 from .source import Unit
 from .stores import OWN, is_remote, join, names_in, reason
 
 RUN, PLAN, JOURNAL = "run.json", "plan.jsonl", "journal.jsonl"
 FORMAT = 1
-_LOCK, _HOLDER = "running.lock", "running.json"
 _FREE = frozenset({"command", "force", "sprdiff", "units"})
 """What may differ between the runs that share a folder."""
 _SHOWN = 3
@@ -48,26 +47,15 @@ def held(folder: Path, command: str) -> Iterator[None]:
         BatchError: another run holds it; the message says which.
         OutputError: it cannot be made.
     """
-    filelock = need("filelock")
+    taken = False
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(folder / _LOCK, timeout=0)
-        lock.acquire()
-    except filelock.Timeout as error:
-        raise BatchError(f"{folder} is in use by {_holder(folder)}") from error
-    except OSError as error:
-        raise OutputError(f"{folder} cannot be written: {reason(error)}") from error
-    try:
-        holder = {"pid": os.getpid(), "host": platform.node(), "command": command}
-        write_atomic(folder / _HOLDER, json.dumps(holder).encode(), force=True)
-        yield
+        with files.held(folder, command, need("filelock"), BatchError):
+            taken = True
+            yield
     finally:
-        with suppress(OSError):
-            (folder / _HOLDER).unlink()
-        lock.release()
-        if not (folder / RUN).exists():  # it came to nothing
+        if taken and not (folder / RUN).exists():  # it came to nothing
             with suppress(OSError):
-                (folder / _LOCK).unlink()
+                (folder / LOCK).unlink()
                 folder.rmdir()
                 folder.parent.rmdir()  # the destination, should it be empty
 
@@ -191,14 +179,6 @@ class _Occupied:
 
 def _line(unit: Unit) -> str:
     return json.dumps(asdict(unit), separators=(",", ":")) + "\n"
-
-
-def _holder(folder: Path) -> str:
-    try:
-        holder = json.loads((folder / _HOLDER).read_bytes())
-        return f"process {holder['pid']} on {holder['host']}: {holder['command']}"
-    except (OSError, ValueError, TypeError, LookupError):  # it has just started, or just ended
-        return "another run"
 
 
 def _shown(value: object) -> str:
