@@ -6,7 +6,6 @@ Exit status: 0; 1 something failed (one line on standard error each); 2 wrong us
 from __future__ import annotations
 
 import json
-import math
 import os
 import sys
 import warnings
@@ -23,15 +22,19 @@ from .cli_files import DEBUG, Job, check_job, explain, one_line, plan, run_jobs,
 from .cli_options import (
     MAX_PIXELS,
     SCALES,
+    Bpp,
     Force,
+    MaxBytes,
     MaxPixels,
     Out,
+    Quality,
     Quiet,
     Threads,
     Weights,
     between,
     check_background,
     check_scale,
+    check_targets,
 )
 from .errors import BitstreamError
 from .files import read_bytes, write_atomic
@@ -66,14 +69,9 @@ def _root(
 @app.command()
 def encode(
     files: Annotated[list[str], typer.Argument(metavar="IN [OUT]", help="Picture and .sprd file; - is stdin.")],
-    quality: Annotated[
-        float | None, typer.Option("-q", "--quality", callback=between(0, 100), help="0 to 100.")
-    ] = None,
-    bpp: Annotated[
-        float | None,
-        typer.Option("--bpp", callback=between(0, math.inf, open_low=True), help="At most so many bits a pixel."),
-    ] = None,
-    max_bytes: Annotated[int | None, typer.Option("--max-bytes", min=1, help="At most so many bytes.")] = None,
+    quality: Quality = None,
+    bpp: Bpp = None,
+    max_bytes: MaxBytes = None,
     scale: Annotated[
         str,
         typer.Option("--scale", callback=check_scale, help="Code it smaller by: " + ", ".join(SCALES) + "."),
@@ -89,8 +87,7 @@ def encode(
     quiet: Quiet = False,
 ) -> int:
     """Encode pictures to .sprd files; with no target stated to 0.02 bits per pixel."""
-    if sum(target is not None for target in (quality, bpp, max_bytes)) > 1:
-        raise typer.BadParameter("-q, --bpp and --max-bytes exclude each other")
+    check_targets(quality, bpp, max_bytes)
     jobs = _plan_encode(files, output)
     codec = _lazy_codec(weights, threads, max_pixels)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,13 +16,17 @@ from .cli_files import one_line, say
 from .cli_options import (
     MAX_PIXELS,
     SCALES,
+    Bpp,
     Force,
+    MaxBytes,
     MaxPixels,
+    Quality,
     Quiet,
     Weights,
     between,
     check_background,
     check_scale,
+    check_targets,
 )
 from .errors import OutputError
 
@@ -47,14 +50,9 @@ def batch(
         str, typer.Argument(metavar="SOURCE", help="Folder, list (.txt, or - for stdin), .tar, .parquet; or a URL.")
     ],
     dest: Annotated[str, typer.Argument(metavar="DEST", help="Folder of the outputs, or a URL; goes on there.")],
-    quality: Annotated[
-        float | None, typer.Option("-q", "--quality", callback=between(0, 100), help="0 to 100.")
-    ] = None,
-    bpp: Annotated[
-        float | None,
-        typer.Option("--bpp", callback=between(0, math.inf, open_low=True), help="At most so many bits a pixel."),
-    ] = None,
-    max_bytes: Annotated[int | None, typer.Option("--max-bytes", min=1, help="At most so many bytes each.")] = None,
+    quality: Quality = None,
+    bpp: Bpp = None,
+    max_bytes: MaxBytes = None,
     scale: Annotated[
         str | None,
         typer.Option("--scale", callback=lambda value: value and check_scale(value), help=", ".join(SCALES) + "."),
@@ -117,8 +115,7 @@ def batch(
 
 def _direction(decode: bool, encoding: dict[str, Any], decoding: dict[str, Any], common: dict[str, Any]) -> Work:
     """What is to be done, from the options that were given."""
-    if sum(encoding[name] is not None for name in ("quality", "bpp", "max_bytes")) > 1:
-        raise typer.BadParameter("-q, --bpp and --max-bytes exclude each other")
+    check_targets(*(encoding[name] for name in ("quality", "bpp", "max_bytes")))
     chosen, others = (decoding, encoding) if decode else (encoding, decoding)
     for name, value in others.items():
         if value is not None:
