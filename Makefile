@@ -29,7 +29,7 @@ services: $(VENV)/services.ok
 	$(BIN)/python -m pytest -q --services
 
 docs: $(VENV)/test.ok
-	$(BIN)/python -m mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 clean:
 	rm -rf $(VENV) build dist demo site .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -17,7 +17,7 @@ from PIL import Image
 from conftest import photo
 from eval_helpers import a_row, a_run, write_photos
 from sprdiff.errors import ImageError, OutputError
-from sprdiff.evaluate.folder import LOCK, earlier_run, taken
+from sprdiff.evaluate.folder import earlier_run, taken
 from sprdiff.evaluate.photos import find_photos
 from sprdiff.evaluate.results import (
     ROWS,
@@ -36,6 +36,7 @@ from sprdiff.evaluate.results import (
     write_run,
     write_sets,
 )
+from sprdiff.files import LOCK
 
 
 def contents(folder: Path) -> dict[str, bytes]:

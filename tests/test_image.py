@@ -267,6 +267,7 @@ def test_what_is_not_a_picture(tmp_path: Path) -> None:
             open_rgb(tmp_path / name)
     for source in (
         b"",
+        b"ab",
         b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
         Image.new("RGB", (0, 3)),
         "a\0b",

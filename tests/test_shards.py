@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import functools
-import http.server
 import io
 import json
 import logging
 import tarfile
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +23,7 @@ from sprdiff.train.pack import Packing, pack
 from sprdiff.train.remote import Cache, expand, is_remote
 from sprdiff.train.shards import DRAWS, ShardCrops, open_shard
 from training_helpers import write_photos
+from web_helpers import served
 
 SMALL = Packing(shard_size=30_000, short_side=100, min_side=64)
 
@@ -42,18 +40,8 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def web(shards: Path) -> Iterator[str]:
     """The shards on a server of this machine."""
-    handler = functools.partial(_Quiet, directory=str(shards))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
-
-
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: object) -> None:
-        pass
+    with served(shards) as address:
+        yield address
 
 
 def crops(sources: list[Path | str], cache: Path, crop: int = 64, seed: int = 0, **options: object) -> ShardCrops:

@@ -16,40 +16,49 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .codec import Codec, decode, encode
     from .errors import (
+        BatchError,
         BitstreamError,
         DeviceError,
         DialError,
         ImageError,
         ModelMismatchError,
         OutputError,
+        PluginError,
+        ServiceError,
         SprdiffError,
         TargetError,
         TrainingError,
         WeightsError,
     )
     from .fileinfo import FileInfo, ModelInfo, info, model_info
+    from .pillow import register_sprdiff_opener
 
 __version__ = "0.1.0.dev0"
 
 _HOME = {
     "codec": ("Codec", "decode", "encode"),
     "errors": (
+        "BatchError",
         "BitstreamError",
         "DeviceError",
         "DialError",
         "ImageError",
         "ModelMismatchError",
         "OutputError",
+        "PluginError",
+        "ServiceError",
         "SprdiffError",
         "TargetError",
         "TrainingError",
         "WeightsError",
     ),
     "fileinfo": ("FileInfo", "ModelInfo", "info", "model_info"),
+    "pillow": ("register_sprdiff_opener",),
 }
 _WHERE = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
+    "BatchError",
     "BitstreamError",
     "Codec",
     "DeviceError",
@@ -59,6 +68,8 @@ __all__ = [
     "ModelInfo",
     "ModelMismatchError",
     "OutputError",
+    "PluginError",
+    "ServiceError",
     "SprdiffError",
     "TargetError",
     "TrainingError",
@@ -68,6 +79,7 @@ __all__ = [
     "encode",
     "info",
     "model_info",
+    "register_sprdiff_opener",
 ]
 
 

@@ -6,7 +6,6 @@ Exit status: 0; 1 something failed (one line on standard error each); 2 wrong us
 from __future__ import annotations
 
 import json
-import math
 import os
 import sys
 import warnings
@@ -18,20 +17,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import __version__, cli_data, cli_eval, cli_models, cli_train
+from . import __version__, cli_batch, cli_data, cli_eval, cli_models, cli_serve, cli_train
 from .cli_files import DEBUG, Job, check_job, explain, one_line, plan, run_jobs, say
 from .cli_options import (
     MAX_PIXELS,
     SCALES,
+    Bpp,
     Force,
+    MaxBytes,
     MaxPixels,
     Out,
+    Quality,
     Quiet,
     Threads,
     Weights,
     between,
     check_background,
     check_scale,
+    check_targets,
 )
 from .errors import BitstreamError
 from .files import read_bytes, write_atomic
@@ -66,14 +69,9 @@ def _root(
 @app.command()
 def encode(
     files: Annotated[list[str], typer.Argument(metavar="IN [OUT]", help="Picture and .sprd file; - is stdin.")],
-    quality: Annotated[
-        float | None, typer.Option("-q", "--quality", callback=between(0, 100), help="0 to 100.")
-    ] = None,
-    bpp: Annotated[
-        float | None,
-        typer.Option("--bpp", callback=between(0, math.inf, open_low=True), help="At most so many bits a pixel."),
-    ] = None,
-    max_bytes: Annotated[int | None, typer.Option("--max-bytes", min=1, help="At most so many bytes.")] = None,
+    quality: Quality = None,
+    bpp: Bpp = None,
+    max_bytes: MaxBytes = None,
     scale: Annotated[
         str,
         typer.Option("--scale", callback=check_scale, help="Code it smaller by: " + ", ".join(SCALES) + "."),
@@ -89,8 +87,7 @@ def encode(
     quiet: Quiet = False,
 ) -> int:
     """Encode pictures to .sprd files; with no target stated to 0.02 bits per pixel."""
-    if sum(target is not None for target in (quality, bpp, max_bytes)) > 1:
-        raise typer.BadParameter("-q, --bpp and --max-bytes exclude each other")
+    check_targets(quality, bpp, max_bytes)
     jobs = _plan_encode(files, output)
     codec = _lazy_codec(weights, threads, max_pixels)
 
@@ -173,11 +170,13 @@ def info(
     return status
 
 
+app.command("batch")(cli_batch.batch)
 app.command("train")(cli_train.train)
 app.add_typer(cli_data.app, name="data")
 app.command("eval")(cli_eval.eval_)
 app.command("report")(cli_eval.report)
 app.command("models")(cli_models.models)
+app.command("serve")(cli_serve.serve)
 
 
 def _plan_encode(files: Sequence[str], output: str | None) -> list[Job]:

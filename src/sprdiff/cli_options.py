@@ -54,3 +54,15 @@ Weights = Annotated[Path | None, typer.Option("--weights", metavar="DIR", help="
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads.")]
 MaxPixels = Annotated[int, typer.Option("--max-pixels", min=1, help="Refuse larger pictures.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing but warnings and errors.")]
+Quality = Annotated[float | None, typer.Option("-q", "--quality", callback=between(0, 100), help="0 to 100.")]
+Bpp = Annotated[
+    float | None,
+    typer.Option("--bpp", callback=between(0, math.inf, open_low=True), help="At most so many bits a pixel."),
+]
+MaxBytes = Annotated[int | None, typer.Option("--max-bytes", min=1, help="At most so many bytes a picture.")]
+
+
+def check_targets(*targets: float | None) -> None:
+    """At most one of quality, bits per pixel and bytes may be given."""
+    if sum(target is not None for target in targets) > 1:
+        raise typer.BadParameter("-q, --bpp and --max-bytes exclude each other")

@@ -47,9 +47,21 @@ class DialError(SprdiffError, ValueError):
     """A dial of the decoder stands at something that these networks do not have."""
 
 
+class PluginError(SprdiffError, OSError):
+    """What the Pillow plug-in raises where Pillow's own formats raise `OSError`; its ``__cause__`` says more."""
+
+
 class OutputError(SprdiffError):
     """The result could not be written: it exists already, or the disk refused it."""
 
 
 class TrainingError(SprdiffError):
     """Training cannot start or go on: bad data folder, bad checkpoint, missing package."""
+
+
+class BatchError(SprdiffError):
+    """A collection cannot be worked on: nothing to be found, another run's folder, no access, a missing package."""
+
+
+class ServiceError(SprdiffError):
+    """The web service cannot start: a missing package, or an address that cannot be used."""

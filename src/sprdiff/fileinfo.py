@@ -19,12 +19,18 @@ class FileInfo:
 
     Attributes:
         version: of the file format.
-        preset, tag: which preset's networks made it, and the first 16 bits of their hash (hex digits).
-        width, height: of the picture in pixels; coded_width, coded_height: of the smaller one that was coded.
+        preset: whose networks made it.
+        tag: the first 16 bits of their hash, hex digits.
+        width: of the picture in pixels.
+        height: likewise.
+        coded_width: of the smaller picture that was coded.
+        coded_height: likewise.
         scale: coded scale, the factor between the two.
         grey: the picture has one channel.
-        quality: 0-100, from `level`, 0-255.
-        bytes: of the whole file; header_bytes: of its header with the check.
+        quality: 0-100, from `level`.
+        level: of quality that it was coded with, 0-255.
+        bytes: of the whole file.
+        header_bytes: of its header with the check.
         bpp: bits per pixel of the picture, for the whole file.
         weights: ``"at hand"`` when the weights at hand made it, which the file's check then confirms, else
             ``"other"``; ``"unknown"`` where no weights are at hand.
@@ -57,7 +63,10 @@ class ModelInfo:
     """What a weights folder says.
 
     Attributes:
-        preset, tag, hash: which networks these are; `hash` is SHA-256 in hex digits, `tag` its first four.
+        preset: which of the sizes.
+        preset_id: its number in files.
+        tag: the first 16 bits of `hash`, hex digits.
+        hash: SHA-256 of what the receiver needs, hex digits (docs/bitstream.md).
         folder: where they lie.
         bytes: of all files in the folder.
         licence: first line of their licence.

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
+import platform
 import secrets
 import shutil
 import stat
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from .errors import OutputError, SprdiffError
 
 STDIO = "-"
 """The path that means standard input or standard output."""
+LOCK, HOLDER = "running.lock", "running.json"
+"""In a folder that one run at a time may use: what is locked, and who has locked it."""
 
 
 def is_special(path: str | Path) -> bool:
@@ -154,3 +160,41 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+@contextmanager
+def held(folder: Path, command: str, filelock: Any, busy: type[SprdiffError]) -> Iterator[None]:
+    """Hold a folder, made if need be, against other runs; the file of the lock stays.
+
+    Args:
+        command: that is told to whom it keeps out.
+        filelock: the module of that name, which not every installation has.
+        busy: what is raised when another run holds it; the message says which.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(folder / LOCK, timeout=0)
+        lock.acquire()
+    except filelock.Timeout as error:
+        raise busy(f"{folder} is in use by {_holder(folder)}") from error
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be written: {describe(error)}") from error
+    try:
+        holder = {"pid": os.getpid(), "host": platform.node(), "command": command}
+        write_atomic(folder / HOLDER, json.dumps(holder).encode(), force=True)
+        yield
+    finally:
+        with suppress(OSError):
+            (folder / HOLDER).unlink()
+        lock.release()
+
+
+def _holder(folder: Path) -> str:
+    try:
+        holder = json.loads((folder / HOLDER).read_bytes())
+        return f"process {holder['pid']} on {holder['host']}: {holder['command']}"
+    except (OSError, ValueError, TypeError, LookupError):  # it has just started, or just ended
+        return "another run"

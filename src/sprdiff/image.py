@@ -97,7 +97,7 @@ def open_rgb(source: Source | Picture, *, background: str | Rgb = "white", max_p
         with _clear_errors("the image"):
             return _picture(source, "the image", colour, max_pixels)
     name, stream = _stream(source)
-    with stream, _clear_errors(name), _identify(stream, name) as image:
+    with stream, _clear_errors(name), identify(stream, name) as image:
         return _picture(image, name, colour, max_pixels)
 
 
@@ -153,8 +153,12 @@ def _clear_errors(name: str) -> Iterator[None]:
         raise ImageError(f"{name} is damaged or truncated: {reason}") from error
 
 
-def _identify(stream: IO[bytes], name: str) -> ImageFile.ImageFile:
-    """`Image.open` without its limit on pixels: that one is a global which belongs to the application."""
+def identify(stream: IO[bytes], name: str) -> ImageFile.ImageFile:
+    """`Image.open` without its limit on pixels: that one is a global which belongs to the application.
+
+    Raises:
+        ImageError: no plug-in knows the format; whatever else a damaged head makes one raise.
+    """
     prefix = stream.read(16)
     if not prefix:
         raise ImageError(f"{name} is empty")
@@ -164,11 +168,11 @@ def _identify(stream: IO[bytes], name: str) -> ImageFile.ImageFile:
         for kind in [kind for kind in Image.ID if kind not in tried | _UNSAFE]:
             tried.add(kind)
             factory, accept = Image.OPEN[kind]
-            accepted = accept is None or accept(prefix)
-            if not accepted or isinstance(accepted, str):  # a string: why it cannot read its own format
-                continue
-            stream.seek(0)
             try:
+                accepted = accept is None or accept(prefix)
+                if not accepted or isinstance(accepted, str):  # a string: why it cannot read its own format
+                    continue
+                stream.seek(0)
                 return factory(stream, "")
             except (SyntaxError, IndexError, TypeError, struct.error):
                 continue  # how a Pillow plugin says "not mine"

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
-import platform
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from ..errors import OutputError
-from ..files import describe, write_atomic
+from ..files import HOLDER, LOCK, describe, held, write_atomic
 from .results import (
     ROWS,
     RUN,
@@ -27,8 +25,6 @@ from .results import (
 )
 from .tensors import need
 
-LOCK = "running.lock"
-HOLDER = "running.json"
 _OURS = {LOCK, HOLDER}
 
 
@@ -111,31 +107,8 @@ def taken(path: Path, run: Run) -> Iterator[ResultsFolder]:
         OutputError: it cannot be made.
     """
     earlier_run(path)  # nothing of ours into a folder that is another's
-    filelock = need("filelock")
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(path / LOCK, timeout=0)
-        lock.acquire()
-    except filelock.Timeout as error:
-        raise ResultsError(f"{path} is in use by {_holder(path)}") from error
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written: {describe(error)}") from error
-    try:
-        holder = {"pid": os.getpid(), "host": platform.node(), "command": run.commands[-1]}
-        write_atomic(path / HOLDER, json.dumps(holder).encode(), force=True)
+    with held(path, run.commands[-1], need("filelock"), ResultsError):
         yield ResultsFolder(path, run)
-    finally:
-        with suppress(OSError):
-            (path / HOLDER).unlink()
-        lock.release()
-
-
-def _holder(path: Path) -> str:
-    try:
-        holder = json.loads((path / HOLDER).read_bytes())
-        return f"process {holder['pid']} on {holder['host']}: {holder['command']}"
-    except (OSError, ValueError, TypeError, LookupError):  # it has just started, or just ended
-        return "another run"
 
 
 def _check_versions(path: Path, rows: Sequence[Row], codecs: Sequence[CodecInfo]) -> None:

@@ -1,0 +1,279 @@
+"""The Pillow plug-in: importing this module teaches `PIL.Image` to open and save ``.sprd`` files.
+
+>>> import sprdiff.pillow                                # or sprdiff.register_sprdiff_opener(...), with options
+>>> Image.open("photo.sprd").save("photo.png")           # size and mode from the header; decoded by load()
+>>> Image.open("photo.jpg").save("photo.sprd", max_bytes=1200)
+
+    Image.open ─► _open: header alone ─► [draft: a smaller coarse picture] ─► load ─► Codec.decode
+    Image.save ─► _save: Codec.encode, the whole file in memory ─► one write
+
+No network runtime is loaded before the first picture is decoded or saved.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from PIL import ExifTags, Image, ImageFile
+
+from .bitstream.container import MAGIC, PRESETS, SCALES, Header, pack_file, parse_file, verify
+from .errors import BitstreamError, PluginError, SprdiffError
+
+if TYPE_CHECKING:
+    from .codec import Codec
+
+__all__ = ["SprdiffImageFile", "register_sprdiff_opener"]
+
+FORMAT = "SPRDIFF"
+MIME = "image/x-sprdiff"
+EXTENSION = ".sprd"
+MAX_PIXELS = 2**26
+"""Default limit on width x height: 67 megapixels, three quarters of what Pillow itself warns at."""
+
+_HEADER_BYTES = 16  # the longest header with its check
+_SAVE_OPTIONS = ("quality", "bpp", "max_bytes", "scale", "background")
+_codecs: dict[tuple[object, ...], Codec] = {}
+
+
+@dataclass(frozen=True)
+class _Options:
+    """What was said at registration; `register_sprdiff_opener` describes the fields."""
+
+    realism: float = 1.0
+    threads: int | None = None
+    max_pixels: int = MAX_PIXELS
+    weights: Path | str | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.realism <= 1:
+            raise ValueError(f"realism must be from 0 to 1, not {self.realism}")
+        if self.threads is not None and self.threads < 1:
+            raise ValueError(f"threads must be at least 1, not {self.threads}")
+        if self.max_pixels < 1:
+            raise ValueError(f"max_pixels must be at least 1, not {self.max_pixels}")
+
+    @property
+    def codec(self) -> Codec:
+        """The codec for them. A new one loads nothing, so threads need no lock to agree on one."""
+        from .codec import Codec
+
+        # A forked process, such as a worker of a data loader, has its parent's networks without the threads that
+        # run them: it gets its own. The parent's stay here, for taking them down would wait for those threads.
+        key = os.getpid(), self.weights, self.threads, self.max_pixels
+        return _codecs.setdefault(key, Codec(self.weights, self.threads, self.max_pixels))
+
+
+_options = _Options()
+
+
+class SprdiffImageFile(ImageFile.ImageFile):
+    """An open ``.sprd`` file.
+
+    ``info["sprdiff"]`` says what the header holds (``model``, ``quality``, ``level``, ``scale``) and at which
+    ``realism`` the pixels are decoded, or were.
+    """
+
+    format = FORMAT
+    format_description = "SPRDiff (neural codec below 0.03 bits per pixel)"
+
+    def _open(self) -> None:
+        assert self.fp is not None
+        self._options = _options
+        self._start = self.fp.tell()
+        try:
+            header = parse_file(self.fp.read(_HEADER_BYTES)).header
+        except BitstreamError as error:
+            raise SyntaxError(str(error)) from error  # how a plug-in says "not mine"
+        if header.width * header.height > self._options.max_pixels:
+            raise Image.DecompressionBombError(
+                f"the picture has {header.width} x {header.height} pixels, above the limit of "
+                f"{self._options.max_pixels} (max_pixels of register_sprdiff_opener)"
+            )
+        self._mode = "L" if header.grey else "RGB"
+        self._full = header.width, header.height
+        self.info["sprdiff"] = _describe(header, self._options.realism)
+        self._expect(self._full)
+
+    def _expect(self, size: tuple[int, int]) -> None:
+        """`load` shall give so many pixels; once it has, ``tile`` is empty."""
+        self._size = size
+        self.tile = [ImageFile._Tile("raw", (0, 0, *size), 0, self.mode)]
+
+    def draft(self, mode: str | None, size: tuple[int, int] | None) -> tuple[str, tuple[int, int, float, float]] | None:
+        """Before `load`: if at most half the size is asked for, decode a coarse picture (realism 0) just above it.
+
+        Its sides are those of the picture over a whole number, rounded up, and at least `size`. `thumbnail` calls
+        this. The mode is never changed.
+
+        Returns:
+            The mode, and the box (0, 0, width, height) of the new size; None when nothing changes.
+        """
+        if not self.tile or self.size != self._full or size is None:
+            return None
+        factor = min(side // max(1, asked) for side, asked in zip(self.size, size, strict=True))
+        if factor < 2:
+            return None
+        width, height = (-(-side // factor) for side in self.size)
+        self._expect((width, height))
+        self.info["sprdiff"] = {**self.info["sprdiff"], "realism": 0.0}
+        return self.mode, (0, 0, width, height)
+
+    def load(self) -> Any:
+        """Decode the picture, unless that is done.
+
+        Returns:
+            Access to its pixels, as Pillow's own formats do.
+
+        Raises:
+            PluginError: an `OSError`: the file is damaged or truncated, or was made with other weights.
+        """
+        if self.tile:
+            pixels = self._decode()
+            if self._exclusive_fp and self.fp:
+                self.fp.close()
+            self.fp = io.BytesIO(pixels)
+        return super().load()
+
+    def load_seek(self, pos: int) -> None:
+        """Nothing to do; that it is here tells `ImageFile.Parser` to wait for the whole file."""
+
+    def verify(self) -> None:
+        """Test the file's check without running a network; as with other formats, call it right after opening.
+
+        Raises:
+            PluginError: an `OSError`: the file is damaged or truncated, or was made with other weights.
+        """
+        from .fileinfo import model_info
+
+        try:
+            if self.tile:
+                with _as_oserror():
+                    data = self._read()
+                    model = model_info(self._options.weights)
+                    verify(parse_file(data), data, bytes.fromhex(model.hash), model.preset_id)
+        finally:
+            super().verify()
+
+    def _read(self) -> bytes:
+        if self.fp is None:
+            raise ValueError("Operation on closed image")
+        self.fp.seek(self._start)
+        return self.fp.read()
+
+    def _decode(self) -> bytes:
+        """The pixels of the size and mode that were announced; none of a damaged file if Pillow is to bear that."""
+        try:
+            with _as_oserror():
+                data, codec = self._read(), self._options.codec
+                if self.size == self._full:
+                    picture = codec.decode(data, realism=self._options.realism)
+                else:
+                    picture = _coarse(codec, data, self.size)
+        except PluginError as error:
+            if ImageFile.LOAD_TRUNCATED_IMAGES and isinstance(error.__cause__, BitstreamError):
+                return b""
+            raise
+        if (picture.mode, picture.size) != (self.mode, self.size):
+            raise PluginError("the file has changed since it was opened")
+        return picture.tobytes()
+
+
+def _describe(header: Header, realism: float) -> dict[str, Any]:
+    return {
+        "model": f"{PRESETS.get(header.preset_id, f'preset {header.preset_id}')}-{header.tag.hex()}",
+        "quality": round(header.level * 100 / 255, 1),
+        "level": header.level,
+        "scale": float(SCALES[header.scale]),
+        "realism": realism,
+    }
+
+
+def _coarse(codec: Codec, data: bytes, size: tuple[int, int]) -> Image.Image:
+    """The coarse picture in another size, (width, height), without first enlarging it to that of the original."""
+    weights_hash = codec.runtime.weights_hash
+    parsed = parse_file(data)
+    verify(parsed, data, weights_hash, codec.runtime.manifest.preset_id)
+    # The stream depends on the coded size alone: under a header that says the original had just that size, and
+    # with a check made anew now that the old one has held, it is a file of the coded picture.
+    height, width = parsed.header.coded_size
+    header = replace(parsed.header, width=width, height=height, scale=0)
+    picture = codec.decode(pack_file(header, parsed.stream, weights_hash), realism=0)
+    return picture.resize(size, Image.Resampling.LANCZOS)
+
+
+def _save(image: Image.Image, stream: IO[bytes], filename: str | bytes) -> None:
+    """What `Image.save` calls; nothing is written before the whole file is made."""
+    given: dict[str, Any] = getattr(image, "encoderinfo", {})
+    options = {name: given[name] for name in _SAVE_OPTIONS if given.get(name) is not None}
+    if isinstance(options.get("quality"), str):  # such as JPEG's "keep"
+        raise ValueError(f"quality must be a number from 0 to 100, not {options['quality']!r}")
+    with _as_oserror():
+        data = _options.codec.encode(_bare(image, given), **options)
+    stream.write(data)
+
+
+def _bare(image: Image.Image, given: dict[str, Any]) -> Image.Image:
+    """The image with what belongs to its pixels, and with the orientation only if the caller hands it on.
+
+    So it is with Pillow's own formats: an image may have been turned upright and still carry its old metadata.
+    """
+    bare = image.copy()
+    bare.info = {name: image.info[name] for name in ("icc_profile", "transparency") if name in image.info}
+    if "icc_profile" in given:
+        bare.info["icc_profile"] = given["icc_profile"]
+    if given.get("exif"):
+        exif = Image.Exif()
+        exif.load(given["exif"].tobytes() if isinstance(given["exif"], Image.Exif) else given["exif"])
+        bare.getexif()[ExifTags.Base.Orientation] = exif.get(ExifTags.Base.Orientation, 1)
+    return bare
+
+
+@contextmanager
+def _as_oserror() -> Iterator[None]:
+    """Programs that open images expect `OSError` from a bad file, not the errors of one format's library."""
+    try:
+        yield
+    except SprdiffError as error:
+        if isinstance(error, ValueError):  # a wrong argument, which Pillow raises in the same way
+            raise
+        raise PluginError(str(error)) from error
+
+
+def _accept(prefix: bytes) -> bool:
+    return prefix.startswith(MAGIC)
+
+
+def register_sprdiff_opener(
+    *,
+    realism: float = 1.0,
+    threads: int | None = None,
+    max_pixels: int = MAX_PIXELS,
+    weights: Path | str | None = None,
+) -> None:
+    """Register ``.sprd`` with Pillow, or change the options for the files that are opened from now on.
+
+    Args:
+        realism: how pictures are decoded, 0 (faithful on average, blurred) to 1 (sharp, partly invented).
+        threads: of the networks; None: one for each core.
+        max_pixels: limit on width x height, both ways; opening a larger picture raises
+            `Image.DecompressionBombError`. Pillow's own limit stays as it is.
+        weights: a weights folder; None: the one that comes with the package.
+
+    Raises:
+        ValueError: an option is out of its range.
+    """
+    global _options
+    _options = _Options(realism, threads, max_pixels, weights)
+    Image.register_open(FORMAT, SprdiffImageFile, _accept)
+    Image.register_save(FORMAT, _save)
+    Image.register_extension(FORMAT, EXTENSION)
+    Image.register_mime(FORMAT, MIME)
+
+
+register_sprdiff_opener()

@@ -1,0 +1,131 @@
+"""What surrounds every exchange: an id, headers, metrics, and an answer even where there is a bug.
+
+A refusal may come before the body was read. Closing the connection then would reset it, and the client might never see
+why; so a bounded part of the rest is read and thrown away first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .metrics import Metrics
+from .problems import CLIENT_GONE, ClientGone, Refusal, answer
+
+LOG = logging.getLogger("sprdiff.serve")
+HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+_CHUNK = 2**16
+_DISCARD_BYTES = 2**27
+_DISCARD_SECONDS = 3.0
+
+
+class Guard:
+    """Middleware around the whole application.
+
+    Args:
+        seconds: for sending an answer; a client that reads more slowly is cut off.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, seconds: float) -> None:
+        self.app, self.metrics, self.seconds = app, metrics, seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One exchange."""
+        if scope["type"] == "http":
+            await _Exchange(scope, receive, send, self.seconds).run(self.app, self.metrics)
+        else:
+            await self.app(scope, receive, send)
+
+
+class _Exchange:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, seconds: float) -> None:
+        self._scope, self._receive, self._send, self._seconds = scope, receive, send, seconds
+        self._id = secrets.token_hex(8)
+        self._unread, self._started = True, False
+        self._received = self._sent = 0
+        self._status = CLIENT_GONE
+        scope.setdefault("state", {})["request_id"] = self._id
+
+    async def run(self, app: ASGIApp, metrics: Metrics) -> None:
+        begin = time.perf_counter()
+        try:
+            await self._answered(app)
+        finally:
+            route = getattr(self._scope.get("route"), "path", "other")
+            seconds = time.perf_counter() - begin
+            metrics.answered(route, self._status, seconds, self._received, self._sent)
+
+    async def _answered(self, app: ASGIApp) -> None:
+        try:
+            await app(self._scope, self.receive, self.send)
+        except ClientGone:
+            return
+        except Exception:
+            LOG.exception("request %s failed", self._id)
+            if not self._started:
+                refusal = Refusal(500, "an error in the server; its log has more under the id of this request")
+                await answer(refusal, self._id)(self._scope, self.receive, self.send)
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self._received += len(message.get("body", b""))
+        self._unread = message["type"] == "http.request" and message.get("more_body", False)
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            await self._start(message)
+        elif message["type"] == "http.response.body":
+            await self._body(message)
+        else:
+            await self._send(message)
+
+    async def _start(self, message: Message) -> None:
+        self._status = message["status"]
+        headers = MutableHeaders(scope=message)
+        if self._status >= 400 and self._unread:
+            await self._discard()
+            if self._unread:
+                headers["Connection"] = "close"
+        headers.setdefault("Cache-Control", "no-store")
+        headers["Request-Id"] = self._id
+        headers.update(HEADERS)
+        self._started = True
+        await self._send(message)
+
+    async def _body(self, message: Message) -> None:
+        """In pieces, so that the time for sending can end and little is left in buffers then."""
+        body, more = memoryview(message.get("body", b"")), message.get("more_body", False)
+        self._sent += len(body)
+        try:
+            async with asyncio.timeout(self._seconds):
+                for start in range(0, max(1, len(body)), _CHUNK):
+                    piece = bytes(body[start : start + _CHUNK])
+                    rest = more or start + _CHUNK < len(body)
+                    await self._send({"type": "http.response.body", "body": piece, "more_body": rest})
+        except TimeoutError:
+            raise ClientGone from None
+
+    async def _discard(self) -> None:
+        if self._status == 408 or "expect" in Headers(scope=self._scope):
+            return  # nothing comes, or only once it is asked for
+        most = self._received + _DISCARD_BYTES
+        try:
+            async with asyncio.timeout(_DISCARD_SECONDS):
+                while self._unread and self._received < most:
+                    await self.receive()
+        except TimeoutError:
+            return

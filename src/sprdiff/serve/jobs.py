@@ -1,0 +1,210 @@
+"""The work behind the routes, each a plain function from the bytes of a body to an answer; runs on a thread."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from .. import __version__
+from ..bitstream.container import SCALES, Header, parse_file, weights_name
+from ..codec import Codec
+from ..errors import TargetError
+from ..image import encode_image, open_rgb, parse_background
+from .pool import Stop
+from .problems import Refusal
+from .rivals import RivalName, best_rival
+from .upload import check_picture, check_sprd
+
+SPRD_TYPE = "image/x-sprdiff"
+FORMATS = {"png": "PNG", "webp": "WEBP", "jpeg": "JPEG"}
+MAX_STEPS = 16
+"""Most steps of the denoiser that a request may ask for: a job cannot be stopped while it runs."""
+REMEMBERED = 2**26
+"""Bytes of answers to ``/compare`` that are kept."""
+_MOST = 2**31 - 1
+
+
+class Options(BaseModel):
+    """Query parameters; one that is not known is an error, not a default."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+OrSmallest = Annotated[
+    bool, Field(description="Where no file is that small, answer the smallest there is instead of 422.")
+]
+
+
+class EncodeOptions(Options):
+    """Of ``POST /encode``."""
+
+    quality: Annotated[
+        float | None, Field(ge=0, le=100, allow_inf_nan=False, description="0 to 100, instead of a target.")
+    ] = None
+    bpp: Annotated[
+        float | None,
+        Field(gt=0, le=1000, allow_inf_nan=False, description="At most so many bits per pixel; with no target 0.02."),
+    ] = None
+    max_bytes: Annotated[int | None, Field(ge=1, le=_MOST, description="At most so many bytes.")] = None
+    or_smallest: OrSmallest = False
+    scale: Annotated[
+        Literal["auto", "1", "1.5", "2", "3", "4", "6", "8"], Field(description="Code the picture smaller by this.")
+    ] = "auto"
+    background: Annotated[
+        str, Field(min_length=1, max_length=40, description="Colour under transparent pixels: `white`, `#336699`.")
+    ] = "white"
+
+    def check(self) -> None:
+        """What no single parameter shows.
+
+        Raises:
+            Refusal: 422.
+            ImageError: the background is no colour.
+        """
+        if sum(target is not None for target in (self.quality, self.bpp, self.max_bytes)) > 1:
+            raise Refusal(422, "quality, bpp and max_bytes exclude each other")
+        parse_background(self.background)
+
+
+class DecodeOptions(Options):
+    """Of ``POST /decode``."""
+
+    realism: Annotated[
+        float, Field(ge=0, le=1, allow_inf_nan=False, description="0 faithful and blurred, 1 sharp, partly invented.")
+    ] = 1.0
+    steps: Annotated[int, Field(ge=1, le=MAX_STEPS, description="Steps of the denoiser.")] = 1
+    seed: Annotated[int, Field(ge=0, le=_MOST, description="Of the noise, from two steps on.")] = 0
+    format: Annotated[
+        Literal["png", "webp", "jpeg"], Field(description="Of the answer; png and webp are lossless.")
+    ] = "png"
+
+
+class CompareOptions(Options):
+    """Of ``POST /compare``."""
+
+    codec: Annotated[RivalName, Field(description="Which codec.")]
+    max_bytes: Annotated[int, Field(ge=1, le=_MOST, description="At most so many bytes, for the whole file.")]
+    or_smallest: OrSmallest = False
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a job gives.
+
+    Attributes:
+        content: body of the answer; media_type: of it.
+        about: what the headers ``Sprdiff-...`` say, by the end of their names.
+        pixels: of the picture, for the metrics.
+    """
+
+    content: bytes
+    media_type: str
+    about: dict[str, str]
+    pixels: int
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a job works on.
+
+    Attributes:
+        body: of the request.
+        max_pixels: width x height of a picture at most.
+        stop: tells that nobody waits any more.
+    """
+
+    codec: Codec
+    body: bytes
+    max_pixels: int
+    stop: Stop
+
+
+def encode(task: Task, options: EncodeOptions) -> Answer:
+    """The ``.sprd`` file of a picture."""
+    codec = task.codec
+    check_picture(task.body, task.max_pixels)
+    picture = open_rgb(task.body, background=options.background, max_pixels=task.max_pixels)
+    task.stop.check()
+    try:
+        data = codec.encode(
+            picture, quality=options.quality, bpp=options.bpp, max_bytes=options.max_bytes, scale=options.scale
+        )
+    except TargetError as error:
+        if not options.or_smallest:
+            raise
+        task.stop.check()
+        data = codec.encode(picture, max_bytes=error.smallest, scale=options.scale)
+    header = parse_file(data).header
+    about = _about(header, data)
+    if picture.dropped:
+        about["Dropped"] = ", ".join(picture.dropped)
+    return Answer(data, SPRD_TYPE, about, header.width * header.height)
+
+
+def decode(task: Task, options: DecodeOptions) -> Answer:
+    """The picture of an ``.sprd`` file."""
+    body = task.body
+    header = check_sprd(body, task.max_pixels)
+    image = task.codec.decode(body, realism=options.realism, steps=options.steps, seed=options.seed)
+    task.stop.check()
+    about = _about(header, body)
+    text = {"version": __version__, "model": about["Model"], "realism": options.realism, "bytes": len(body)}
+    content = encode_image(image, FORMATS[options.format], {"sprdiff": json.dumps(text)})
+    return Answer(content, f"image/{options.format}", about, header.width * header.height)
+
+
+class Comparer:
+    """The job of ``POST /compare``; remembers its last answers, for the page asks again when a choice is taken back."""
+
+    def __init__(self) -> None:
+        self._answers: OrderedDict[tuple[bytes, tuple[str, int, bool]], Answer] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __call__(self, task: Task, options: CompareOptions) -> Answer:
+        """What another codec makes of a picture within so many bytes, as PNG."""
+        key = sha256(task.body).digest(), (options.codec, options.max_bytes, options.or_smallest)
+        with self._lock:
+            found = self._answers.pop(key, None)
+        answer = compare(task, options) if found is None else found
+        with self._lock:
+            self._answers[key] = answer
+            while sum(len(kept.content) for kept in self._answers.values()) > REMEMBERED:
+                self._answers.popitem(last=False)
+        return answer
+
+
+def compare(task: Task, options: CompareOptions) -> Answer:
+    """What another codec makes of a picture within so many bytes, as PNG."""
+    check_picture(task.body, task.max_pixels)
+    picture = open_rgb(task.body, max_pixels=task.max_pixels)
+    task.stop.check()
+    found = best_rival(
+        options.codec, picture.pixels, options.max_bytes, task.stop.check, or_smallest=options.or_smallest
+    )
+    height, width = picture.pixels.shape[:2]
+    about = {
+        "Bytes": str(found.size),
+        "Quality": f"{found.quality:g}",
+        "Scale": f"{found.scale:.3g}",
+        "Codec": found.version,
+    }
+    return Answer(found.png, "image/png", about, height * width)
+
+
+def _about(header: Header, data: bytes) -> dict[str, str]:
+    return {
+        "Bytes": str(len(data)),
+        "Bpp": f"{8 * len(data) / (header.width * header.height):.5f}",
+        "Width": str(header.width),
+        "Height": str(header.height),
+        "Level": str(header.level),
+        "Quality": f"{header.level * 100 / 255:.1f}",
+        "Scale": f"{float(SCALES[header.scale]):g}",
+        "Model": weights_name(header.preset_id, header.tag),
+    }

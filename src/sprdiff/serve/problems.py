@@ -1,0 +1,103 @@
+"""Answers that are errors: one small JSON object, one short sentence, nothing of the machine inside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field
+from starlette.responses import JSONResponse
+
+from ..errors import BitstreamError, DeviceError, SprdiffError, TargetError, WeightsError
+
+RETRY_AFTER = "2"
+"""Seconds after which to try again, for 429 and 503."""
+CLIENT_GONE = 499
+"""Status in the metrics of a request whose client went away; nobody is there to read it."""
+_LONGEST = 300
+
+
+class Problem(BaseModel):
+    """What an error answers."""
+
+    error: str = Field(description="What is wrong, in one sentence.")
+    request: str = Field(description="Id of the request, as in the header Request-Id and in the server's log.")
+    smallest: int | None = Field(None, description="Bytes of the smallest file there is, where fewer were asked for.")
+
+
+class Refusal(Exception):  # noqa: N818
+    """An answer other than success.
+
+    Attributes:
+        status: of HTTP.
+        smallest: bytes of the smallest file, where fewer were asked for.
+    """
+
+    def __init__(self, status: int, message: str, smallest: int | None = None) -> None:
+        super().__init__(message)
+        self.status, self.smallest = status, smallest
+
+
+class ClientGone(Exception):  # noqa: N818
+    """The client closed its connection: nobody waits for an answer."""
+
+
+DESCRIPTIONS = {
+    413: "The body has too many bytes, or the picture too many pixels.",
+    415: "The body is not a picture (or not an `.sprd` file), or is said to be something else.",
+    408: "The body did not arrive in time.",
+    422: "A parameter is wrong, the file is damaged, or no file can be that small.",
+    429: "Too many requests are waiting: try again later.",
+    500: "A bug; the id of the request is in the server's log.",
+    503: "The work did not end in time, or the networks cannot run: try again later.",
+}
+
+
+def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The error answers of a route, for OpenAPI."""
+    return {status: {"model": Problem, "description": DESCRIPTIONS[status]} for status in statuses}
+
+
+def answer(refusal: Refusal, request_id: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """The JSON answer of a refusal."""
+    content = Problem(error=str(refusal)[:_LONGEST], request=request_id, smallest=refusal.smallest)
+    more = {"Retry-After": RETRY_AFTER} if refusal.status in (429, 503) else {}
+    return JSONResponse(content.model_dump(exclude_none=True), refusal.status, {**(headers or {}), **more})
+
+
+def plain(status: int) -> Refusal:
+    """The refusal of a request that no route is for."""
+    return Refusal(status, HTTPStatus(status).phrase.lower())
+
+
+def from_error(error: Exception) -> Refusal | None:
+    """The refusal that an error of the codec means; None: it is nothing that a request can cause."""
+    if isinstance(error, MemoryError):
+        return Refusal(503, "not enough memory for this now")
+    if isinstance(error, WeightsError | DeviceError):
+        return Refusal(503, "the networks cannot run")  # their messages name folders of this machine
+    if isinstance(error, TargetError):
+        return Refusal(422, str(error), error.smallest)
+    if isinstance(error, BitstreamError):
+        return Refusal(422, str(error))
+    if isinstance(error, SprdiffError):
+        return Refusal(422, _clean(str(error)))
+    return None
+
+
+def from_validation(error: RequestValidationError) -> Refusal:
+    """The first wrong parameter, in one sentence."""
+    first = error.errors()[0]
+    name = str(first["loc"][-1])[:60] if first.get("loc") else "the request"
+    if first["type"] == "extra_forbidden":
+        return Refusal(422, f"there is no parameter {name!a}")
+    message = str(first["msg"])
+    return Refusal(422, f"{name}: {message[:1].lower()}{message[1:]}")
+
+
+def _clean(message: str) -> str:
+    """Without what Pillow quotes of the machine: addresses of objects and paths come after the colon."""
+    head, colon, reason = message.partition(": ")
+    return head if colon and any(mark in reason for mark in "</\\") else message

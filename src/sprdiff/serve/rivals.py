@@ -1,0 +1,126 @@
+"""What ordinary codecs make of the same picture within the same bytes, fast enough to be waited for.
+
+`sprdiff.evaluate.search` looks for the best setting by MS-SSIM, over qualities and over making the picture smaller.
+Here two things bound its time and memory, and the page says so: a picture above `MAX_PIXELS` is made smaller to that
+first, for coding as for judging; and AVIF runs at speed 4, or 6 from `SLOW_PIXELS` on, which costs it about .01 of
+MS-SSIM against speed 2. At these rates the best setting codes a picture several times smaller anyway.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from ..evaluate.codec_base import ImageCodec, Quality, Setting, size_of
+from ..evaluate.codecs_pillow import Avif, Jpeg, PillowCodec, WebP
+from ..evaluate.metrics import MIN_SIDE, Bytes
+from ..evaluate.search import FACTORS, best_at
+from ..image import encode_image, resize, to_pil
+from .problems import Refusal
+
+RivalName = Literal["jpeg", "webp", "avif"]
+MAX_PIXELS = 2**20
+"""Pixels of the picture that rivals code, at most."""
+LEAST_BPP = 0.15
+"""Fewer bits per coded pixel are not tried: coding a smaller picture is better then."""
+SLOW_PIXELS = 2**19
+"""From so many pixels on AVIF is hurried: half a minute would become ten seconds at `MAX_PIXELS`."""
+_TITLES: dict[RivalName, str] = {"jpeg": "JPEG", "webp": "WebP", "avif": "AVIF"}
+
+
+@dataclass(frozen=True)
+class Rival:
+    """The best file found.
+
+    Attributes:
+        png: the decoded picture, at most `MAX_PIXELS`, of the aspect of the original.
+        size: bytes of the whole file.
+        quality: of the codec's own scale.
+        scale: how many times smaller than the original it was coded.
+        version: of the codec's library.
+    """
+
+    png: bytes
+    size: int
+    quality: float
+    scale: float
+    version: str
+
+
+def best_rival(
+    name: RivalName, pixels: Bytes, budget: int, check: Callable[[], None], *, or_smallest: bool = False
+) -> Rival:
+    """The codec's best file of at most `budget` bytes.
+
+    Args:
+        pixels: uint8 RGB [H, W, 3].
+        check: called before every trial; what it raises ends the search.
+        or_smallest: where no file is that small, give the smallest found.
+
+    Raises:
+        Refusal: 422, the picture is too small for MS-SSIM, or even the smallest file is too large (it names its bytes).
+        MissingCodec: this Pillow was built without the codec.
+    """
+    small = _at_most(pixels, MAX_PIXELS)
+    codec = _codec(name, small)
+    version = codec.version()
+    if min(small.shape[:2]) < MIN_SIDE:
+        raise Refusal(422, f"a comparison needs a picture of at least {MIN_SIDE} pixels on each side")
+    trials = _Trials(codec, budget, check)
+    best = best_at(trials, small, budget)
+    data, setting = (best.data, best.setting) if best is not None else trials.smallest(small)
+    if len(data) > budget and not or_smallest:
+        raise Refusal(422, f"the smallest {_TITLES[name]} found for this picture has {len(data)} bytes", len(data))
+    decoded = codec.decode_at(data, setting, size_of(small)) if best is None else best.decoded
+    quality, factor = setting["quality"], setting["factor"]
+    assert isinstance(quality, int | float) and isinstance(factor, int | float)
+    scale = factor * pixels.shape[1] / small.shape[1]
+    return Rival(encode_image(to_pil(decoded), "PNG"), len(data), quality, scale, version)
+
+
+def _codec(name: RivalName, pixels: Bytes) -> PillowCodec:
+    if name == "avif":
+        return Avif(speed=4 if pixels.shape[0] * pixels.shape[1] < SLOW_PIXELS else 6)
+    return Jpeg() if name == "jpeg" else WebP()
+
+
+class _Trials(ImageCodec):
+    """A codec that can be interrupted, and does not try what is hopeless."""
+
+    def __init__(self, codec: PillowCodec, budget: int, check: Callable[[], None]) -> None:
+        self.name = codec.name
+        self._codec, self._budget, self._check = codec, budget, check
+
+    @property
+    def qualities(self) -> Sequence[Quality]:
+        return self._codec.qualities
+
+    def version(self) -> str:
+        return self._codec.version()
+
+    def encode(self, pixels: Bytes, quality: Quality) -> bytes:
+        self._check()
+        if 8 * self._budget < LEAST_BPP * pixels.shape[0] * pixels.shape[1]:
+            return bytes(self._budget + 1)  # in place of a file that does not fit
+        return self._codec.encode(pixels, quality)
+
+    def decode(self, data: bytes) -> Bytes:
+        self._check()
+        return self._codec.decode(data)
+
+    def smallest(self, pixels: Bytes) -> tuple[bytes, Setting]:
+        """The file at the largest factor and one of the lowest qualities, and its setting."""
+        settings: list[Setting] = [{"quality": quality, "factor": FACTORS[-1]} for quality in self.qualities[:3]]
+        files = [(self._codec.encode_at(pixels, setting), setting) for setting in settings]
+        return min(files, key=lambda file: len(file[0]))
+
+
+def _at_most(pixels: Bytes, most: int) -> Bytes:
+    """The picture, made smaller to about `most` pixels if it has more."""
+    height, width = pixels.shape[:2]
+    factor = math.sqrt(height * width / most)
+    if factor <= 1:
+        return pixels
+    return resize(pixels, (max(1, round(height / factor)), max(1, round(width / factor))))

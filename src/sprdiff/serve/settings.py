@@ -1,0 +1,30 @@
+"""The limits of the service: what keeps a request from taking all there is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `sprdiff serve` can be told.
+
+    Attributes:
+        max_upload: bytes of a request's body.
+        max_pixels: width x height of a picture, both ways; looked at before pixels are decoded.
+        concurrency: pictures that are worked on at the same time.
+        queue: requests that may wait beyond those.
+        timeout: seconds for waiting and working together, and again for sending the answer.
+        upload_timeout: seconds within which a body has to arrive.
+        header_timeout: seconds within which the head of a request has to arrive.
+        connections: open at the same time.
+    """
+
+    max_upload: int = 32_000_000
+    max_pixels: int = 2**26
+    concurrency: int = 2
+    queue: int = 64
+    timeout: float = 120.0
+    upload_timeout: float = 30.0
+    header_timeout: float = 15.0
+    connections: int = 512

@@ -1,0 +1,94 @@
+"""The body of a request, read with limits; what it is, is told by its bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+
+from starlette.requests import ClientDisconnect, Request
+
+from ..bitstream.container import MAGIC, Header, parse_file
+from ..errors import ImageError
+from ..image import identify
+from .problems import ClientGone, Refusal
+
+# What senders say of bytes that they know nothing about; the second is curl's word for everything.
+_UNTOLD = ("application/octet-stream", "application/x-www-form-urlencoded")
+
+
+def check_headers(request: Request, most: int) -> None:
+    """Refuse, before a byte is read, what is said to be something else or too large.
+
+    Raises:
+        Refusal: 413, 415.
+    """
+    kind = request.headers.get("content-type", _UNTOLD[0]).partition(";")[0].strip().lower()
+    if kind not in _UNTOLD and not kind.startswith("image/"):
+        raise Refusal(415, "send the bytes of the file as the body, with the content type of an image or none")
+    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+        raise Refusal(415, "send the body without a content encoding")
+    if int(request.headers.get("content-length") or 0) > most:
+        raise _too_large(most)
+
+
+async def read_body(request: Request, most: int, seconds: float) -> bytes:
+    """The whole body, cut off at `most` bytes whatever its headers said.
+
+    Raises:
+        Refusal: 408, 413, or 422 when it is empty.
+        ClientGone: the connection was closed.
+    """
+    parts, size = [], 0
+    try:
+        async with asyncio.timeout(seconds):
+            async for part in request.stream():
+                size += len(part)
+                if size > most:
+                    raise _too_large(most)
+                parts.append(part)
+    except TimeoutError:
+        raise Refusal(408, f"the body did not arrive within {seconds:g} seconds") from None
+    except ClientDisconnect:
+        raise ClientGone from None
+    if not size:
+        raise Refusal(422, "the body is empty")
+    return b"".join(parts)
+
+
+def check_picture(data: bytes, max_pixels: int) -> None:
+    """Refuse what is no picture, or has too many pixels, by the head of the file alone.
+
+    Raises:
+        Refusal: 413, 415, or 422 when the head is damaged.
+    """
+    try:
+        with identify(io.BytesIO(data), "the body") as image:
+            width, height = image.size
+    except ImageError as error:
+        raise Refusal(415, str(error)) from error
+    except Exception as error:  # whatever damaged heads make Pillow's plugins raise
+        raise Refusal(422, "the image is damaged") from error
+    _check_pixels(width, height, max_pixels)
+
+
+def check_sprd(data: bytes, max_pixels: int) -> Header:
+    """The header of an ``.sprd`` file.
+
+    Raises:
+        Refusal: 413, 415.
+        BitstreamError: it is damaged.
+    """
+    if not data.startswith(MAGIC):
+        raise Refusal(415, "the body is not an sprd file")
+    header = parse_file(data).header
+    _check_pixels(header.width, header.height, max_pixels)
+    return header
+
+
+def _check_pixels(width: int, height: int, most: int) -> None:
+    if width * height > most:
+        raise Refusal(413, f"the picture has {width} x {height} pixels, above the limit of {most}")
+
+
+def _too_large(most: int) -> Refusal:
+    return Refusal(413, f"the body is above the limit of {most} bytes")

@@ -1,0 +1,129 @@
+"""What the tests of collections share: small ones made by code, engines that die, what came out."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from conftest import photo
+from sprdiff.batch.local import Local
+from sprdiff.batch.recode import Decode, Encode, Work
+from sprdiff.batch.run import Outcome, batch
+from sprdiff.batch.watcher import Watcher
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+ENCODE = Encode(quality=10)
+DECODE = Decode()
+Rows = list[dict[str, Any]]
+
+
+def png(seed: int, size: int = 40) -> bytes:
+    """A small picture as a file; every seed another one."""
+    stream = io.BytesIO()
+    Image.fromarray(photo(size, size, seed)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def write_tree(folder: Path, names: Sequence[str]) -> Path:
+    """Pictures of these names; what is not called like one is text."""
+    for seed, name in enumerate(names):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(png(seed) if path.suffix.lower() in ENCODE.sources else b"text")
+    return folder
+
+
+def write_tar(path: Path, members: Iterable[tuple[str, bytes] | tarfile.TarInfo]) -> Path:
+    """A tar file of members; headers alone are put in as they are."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for member in members:
+            if isinstance(member, tarfile.TarInfo):
+                tar.addfile(member)
+            else:
+                header = tarfile.TarInfo(member[0])
+                header.size, header.mtime, header.uid, header.uname = len(member[1]), 7, 1000, "somebody"
+                tar.addfile(header, io.BytesIO(member[1]))
+    return path
+
+
+def write_samples(path: Path, count: int, first: int = 0) -> Path:
+    """A WebDataset shard: a picture and a caption in each sample."""
+    members = []
+    for seed in range(first, first + count):
+        members += [(f"s{seed:03d}.png", png(seed)), (f"s{seed:03d}.txt", f"caption {seed}".encode())]
+    return write_tar(path, members)
+
+
+def write_table(path: Path, pictures: Sequence[bytes | None], *, group: int = 1000, **columns: Sequence[Any]) -> Path:
+    """A Parquet file with a column ``image`` and others."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table({"image": pa.array(pictures, pa.binary()), **columns}), path, row_group_size=group)
+    return path
+
+
+def members(path: Path) -> list[tuple[str, bytes]]:
+    """Names and contents of a tar file."""
+    with tarfile.open(path) as tar:
+        return [(m.name, tar.extractfile(m).read()) for m in tar if m.isfile()]  # type: ignore[union-attr]
+
+
+def here(function: Callable[[T], R], tasks: Iterable[T], jobs: int) -> Iterator[tuple[T, R | None]]:
+    """In this process, one after the other."""
+    yield from ((task, function(task)) for task in tasks)
+
+
+class Notebook(Watcher):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.units: list[int] = []
+        self.pictures = self.failed = self.held = 0
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def begin(self, units: int, *, pictures: bool) -> None:
+        self.units.append(units)
+
+    def opened(self, pictures: int) -> None:
+        self.held += pictures
+
+    def advanced(self, pictures: int, failed: int) -> None:
+        self.pictures += pictures
+        self.failed += failed
+
+
+def run(source: Path | str, dest: Path | str, work: Work = ENCODE, **options: Any) -> Outcome:
+    """A run in this process."""
+    return batch(str(source), str(dest), work, **{"engine": Local(1, here), **options})
+
+
+def manifest(dest: Path) -> Rows:
+    """The rows of a manifest."""
+    rows: Rows = pq.read_table(dest / "_manifest.parquet").to_pylist()
+    return rows
+
+
+def outputs(dest: Path) -> dict[str, bytes]:
+    """All files of a destination but what belongs to the run."""
+    found = (path for path in sorted(dest.rglob("*")) if path.is_file() and ".sprdiff-batch" not in path.parts)
+    return {str(path.relative_to(dest)): path.read_bytes() for path in found if path.name != "_manifest.parquet"}
+
+
+def finished(dest: Path) -> list[int]:
+    """Numbers of the units that the journal has, in its order; twice what was done twice."""
+    journal = dest / ".sprdiff-batch" / "journal.jsonl"
+    lines = [json.loads(line) for line in journal.read_bytes().split(b"\n")[:-1]] if journal.exists() else []
+    return [line["end"] for line in lines if "end" in line]
