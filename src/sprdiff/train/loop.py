@@ -73,7 +73,9 @@ class Trainer:
         named = [(n, p) for n, p in module.named_parameters() if p.requires_grad]
         self.names, self.parameters = [n for n, _ in named], [p for _, p in named]
         self.optimizer = (
-            Soap(named, lr=stage.lr) if stage.soap else _adamw(options)(self.parameters, lr=stage.lr, weight_decay=1e-4)
+            Soap(named, lr=stage.lr)
+            if stage.soap
+            else _adamw(options)(self.parameters, lr=stage.lr, betas=stage.betas, weight_decay=1e-4)
         )
         if options.shard:
             self.wrapped, self.prepared = self.module, accelerator.prepare(self.optimizer)

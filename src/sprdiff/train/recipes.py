@@ -17,6 +17,7 @@ class Stage:
     Attributes:
         trains: prefixes of the parameters with gradients. networks: parts that are real after the stage.
         needs: parts that must come from earlier stages. soap: the optimiser is SOAP in place of AdamW.
+        betas: of AdamW; against a critic a long memory of gradients ends in oscillation.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Stage:
     lr: float = 5e-4
     ema: float = 0.999
     soap: bool = False
+    betas: tuple[float, float] = (0.9, 0.999)
 
 
 _PIXEL_PARTS = (
@@ -81,7 +83,7 @@ STAGES = {
             needs=PARTS,
             teacher=True,
             batch=4,
-            soap=True,
+            betas=(0.5, 0.99),
         ),
     )
 }  # fmt: skip

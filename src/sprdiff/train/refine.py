@@ -23,7 +23,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from ..models.denoiser import noised
 from ..models.reconstruction import Reconstruction
 from ..models.sprdiff import SPRDiff
-from .losses import FeatureLoss, charbonnier, grid_energy, lambda_of, mse, structural_similarity
+from .losses import FeatureLoss, charbonnier, lambda_of, mse, structural_similarity
 from .stages import Scalars, StageModule
 
 
@@ -122,6 +122,18 @@ def shifted(*images: Tensor, reach: int = 16) -> list[Tensor]:
     return [image[:, :, top : top + height, left : left + width] for image in images]
 
 
+def with_lows_of(reference: Tensor, image: Tensor, stride: int = 8) -> Tensor:
+    """The image with its low frequencies taken from another.
+
+    A critic that sees tones and colours pulls them to and fro; here it can only ask for detail.
+    """
+
+    def low(t: Tensor) -> Tensor:
+        return F.interpolate(F.avg_pool2d(t, stride), t.shape[2:], mode="bilinear", align_corners=False)
+
+    return image - low(image) + low(reference)
+
+
 def viewed(*images: Tensor) -> list[Tensor]:
     """The images turned, mirrored, scaled and recoloured at random, all alike.
 
@@ -151,8 +163,8 @@ class RefineStage(StageModule):
     more than low ones: there is less to invent.
     """
 
-    SHARES = MappingProxyType({"distortion": 1.0, "feature": 1.0, "critic_image": 0.15, "critic_features": 0.4})
-    DISTORTION = MappingProxyType({"pixel": 9.0, "absolute": 0.6, "structure": 0.3, "grid": 5000.0})
+    SHARES = MappingProxyType({"distortion": 1.0, "feature": 60.0, "critic_image": 1.5, "critic_features": 15.0})
+    DISTORTION = MappingProxyType({"pixel": 9.0, "absolute": 0.6, "structure": 0.3})
     LATENT_WEIGHT = 0.02
     CRITIC_TAPS = (4, 8, 12)
 
@@ -197,6 +209,7 @@ class RefineStage(StageModule):
         # Of one size in every layer, by the real ones: raw activations differ tenfold.
         sizes = [real[i].square().mean().rsqrt() for i in self.judged]
         seen = [[f[i] * size for i, size in zip(self.judged, sizes, strict=True)] for f in (real, fake)]
+        decoded = with_lows_of(x, decoded)
         terms["critic_image"], terms["critic_features"] = self.critics.fool(decoded, condition, seen[1])
         critic = self.critics.loss(
             (x, condition, seen[0]), (decoded.detach(), condition, [f.detach() for f in seen[1]])
@@ -231,7 +244,7 @@ class RefineStage(StageModule):
         weight, shares = (lambda_of(level) / 8.5) ** 0.25, self.DISTORTION
         fidelity = weight * (shares["pixel"] * mse(decoded, x) + shares["absolute"] * charbonnier(decoded, x))
         structure = shares["structure"] * (1 - structural_similarity(decoded, x))
-        return (fidelity + structure + shares["grid"] * grid_energy(decoded - x)).mean()
+        return (fidelity + structure).mean()
 
     def _diffusion(self, r: Reconstruction, target: Tensor) -> Tensor:
         # A quarter of the batch: enough to keep what the codec stage taught.
