@@ -167,24 +167,25 @@ def test_a_killed_worker_costs_nothing(address: str, tmp_path: Path) -> None:
 @pytest.mark.services
 @pytest.mark.filterwarnings("default")
 def test_a_killed_worker_does_not_repeat_what_is_done_of_a_shard(address: str, tmp_path: Path) -> None:
-    write_samples(tmp_path / "in" / "a.tar", 60)
-    write_samples(tmp_path / "in" / "b.tar", 60, first=60)
+    count = 240  # so many that the killer comes in time however late its thread is woken
+    write_samples(tmp_path / "in" / "a.tar", count)
+    write_samples(tmp_path / "in" / "b.tar", count, first=count)
     spools = tmp_path / "out" / ".sprdiff-batch" / "spools"
 
     def done() -> list[dict[str, Any]]:
         found = [path for path in spools.glob("*/*") if path.name.isdecimal()]
         return [row for path in found for _, row, _ in records(path)]
 
-    killer = Killer(lambda: len(done()) > 25, done)
+    killer = Killer(lambda: len(done()) > 5, done)
     outcome = run(tmp_path / "in", tmp_path / "out", engine=Cluster(address))
     killer.join(PATIENCE)
     rows = manifest(tmp_path / "out")
     assert killer.seen, "nobody was killed"
     # Made again they would have taken another time.
     assert all(row in rows for row in killer.seen) and len({row["seconds"] for row in rows}) > 10
-    assert (outcome.totals.pictures, outcome.totals.failed) == (120, 0)
-    for name, first in (("a.tar", 0), ("b.tar", 60)):
-        expected = [f"s{i:03d}.{kind}" for i in range(first, first + 60) for kind in ("sprd", "txt")]
+    assert (outcome.totals.pictures, outcome.totals.failed) == (2 * count, 0)
+    for name, first in (("a.tar", 0), ("b.tar", count)):
+        expected = [f"s{i:03d}.{kind}" for i in range(first, first + count) for kind in ("sprd", "txt")]
         assert [n for n, _ in members(tmp_path / "out" / name)] == expected
     assert sorted(finished(tmp_path / "out")) == [0, 1]
 
