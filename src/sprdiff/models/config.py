@@ -65,6 +65,7 @@ class ModelConfig:
     vae_encoder: tuple[int, int] = (64, 160)
     vae_decoder: tuple[int, int, int] = (192, 128, 64)
     vae_decoder_blocks: tuple[int, int, int] = (2, 3, 3)
+    vae_decoder_head: int = 24
     noise: int = 4
     distortion: tuple[int, int] = (96, 192)
     distortion_blocks: tuple[int, int] = (2, 3)
@@ -115,6 +116,7 @@ NANO = ModelConfig(
     vae_encoder=(8, 16),
     vae_decoder=(16, 8, 8),
     vae_decoder_blocks=(1, 1, 1),
+    vae_decoder_head=4,
     noise=2,
     distortion=(8, 16),
     distortion_blocks=(1, 1),

@@ -163,7 +163,7 @@ class RefineStage(StageModule):
     more than low ones: there is less to invent.
     """
 
-    SHARES = MappingProxyType({"distortion": 1.0, "feature": 60.0, "critic_image": 1.5, "critic_features": 15.0})
+    SHARES = MappingProxyType({"distortion": 1.0, "feature": 60.0, "critic_image": 3.0, "critic_features": 25.0})
     DISTORTION = MappingProxyType({"pixel": 9.0, "absolute": 0.6, "structure": 0.3})
     LATENT_WEIGHT = 0.02
     CRITIC_TAPS = (4, 8, 12)
