@@ -18,10 +18,11 @@ import sprdiff.train.export
 from conftest import photo
 from sprdiff.bitstream.entropy import EntropyModel
 from sprdiff.bitstream.weights_hash import canonical_hash
-from sprdiff.errors import TrainingError
+from sprdiff.errors import TrainingError, WeightsError
 from sprdiff.models.config import EXACT, NANO, TINY, ModelConfig
 from sprdiff.models.latent_codec import LatentCodec
 from sprdiff.models.sprdiff import SPRDiff
+from sprdiff.models.stored import entropy_arrays, load_entropy_arrays, load_folder
 from sprdiff.runtimes.sessions import OUTPUTS, Sessions
 from sprdiff.runtimes.weights import read_arrays, read_manifest
 from sprdiff.train import _read, run_export
@@ -30,9 +31,6 @@ from sprdiff.train.data import CropSampler
 from sprdiff.train.export import (
     FILES,
     KEPT,
-    entropy_arrays,
-    load_entropy_arrays,
-    load_folder,
     refit_tables,
     write_folder,
 )
@@ -219,7 +217,7 @@ def test_loading_a_folder_is_strict(
 ) -> None:
     folder = copy_of(exported, tmp_path / "weights")
     rewrite(folder / "decoder.npz", **changes)
-    with pytest.raises(TrainingError, match=message):
+    with pytest.raises(WeightsError, match=message):
         load_folder(folder)
 
 
@@ -228,7 +226,7 @@ def test_loading_a_folder_is_strict(
 def test_damaged_folders_do_not_load(name: str, content: bytes | None, exported: Path, tmp_path: Path) -> None:
     folder = copy_of(exported, tmp_path / "weights")
     (folder / name).unlink() if content is None else (folder / name).write_bytes(content)
-    with pytest.raises(TrainingError, match="not a weights folder"):
+    with pytest.raises(WeightsError, match="not a weights folder"):
         load_folder(folder)
 
 

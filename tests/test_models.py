@@ -28,8 +28,9 @@ from sprdiff.models.latent_codec import (
     table_bits,
 )
 from sprdiff.models.sprdiff import SPRDiff
+from sprdiff.models.stored import entropy_arrays
 from sprdiff.runtimes.onnx import ENCODER_TILE
-from sprdiff.train.export import entropy_arrays, receptive_field
+from sprdiff.train.export import receptive_field
 from training_helpers import disturb, nano_model
 
 

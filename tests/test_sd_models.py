@@ -20,8 +20,8 @@ from sprdiff.models.elic import ElicAnalysis
 from sprdiff.models.sd import IMAGENET_MEAN, SDSPRDiff, build, is_trained, load_base, load_semantic
 from sprdiff.models.sd_config import SD, SDConfig
 from sprdiff.models.sd_modules import SDReconstruction, SDSynthesis, tokens
+from sprdiff.models.stored import entropy_arrays
 from sprdiff.runtimes.torch import Tiling
-from sprdiff.train.export import entropy_arrays
 
 
 @pytest.fixture(scope="module")

@@ -22,9 +22,9 @@ from sprdiff import Codec, OutputError, WeightsError
 from sprdiff.models import sd_hub
 from sprdiff.models.licences import LICENCES, licence_of
 from sprdiff.models.sd import build, load_base, load_semantic
+from sprdiff.models.stored import entropy_arrays
 from sprdiff.pretrained import load, load_model, push_to_hub, save
 from sprdiff.runtimes.trained import hash_of, read_trained, read_weights
-from sprdiff.train.export import entropy_arrays
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

@@ -24,12 +24,13 @@ import training_helpers
 from conftest import photo
 from sprdiff.errors import TrainingError
 from sprdiff.models.config import NANO
+from sprdiff.models.latent_codec import LAMBDA_MAX, LAMBDA_MIN, lambda_of
 from sprdiff.models.sprdiff import SPRDiff
 from sprdiff.train import checkpoints, run_stage
 from sprdiff.train.checkpoints import PARTS, Checkpoint, load, load_networks, part_of, save, trim
 from sprdiff.train.data import CropSampler, holdout, open_store
 from sprdiff.train.loop import PATIENCE, Trainer, schedule
-from sprdiff.train.losses import LAMBDA_MAX, LAMBDA_MIN, FeatureLoss, lambda_of
+from sprdiff.train.losses import FeatureLoss
 from sprdiff.train.recipes import STAGES
 from sprdiff.train.report import Report
 from training_helpers import (
@@ -370,7 +371,7 @@ def test_resume_refuses_another_stage_or_size(tmp_path: Path, teacher: Path, sta
 
 def test_extras_must_fit(tmp_path: Path, teacher: Path, start: Path) -> None:
     trainer = make_trainer("refine", tmp_path, teacher)
-    with pytest.raises(TrainingError, match="no fitting (critics|sizes)"):
+    with pytest.raises(TrainingError, match=r"no fitting (critics|sizes)"):
         trainer.load_extras(load(start))
 
 

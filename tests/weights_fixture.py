@@ -12,7 +12,8 @@ from conftest import photo
 from sprdiff.codec import Codec
 from sprdiff.models.config import NANO
 from sprdiff.models.sprdiff import SPRDiff
-from sprdiff.train.export import entropy_arrays, write_folder
+from sprdiff.models.stored import entropy_arrays
+from sprdiff.train.export import write_folder
 
 
 def write_nano(folder: Path, seed: int = 0) -> Path:

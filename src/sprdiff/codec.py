@@ -13,6 +13,7 @@ import functools
 import math
 import threading
 from collections.abc import Callable
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .bitstream.container import MAX_SIDE, Header, pack_file, parse_file, verify
+from .bitstream.intnet import LEVELS
 from .errors import ImageError, TargetError
 from .image import MAX_PIXELS, Picture, Source, open_rgb, resize, to_pil
 from .image_colour import Rgb
@@ -43,9 +45,20 @@ if TYPE_CHECKING:
 
 MAX_STEPS = 1000
 MAX_SEED = 2**64 - 1
+MAX_EFFORT = 9
 
 Input = Source | Picture | NDArray[np.uint8]
 Scale = str | float
+Report = Callable[[float], None]
+
+Finish = Callable[["_Coding", int, int], bytes]
+
+SAVED_LEVELS = 4
+"""By how many levels refinement usually raises what fits."""
+QUICKER = 3
+"""How much less effort the first search takes."""
+MARGIN = 0.003
+"""Part of a file by which the second search may come out larger than the first lets expect."""
 
 
 class Codec:
@@ -140,6 +153,8 @@ class Codec:
         max_bytes: int | None = None,
         scale: Scale = AUTO,
         background: str | Rgb = "white",
+        effort: int = 0,
+        report: Report | None = None,
     ) -> bytes:
         """The bytes of an ``.sprd`` file of a picture.
 
@@ -155,8 +170,12 @@ class Codec:
             scale: factor by which the coded picture is smaller: 1, 1.5, 2, 3, 4, 6 or 8; ``"auto"``: chosen
                 for the target, 1 when quality is given.
             background: what transparency is composited on.
+            effort: 0-9. Above 0 the sender searches for better integers: the file comes out smaller or truer, any
+                decoder reads it, and it takes seconds to minutes a megapixel (extra: train, for torch).
+            report: told from time to time which fraction of that search is done.
 
         Raises:
+            EffortError: torch is missing, or these networks cannot.
             ImageError: it is not an image, or larger than the limits.
             TargetError: no file can be that small; it names the smallest.
             WeightsError: the weights folder is incomplete or damaged.
@@ -167,14 +186,17 @@ class Codec:
         code = scale_code(scale)
         level = None if quality is None else quality_level(quality)
         _check_targets(bpp, max_bytes)
+        _check_effort(effort)
         picture = self._open(image, background)
         if level is not None:
-            return _Coding(self.runtime, picture, code or 0).file(level)
+            coding = _Coding(self.runtime, picture, code or 0)
+            return (coding.refined(level, effort, report or _unheard) if effort else coding).file(level)
         pixels = picture.pixels.shape[0] * picture.pixels.shape[1]
         stated = bpp is not None or max_bytes is not None
         if max_bytes is None:
             max_bytes = math.floor((DEFAULT_BPP if bpp is None else bpp) * pixels / 8)
-        return self._encode_to(picture, max_bytes, code, stated=stated)
+        finish = functools.partial(_refined_to, effort=effort, report=report or _unheard) if effort else None
+        return self._encode_to(picture, max_bytes, code, finish, stated=stated)
 
     def decode(self, data: bytes, *, realism: float = 1.0, steps: int = 1, seed: int = 0) -> Image.Image:
         """The picture of an ``.sprd`` file, in mode RGB, or L when it is grey.
@@ -218,7 +240,9 @@ class Codec:
             raise ImageError(f"a side of {max(picture.pixels.shape)} pixels is above the limit of {MAX_SIDE}")
         return picture
 
-    def _encode_to(self, picture: Picture, limit: int, code: int | None, *, stated: bool) -> bytes:
+    def _encode_to(
+        self, picture: Picture, limit: int, code: int | None, finish: Finish | None, *, stated: bool
+    ) -> bytes:
         """The best file of at most `limit` bytes; if none exists, an error if `stated`, else the smallest."""
         height, width = picture.pixels.shape[:2]
         smallest: bytes | None = None
@@ -226,7 +250,7 @@ class Codec:
             coding = _Coding(self.runtime, picture, candidate)
             level = highest_fitting(coding.size, limit, first_guess(limit, coding.pixels))
             if level is not None:
-                return coding.file(level)
+                return finish(coding, limit, level) if finish else coding.file(level)
             least = coding.file(0)
             smallest = least if smallest is None or len(least) < len(smallest) else smallest
         assert smallest is not None  # there is always a scale to try
@@ -264,6 +288,7 @@ class _Coding:
         )
         coded = self._header.coded_size
         self.pixels = coded[0] * coded[1]
+        self._picture = picture
         self._y, self._z = runtime.analyse(resize(picture.pixels, coded))
         self._files: dict[int, bytes] = {}
 
@@ -278,6 +303,40 @@ class _Coding:
     def size(self, level: int) -> int:
         """Bytes of the whole file at a level."""
         return len(self.file(level))
+
+    def refined(self, level: int, effort: int, report: Report) -> _Coding:
+        """The same with another y, which costs less at a level for what it brings; meant for that level only."""
+        pixels = resize(self._picture.pixels, self._header.coded_size)
+        other = copy(self)
+        other._y = self._runtime.refine(pixels, self._y, self._z, level, effort, report)
+        other._files = {}
+        return other
+
+
+def _refined_to(coding: _Coding, limit: int, level: int, effort: int, report: Report) -> bytes:
+    """A file of at most `limit` bytes from a refined y; `level` is the highest that fits as it is.
+
+    Bytes saved pay for a higher level. A quick search tells how many that are, a thorough one runs at the level that
+    this pays for, and once more if another level came of it: what is refined at one level is worth less at others.
+    """
+    aim = min(LEVELS - 1, level + SAVED_LEVELS)
+    quick = coding.refined(aim, max(1, effort - QUICKER), _span(report, 0.0, 0.2))
+    saved = quick.size(aim) / coding.size(aim) * (1 + MARGIN)
+    aim = highest_fitting(lambda at: math.ceil(coding.size(at) * saved), limit, aim) or level
+    found: int | None = None
+    for start in (0.2, 0.6):
+        best = coding.refined(aim, effort, _span(report, start, 0.4))
+        found = highest_fitting(best.size, limit, aim)
+        if found is None or found == aim:
+            break
+        aim = found
+    report(1.0)
+    return coding.file(level) if found is None else best.file(found)
+
+
+def _span(report: Report, start: float, share: float) -> Report:
+    """Reports a part of something as that part of the whole."""
+    return lambda done: report(start + share * done)
 
 
 def _from_array(array: NDArray[np.uint8]) -> Picture:
@@ -295,6 +354,15 @@ def _check_targets(bpp: float | None, max_bytes: int | None) -> None:
         raise ValueError(f"bpp must be a number of at least 0, not {bpp}")
     if max_bytes is not None and (not isinstance(max_bytes, int) or max_bytes < 0):
         raise ValueError(f"max_bytes must be a whole number of at least 0, not {max_bytes}")
+
+
+def _unheard(fraction: float) -> None:
+    """Nobody wants to know how far it is."""
+
+
+def _check_effort(effort: int) -> None:
+    if not isinstance(effort, int) or not 0 <= effort <= MAX_EFFORT:
+        raise ValueError(f"effort must be a whole number from 0 to {MAX_EFFORT}, not {effort}")
 
 
 def _check_dials(realism: float, steps: int, seed: int) -> None:
@@ -327,10 +395,19 @@ def encode(
     max_bytes: int | None = None,
     scale: Scale = AUTO,
     background: str | Rgb = "white",
+    effort: int = 0,
+    report: Report | None = None,
 ) -> bytes:
     """`Codec.encode` with the weights that come with the package."""
     return default_codec().encode(
-        image, quality=quality, bpp=bpp, max_bytes=max_bytes, scale=scale, background=background
+        image,
+        quality=quality,
+        bpp=bpp,
+        max_bytes=max_bytes,
+        scale=scale,
+        background=background,
+        effort=effort,
+        report=report,
     )
 
 

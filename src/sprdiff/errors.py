@@ -47,6 +47,10 @@ class DialError(SprdiffError, ValueError):
     """A dial of the decoder stands at something that these networks do not have."""
 
 
+class EffortError(SprdiffError):
+    """The sender cannot refine: torch is missing, or the networks are not of preset `tiny`."""
+
+
 class PluginError(SprdiffError, OSError):
     """What the Pillow plug-in raises where Pillow's own formats raise `OSError`; its ``__cause__`` says more."""
 

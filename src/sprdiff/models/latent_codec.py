@@ -35,6 +35,12 @@ Z_SCALE = 8.0
 TABLES = 64
 SIGMA_MIN, SIGMA_MAX = 0.1, 32.0
 TAIL = 2.0**-12
+LAMBDA_MIN, LAMBDA_MAX = 0.7, 60.0
+
+
+def lambda_of(level: Tensor) -> Tensor:
+    """Weight of the squared error (images in 0-1) against bits per pixel at a level in 0-255: geometric 0.7 to 60."""
+    return LAMBDA_MIN * torch.exp(level / 255 * math.log(LAMBDA_MAX / LAMBDA_MIN))
 
 
 def round_ste(x: Tensor) -> Tensor:

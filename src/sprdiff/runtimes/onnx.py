@@ -12,21 +12,24 @@ Each arrow goes over the whole picture, tile by tile, before the next begins. Wh
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from ..bitstream.entropy import EntropyModel
 from ..bitstream.weights_hash import canonical_hash
-from ..errors import WeightsError
+from ..errors import EffortError, WeightsError
 from ..image_tiles import Slices, Tile, tiles
 from .canvas import Canvas
 from .noise import normal_noise
 from .sessions import Sessions, Tensors
 from .weights import Arrays, default_folder, read_arrays, read_manifest
+
+if TYPE_CHECKING:
+    from ..models.sprdiff import SPRDiff
 
 Floats = NDArray[np.float32]
 
@@ -72,6 +75,8 @@ class OnnxRuntime:
         self._sessions = Sessions(self._folder, self.manifest, threads)
         self._lock = threading.Lock()
         self._tile = tile
+        self._threads = threads
+        self._model: SPRDiff | None = None
 
     def analyse(self, pixels: NDArray[np.uint8]) -> tuple[Floats, Floats]:
         """uint8 [H, W, 3] -> unscaled y [Cy, ceil(H/32), ceil(W/32)] and z on half of that grid, float32."""
@@ -85,6 +90,31 @@ class OnnxRuntime:
             _store(y, out["y"], tile, 2)
             _store(z, out["z"], tile, 1)
         return y[:, : -(-height // Y_STRIDE), : -(-width // Y_STRIDE)], z
+
+    def refine(
+        self,
+        pixels: NDArray[np.uint8],
+        y: Floats,
+        z: Floats,
+        level: int,
+        effort: int,
+        report: Callable[[float], None] | None = None,
+    ) -> Floats:
+        """Another y, that costs fewer bits for what it brings at a level: `effort.refine`, for an effort of 1-9.
+
+        Raises:
+            EffortError: torch is not installed.
+        """
+        try:
+            from ..models.stored import load_folder
+            from .effort import ROUNDS, refine, torch_threads
+        except ImportError as error:
+            raise EffortError("effort needs torch: pip install 'sprdiff[train]'") from error
+        with self._lock:
+            if self._model is None:
+                self._model = load_folder(self._folder).eval().requires_grad_(False)
+        with torch_threads(self._threads):
+            return refine(self._model, pixels, y, z, level, rounds=ROUNDS[effort], report=report)
 
     def synthesise(
         self,

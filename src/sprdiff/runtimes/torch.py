@@ -24,7 +24,7 @@ from numpy.typing import DTypeLike, NDArray
 from torch import Tensor, nn
 
 from ..bitstream.entropy import EntropyModel
-from ..errors import DeviceError, DialError, WeightsError
+from ..errors import DeviceError, DialError, EffortError, WeightsError
 from ..image_tiles import tiles
 from ..models.config import EXACT
 from .blend import cell_means, match_colours, parts
@@ -158,6 +158,14 @@ class TorchRuntime:
         fused = self._blended(grid, (t.encoder // scale, t.encoder_overlap // scale, CELL // scale), encode)
         y, z = self.model.latent_codec.analyse(fused)
         return _numpy(y[0]), _numpy(z[0])
+
+    def refine(self, *_: object) -> Floats:
+        """Only preset `tiny` can.
+
+        Raises:
+            EffortError: always.
+        """
+        raise EffortError("effort is for preset tiny")
 
     @_guarded
     def synthesise(

@@ -16,11 +16,12 @@ from ..errors import TrainingError
 from ..models.config import PRESETS
 from ..models.sd_config import SDConfig
 from ..models.sprdiff import SPRDiff
+from ..models.stored import entropy_arrays, load_folder
 from ..runtimes.trained import is_trained
 from . import checkpoints
 from .checkpoints import PARTS
 from .data import CropSampler, PhotoStore, holdout, open_store
-from .export import entropy_arrays, load_folder, read_card, refit_tables, write_folder
+from .export import read_card, refit_tables, write_folder
 from .loop import Options, Trainer
 from .recipes import STAGES, Stage
 from .remote import Cache

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +10,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import TrainingError
-
-LAMBDA_MIN, LAMBDA_MAX = 0.7, 60.0
-
-
-def lambda_of(level: Tensor) -> Tensor:
-    """Weight of the squared error (images in 0-1) against bits per pixel at a level in 0-255: geometric 0.7 to 60."""
-    return LAMBDA_MIN * torch.exp(level / 255 * math.log(LAMBDA_MAX / LAMBDA_MIN))
 
 
 def mse(a: Tensor, b: Tensor) -> Tensor:

@@ -21,9 +21,10 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
 from ..models.denoiser import noised
+from ..models.latent_codec import lambda_of
 from ..models.reconstruction import Reconstruction
 from ..models.sprdiff import SPRDiff
-from .losses import FeatureLoss, charbonnier, lambda_of, mse, structural_similarity
+from .losses import FeatureLoss, charbonnier, mse, structural_similarity
 from .stages import Scalars, StageModule
 
 
@@ -112,6 +113,7 @@ Judged = tuple[Tensor, Tensor, Sequence[Tensor]]
 
 
 def mean_of(values: Sequence[Tensor]) -> Tensor:
+    """The mean of scalars."""
     return torch.stack(list(values)).mean()
 
 

@@ -24,14 +24,14 @@ from torch.nn import functional as F
 from ..errors import TrainingError
 from ..evaluate.backbones import MissingWeightsError
 from ..models.config import EXACT
-from ..models.latent_codec import LatentCodec
+from ..models.latent_codec import LatentCodec, lambda_of
+from ..models.stored import load_entropy_arrays
 from ..models.reconstruction import Reconstruction
 from ..models.sd_config import SD, SDConfig
 from ..models.sprdiff import SPRDiff
 from ..runtimes.trained import read_trained, read_weights
 from .checkpoints import Checkpoint
-from .export import load_entropy_arrays
-from .losses import lambda_of, mse
+from .losses import mse
 from .recipes import Stage
 from .refine import shifted
 from .sd_losses import LpipsLoss, SemanticCritic, critic_layers, feature_distance

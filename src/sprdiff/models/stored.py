@@ -1,0 +1,114 @@
+"""What a weights folder holds, to and from the torch modules: the integers of the exact part, the rest as fp16.
+
+The shipped weights are stored once: refinement on the sender and fine-tuning load them from the folder that decodes.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..bitstream.tables import make_gaussian_tables, sigma_ladder
+from ..errors import WeightsError
+from .blocks import hats
+from .config import EXACT, FRACTION_BITS, KNOT_SPACING, KNOTS, LEVELS, ModelConfig
+from .latent_codec import INDEX_SCALE, TABLES, WEIGHT_UNIT, Z_SCALE, IntegerDense, LatentCodec
+from .sprdiff import SPRDiff
+
+Arrays = dict[str, NDArray[Any]]
+
+GAIN_UNIT = 2.0**16
+UNIT = 2.0**FRACTION_BITS
+
+
+def nearest(x: Tensor, scale: float) -> NDArray[np.int64]:
+    """floor(x·scale + 1/2), in double precision."""
+    found: NDArray[np.int64] = torch.floor(x.detach().double() * scale + 0.5).to(torch.int64).cpu().numpy()
+    return found
+
+
+def entropy_arrays(codec: LatentCodec) -> Arrays:
+    """The exact part as integers, with Gaussian tables; names and units as in docs/bitstream.md."""
+    radius, counts = make_gaussian_tables(sigma_ladder(TABLES))
+    arrays: Arrays = {
+        "tables.radius": radius,
+        "tables.counts": counts,
+        "groups": np.array(codec.config.groups, np.int32),
+    }
+    weights = hats(torch.arange(LEVELS, dtype=torch.float64))
+    for name, knots in (("gain.y", codec.y_log_gain), ("gain.z", codec.z_log_gain)):
+        gain = nearest(torch.exp(weights @ knots.double()), GAIN_UNIT)
+        arrays[name] = gain.clip(1, 2**32 - 1).astype(np.uint32)
+    arrays["z.mean"] = nearest(weights @ codec.z_mean.double(), Z_SCALE * UNIT).clip(-32767, 32767).astype(np.int32)
+    arrays["z.index"] = (
+        nearest(weights @ codec.z_index.double(), Z_SCALE * INDEX_SCALE).clip(0, TABLES - 1).astype(np.uint8)
+    )
+    for prefix, network in _networks(codec):
+        for i, layer in enumerate(_layers(network)):
+            limit = 32767
+            arrays[f"{prefix}.{i}.weight"] = nearest(layer.weight, WEIGHT_UNIT).clip(-limit, limit).astype(np.int16)
+            arrays[f"{prefix}.{i}.bias"] = nearest(layer.bias, WEIGHT_UNIT * UNIT)
+    return arrays
+
+
+def load_entropy_arrays(codec: LatentCodec, arrays: Arrays) -> None:
+    """Inverse of :func:`entropy_arrays`, strict; the knots are read off the level tables."""
+
+    def tensor(name: str, scale: float) -> Tensor:
+        return torch.from_numpy(arrays[name].astype(np.float64)) / scale
+
+    def knots(values: Tensor) -> Tensor:
+        rows = values[::KNOT_SPACING][: KNOTS - 1]
+        # Level 256 does not exist: its knot follows from level 255, 31/32 of the way there.
+        last = rows[-1] + (values[-1] - rows[-1]) * (KNOT_SPACING / (KNOT_SPACING - 1))
+        return torch.cat([rows, last[None]])
+
+    with torch.no_grad():
+        codec.y_log_gain.copy_(knots(tensor("gain.y", GAIN_UNIT).log()))
+        codec.z_log_gain.copy_(knots(tensor("gain.z", GAIN_UNIT).log()))
+        codec.z_mean.copy_(knots(tensor("z.mean", Z_SCALE * UNIT)))
+        codec.z_index.copy_(knots(tensor("z.index", Z_SCALE * INDEX_SCALE)))
+        for prefix, network in _networks(codec):
+            for i, layer in enumerate(_layers(network)):
+                layer.weight.copy_(tensor(f"{prefix}.{i}.weight", WEIGHT_UNIT))
+                layer.bias.copy_(tensor(f"{prefix}.{i}.bias", WEIGHT_UNIT * UNIT))
+
+
+def _networks(codec: LatentCodec) -> list[tuple[str, torch.nn.Module]]:
+    return [
+        ("hyper", codec.hyper_synthesis),
+        *((f"context.{s}", step) for s, step in enumerate(codec.context)),
+    ]
+
+
+def _layers(network: torch.nn.Module) -> list[IntegerDense]:
+    return [layer for layer in network.children() if isinstance(layer, IntegerDense)]
+
+
+def load_folder(folder: Path) -> SPRDiff:
+    """The torch model of a weights folder, every weight loaded strictly: for refinement and fine-tuning.
+
+    Raises:
+        WeightsError: a file is missing or a weight is missing, unknown or of another shape.
+    """
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text())
+        config = ModelConfig.from_json(json.dumps(manifest["config"]))
+        parts = [dict(np.load(folder / f"{name}.npz", allow_pickle=False)) for name in ("encoder", "decoder")]
+        arrays = dict(np.load(folder / "entropy.npz", allow_pickle=False))
+        model = SPRDiff(config)
+        stored = {k: torch.from_numpy(v.astype(np.float32)) for k, v in {**parts[0], **parts[1]}.items()}
+        exact = set(model.state_dict()) - set(stored)
+        if wrong := sorted(n for n in exact if not n.startswith(EXACT)) + sorted(set(stored) - set(model.state_dict())):
+            raise WeightsError(f"{folder}: weights missing or unknown, {wrong[0]} for one")
+        load_entropy_arrays(model.latent_codec, arrays)
+        model.load_state_dict({**{n: model.state_dict()[n] for n in exact}, **stored}, strict=True)
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise WeightsError(f"{folder}: not a weights folder of this version ({error})") from error
+    return model
