@@ -13,8 +13,8 @@ from transformers import Dinov2Config, Dinov2Model, Dinov2WithRegistersConfig, D
 
 from sprdiff.models.sd import SDSPRDiff, build, load_base, load_semantic
 from sprdiff.models.sd_config import SD, SDConfig
+from sprdiff.models.stored import entropy_arrays
 from sprdiff.pretrained import save
-from sprdiff.train.export import entropy_arrays
 
 SMALL = replace(
     SD,

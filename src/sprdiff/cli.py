@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import __version__, cli_batch, cli_data, cli_eval, cli_models, cli_serve, cli_train
-from .cli_files import DEBUG, Job, check_job, explain, one_line, plan, run_jobs, say
+from .cli_files import DEBUG, Job, Report, check_job, explain, one_line, plan, run_jobs, say
 from .cli_options import (
     MAX_PIXELS,
     SCALES,
@@ -79,6 +79,9 @@ def encode(
     background: Annotated[
         str, typer.Option("--background", callback=check_background, help="Colour under transparent pixels.")
     ] = "white",
+    effort: Annotated[
+        int, typer.Option("--effort", min=0, max=9, help="Search for a better file: 0 none, 9 about a minute.")
+    ] = 0,
     output: Out = None,
     weights: Weights = None,
     max_pixels: MaxPixels = MAX_PIXELS,
@@ -91,19 +94,21 @@ def encode(
     jobs = _plan_encode(files, output)
     codec = _lazy_codec(weights, threads, max_pixels)
 
-    def work(job: Job) -> None:
+    def work(job: Job, report: Report) -> None:
         from .image import open_rgb
 
         picture = open_rgb(job.source, background=background, max_pixels=max_pixels)
         if picture.dropped:
             say("warning", f"{job.source}: dropped {', '.join(picture.dropped)}")
-        data = codec().encode(picture, quality=quality, bpp=bpp, max_bytes=max_bytes, scale=scale)
+        data = codec().encode(
+            picture, quality=quality, bpp=bpp, max_bytes=max_bytes, scale=scale, effort=effort, report=report
+        )
         write_atomic(job.target, data, force=force)
         height, width = picture.pixels.shape[:2]
         bits = len(data) * 8 / (height * width)
         _report(job, f"{len(data)} bytes, {bits:.4f} bpp, {width} x {height} pixels", quiet=quiet)
 
-    return _run(jobs, work, force=force)
+    return _run(jobs, work, force=force, slow=effort > 0)
 
 
 @app.command()
@@ -126,7 +131,7 @@ def decode(
     jobs = plan(files, output, ".png")
     codec = _lazy_codec(weights, threads, max_pixels)
 
-    def work(job: Job) -> None:
+    def work(job: Job, _: Report) -> None:
         from .fileinfo import info as file_info
         from .image import output_format, save_image
 
@@ -158,7 +163,7 @@ def info(
         return 0
     found: list[FileInfo] = []
 
-    def work(index: int) -> None:
+    def work(index: int, _: Report) -> None:
         about = file_info(read_bytes(files[index], BitstreamError), weights=weights)
         found.append(about)
         if not as_json:
@@ -201,12 +206,12 @@ def _lazy_codec(weights: Path | None, threads: int | None, max_pixels: int) -> C
     return make
 
 
-def _run(jobs: Sequence[Job], work: Callable[[Job], None], *, force: bool) -> int:
-    def checked(index: int) -> None:
+def _run(jobs: Sequence[Job], work: Callable[[Job, Report], None], *, force: bool, slow: bool = False) -> int:
+    def checked(index: int, report: Report) -> None:
         check_job(jobs[index], force=force)
-        work(jobs[index])
+        work(jobs[index], report)
 
-    return run_jobs([job.source for job in jobs], checked)
+    return run_jobs([job.source for job in jobs], checked, slow=slow)
 
 
 def _report(job: Job, text: str, *, quiet: bool) -> None:

@@ -14,6 +14,8 @@ import typer
 from .errors import OutputError, WeightsError
 from .files import STDIO, check_output, describe, is_special
 
+Report = Callable[[float], None]
+
 DEBUG = "SPRDIFF_DEBUG"
 """Environment variable: 1 shows tracebacks."""
 
@@ -86,13 +88,18 @@ def check_job(job: Job, *, force: bool) -> None:
     check_output(job.target, force=force)
 
 
-def run_jobs(names: Sequence[str], work: Callable[[int], None]) -> int:
-    """Do ``work(i)`` for every input; report a failing one and go on. Returns the exit status, 0 or 1."""
+def run_jobs(names: Sequence[str], work: Callable[[int, Report], None], *, slow: bool = False) -> int:
+    """Do ``work(i, report)`` for every input; report a failing one and go on. Returns the exit status, 0 or 1.
+
+    Args:
+        work: may tell ``report`` the fraction that it has done.
+        slow: a single input takes long enough for a bar, too.
+    """
     status = 0
-    with _progress(len(names)) as advance:
+    with _progress(len(names), shown=slow or len(names) > 1) as show:
         for index, name in enumerate(names):
             try:
-                work(index)
+                work(index, lambda done, before=index: show(before + done))  # type: ignore[misc]
             except (BrokenPipeError, WeightsError):
                 raise  # no other file would fare better
             except Exception as error:
@@ -101,7 +108,7 @@ def run_jobs(names: Sequence[str], work: Callable[[int], None]) -> int:
                 text = explain(error)
                 say("error", text if name in text or len(names) == 1 else f"{name}: {text}")
                 status = 1
-            advance()
+            show(index + 1)
     return status
 
 
@@ -131,10 +138,10 @@ def _escape(character: str) -> str:
 
 
 @contextmanager
-def _progress(count: int) -> Iterator[Callable[[], None]]:
-    """A bar on standard error for several files on a terminal, else nothing."""
-    if count < 2 or not sys.stderr.isatty():
-        yield lambda: None
+def _progress(count: int, *, shown: bool) -> Iterator[Report]:
+    """A bar on standard error on a terminal, else nothing; told how many files are done, in fractions."""
+    if not shown or not sys.stderr.isatty():
+        yield lambda done: None
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
@@ -142,4 +149,4 @@ def _progress(count: int) -> Iterator[Callable[[], None]]:
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("files", total=count)
-        yield lambda: bar.advance(task)
+        yield lambda done: bar.update(task, completed=done)

@@ -25,10 +25,10 @@ from ..errors import TrainingError
 from ..evaluate.backbones import MissingWeightsError
 from ..models.config import EXACT
 from ..models.latent_codec import LatentCodec, lambda_of
-from ..models.stored import load_entropy_arrays
 from ..models.reconstruction import Reconstruction
 from ..models.sd_config import SD, SDConfig
 from ..models.sprdiff import SPRDiff
+from ..models.stored import load_entropy_arrays
 from ..runtimes.trained import read_trained, read_weights
 from .checkpoints import Checkpoint
 from .losses import mse
