@@ -25,7 +25,7 @@ from sprdiff.models.sprdiff import SPRDiff
 from sprdiff.models.stored import entropy_arrays, load_entropy_arrays, load_folder
 from sprdiff.runtimes.sessions import OUTPUTS, Sessions
 from sprdiff.runtimes.weights import read_arrays, read_manifest
-from sprdiff.train import _read, run_export
+from sprdiff.train import read_init, run_export
 from sprdiff.train.checkpoints import PARTS, load, load_networks
 from sprdiff.train.data import CropSampler
 from sprdiff.train.export import (
@@ -393,7 +393,7 @@ def test_presets_have_numbers_of_their_own() -> None:
 
 
 def test_a_weights_folder_is_a_start_for_training(nano_weights: Path) -> None:
-    start = _read(nano_weights)
+    start = read_init(nano_weights)
     assert isinstance(start.config, ModelConfig)
     model = SPRDiff(start.config)
     assert set(load_networks(model, start, nano_weights)) == set(PARTS)

@@ -88,7 +88,7 @@ def save(
 
     Args:
         model: its weights are stored as fp16; of its integer networks only `entropy` is.
-        entropy: the integer arrays (``train.export.entropy_arrays``, with fitted tables).
+        entropy: the integer arrays (``models.stored.entropy_arrays``, with fitted tables).
         card: figures for the model card.
         licence: of what was trained; the base models keep theirs.
 

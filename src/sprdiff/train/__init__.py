@@ -136,7 +136,7 @@ def run_export(
         WeightsError: a pretrained part of preset `sd` cannot be had.
     """
     model = _build(preset, sd or SDOptions())
-    found = {part for path in init for part in checkpoints.load_networks(model, _read(path), path)}
+    found = {part for path in init for part in checkpoints.load_networks(model, read_init(path), path)}
     if missing := set(SD_PARTS if preset == SD_PRESET else PARTS) - found:
         raise TrainingError(f"the export needs trained {', '.join(sorted(missing))}: give --init")
     if not checkpoints.all_finite(checkpoints.own_state(model)):
@@ -225,18 +225,18 @@ def _check(recipe: Stage, teacher: Path | None, device: str) -> None:
 
 
 def _same_stage(stage: str, init: list[Path]) -> checkpoints.Checkpoint | None:
-    return next((c for c in map(_read, init) if c.stage == stage and c.part("extra")), None)
+    return next((c for c in map(read_init, init) if c.stage == stage and c.part("extra")), None)
 
 
 def _load(model: SPRDiff, recipe: Stage, init: list[Path], *, resume: bool) -> None:
     found: set[str] = set()
     for path in init:
-        found.update(checkpoints.load_networks(model, _read(path), path))
+        found.update(checkpoints.load_networks(model, read_init(path), path))
     if (missing := set(recipe.needs) - found) and not resume:
         raise TrainingError(f"stage {recipe.name} starts from trained {', '.join(sorted(missing))}: give --init")
 
 
-def _read(path: Path) -> checkpoints.Checkpoint:
+def read_init(path: Path) -> checkpoints.Checkpoint:
     """A checkpoint, or a weights folder as one: the shipped weights are what the next leg starts from."""
     if not path.is_dir():
         return checkpoints.load(path)
