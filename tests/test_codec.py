@@ -130,7 +130,9 @@ def test_dials(codec: Codec, data: bytes) -> None:
     coarse, half, decoded = (picture(realism=r) for r in (0, 0.5, 1))
     assert np.abs(coarse - decoded).max() > 5
     assert np.abs(half - (coarse + decoded) / 2).max() <= 1
-    assert np.array_equal(picture(steps=1, seed=1), decoded)
+    assert np.array_equal(picture(steps=1, seed=0), decoded)
+    assert not np.array_equal(picture(steps=1, seed=1), decoded)
+    assert np.array_equal(picture(realism=0, seed=1), coarse)
     assert not np.array_equal(picture(steps=4, seed=1), picture(steps=4, seed=2))
 
 

@@ -113,4 +113,4 @@ def test_the_realism_dial_ends_at_both_pictures(codec: Codec) -> None:
     data = codec.encode(_picture(), bpp=0.02)
     ends = [np.asarray(codec.decode(data, realism=r), np.float64) for r in (0, 0.5, 1)]
     assert np.abs(ends[1] - (ends[0] + ends[2]) / 2).max() <= 1
-    assert np.abs(ends[0] - ends[2]).mean() > 0.1
+    assert np.abs(ends[0] - ends[2]).max() > 2

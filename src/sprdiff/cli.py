@@ -119,7 +119,9 @@ def decode(
         typer.Option("--realism", callback=between(0, 1), help="0 faithful and blurred, 1 sharp, partly invented."),
     ] = 1.0,
     steps: Annotated[int, typer.Option("--steps", min=1, max=1000, help="Steps of the denoiser.")] = 1,
-    seed: Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="For --steps above 1.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, max=2**63 - 1, help="Of the noise that texture is made of.")
+    ] = 0,
     output: Out = None,
     weights: Weights = None,
     max_pixels: MaxPixels = MAX_PIXELS,

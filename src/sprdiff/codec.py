@@ -205,7 +205,7 @@ class Codec:
             data: the whole file.
             realism: 0 (faithful on average, blurred) to 1 (sharp, partly invented), linear between.
             steps: of the denoiser, 1-1000; from 2 on noise is added between them.
-            seed: of that noise.
+            seed: of that noise, and of the noise that texture is made of.
 
         Raises:
             BitstreamError: the bytes are not a readable file, or the picture is larger than `max_pixels`.

@@ -79,7 +79,7 @@ class DecodeOptions(Options):
         float, Field(ge=0, le=1, allow_inf_nan=False, description="0 faithful and blurred, 1 sharp, partly invented.")
     ] = 1.0
     steps: Annotated[int, Field(ge=1, le=MAX_STEPS, description="Steps of the denoiser.")] = 1
-    seed: Annotated[int, Field(ge=0, le=_MOST, description="Of the noise, from two steps on.")] = 0
+    seed: Annotated[int, Field(ge=0, le=_MOST, description="Of the noise that texture is made of.")] = 0
     format: Annotated[
         Literal["png", "webp", "jpeg"], Field(description="Of the answer; png and webp are lossless.")
     ] = "png"
