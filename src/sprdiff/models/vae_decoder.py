@@ -31,7 +31,7 @@ class Head(nn.Sequential):
 
     def __init__(self, cin: int, width: int) -> None:
         super().__init__(
-            conv(cin, 4 * width, 3),
+            conv(cin, 4 * width),
             nn.PixelShuffle(2),
             nn.GELU(),
             conv(width, width, 3),

@@ -165,7 +165,9 @@ class RefineStage(StageModule):
     more than low ones: there is less to invent.
     """
 
-    SHARES = MappingProxyType({"distortion": 1.0, "feature": 60.0, "critic_image": 3.0, "critic_features": 25.0})
+    SHARES = MappingProxyType(
+        {"distortion": 1.0, "feature": 60.0, "statistics": 60.0, "critic_image": 0.8, "critic_features": 12.0}
+    )
     DISTORTION = MappingProxyType({"pixel": 9.0, "absolute": 0.6, "structure": 0.3})
     LATENT_WEIGHT = 0.02
     CRITIC_TAPS = (4, 8, 12)
@@ -208,6 +210,7 @@ class RefineStage(StageModule):
             real = self.features.activations(seen_as[0])
         fake = self.features.activations(seen_as[1])
         terms["feature"] = self.features.distance(fake, real).mean()
+        terms["statistics"] = self.features.statistics(fake, real).mean()
         # Of one size in every layer, by the real ones: raw activations differ tenfold.
         sizes = [real[i].square().mean().rsqrt() for i in self.judged]
         seen = [[f[i] * size for i, size in zip(self.judged, sizes, strict=True)] for f in (real, fake)]
