@@ -207,9 +207,9 @@ def rewrite(path: Path, **changes: np.ndarray | None) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"vae_decoder.head.0.bias": None}, "missing or unknown, vae_decoder.head.0.bias"),
-        ({"vae_decoder.more": np.zeros(3, np.float16)}, "missing or unknown, vae_decoder.more"),
-        ({"vae_decoder.head.0.bias": np.zeros(3, np.float16)}, "not a weights folder"),
+        ({"vae_decoder.head.tones.bias": None}, "missing or unknown, vae_decoder.head.tones.bias"),
+        ({"vae_decoder.more": np.zeros(5, np.float16)}, "missing or unknown, vae_decoder.more"),
+        ({"vae_decoder.head.tones.bias": np.zeros(5, np.float16)}, "not a weights folder"),
     ],
 )
 def test_loading_a_folder_is_strict(

@@ -144,8 +144,15 @@ def test_the_critic_does_not_learn_from_the_generators_term(tmp_path: Path, teac
 def test_the_terms_pull_at_the_image_by_their_shares(tmp_path: Path, teacher: Path) -> None:
     """Whatever their natural size; and the critics not before they are heard."""
     module: Any = make_trainer("refine", tmp_path, teacher).module
-    target = torch.rand(4, 1, 3, 8, 8)
-    scales = {"distortion": 1.0, "feature": 100.0, "critic_image": 1e-3, "critic_features": 10.0}
+    target = torch.rand(6, 1, 3, 8, 8)
+    scales = {
+        "distortion": 1.0,
+        "feature": 100.0,
+        "statistics": 10.0,
+        "grid": 0.1,
+        "critic_image": 1e-3,
+        "critic_features": 10.0,
+    }
 
     def pull(silent: str, step: int) -> Tensor:
         module.step = step

@@ -22,23 +22,31 @@ NOISE_STRIDE = 4
 """Pixels per position of the noise."""
 
 
-class Head(nn.Sequential):
-    """Features [N,C,H/4,W/4] -> image [N,3,H,W] by way of 1/2.
+class Head(nn.Module):
+    """Features [N,C,H/4,W/4] -> image [N,3,H,W]: tones at 1/4, enlarged, and one channel of detail for all colours.
 
-    Straight from 1/4 each of the 16 pixels of a cell is made by weights of its own, and textures show the cells. Two
-    small layers at 1/2 see across them.
+    Detail comes by way of 1/2: straight from 1/4 each of the 16 pixels of a cell is made by weights of its own, and
+    textures show the cells; two small layers at 1/2 see across them. It is grey: so few bytes tell nothing of coloured
+    texture, and what is invented there is seen at once.
     """
 
     def __init__(self, cin: int, width: int) -> None:
-        super().__init__(
+        super().__init__()
+        self.tones = conv(cin, 3, 3)
+        self.detail = nn.Sequential(
             conv(cin, 4 * width),
             nn.PixelShuffle(2),
             nn.GELU(),
             conv(width, width, 3),
             nn.GELU(),
-            conv(width, 12, 3),
+            conv(width, 4, 3),
             nn.PixelShuffle(2),
         )
+
+    def forward(self, x: Tensor) -> Tensor:
+        tones = F.interpolate(self.tones(x), scale_factor=4.0, mode="bilinear", align_corners=False)
+        out: Tensor = tones + self.detail(x)
+        return out
 
 
 class VAEDecoder(nn.Module):

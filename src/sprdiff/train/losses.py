@@ -82,6 +82,16 @@ def _convolution(weight: np.ndarray, bias: np.ndarray) -> nn.Conv2d:
     return layer
 
 
+def grid_energy(error: Tensor, period: int = 16) -> Tensor:
+    """How much of the error repeats with the period of the decoder's coarsest grid: [N,C,H,W] -> [N].
+
+    The mean square of the error's average over all 16x16 cells of the crop, phase by phase and without its mean:
+    texture cancels, a grid of period 2, 4, 8 or 16 stays.
+    """
+    cells = F.pixel_unshuffle(error, period).mean((2, 3)).unflatten(1, (error.shape[1], period**2))
+    return (cells - cells.mean(2, keepdim=True)).square().mean((1, 2))
+
+
 def unit(x: Tensor) -> Tensor:
     """Scale the channel vector at each position to about length one, as LPIPS does.
 

@@ -83,7 +83,7 @@ STAGES = {
             needs=PARTS,
             teacher=True,
             batch=4,
-            betas=(0.5, 0.99),
+            soap=True,
         ),
     )
 }  # fmt: skip

@@ -24,7 +24,7 @@ from ..models.denoiser import noised
 from ..models.latent_codec import lambda_of
 from ..models.reconstruction import Reconstruction
 from ..models.sprdiff import SPRDiff
-from .losses import FeatureLoss, charbonnier, mse, structural_similarity
+from .losses import FeatureLoss, charbonnier, grid_energy, mse, structural_similarity
 from .stages import Scalars, StageModule
 
 
@@ -166,7 +166,14 @@ class RefineStage(StageModule):
     """
 
     SHARES = MappingProxyType(
-        {"distortion": 1.0, "feature": 60.0, "statistics": 60.0, "critic_image": 0.8, "critic_features": 12.0}
+        {
+            "distortion": 1.0,
+            "feature": 40.0,
+            "statistics": 20.0,
+            "grid": 2.0,
+            "critic_image": 0.8,
+            "critic_features": 12.0,
+        }
     )
     DISTORTION = MappingProxyType({"pixel": 9.0, "absolute": 0.6, "structure": 0.3})
     LATENT_WEIGHT = 0.02
@@ -203,7 +210,7 @@ class RefineStage(StageModule):
         """The terms of the decoded image, the loss of the critics, and what is only logged."""
         # Pooling and strides have a phase. Judged always at the same one, the decoder learns a grid that only it
         # can see; so all that judges looks at a randomly shifted cut, and the features at a random view of it.
-        terms = {"distortion": self._distortion(decoded, x, level)}
+        terms = {"distortion": self._distortion(decoded, x, level), "grid": grid_energy(decoded - x).mean()}
         x, decoded, condition = shifted(x, decoded, coarse.clamp(0, 1))
         seen_as = viewed(x, decoded)
         with torch.no_grad():
