@@ -12,21 +12,18 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-import tarfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from photos import Pixels, cut
 
 from sprdiff import Codec
 from sprdiff.evaluate.metrics import psnr
-from sprdiff.image import open_rgb
 
 LEVELS = range(60, 200, 10)
 SIZE = (512, 768)
-Pixels = NDArray[np.uint8]
 
 
 def main() -> None:
@@ -39,7 +36,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int)
     options = parser.parse_args()
     codec = Codec(threads=options.threads)
-    photos = [photo for photo, _ in zip(large_photos(options.photos), range(options.count), strict=False)]
+    photos = [photo for photo, _ in zip(cut(options.photos, SIZE), range(options.count), strict=False)]
     if not photos:
         sys.exit(f"no photographs of at least {SIZE[1]}x{SIZE[0]} pixels in {options.photos}")
     ladders = [ladder(codec, photo) for photo in photos]
@@ -54,27 +51,6 @@ def main() -> None:
             seconds = [row[2] for row in rows]
             took = f"{np.median(seconds):.1f}, longest {max(seconds):.1f}"
             print(f"| {effort} | {quality:g} | {fixed:.1%} | {target:.1%} | {took} |", flush=True)
-
-
-def large_photos(source: Path) -> Iterator[Pixels]:
-    """The middle 768x512 of every photograph that is large enough."""
-    for data in members(source):
-        pixels = open_rgb(data).pixels
-        top, left = ((side - size) // 2 for side, size in zip(pixels.shape[:2], SIZE, strict=True))
-        if top >= 0 and left >= 0:
-            yield np.ascontiguousarray(pixels[top : top + SIZE[0], left : left + SIZE[1]])
-
-
-def members(source: Path) -> Iterator[bytes]:
-    """The files of a folder or an archive."""
-    if source.is_dir():
-        yield from (path.read_bytes() for path in sorted(source.iterdir()) if path.is_file())
-        return
-    with tarfile.open(source) as archive:
-        for member in archive:
-            handle = archive.extractfile(member)
-            if handle is not None and not member.name.endswith((".csv", ".json", ".txt", ".md")):
-                yield handle.read()
 
 
 def ladder(codec: Codec, photo: Pixels) -> NDArray[np.float64]:

@@ -134,6 +134,8 @@ def test_names() -> None:
         ("vvc@name=x", "no option 'name'"),
         ("sprdiff-tiny@realism=2", "@realism=2 is none of @coarse"),
         ("sprdiff-tiny@realism=nan", "is none of"),
+        ("sprdiff-tiny@effort=10", "is none of .*@effort=0…9"),
+        ("sprdiff-tiny@effort=-1", "is none of"),
         ("sprdiff-tiny@weights=", "is none of"),
     ],
 )
@@ -194,6 +196,24 @@ def test_sprdiff_fills_a_budget_and_can_make_the_same_file_again() -> None:
     sharp, blurred = (codec.decode_at(data, setting, (200, 264)) for codec in (fine, coarse))
     assert sharp.shape == blurred.shape == pixels.shape
     assert not np.array_equal(sharp, blurred)
+
+
+def test_sprdiff_with_effort() -> None:
+    plain, refined = parse(["sprdiff-tiny@coarse", "sprdiff-tiny@coarse@effort=1"])
+    assert isinstance(plain, BudgetCodec) and isinstance(refined, BudgetCodec)
+    pixels = photo(96, 128)
+    data, setting = refined.encode_to(pixels, 150)
+    assert len(data) <= 150 and data != plain.encode_to(pixels, 150)[0]
+    assert setting["effort"] == 1 and refined.encode_at(pixels, setting) == data
+    assert refined.version() == plain.version() + ", effort 1"
+
+
+def test_effort_without_torch_is_named_as_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    plain, refined = parse(["sprdiff-tiny", "sprdiff-tiny@effort=3"])
+    error = refined.missing()
+    assert plain.missing() is None and isinstance(error, MissingCodec)
+    assert "pip install 'sprdiff[train]'" in str(error)
 
 
 def test_sprdiff_refuses() -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import __version__, cli_batch, cli_data, cli_eval, cli_models, cli_serve, cli_train
-from .cli_files import DEBUG, Job, Report, check_job, explain, one_line, plan, run_jobs, say
+from .cli_files import DEBUG, Job, check_job, explain, one_line, plan, run_jobs, say
 from .cli_options import (
     MAX_PIXELS,
     SCALES,
@@ -38,6 +38,7 @@ from .cli_options import (
 )
 from .errors import BitstreamError
 from .files import read_bytes, write_atomic
+from .progress import Report
 
 if TYPE_CHECKING:
     from .codec import Codec

@@ -13,8 +13,7 @@ import typer
 
 from .errors import OutputError, WeightsError
 from .files import STDIO, check_output, describe, is_special
-
-Report = Callable[[float], None]
+from .progress import Report
 
 DEBUG = "SPRDIFF_DEBUG"
 """Environment variable: 1 shows tracebacks."""

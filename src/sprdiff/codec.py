@@ -13,8 +13,6 @@ import functools
 import math
 import threading
 from collections.abc import Callable
-from copy import copy
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,11 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .bitstream.container import MAX_SIDE, Header, pack_file, parse_file, verify
-from .bitstream.intnet import LEVELS
+from .bitstream.container import MAX_SIDE, parse_file, verify
+from .coding import Coding, refined_to
 from .errors import ImageError, TargetError
 from .image import MAX_PIXELS, Picture, Source, open_rgb, resize, to_pil
 from .image_colour import Rgb
+from .progress import Report, unheard
 from .ratecontrol import (
     AUTO,
     DEFAULT_BPP,
@@ -38,10 +37,7 @@ from .ratecontrol import (
 )
 
 if TYPE_CHECKING:
-    from .runtimes.onnx import OnnxRuntime
-    from .runtimes.torch import TorchRuntime
-
-    Runtime = OnnxRuntime | TorchRuntime
+    from .coding import Runtime
 
 MAX_STEPS = 1000
 MAX_SEED = 2**64 - 1
@@ -49,16 +45,8 @@ MAX_EFFORT = 9
 
 Input = Source | Picture | NDArray[np.uint8]
 Scale = str | float
-Report = Callable[[float], None]
 
-Finish = Callable[["_Coding", int, int], bytes]
-
-SAVED_LEVELS = 4
-"""By how many levels refinement usually raises what fits."""
-QUICKER = 3
-"""How much less effort the first search takes."""
-MARGIN = 0.003
-"""Part of a file by which the second search may come out larger than the first lets expect."""
+Finish = Callable[[Coding, int, int], bytes]
 
 
 class Codec:
@@ -189,13 +177,13 @@ class Codec:
         _check_effort(effort)
         picture = self._open(image, background)
         if level is not None:
-            coding = _Coding(self.runtime, picture, code or 0)
-            return (coding.refined(level, effort, report or _unheard) if effort else coding).file(level)
+            coding = Coding(self.runtime, picture, code or 0)
+            return (coding.refined(level, effort, report or unheard) if effort else coding).file(level)
         pixels = picture.pixels.shape[0] * picture.pixels.shape[1]
         stated = bpp is not None or max_bytes is not None
         if max_bytes is None:
             max_bytes = math.floor((DEFAULT_BPP if bpp is None else bpp) * pixels / 8)
-        finish = functools.partial(_refined_to, effort=effort, report=report or _unheard) if effort else None
+        finish = functools.partial(refined_to, effort=effort, report=report or unheard) if effort else None
         return self._encode_to(picture, max_bytes, code, finish, stated=stated)
 
     def decode(self, data: bytes, *, realism: float = 1.0, steps: int = 1, seed: int = 0) -> Image.Image:
@@ -247,7 +235,7 @@ class Codec:
         height, width = picture.pixels.shape[:2]
         smallest: bytes | None = None
         for candidate in candidate_scales(width, height, limit) if code is None else [code]:
-            coding = _Coding(self.runtime, picture, candidate)
+            coding = Coding(self.runtime, picture, candidate)
             level = highest_fitting(coding.size, limit, first_guess(limit, coding.pixels))
             if level is not None:
                 return finish(coding, limit, level) if finish else coding.file(level)
@@ -277,68 +265,6 @@ def _load_folder(weights: Path | str | None, threads: int | None) -> Runtime:
     return OnnxRuntime(weights, threads)
 
 
-class _Coding:
-    """One picture at one coded scale: analysed once, coded at as many levels as rate control asks for."""
-
-    def __init__(self, runtime: Runtime, picture: Picture, scale: int) -> None:
-        height, width = picture.pixels.shape[:2]
-        self._runtime = runtime
-        self._header = Header(
-            width, height, 0, scale, picture.grey, runtime.manifest.preset_id, runtime.weights_hash[:2]
-        )
-        coded = self._header.coded_size
-        self.pixels = coded[0] * coded[1]
-        self._picture = picture
-        self._y, self._z = runtime.analyse(resize(picture.pixels, coded))
-        self._files: dict[int, bytes] = {}
-
-    def file(self, level: int) -> bytes:
-        """The whole file at a level."""
-        if level not in self._files:
-            stream = self._runtime.entropy.encode(self._y, self._z, level).stream
-            header = replace(self._header, level=level)
-            self._files[level] = pack_file(header, stream, self._runtime.weights_hash)
-        return self._files[level]
-
-    def size(self, level: int) -> int:
-        """Bytes of the whole file at a level."""
-        return len(self.file(level))
-
-    def refined(self, level: int, effort: int, report: Report) -> _Coding:
-        """The same with another y, which costs less at a level for what it brings; meant for that level only."""
-        pixels = resize(self._picture.pixels, self._header.coded_size)
-        other = copy(self)
-        other._y = self._runtime.refine(pixels, self._y, self._z, level, effort, report)
-        other._files = {}
-        return other
-
-
-def _refined_to(coding: _Coding, limit: int, level: int, effort: int, report: Report) -> bytes:
-    """A file of at most `limit` bytes from a refined y; `level` is the highest that fits as it is.
-
-    Bytes saved pay for a higher level. A quick search tells how many that are, a thorough one runs at the level that
-    this pays for, and once more if another level came of it: what is refined at one level is worth less at others.
-    """
-    aim = min(LEVELS - 1, level + SAVED_LEVELS)
-    quick = coding.refined(aim, max(1, effort - QUICKER), _span(report, 0.0, 0.2))
-    saved = quick.size(aim) / coding.size(aim) * (1 + MARGIN)
-    aim = highest_fitting(lambda at: math.ceil(coding.size(at) * saved), limit, aim) or level
-    found: int | None = None
-    for start in (0.2, 0.6):
-        best = coding.refined(aim, effort, _span(report, start, 0.4))
-        found = highest_fitting(best.size, limit, aim)
-        if found is None or found == aim:
-            break
-        aim = found
-    report(1.0)
-    return coding.file(level) if found is None else best.file(found)
-
-
-def _span(report: Report, start: float, share: float) -> Report:
-    """Reports a part of something as that part of the whole."""
-    return lambda done: report(start + share * done)
-
-
 def _from_array(array: NDArray[np.uint8]) -> Picture:
     if array.dtype != np.uint8:
         raise ImageError(f"an array of pixels must be uint8, not {array.dtype}")
@@ -354,10 +280,6 @@ def _check_targets(bpp: float | None, max_bytes: int | None) -> None:
         raise ValueError(f"bpp must be a number of at least 0, not {bpp}")
     if max_bytes is not None and (not isinstance(max_bytes, int) or max_bytes < 0):
         raise ValueError(f"max_bytes must be a whole number of at least 0, not {max_bytes}")
-
-
-def _unheard(fraction: float) -> None:
-    """Nobody wants to know how far it is."""
 
 
 def _check_effort(effort: int) -> None:

@@ -12,7 +12,7 @@ what is kept has been tried. Blocks are far enough apart to be tried all at once
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -25,9 +25,9 @@ from torch.nn import functional as F
 from ..image_tiles import Tile, tiles
 from ..models.latent_codec import checkerboard, lambda_of, sigma_of, table_bits
 from ..models.sprdiff import SPRDiff
+from ..progress import Report
 
 Floats = NDArray[np.float32]
-Report = Callable[[float], None]
 
 ROUNDS = (0, 1, 2, 4, 6, 9, 13, 18, 25, 36)
 """Gradients taken at efforts 0 to 9; each is followed by `TRIALS` trials."""

@@ -115,7 +115,7 @@ class FeatureLoss(nn.Module):
 
     TAPS = (2, 4, 6, 8, 10, 12, 13, 14, 15)
     STRIDES = (2, 4, 4, 8, 8, 16, 16, 16, 16)
-    """Pixels per position at each."""
+    """Pixels per position at each; features that are given beside them have the last one's."""
     WINDOW = 48
 
     def __init__(self, path: Path) -> None:
@@ -140,7 +140,8 @@ class FeatureLoss(nn.Module):
         terms = []
         for i, (f, r) in enumerate(zip(a, b, strict=True)):
             scale = r.square().mean((0, 2, 3), keepdim=True).add(1e-6).rsqrt()
-            size = min(max(2, self.WINDOW // self.STRIDES[i]), *f.shape[2:])
+            stride = self.STRIDES[min(i, len(self.STRIDES) - 1)]
+            size = min(max(2, self.WINDOW // stride), *f.shape[2:])
             (mean_f, deviation_f), (mean_r, deviation_r) = (moments(x * scale, size) for x in (f, r))
             differences = torch.stack([(mean_f - mean_r).abs(), (deviation_f - deviation_r).abs()])
             terms.append(differences.mean((2, 3, 4)).sum(0))

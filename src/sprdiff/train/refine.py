@@ -214,10 +214,12 @@ class RefineStage(StageModule):
         x, decoded, condition = shifted(x, decoded, coarse.clamp(0, 1))
         seen_as = viewed(x, decoded)
         with torch.no_grad():
-            real = self.features.activations(seen_as[0])
-        fake = self.features.activations(seen_as[1])
+            real = self._features_of(seen_as[0])
+        fake = self._features_of(seen_as[1])
         terms["feature"] = self.features.distance(fake, real).mean()
         terms["statistics"] = self.features.statistics(fake, real).mean()
+        if not any(name.startswith("critic") for name in self._used()):
+            return terms, torch.zeros_like(terms["grid"]).detach(), {"mse": mse(decoded, x).mean().detach()}
         # Of one size in every layer, by the real ones: raw activations differ tenfold.
         sizes = [real[i].square().mean().rsqrt() for i in self.judged]
         seen = [[f[i] * size for i, size in zip(self.judged, sizes, strict=True)] for f in (real, fake)]
@@ -228,17 +230,27 @@ class RefineStage(StageModule):
         )
         return terms, critic, {"mse": mse(decoded, x).mean().detach()}
 
+    def _features_of(self, x: Tensor) -> list[Tensor]:
+        """Activations of Tiny Darknet, and of our own semantic encoder: what pleases both is likelier to be seen."""
+        return [*self.features.activations(x), self.model.triple_encoder.semantic(x)]
+
+    def _used(self) -> list[str]:
+        """Names of the terms that have a share; the distortion is the first."""
+        return [name for name, share in self.SHARES.items() if share > 0]
+
     def _balanced(self, decoded: Tensor, terms: Scalars) -> Tensor:
         """The terms, each by its share and brought to the size of the first: that of its gradient at the image."""
+        names = self._used()
+        sizes = self.sizes[: len(names)]
         if decoded.requires_grad:
-            gradients = [torch.autograd.grad(terms[name], decoded, retain_graph=True)[0] for name in self.SHARES]
+            gradients = [torch.autograd.grad(terms[name], decoded, retain_graph=True)[0] for name in names]
             with torch.no_grad():
                 found = 1e3 * torch.stack([g.square().mean().sqrt() for g in gradients])  # fp16 can keep it
-                self.sizes.copy_(found if self.sizes[0] == 0 else 0.98 * self.sizes + 0.02 * found)
+                sizes.copy_(found if sizes[0] == 0 else 0.98 * sizes + 0.02 * found)
         heard = min(1.0, max(0.0, (self.step - self.CRITICS_FROM) / self.CRITICS_RAMP))
-        shares = [s * (heard if name.startswith("critic") else 1.0) for name, s in self.SHARES.items()]
-        factors = self.sizes[0] / self.sizes.clamp(min=1e-12) * torch.tensor(shares, device=decoded.device)
-        value = (factors * torch.stack([terms[name].detach() for name in self.SHARES])).sum()
+        shares = [self.SHARES[name] * (heard if name.startswith("critic") else 1.0) for name in names]
+        factors = sizes[0] / sizes.clamp(min=1e-12) * torch.tensor(shares, device=decoded.device)
+        value = (factors * torch.stack([terms[name].detach() for name in names])).sum()
         if not decoded.requires_grad:
             return value
         pull = sum(g * f for g, f in zip(gradients, factors, strict=True))
