@@ -32,6 +32,7 @@ from sprdiff.train.data import CropSampler, holdout, open_store
 from sprdiff.train.loop import PATIENCE, Trainer, schedule
 from sprdiff.train.losses import FeatureLoss
 from sprdiff.train.recipes import STAGES
+from sprdiff.train.refine import RefineStage
 from sprdiff.train.report import Report
 from training_helpers import (
     make_trainer,
@@ -132,7 +133,16 @@ def test_refine_leaves_the_file_and_the_coarse_image_alone(tmp_path: Path, teach
     assert all(torch.equal(a, b) for a, b in zip(before, decode(), strict=True))
 
 
-def test_the_critic_does_not_learn_from_the_generators_term(tmp_path: Path, teacher: Path) -> None:
+def share(monkeypatch: pytest.MonkeyPatch, image: float, features: float) -> None:
+    """Give both critics shares; the recipe has none."""
+    shares = {**RefineStage.SHARES, "critic_image": image, "critic_features": features}
+    monkeypatch.setattr(RefineStage, "SHARES", shares)
+
+
+def test_the_critic_does_not_learn_from_the_generators_term(
+    tmp_path: Path, teacher: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    share(monkeypatch, 0.5, 5.0)
     module: Any = make_trainer("refine", tmp_path, teacher).module
     image, condition = torch.rand(1, 3, 64, 64, requires_grad=True), torch.rand(1, 3, 64, 64)
     features = [module.features.activations(image)[i] for i in module.judged]
@@ -141,8 +151,11 @@ def test_the_critic_does_not_learn_from_the_generators_term(tmp_path: Path, teac
     assert all(p.grad is None and p.requires_grad for p in module.critics.parameters())
 
 
-def test_the_terms_pull_at_the_image_by_their_shares(tmp_path: Path, teacher: Path) -> None:
+def test_the_terms_pull_at_the_image_by_their_shares(
+    tmp_path: Path, teacher: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whatever their natural size; and the critics not before they are heard."""
+    share(monkeypatch, 0.5, 5.0)
     module: Any = make_trainer("refine", tmp_path, teacher).module
     target = torch.rand(6, 1, 3, 8, 8)
     scales = {
@@ -165,10 +178,24 @@ def test_the_terms_pull_at_the_image_by_their_shares(tmp_path: Path, teacher: Pa
 
     late = module.CRITICS_FROM + module.CRITICS_RAMP
     for name in scales:
-        share = (pull("", late) - pull(name, late)).square().mean().sqrt() / target[0].square().mean().sqrt()
+        found = (pull("", late) - pull(name, late)).square().mean().sqrt() / target[0].square().mean().sqrt()
         if name != "distortion":
-            assert float(share) == pytest.approx(module.SHARES[name], rel=1e-3)
+            assert float(found) == pytest.approx(module.SHARES[name], rel=1e-3)
             assert torch.allclose(pull("", 0), pull(name, 0)) == name.startswith("critic")
+
+
+@pytest.mark.parametrize("critics", [0.0, 0.5])
+def test_critics_learn_if_they_have_a_share(
+    critics: float, tmp_path: Path, teacher: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    share(monkeypatch, critics, critics)
+    trainer = make_trainer("refine", tmp_path, teacher)
+    module: Any = trainer.module
+    before = {name: p.detach().clone() for name, p in module.named_parameters()}
+    scalars = trainer.train_step()
+    moved = {name for name, p in module.named_parameters() if not torch.equal(p, before[name])}
+    assert any(name.startswith("model.vae_decoder") for name in moved)
+    assert any(name.startswith("critics") for name in moved) == (critics > 0) == (float(scalars["critic"]) > 0)
 
 
 def test_feature_loss(teacher: Path) -> None:

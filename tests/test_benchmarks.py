@@ -1,0 +1,79 @@
+"""The benchmarks run on whatever photographs there are, and their rules catch what breaks them."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from conftest import photo
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+
+
+def script(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", FOLDER / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def beside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Benchmarks import what lies beside them."""
+    monkeypatch.syspath_prepend(FOLDER)
+
+
+def run(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(FOLDER / f"{name}.py"), *arguments, "--threads", "1"]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    Image.fromarray(photo(176, 208)).save(tmp_path / "one.png")
+    (tmp_path / "notes.txt").write_text("no photograph")
+    return tmp_path
+
+
+def test_dials(photos: Path) -> None:
+    done = run("dials", str(photos), "--bpp", "0.05")
+    assert done.returncode in (0, 1) and not done.stderr
+    rows = [line for line in done.stdout.splitlines() if line.startswith("| ")]
+    assert len(rows) == 1 + 11 + 1 + 5
+    assert ("one.png: " in done.stdout) == (done.returncode == 1)
+
+
+def test_scale(photos: Path) -> None:
+    done = run("scale", str(photos), "--bpp", "0.0001,0.03")
+    assert done.returncode == 0 and not done.stderr
+    assert "| 0.0001 | none can be so small |" in done.stdout and "| 0.03 | 1: 1 |" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["dials", "scale"])
+def test_no_photographs(name: str, tmp_path: Path) -> None:
+    done = run(name, str(tmp_path))
+    assert done.returncode == 1 and done.stderr.startswith("no photographs in ")
+
+
+@pytest.mark.usefixtures("beside")
+def test_the_rules_of_the_dials() -> None:
+    dials = script("dials")
+    assert dials.falls((0, 10, 20), (1.0, 1.0, 2.0)) == [10] and dials.falls((0, 10, 20), (1.0, 2.0, 1.9)) == [20]
+    assert dials.rises((0, 0.5, 1), (25.0, 25.04, 25.1), 0.05) == [1] and not dials.rises((0, 1), (2.0, 2.0), 0.0)
+
+
+@pytest.mark.usefixtures("beside")
+def test_what_the_picked_scale_loses() -> None:
+    scale = script("scale")
+    first = (1.0, {1.0: (25.0, 0.80), 1.5: (25.3, 0.79)})
+    second = (1.5, {1.0: (25.0, 0.80), 1.5: (25.2, 0.81)})
+    row = scale.line(0.01, [first, second, (math.nan, {})])
+    assert row == "| 0.01 | 1: 1, 1.5: 1 | 1.5: 2 | 1: 1, 1.5: 1 | 0.150 | 0.0000 | 0.30 |"
