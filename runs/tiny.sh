@@ -3,9 +3,9 @@
 #
 #   runs/tiny.sh --data FOLDER_OR_SHARD [--data …] --teacher tiny_darknet.npz --valid FOLDER_OR_SHARD --out RUN
 #
-# On two CPU cores the whole run takes about three hours (dev/LOG.md has what was actually run, with its hours);
-# stages that do not depend on each other (vae, pixel, semantic) can be run side by side. Run it again after a kill:
-# finished stages are skipped, the interrupted one resumes.
+# Steps times the seconds that dev/LOG.md gives for one: about seven hours of one core. The shipped weights took these
+# steps in several legs (dev/LOG.md). Stages that do not depend on each other (vae, pixel, semantic) can be run side by
+# side. Run it again after a kill: finished stages are skipped, the interrupted one resumes.
 set -euo pipefail
 
 data=() valid=() teacher="" out=runs/tiny weights=src/sprdiff/weights/tiny
@@ -38,8 +38,8 @@ stage vae 5000
 stage semantic 1600
 stage pixel 8000
 stage denoise 3000 vae semantic pixel
-stage codec 2600 vae semantic pixel denoise
-stage refine 2200 vae semantic codec
+stage codec 17400 vae semantic pixel denoise
+stage refine 5800 vae semantic codec
 sprdiff train export --preset tiny "${data[@]}" --cache "$out/photos" \
   --init "$out/vae.safetensors" --init "$out/semantic.safetensors" --init "$out/codec.safetensors" \
   --init "$out/refine.safetensors" --out "$weights"

@@ -169,7 +169,7 @@ class RefineStage(StageModule):
         {
             "distortion": 1.0,
             "feature": 40.0,
-            "statistics": 20.0,
+            "statistics": 60.0,
             "grid": 2.0,
             "critic_image": 0.0,
             "critic_features": 0.0,
