@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import pytest
 from hypothesis import given
@@ -10,12 +11,12 @@ from hypothesis import strategies as st
 
 from sprdiff.bitstream.container import SCALES, scaled_side
 from sprdiff.ratecontrol import (
-    CODED_BPP,
     candidate_scales,
     first_guess,
     highest_fitting,
     quality_level,
     scale_code,
+    wanted_bpp,
 )
 
 
@@ -45,6 +46,8 @@ def test_the_scale_follows_from_the_target() -> None:
     assert candidate_scales(768, 512, 983)[0] == 0  # 0.02 bpp
     assert SCALES[candidate_scales(4000, 3000, 1200)[0]] == 4  # a phone photo into 1,200 bytes
     assert candidate_scales(4000, 3000, 20) == [6]
+    by_rate = [SCALES[candidate_scales(768, 512, int(bpp * 768 * 512 / 8))[0]] for bpp in (0.0119, 0.0100, 0.0075)]
+    assert by_rate == [1, Fraction(3, 2), 2]
     assert candidate_scales(1, 1, 0) == [0]  # no picture is smaller than this one
     assert candidate_scales(768, 512, 10**9) == list(range(7))
 
@@ -54,10 +57,10 @@ def test_scales_to_try(width: int, height: int, limit: int) -> None:
     codes = candidate_scales(width, height, limit)
     sizes = [scaled_side(width, code) * scaled_side(height, code) for code in codes]
     assert sizes == sorted(set(sizes), reverse=True)
-    assert len(codes) == 1 or 8 * limit >= CODED_BPP * sizes[0]
+    assert len(codes) == 1 or 8 * limit >= wanted_bpp(codes[0]) * sizes[0]
     if codes[0] > 0:
         finer = scaled_side(width, codes[0] - 1) * scaled_side(height, codes[0] - 1)
-        assert 8 * limit < CODED_BPP * finer or finer == sizes[0]
+        assert 8 * limit < wanted_bpp(codes[0] - 1) * finer or finer == sizes[0]
 
 
 @given(

@@ -17,6 +17,8 @@ DEFAULT_BPP = 0.02
 """Bits per pixel when nothing is said."""
 CODED_BPP = 0.0115
 """A picture is coded smaller until a target gives this many bits to each coded pixel."""
+STEP_BPP = 0.018
+"""The same for the factor 1.5: it is so near to 2 that it pays on a short stretch only (`benchmarks/scale.py`)."""
 AUTO = "auto"
 
 _GROWTH = math.log(20.0) / (LEVELS - 1)
@@ -58,15 +60,20 @@ def scale_code(scale: str | float | Fraction) -> int | None:
 
 def candidate_scales(width: int, height: int, limit: int) -> list[int]:
     """Scale codes to try for a target of `limit` bytes, in this order: the smallest factor that gives every
-    coded pixel `CODED_BPP` bits (or else the largest factor), then all larger ones.
+    coded pixel its `wanted_bpp` (or else the largest factor), then all larger ones.
 
     Factors that give a picture no smaller than the factor before are left out.
     """
     sizes = {(scaled_side(height, code), scaled_side(width, code)): code for code in reversed(range(len(SCALES)))}
     codes = sorted(sizes.items(), key=lambda item: item[1])
-    rich = [code for (rows, columns), code in codes if 8 * limit >= CODED_BPP * rows * columns]
+    rich = [code for (rows, columns), code in codes if 8 * limit >= wanted_bpp(code) * rows * columns]
     first = rich[0] if rich else codes[-1][1]
     return [code for _, code in codes if code >= first]
+
+
+def wanted_bpp(code: int) -> float:
+    """Bits for each coded pixel from which on the scale with this code is picked before any larger factor."""
+    return STEP_BPP if SCALES[code] == Fraction(3, 2) else CODED_BPP
 
 
 def first_guess(limit: int, coded_pixels: int) -> int:
