@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from photos import Pixels, photographs
+from photos import Pixels, guarded, photographs
 
 from sprdiff import Codec
 from sprdiff.evaluate.features import FeatureNetwork
@@ -86,4 +86,4 @@ def rises(dial: Sequence[T], values: Sequence[float], tolerance: float) -> list[
 
 
 if __name__ == "__main__":
-    main()
+    guarded(main)

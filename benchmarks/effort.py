@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from photos import Pixels, cut
+from photos import Pixels, cut, guarded
 
 from sprdiff import Codec
 from sprdiff.evaluate.metrics import psnr
@@ -80,4 +80,4 @@ def measure(codec: Codec, photo: Pixels, own: NDArray[np.float64], quality: floa
 
 
 if __name__ == "__main__":
-    main()
+    guarded(main)

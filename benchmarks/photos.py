@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import sys
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sprdiff.errors import SprdiffError
 from sprdiff.image import open_rgb
 
 Pixels = NDArray[np.uint8]
+
+
+def guarded(main: Callable[[], None]) -> None:
+    """Run a benchmark; what is wrong with its arguments or files ends it with one line."""
+    try:
+        main()
+    except (OSError, ValueError, tarfile.TarError, SprdiffError) as error:
+        sys.exit(f"{Path(sys.argv[0]).name}: {error}")
 
 
 def photographs(source: Path) -> Iterator[tuple[str, Pixels]]:

@@ -16,7 +16,7 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-from photos import Pixels, photographs
+from photos import Pixels, guarded, photographs
 
 from sprdiff import Codec
 from sprdiff.bitstream.container import SCALES, parse_file
@@ -97,4 +97,4 @@ def names(counts: Counter[float]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    guarded(main)

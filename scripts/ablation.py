@@ -110,7 +110,7 @@ def measured(name: str, options: argparse.Namespace) -> dict[str, Any]:
     while trainer.step < recipe.steps:
         scalars = trainer.train_step()
         if trainer.step % 50 == 0:
-            log.info("%s: step %d, loss %.4f", name, trainer.step, float(scalars["loss"]))
+            log.info("%s: step %d, loss %.4f", name, trainer.step, float(scalars["loss"].detach()))
     with trainer.averaged():
         return evaluate(model, [valid.photo(i) for i in range(0, len(valid), max(1, len(valid) // options.photos))])
 

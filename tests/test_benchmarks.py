@@ -63,6 +63,14 @@ def test_no_photographs(name: str, tmp_path: Path) -> None:
     assert done.returncode == 1 and done.stderr.startswith("no photographs in ")
 
 
+@pytest.mark.parametrize("name", ["dials", "scale", "effort"])
+def test_what_is_no_photograph_ends_with_one_line(name: str, tmp_path: Path) -> None:
+    (tmp_path / "one.png").write_bytes(b"no picture")
+    done = run(name, str(tmp_path))
+    assert done.returncode == 1 and not done.stdout
+    assert done.stderr.startswith(f"{name}.py: ") and done.stderr.count("\n") == 1
+
+
 @pytest.mark.usefixtures("beside")
 def test_the_rules_of_the_dials() -> None:
     dials = script("dials")

@@ -184,6 +184,17 @@ def test_the_terms_pull_at_the_image_by_their_shares(
             assert torch.allclose(pull("", 0), pull(name, 0)) == name.startswith("critic")
 
 
+def test_a_term_that_joins_late_starts_at_its_own_size(tmp_path: Path, teacher: Path) -> None:
+    module: Any = make_trainer("refine", tmp_path, teacher).module
+    module.sizes.zero_()
+    module.sizes[0] = 1.0  # as an earlier leg leaves them that had the distortion only
+    image = torch.rand(1, 3, 8, 8, requires_grad=True)
+    terms = {name: (image * torch.rand(1, 3, 8, 8)).sum() for name in module.SHARES}
+    module._balanced(image, terms)
+    joined = module.sizes[[i for i, share in enumerate(module.SHARES.values()) if share > 0][1:]]
+    assert float(joined.min()) > 100  # in units of 1e-3; gradients here are near a half
+
+
 @pytest.mark.parametrize("critics", [0.0, 0.5])
 def test_critics_learn_if_they_have_a_share(
     critics: float, tmp_path: Path, teacher: Path, monkeypatch: pytest.MonkeyPatch

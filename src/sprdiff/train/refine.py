@@ -175,8 +175,9 @@ class RefineStage(StageModule):
             "critic_features": 0.0,
         }
     )
-    """Of the shipped weights. Critics with shares of 0.8 to 3 and 12 to 25 made patterns within the 2,000 steps that a
-    core takes in half an hour (dev/LOG.md 35); with a day of a GPU they are worth another trial, late and small."""
+    """Of the shipped weights, but for their last 900 steps (statistics 20, dev/LOG.md 45). Critics with shares of 0.8 to
+    3 and 12 to 25 made patterns within the 2,000 steps that a core takes in half an hour (35 there); with a day of a
+    GPU they are worth another trial, late and small."""
     DISTORTION = MappingProxyType({"pixel": 9.0, "absolute": 0.6, "structure": 0.3})
     LATENT_WEIGHT = 0.02
     CRITIC_TAPS = (4, 8, 12)
@@ -247,12 +248,15 @@ class RefineStage(StageModule):
     def _balanced(self, decoded: Tensor, terms: Scalars) -> Tensor:
         """The terms, each by its share and brought to the size of the first: that of its gradient at the image."""
         names = self._used()
-        sizes = self.sizes[: len(names)]
+        places = [list(self.SHARES).index(name) for name in names]
+        sizes = self.sizes[places]
         if decoded.requires_grad:
             gradients = [torch.autograd.grad(terms[name], decoded, retain_graph=True)[0] for name in names]
             with torch.no_grad():
                 found = 1e3 * torch.stack([g.square().mean().sqrt() for g in gradients])  # fp16 can keep it
-                sizes.copy_(found if sizes[0] == 0 else 0.98 * sizes + 0.02 * found)
+                # A term that an earlier leg did not have starts at its own size, not at a fiftieth of it.
+                sizes = torch.where(sizes == 0, found, 0.98 * sizes + 0.02 * found)
+                self.sizes[places] = sizes
         heard = min(1.0, max(0.0, (self.step - self.CRITICS_FROM) / self.CRITICS_RAMP))
         shares = [self.SHARES[name] * (heard if name.startswith("critic") else 1.0) for name in names]
         factors = sizes[0] / sizes.clamp(min=1e-12) * torch.tensor(shares, device=decoded.device)
