@@ -175,8 +175,8 @@ class RefineStage(StageModule):
             "critic_features": 0.0,
         }
     )
-    """Of the shipped weights, but for their last 900 steps (statistics 20, dev/LOG.md 45). Critics with shares of 0.8 to
-    3 and 12 to 25 made patterns within the 2,000 steps that a core takes in half an hour (35 there); with a day of a
+    """Of the shipped weights, but for their last 900 steps (statistics 20, dev/LOG.md 45). Critics with shares of 0.8
+    to 3 and 12 to 25 made patterns within the 2,000 steps of half an hour of a core (35 there); with a day of a
     GPU they are worth another trial, late and small."""
     DISTORTION = MappingProxyType({"pixel": 9.0, "absolute": 0.6, "structure": 0.3})
     LATENT_WEIGHT = 0.02
