@@ -14,12 +14,22 @@ from torch.nn import functional as F
 from .config import KNOT_SPACING, KNOTS
 
 
-def conv(cin: int, cout: int, kernel: int = 1, *, stride: int = 1, groups: int = 1, bias: bool = True) -> nn.Conv2d:
-    """Convolution padded to "same" (1x1 and 3x3...) with weights that keep the variance of their input.
+def conv(
+    cin: int,
+    cout: int,
+    kernel: int = 1,
+    *,
+    stride: int = 1,
+    padding: int | None = None,
+    groups: int = 1,
+    bias: bool = True,
+) -> nn.Conv2d:
+    """Convolution with weights that keep the variance of their input; unless told, odd kernels are padded to "same".
 
     torch's default shrinks a signal by 0.58 at every layer; without normalisation y would start near zero.
     """
-    padding = kernel // 2 if kernel % 2 else 0
+    if padding is None:
+        padding = kernel // 2 if kernel % 2 else 0
     layer = nn.Conv2d(cin, cout, kernel, stride=stride, padding=padding, groups=groups, bias=bias)
     nn.init.normal_(layer.weight, std=(cin // groups * kernel * kernel) ** -0.5)
     if layer.bias is not None:
@@ -69,15 +79,15 @@ def up(cin: int, cout: int) -> nn.Sequential:
 
 
 class Stem(nn.Module):
-    """Pixels to 1/8: [N,3,H,W] in 0-1 -> [N,C,H/8,W/8], entering by pixel unshuffle."""
+    """Pixels to 1/8 in one convolution: [N,3,H,W] in 0-1 -> [N,C,H/8,W/8]; each position sees 12x12 pixels."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv = conv(48, channels, 3, stride=2)
+        self.conv = conv(3, channels, 12, stride=8, padding=4)
 
     def forward(self, x: Tensor) -> Tensor:
         # Pixels have a standard deviation near a quarter.
-        out: Tensor = self.conv(F.pixel_unshuffle(4 * (x - 0.5), 4))
+        out: Tensor = self.conv(4 * (x - 0.5))
         return out
 
 

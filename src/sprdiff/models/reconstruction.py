@@ -60,13 +60,13 @@ class PixelFeatures(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         width = config.pixel_condition
-        self.enter = conv(192, width // 2)
+        self.enter = conv(3, width // 2, 8, stride=8)
         self.down = down(width // 2, width)
         self.join = conv(config.synthesis[1], width)
         self.body = blocks(width, 1)
 
     def forward(self, coarse: Tensor, f16: Tensor) -> Tensor:
-        x = F.gelu(self.enter(F.pixel_unshuffle(coarse - 0.5, 8)))
+        x = F.gelu(self.enter(coarse - 0.5))
         out: Tensor = self.body(self.down(x) + self.join(f16))
         return out
 

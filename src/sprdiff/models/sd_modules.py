@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from .blocks import LevelModulation, blocks, conv, down, up, zero
 from .sd_config import SDConfig
@@ -62,13 +61,13 @@ class SDPixelFeatures(nn.Module):
     def __init__(self, config: SDConfig) -> None:
         super().__init__()
         width = config.coarse
-        self.enter = conv(192, width)
+        self.enter = conv(3, width, 8, stride=8)
         self.join = up(config.synthesis[2], width)
         self.body = blocks(width, 2)
         self.leave = conv(width, config.pixel_condition)
 
     def forward(self, coarse: Tensor, f16: Tensor) -> Tensor:
-        x = self.enter(F.pixel_unshuffle(4 * (coarse - 0.5), 8)) + self.join(f16)
+        x = self.enter(4 * (coarse - 0.5)) + self.join(f16)
         out: Tensor = self.leave(self.body(x))
         return out
 

@@ -2,7 +2,7 @@
 
 z0 ─ 1/16 ─ up ─ 1/8 ─ up ─ 1/4 ─ head (1/2) ─ + base ─► x̂
                   ▲          ▲
-        base image x̃ (unshuffled), noise
+        base image x̃, noise
 
 The autoencoder's base is grey; the codec's is the coarse image, so that a flat area needs nothing at all and edges are
 sharpened where they are. Noise is the only source of texture that does not repeat with the grid: without it a
@@ -59,10 +59,10 @@ class VAEDecoder(nn.Module):
         self.enter = conv(config.vae_latent, c16)
         self.body16 = blocks(c16, d16)
         self.up8 = up(c16, c8)
-        self.base8 = conv(192, c8)
+        self.base8 = conv(3, c8, 8, stride=8)
         self.body8 = blocks(c8, d8)
         self.up4 = up(c8, c4)
-        self.base4 = conv(48, c4, 3)
+        self.base4 = conv(3, c4, 12, stride=4, padding=4)
         self.noise = conv(config.noise, c4, bias=False)
         self.body4 = blocks(c4, d4)
         self.head = Head(c4, config.vae_decoder_head)
@@ -72,8 +72,8 @@ class VAEDecoder(nn.Module):
     def forward(self, z0: Tensor, base: Tensor, noise: Tensor) -> Tensor:
         centred = 4 * (base - 0.5)  # pixels have a standard deviation near a quarter
         x = self.body16(self.enter(z0))
-        x = self.body8(self.up8(x) + self.base8(F.pixel_unshuffle(centred, 8)))
-        x = self.body4(self.up4(x) + self.base4(F.pixel_unshuffle(centred, 4)) + self.noise(noise))
+        x = self.body8(self.up8(x) + self.base8(centred))
+        x = self.body4(self.up4(x) + self.base4(centred) + self.noise(noise))
         out: Tensor = base + 0.25 * self.head(x)
         return out
 

@@ -90,7 +90,7 @@ def export_graphs(model: SPRDiff, folder: Path) -> dict[str, dict[str, np.ndarra
     pixel = torch.zeros(1, config.pixel_condition, 6, 8)
     semantic = torch.zeros(1, config.semantic_condition, 3, 4)
     known = dict(model.state_dict())
-    model = _any_weights(model)
+    model = _interleaved(_any_weights(model))
     graphs = {}
     graphs["encoder"] = _export(EncoderGraph(model), {"image": (torch.zeros(1, 3, 128, 192), {2: 64 * a, 3: 64 * b})},
                       ["y", "z"], folder / "encoder.onnx", known)  # fmt: skip
@@ -110,6 +110,28 @@ def export_graphs(model: SPRDiff, folder: Path) -> dict[str, dict[str, np.ndarra
     }
     graphs["vae_decode"] = _export(VAEDecodeGraph(model), inputs, ["x_hat"], folder / "vae_decode.onnx", known)
     return graphs
+
+
+class Interleave(nn.Module):
+    """`PixelShuffle(2)` as a concatenation and a move of whole rows: [N,4C,H,W] -> [N,C,2H,2W].
+
+    onnxruntime runs its own operator for it on one thread, pixel by pixel: a seventh of the time of decoding.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, channels, h, w = x.shape
+        cells = x.view(n, channels // 4, 2, 2, h, w)
+        rows = torch.stack([cells[:, :, :, 0], cells[:, :, :, 1]], -1)
+        return rows.movedim(3, 2).reshape(n, channels // 4, 2 * h, 2 * w)
+
+
+def _interleaved(model: SPRDiff) -> SPRDiff:
+    """The model with every `PixelShuffle(2)` replaced, in place."""
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.PixelShuffle) and child.upscale_factor == 2:
+                setattr(module, name, Interleave())
+    return model
 
 
 def _any_weights(model: SPRDiff) -> SPRDiff:
