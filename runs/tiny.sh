@@ -24,14 +24,14 @@ if [ ${#data[@]} -eq 0 ] || [ -z "$teacher" ]; then
   exit 2
 fi
 
-stage() {  # stage NAME STEPS [checkpoints of earlier stages]
+stage() {  # stage NAME STEPS [checkpoints of earlier stages] [-- options of this leg]; a later leg resumes the earlier
   local name=$1 steps=$2 init=()
   shift 2
-  [ -e "$out/$name.done" ] && return
-  for earlier in "$@"; do init+=(--init "$out/$earlier.safetensors"); done
+  [ -e "$out/$name.$steps.done" ] && return
+  while (($#)) && [ "$1" != -- ]; do init+=(--init "$out/$1.safetensors"); shift; done
   sprdiff train "$name" --preset tiny "${data[@]}" "${valid[@]}" --teacher "$teacher" --out "$out" \
-    --cache "$out/photos" --threads 1 --steps "$steps" --resume "${init[@]}"
-  touch "$out/$name.done"
+    --cache "$out/photos" --threads 1 --steps "$steps" --resume "${init[@]}" "${@:2}"
+  touch "$out/$name.$steps.done"
 }
 
 stage vae 5000
@@ -39,6 +39,7 @@ stage semantic 1600
 stage pixel 8000
 stage denoise 3000 vae semantic pixel
 stage codec 17400 vae semantic pixel denoise
+stage codec 22500 vae semantic pixel denoise -- --crop 320 --batch 3
 stage refine 5800 vae semantic codec
 sprdiff train export --preset tiny "${data[@]}" --cache "$out/photos" \
   --init "$out/vae.safetensors" --init "$out/semantic.safetensors" --init "$out/codec.safetensors" \

@@ -198,8 +198,9 @@ class CodecStage(DenoiseStage):
         r = model.receive(q.y_hat, level)
         weight, squared, bpp = lambda_of(level), mse(r.coarse, x), (q.y_bits + q.z_bits) / pixels
         estimate = mse(r.z_est, target).mean()
-        # The denoiser is the costliest part: a quarter of the batch is enough for it here.
-        some = slice(0, (x.shape[0] + 3) // 4)
+        # The denoiser is the costliest part: a quarter of the batch is enough for it here, two samples at least,
+        # one for the one step and one for the diffusion objective.
+        some = slice(0, max(2, (x.shape[0] + 3) // 4))
         one, diffusion = self._denoise(target[some], Reconstruction(*(part[some] for part in r)))
         distortion = self.SQUARED * squared + self.STRUCTURE * (1 - structural_similarity(r.coarse, x))
         loss = ((bpp + weight * distortion) * weight.rsqrt()).mean() * 3
