@@ -3,7 +3,7 @@
 #
 #   runs/tiny.sh --data FOLDER_OR_SHARD [--data …] --teacher tiny_darknet.npz --valid FOLDER_OR_SHARD --out RUN
 #
-# Steps times the seconds that dev/LOG.md gives for one: about seven hours of one core. The shipped weights took these
+# Steps times the seconds that dev/LOG.md gives for one: about eight hours of one core. The shipped weights took these
 # steps in several legs (dev/LOG.md). Stages that do not depend on each other (vae, pixel, semantic) can be run side by
 # side. Run it again after a kill: finished stages are skipped, the interrupted one resumes.
 set -euo pipefail
@@ -40,7 +40,7 @@ stage pixel 8000
 stage denoise 3000 vae semantic pixel
 stage codec 17400 vae semantic pixel denoise
 stage codec 22500 vae semantic pixel denoise -- --crop 320 --batch 3
-stage refine 5800 vae semantic codec
+stage refine 9200 vae semantic codec
 sprdiff train export --preset tiny "${data[@]}" --cache "$out/photos" \
   --init "$out/vae.safetensors" --init "$out/semantic.safetensors" --init "$out/codec.safetensors" \
   --init "$out/refine.safetensors" --out "$weights"
