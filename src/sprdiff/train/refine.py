@@ -175,9 +175,9 @@ class RefineStage(StageModule):
             "critic_features": 0.0,
         }
     )
-    """Of the last legs of the shipped weights (earlier ones had 20 to 60 for statistics, dev/LOG.md). Critics with shares
-    of 0.8 to 3 and 12 to 25 made patterns within the 2,000 steps of half an hour of a core (35 there); with a day of
-    a GPU they are worth another trial, late and small. So are energy scores of draws with different noise (54, 55)."""
+    """Of the last legs of the shipped weights; earlier ones had 20 to 60 for statistics (dev/LOG.md). Critics with
+    shares of 0.8 to 3 and 12 to 25 made patterns within the 2,000 steps of half an hour of a core (35 there); with a
+    day of a GPU they are worth another trial, late and small. So are energy scores of two draws (54, 55)."""
     DISTORTION = MappingProxyType({"pixel": 9.0, "absolute": 0.6, "structure": 0.9})
     LATENT_WEIGHT = 0.02
     CRITIC_TAPS = (4, 8, 12)
