@@ -115,7 +115,7 @@ def export_graphs(model: SPRDiff, folder: Path) -> dict[str, dict[str, np.ndarra
 class Interleave(nn.Module):
     """`PixelShuffle(2)` as a concatenation and a move of whole rows: [N,4C,H,W] -> [N,C,2H,2W].
 
-    onnxruntime runs its own operator for it on one thread, pixel by pixel: a seventh of the time of decoding.
+    onnxruntime's own operator for it takes longer, up to 12 ms in decoding 768x512 (dev/LOG.md 52).
     """
 
     def forward(self, x: Tensor) -> Tensor:
