@@ -184,6 +184,11 @@ def test_the_terms_pull_at_the_image_by_their_shares(
             assert torch.allclose(pull("", 0), pull(name, 0)) == name.startswith("critic")
 
 
+def test_a_small_batch_has_a_sample_for_the_diffusion_objective(tmp_path: Path, teacher: Path) -> None:
+    scalars = make_trainer("codec", tmp_path, teacher).train_step()
+    assert float(scalars["one"].detach()) > 0 and float(scalars["diffusion"].detach()) > 0
+
+
 def test_a_term_that_joins_late_starts_at_its_own_size(tmp_path: Path, teacher: Path) -> None:
     module: Any = make_trainer("refine", tmp_path, teacher).module
     module.sizes.zero_()
