@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,7 +30,6 @@ def train(
     valid: Annotated[
         list[Path] | None, typer.Option("--valid", help="Folder or .tar of photographs for validation.")
     ] = None,
-    teacher: Annotated[Path | None, typer.Option("--teacher", help="Weights of the pretrained teacher.")] = None,
     exclude: Annotated[list[str] | None, typer.Option("--exclude", help="Leave out names with this prefix.")] = None,
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Optimiser steps.")] = None,
     batch: Annotated[int | None, typer.Option("--batch", min=1, help="Crops per step.")] = None,
@@ -42,6 +42,17 @@ def train(
     threads: Threads = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
     cache: Annotated[Path | None, typer.Option("--cache", help="Folder for decoded or fetched photographs.")] = None,
+    precision: Annotated[str, typer.Option("--precision", help="auto (the faster one), fp32 or bf16.")] = "auto",
+    minutes: Annotated[
+        float | None,
+        typer.Option("--minutes", callback=between(0, math.inf, open_low=True), help="How long this leg lasts."),
+    ] = None,
+    decay: Annotated[bool, typer.Option("--decay", help="With --minutes: this leg ends the stage.")] = False,
+    compile: Annotated[bool, typer.Option("--compile", help="Compile the stage first (on a GPU).")] = False,
+    validate_every: Annotated[int, typer.Option("--validate-every", min=1, help="Steps between validations.")] = 1000,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Another value of a stage's setting.")
+    ] = None,
     card: Annotated[Path | None, typer.Option("--card", help="export: JSON file of figures to ship.")] = None,
     base: Annotated[
         str | None, typer.Option("--base", help="Stable Diffusion 1.x or 2.x: folder or id.", rich_help_panel=SD)
@@ -95,5 +106,17 @@ def train(
         return 0
     del options["card"]
     given: dict[str, Any] = {k: v for k, v in options.items() if v is not None and k != "stage"}
+    given["settings"] = dict(map(_setting, settings or []))
     run_stage(stage, **{"data": [], **given}, sd=sd)
     return 0
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    """``name=value`` -> the name, and the value as JSON reads it, or as text."""
+    name, found, value = text.partition("=")
+    if not found:
+        raise TrainingError(f"--set takes NAME=VALUE, not {text!r}")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value

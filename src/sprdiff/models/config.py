@@ -20,13 +20,42 @@ EXACT = ("latent_codec.hyper_synthesis.", "latent_codec.context.", "latent_codec
          "latent_codec.z_log_gain", "latent_codec.z_mean", "latent_codec.z_index")  # fmt: skip
 """Prefixes of the weights that live in the integer arrays (docs/bitstream.md) and nowhere else."""
 
+Passes = tuple[tuple[int, int], tuple[int, int]]
+"""The pass that codes a position of y, by its row and column modulo 2."""
+Order = tuple[tuple[int, int], ...]
+"""The steps of the coding of y, each a pair (pass, channel group)."""
+
+CHECKERBOARD: Passes = ((0, 1), (1, 0))
+FOUR_PASSES: Passes = ((0, 2), (3, 1))
+
+
+def pass_major(passes: int, groups: int) -> Order:
+    """All groups of the first pass, then all groups of the second, and so on."""
+    return tuple((p, g) for p in range(passes) for g in range(groups))
+
+
+def group_major(passes: int, groups: int) -> Order:
+    """All passes of the first group, then all passes of the second, and so on."""
+    return tuple((p, g) for g in range(groups) for p in range(passes))
+
 
 class LatentSizes(Protocol):
     """What the latent codec reads of a preset's configuration: `ModelConfig` here, `SDConfig` of preset `sd`."""
 
     y_downs: ClassVar[int]
     z_ratio: ClassVar[int]
+    dense: ClassVar[bool]
 
+    @property
+    def passes(self) -> Passes: ...
+    @property
+    def order(self) -> Order: ...
+    @property
+    def tables(self) -> int: ...
+    @property
+    def sigma_max(self) -> float: ...
+    @property
+    def lambda_range(self) -> tuple[float, float]: ...
     @property
     def fused(self) -> int: ...
     @property
@@ -51,48 +80,71 @@ class LatentSizes(Protocol):
 class ModelConfig:
     """Channel counts and depths of one preset.
 
-    Grids: 1/4 and 1/8 are the stems, 1/16 the VAE latent and the denoiser, 1/32 ``y``, 1/64 ``z``.
+    Grids: 1/8 the VAE latent and the flow's finest, 1/16 the fusion and c_pix, 1/32 ``y`` and c_sem, 1/64 ``z``.
+
+    Attributes:
+        lambda_range: weight of the squared error at levels 0 and 255.
+        vae_latent: channels of the VAE's latent; vae_encoder: widths at 1/4 and 1/8; vae_decoder: at 1/8, 1/4, 1/2.
+        distortion: widths at 1/4, 1/8 and 1/16; distortion_blocks: residual blocks at 1/8 and 1/16.
+        semantic: channels of the frozen EfficientNet-Lite0 features at 1/16 that join the fusion; 0: none.
+        fused, trunk: widths of the fusion at 1/16 and of the analysis at 1/32.
+        passes, group_major: the order in which y is coded, see `Passes` and `order`.
+        tables, sigma_max: how many tables of probabilities there are, and the widest one's standard deviation.
+        synthesis: widths at 1/32 and 1/16; coarse: of the head of x̃ at 1/8 and 1/4.
+        pixel_condition, semantic_condition: channels of c_pix at 1/16 and c_sem at 1/32.
+        flow: widths at 1/8, 1/16, 1/32; flow_blocks: blocks at 1/8, 1/16, 1/32, 1/8; flow_embedding: of the time.
     """
 
     y_downs: ClassVar[int] = 1
     """Halvings from the fused features at 1/16 to y."""
     z_ratio: ClassVar[int] = 2
     """Positions of y along one side of a position of z, a power of two."""
+    dense: ClassVar[bool] = True
+    """Whether the transforms are made of dense 3x3 convolutions, or of depthwise ones."""
 
     preset: str = "tiny"
     preset_id: int = 1
-    vae_latent: int = 32
-    vae_encoder: tuple[int, int] = (64, 160)
-    vae_decoder: tuple[int, int, int] = (192, 128, 64)
-    vae_decoder_blocks: tuple[int, int, int] = (2, 3, 3)
-    vae_decoder_head: int = 24
-    noise: int = 4
-    distortion: tuple[int, int] = (96, 192)
-    distortion_blocks: tuple[int, int] = (2, 3)
-    semantic: tuple[int, int] = (48, 128)
+    lambda_range: tuple[float, float] = (0.7, 600.0)
+    vae_latent: int = 16
+    vae_encoder: tuple[int, int] = (48, 96)
+    vae_encoder_blocks: int = 1
+    vae_decoder: tuple[int, int, int] = (128, 64, 32)
+    vae_decoder_blocks: tuple[int, int] = (2, 1)
+    distortion: tuple[int, int, int] = (48, 112, 192)
+    distortion_blocks: tuple[int, int] = (2, 2)
+    semantic: int = 112
     fused: int = 192
     trunk: int = 256
-    analysis_blocks: int = 3
-    y_channels: int = 96
+    analysis_blocks: int = 2
+    y_channels: int = 160
     z_channels: int = 32
-    groups: tuple[int, ...] = (16, 16, 24, 40)
+    groups: tuple[int, ...] = (16, 16, 32, 32, 64)
+    passes: Passes = CHECKERBOARD
+    group_major: bool = True
+    tables: int = 80
+    sigma_max: float = 128.0
     hyper_hidden: int = 192
     hyper_features: int = 96
-    context_hidden: int = 128
-    synthesis: tuple[int, int] = (256, 192)
-    synthesis_blocks: tuple[int, int] = (3, 3)
-    coarse: int = 96
-    coarse_blocks: int = 2
+    context_hidden: int = 192
+    synthesis: tuple[int, int] = (256, 144)
+    synthesis_blocks: tuple[int, int] = (2, 2)
+    coarse: tuple[int, int] = (64, 32)
+    coarse_blocks: int = 1
     pixel_condition: int = 128
     semantic_condition: int = 128
-    denoiser: int = 192
-    denoiser_blocks: int = 6
-    attention: int = 64
-    heads: int = 4
+    flow: tuple[int, int, int] = (96, 192, 256)
+    flow_blocks: tuple[int, int, int, int] = (1, 3, 1, 1)
+    flow_embedding: int = 128
 
     def __post_init__(self) -> None:
         if sum(self.groups) != self.y_channels:
             raise ValueError(f"channel groups {self.groups} do not sum to {self.y_channels}")
+
+    @property
+    def order(self) -> Order:
+        """The steps of the coding of y."""
+        count = max(max(row) for row in self.passes) + 1
+        return (group_major if self.group_major else pass_major)(count, len(self.groups))
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), sort_keys=True)
@@ -100,10 +152,14 @@ class ModelConfig:
     @classmethod
     def from_json(cls, text: str) -> ModelConfig:
         """Inverse of :meth:`to_json`; unknown or missing fields raise ``TypeError``."""
-        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(text).items()}
+        fields: dict[str, Any] = {k: _frozen(v) for k, v in json.loads(text).items()}
         if set(fields) != {f.name for f in dataclasses.fields(cls)}:
             raise TypeError("the stored configuration has other fields than this version's ModelConfig")
         return cls(**fields)
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
 TINY = ModelConfig()
@@ -112,15 +168,12 @@ TINY = ModelConfig()
 NANO = ModelConfig(
     preset="nano",
     preset_id=255,
-    vae_latent=8,
+    vae_latent=4,
     vae_encoder=(8, 16),
     vae_decoder=(16, 8, 8),
-    vae_decoder_blocks=(1, 1, 1),
-    vae_decoder_head=4,
-    noise=2,
-    distortion=(8, 16),
+    vae_decoder_blocks=(1, 1),
+    distortion=(8, 8, 16),
     distortion_blocks=(1, 1),
-    semantic=(8, 16),
     fused=16,
     trunk=16,
     analysis_blocks=1,
@@ -132,14 +185,12 @@ NANO = ModelConfig(
     context_hidden=16,
     synthesis=(16, 16),
     synthesis_blocks=(1, 1),
-    coarse=8,
-    coarse_blocks=1,
+    coarse=(8, 8),
     pixel_condition=8,
     semantic_condition=8,
-    denoiser=16,
-    denoiser_blocks=2,
-    attention=8,
-    heads=2,
+    flow=(8, 16, 16),
+    flow_blocks=(1, 1, 1, 1),
+    flow_embedding=16,
 )
 """The same design small enough for the tests to train and export in seconds. Never shipped."""
 

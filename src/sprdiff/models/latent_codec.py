@@ -16,14 +16,15 @@ activations of 2^-8, so a float64 forward of this file equals the integer path b
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .blocks import blocks, conv, down, hats
-from .config import FRACTION_BITS, KNOTS, LatentSizes
+from .blocks import blocks, conv, down, hats, res_blocks
+from .config import FRACTION_BITS, KNOTS, LatentSizes, Order, Passes
 
 WEIGHT_UNIT = 2.0**12
 ACTIVATION_UNIT = 2.0**FRACTION_BITS
@@ -32,15 +33,16 @@ MEAN_MAX = 32767 / ACTIVATION_UNIT
 INDEX_SCALE = 16.0
 Z_SCALE = 8.0
 """Scales of learned means and indices, so that one rate of learning suits them and the weights alike."""
-TABLES = 64
-SIGMA_MIN, SIGMA_MAX = 0.1, 32.0
+SIGMA_MIN = 0.1
 TAIL = 2.0**-12
-LAMBDA_MIN, LAMBDA_MAX = 0.7, 60.0
+CELLS = ((0, 0), (0, 1), (1, 0), (1, 1))
+"""The four kinds of positions of y: (row, column) modulo 2. A pass codes one, two or three of them."""
 
 
-def lambda_of(level: Tensor) -> Tensor:
-    """Weight of the squared error (images in 0-1) against bits per pixel at a level in 0-255: geometric 0.7 to 60."""
-    return LAMBDA_MIN * torch.exp(level / 255 * math.log(LAMBDA_MAX / LAMBDA_MIN))
+def lambda_of(level: Tensor, bounds: tuple[float, float]) -> Tensor:
+    """Weight of the squared error (images in 0-1) against bits per pixel at a level in 0-255, geometric between bounds."""
+    low, high = bounds
+    return low * torch.exp(level / 255 * math.log(high / low))
 
 
 def round_ste(x: Tensor) -> Tensor:
@@ -74,6 +76,9 @@ def clamp_ste(x: Tensor, low: float, high: float) -> Tensor:
     return clamped
 
 
+Cells = Sequence[tuple[int, int]]
+
+
 class IntegerDense(nn.Module):
     """One layer of an integer network as a convolution over gathered inputs.
 
@@ -88,7 +93,15 @@ class IntegerDense(nn.Module):
         self.weight = nn.Parameter(torch.randn(out, width) / math.sqrt(max(width, 1)))
         self.bias = nn.Parameter(torch.zeros(out))
 
-    def forward(self, around: Tensor | None, here: Tensor | None, level: Tensor | None) -> Tensor:
+    def forward(
+        self, around: Tensor | None, here: Tensor | None, level: Tensor | None, cells: Cells | None = None
+    ) -> Tensor:
+        """The accumulated sums at every position, or at those of the given cells, one after another in the batch.
+
+        Args:
+            around: input of the 3x3 neighbourhoods, [N,spatial,h,w] with even sides where `cells` are given.
+            here: input at the position itself, at the positions that the output has.
+        """
         limit = 32767 / WEIGHT_UNIT
         weight = round_ste(self.weight.clamp(-limit, limit) * WEIGHT_UNIT) / WEIGHT_UNIT
         bias = round_ste(self.bias * WEIGHT_UNIT * ACTIVATION_UNIT) / (WEIGHT_UNIT * ACTIVATION_UNIT)
@@ -96,7 +109,7 @@ class IntegerDense(nn.Module):
         total: Tensor | None = None
         if around is not None and self.spatial:
             kernel = weight[:, :split].reshape(-1, 3, 3, self.spatial).permute(0, 3, 1, 2)
-            total = F.conv2d(around, kernel, bias, padding=1)
+            total = _neighbourhoods(around, kernel, bias, cells)
         if here is not None and self.point:
             part = F.conv2d(
                 here, weight[:, split : split + self.point, None, None], None if total is not None else bias
@@ -104,8 +117,30 @@ class IntegerDense(nn.Module):
             total = part if total is None else total + part
         assert total is not None
         if level is not None and self.level:
-            total = total + (hats(level) @ weight[:, split + self.point :].T)[:, :, None, None]
+            at_level = hats(level) @ weight[:, split + self.point :].T
+            total = total + at_level.repeat(len(cells or (0,)), 1)[:, :, None, None]
         return total
+
+
+def _neighbourhoods(around: Tensor, kernel: Tensor, bias: Tensor, cells: Cells | None) -> Tensor:
+    """The 3x3 convolution at every position, or only at those of some cells."""
+    if cells is None:
+        return F.conv2d(around, kernel, bias, padding=1)
+    padded = F.pad(around, (1, 1, 1, 1))
+    height, width = padded.shape[2:]
+    parts = [padded[:, :, r : height - 1 + r, c : width - 1 + c] for r, c in cells]
+    return torch.cat([F.conv2d(part, kernel, bias, stride=2) for part in parts])
+
+
+def at_cells(x: Tensor, cells: Cells) -> Tensor:
+    """The values at the positions of some cells, one after another in the batch: [N,C,2h,2w] -> [kN,C,h,w]."""
+    return torch.cat([x[:, :, r::2, c::2] for r, c in cells])
+
+
+def whole_grid(cells: Sequence[Tensor]) -> Tensor:
+    """Inverse of taking the four cells apart: four times [N,C,h,w], in the order of `CELLS` -> [N,C,2h,2w]."""
+    rows = [torch.stack(cells[i : i + 2], -1).flatten(-2) for i in (0, 2)]
+    return torch.stack(rows, -2).flatten(-3, -2)
 
 
 def hidden(x: Tensor) -> Tensor:
@@ -135,7 +170,7 @@ class ContextStep(nn.Module):
 
     def __init__(self, config: LatentSizes, seen: int, group: int) -> None:
         super().__init__()
-        self.seen, self.group = seen, group
+        self.seen, self.group, self.last_table = seen, group, config.tables - 1.0
         self.layer0 = IntegerDense(seen, config.hyper_features, config.context_hidden, level=True)
         self.layer1 = IntegerDense(0, config.context_hidden, config.context_hidden, level=False)
         self.layer2 = IntegerDense(0, config.context_hidden, 2 * group, level=False)
@@ -143,17 +178,25 @@ class ContextStep(nn.Module):
             self.layer2.weight.mul_(0.1)
             self.layer2.bias[group:] = 30 / INDEX_SCALE
 
-    def forward(self, y_hat: Tensor, features: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
-        x = hidden(self.layer0(y_hat[:, : self.seen], features, level))
+    def forward(
+        self, y_hat: Tensor, features: Tensor, level: Tensor, cells: Cells | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """At every position of the grid, or at those of the given cells as `at_cells` orders them.
+
+        Args:
+            y_hat: what is decoded so far, zero elsewhere; its first `seen` channels are looked at.
+            features: of the hyper-latent, at the positions that the output has.
+        """
+        x = hidden(self.layer0(y_hat[:, : self.seen], features, level, cells))
         x = self.layer2(None, hidden(self.layer1(None, x, None)), None)
         mean = round_ste(x[:, : self.group] * ACTIVATION_UNIT) / ACTIVATION_UNIT
-        index = round_ste(clamp_ste(x[:, self.group :] * INDEX_SCALE, 0.0, TABLES - 1.0))
+        index = round_ste(clamp_ste(x[:, self.group :] * INDEX_SCALE, 0.0, self.last_table))
         return clamp_ste(mean, -MEAN_MAX, MEAN_MAX), index
 
 
-def sigma_of(index: Tensor) -> Tensor:
-    """Standard deviation of the table with (possibly fractional) ``index``: geometric from 0.1 to 32."""
-    return SIGMA_MIN * torch.exp(index * (math.log(SIGMA_MAX / SIGMA_MIN) / (TABLES - 1)))
+def sigma_of(index: Tensor, config: LatentSizes) -> Tensor:
+    """Standard deviation of the table with (possibly fractional) ``index``: geometric from 0.1 to `sigma_max`."""
+    return SIGMA_MIN * torch.exp(index * (math.log(config.sigma_max / SIGMA_MIN) / (config.tables - 1)))
 
 
 def table_bits(residual: Tensor, sigma: Tensor) -> Tensor:
@@ -178,9 +221,16 @@ def _bin_mass(distance: Tensor, sigma: Tensor) -> Tensor:
 
 
 class Quantised(NamedTuple):
-    """Result of one pass through the latent codec; bits are per image, [N]."""
+    """Result of one pass through the latent codec; bits are per image, [N].
+
+    Attributes:
+        y_hat, means: unscaled ŷ and the means that its symbols were coded with, both known exactly, [N,Cy,h,w].
+        features: of the hyper-latent, as exact, [N,Ch,h,w].
+    """
 
     y_hat: Tensor
+    means: Tensor
+    features: Tensor
     y_bits: Tensor
     z_bits: Tensor
 
@@ -196,20 +246,21 @@ class LatentCodec(nn.Module):
         self.config = config
         trunk, cy, cz = config.trunk, config.y_channels, config.z_channels
         entry = [down(config.fused, trunk), *(down(trunk, trunk) for _ in range(config.y_downs - 1))]
-        self.analysis = nn.Sequential(*entry, *blocks(trunk, config.analysis_blocks), conv(trunk, cy))
+        stack = res_blocks if config.dense else blocks
+        self.analysis = nn.Sequential(*entry, *stack(trunk, config.analysis_blocks), conv(trunk, cy))
         half = trunk // 2
         shrink = [down(half, half) for _ in range(config.z_ratio.bit_length() - 1)]
         self.hyper_analysis = nn.Sequential(
-            conv(cy, half, 3), nn.GELU(), *shrink, *blocks(half, 1), conv(half, cz)
-        )  # fmt: skip
-        self.hyper_synthesis = HyperSynthesis(config)
-        seen = [sum(config.groups[:g]) for g in range(len(config.groups))]
-        self.context = nn.ModuleList(
-            [ContextStep(config, n, g) for n, g in zip(seen, config.groups, strict=True)]
-            + [ContextStep(config, cy, g) for g in config.groups]
+            conv(cy, half, 3), nn.SiLU() if config.dense else nn.GELU(), *shrink, *stack(half, 1), conv(half, cz)
         )
-        # λ spans a factor e^4.5 over the levels; gains end near a slope of 0.7 per unit of log λ.
-        slope = torch.linspace(-0.5, 0.5, KNOTS)[:, None] * 4.5
+        self.hyper_synthesis = HyperSynthesis(config)
+        self.context = nn.ModuleList(
+            ContextStep(config, sum(config.groups[:known]), config.groups[group])
+            for (_, group), known in zip(config.order, known_groups(config.order), strict=True)
+        )
+        # Gains end near a slope of 0.7 per unit of log λ.
+        low, high = config.lambda_range
+        slope = torch.linspace(-0.5, 0.5, KNOTS)[:, None] * math.log(high / low)
         self.y_log_gain = nn.Parameter(math.log(2.0) + 0.7 * slope.expand(KNOTS, cy).clone())
         self.z_log_gain = nn.Parameter(math.log(2.0) + 0.5 * slope.expand(KNOTS, cz).clone())
         self.z_mean = nn.Parameter(torch.zeros(KNOTS, cz))
@@ -239,7 +290,8 @@ class LatentCodec(nn.Module):
     def z_prior(self, level: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and table index of z by channel, each [N,Cz,1,1]."""
         mean = round_ste(hats(level) @ self.z_mean * Z_SCALE * ACTIVATION_UNIT) / ACTIVATION_UNIT
-        index = round_ste(clamp_ste(hats(level) @ self.z_index * Z_SCALE * INDEX_SCALE, 0.0, TABLES - 1.0))
+        last = self.config.tables - 1.0
+        index = round_ste(clamp_ste(hats(level) @ self.z_index * Z_SCALE * INDEX_SCALE, 0.0, last))
         return mean[:, :, None, None], index[:, :, None, None]
 
     def forward(self, y: Tensor, z: Tensor, level: Tensor, *, hard: bool = False) -> Quantised:
@@ -263,36 +315,63 @@ class LatentCodec(nn.Module):
         z_residual = round_ste(z_scaled - mean)
         z_bits = self._bits(z_scaled - mean, index, hard=hard).sum((1, 2, 3))
         features = self.hyper_synthesis(z_residual + mean, level)[:, :, : y.shape[2], : y.shape[3]]
-        y_hat, bits = self._code_y(y * gain, features, level, hard=hard)
-        return Quantised(y_hat / gain, bits, z_bits)
+        y_hat, means, bits = self._code_y(y * gain, features, level, hard=hard)
+        return Quantised(y_hat / gain, means / gain, features, bits, z_bits)
 
-    def _code_y(self, y: Tensor, features: Tensor, level: Tensor, *, hard: bool) -> tuple[Tensor, Tensor]:
-        masks = checkerboard(y)
-        parts = [torch.zeros_like(y[:, s : s + g]) for s, g in self.group_slices()]
+    def _code_y(self, y: Tensor, features: Tensor, level: Tensor, *, hard: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """ŷ and means (both scaled) and the bits of each image; every step computes its own positions only."""
+        even = F.pad(y, (0, y.shape[3] % 2, 0, y.shape[2] % 2)), F.pad(features, (0, y.shape[3] % 2, 0, y.shape[2] % 2))
+        slices = self.group_slices()
+        blank = torch.zeros_like(even[0][:, :, ::2, ::2])
+        values, means = ([[blank[:, s : s + n]] * 4 for s, n in slices] for _ in range(2))
+        grids = [whole_grid(cells) for cells in values]
+        inside = _inside(y.shape[2:], even[0])
         bits = y.new_zeros(y.shape[0])
-        for step, network in enumerate(self.context):
-            number, group = divmod(step, len(parts))
-            start, width = self.group_slices()[group]
-            seen = torch.cat(parts, 1) if number else torch.cat(parts[:group], 1) if group else y[:, :0]
-            mean, index = network(seen, features, level)
-            here = y[:, start : start + width]
-            residual = round_ste(here - mean)
-            cost = self._bits(here - mean, index, hard=hard)
-            bits = bits + (cost * masks[number]).sum((1, 2, 3))
+        for (number, group), known, network in zip(
+            self.config.order, known_groups(self.config.order), self.context, strict=True
+        ):
+            cells = cells_of(self.config.passes, number)
+            start, width = slices[group]
+            seen = torch.cat(grids[:known], 1) if known else even[0][:, :0]
+            mean, index = network(seen, at_cells(even[1], cells), level, cells)
+            here = at_cells(even[0][:, start : start + width], cells)
+            cost = self._bits(here - mean, index, hard=hard) * at_cells(inside, cells)
+            bits = bits + cost.sum((1, 2, 3)).view(len(cells), -1).sum(0)
             # round(y - mu) + mu: only y carries gradient to the decoder.
-            rounded = here + (residual + mean - here).detach()
-            parts[group] = torch.where(masks[number], rounded, parts[group])
-        return torch.cat(parts, 1), bits
+            rounded = here + (round_ste(here - mean) + mean - here).detach()
+            for cell, value, mu in zip(cells, rounded.chunk(len(cells)), mean.chunk(len(cells)), strict=True):
+                values[group][CELLS.index(cell)] = value
+                means[group][CELLS.index(cell)] = mu
+            grids[group] = whole_grid(values[group])
+        exact = torch.cat(grids, 1), torch.cat([whole_grid(cells) for cells in means], 1)
+        y_hat, mu = (part[:, :, : y.shape[2], : y.shape[3]] for part in exact)
+        return y_hat, mu, bits
 
-    @staticmethod
-    def _bits(residual: Tensor, index: Tensor, *, hard: bool) -> Tensor:
-        sigma = sigma_of(index)
+    def _bits(self, residual: Tensor, index: Tensor, *, hard: bool) -> Tensor:
+        sigma = sigma_of(index, self.config)
         return rounded_bits(residual, sigma) if hard else table_bits(residual + _noise(residual), sigma)
 
     def group_slices(self) -> list[tuple[int, int]]:
         """(first channel, channel count) of each group."""
         groups = self.config.groups
         return [(sum(groups[:g]), width) for g, width in enumerate(groups)]
+
+
+def known_groups(order: Order) -> list[int]:
+    """For each step how many groups, from the first on, its context looks at: up to the last one coded from."""
+    return [max((group + 1 for _, group in order[:step]), default=0) for step in range(len(order))]
+
+
+def cells_of(passes: Passes, number: int) -> list[tuple[int, int]]:
+    """The cells that a pass codes."""
+    return [(r, c) for r, c in CELLS if passes[r][c] == number]
+
+
+def _inside(size: Sequence[int], like: Tensor) -> Tensor:
+    """1 where a padded grid holds positions of the picture, 0 where it was padded to even sides: [N,1,h,w]."""
+    mask = torch.zeros_like(like[:, :1])
+    mask[:, :, : size[0], : size[1]] = 1
+    return mask
 
 
 def checkerboard(y: Tensor) -> tuple[Tensor, Tensor]:

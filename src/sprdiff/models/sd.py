@@ -31,12 +31,10 @@ from ..errors import WeightsError
 from .blocks import conv, zero
 from .elic import ElicAnalysis
 from .latent_codec import LatentCodec
-from .reconstruction import Reconstruction
 from .sd_checks import PATCH, Schedule, check_class, check_widths, read_schedule
 from .sd_config import SD, SDConfig
 from .sd_hub import DIFFUSERS_WEIGHTS, TRANSFORMERS_WEIGHTS, Source, brief, locate
-from .sd_modules import SDReconstruction, SDSynthesis, tokens
-from .sprdiff import Decoded
+from .sd_modules import SDDecoded, SDReceived, SDReconstruction, SDSynthesis, tokens
 
 __all__ = ["SD", "Base", "SDConfig", "SDSPRDiff", "Semantic", "Schedule", "build", "load_base", "load_semantic"]
 
@@ -238,21 +236,21 @@ class SDSPRDiff(nn.Module):
         out: Tensor = self.vae_decoder(z0)
         return out
 
-    def receive(self, y_hat: Tensor, level: Tensor) -> Reconstruction:
+    def receive(self, y_hat: Tensor, level: Tensor) -> SDReceived:
         """From unscaled ŷ to the coarse image, the latent estimate and both conditions."""
         f64, f16, z_est = self.synthesis(y_hat, level)
         coarse, c_pix, c_sem = self.reconstruction(f64, f16)
-        return Reconstruction(coarse, z_est, c_pix, c_sem)
+        return SDReceived(coarse, z_est, c_pix, c_sem)
 
-    def denoise_once(self, r: Reconstruction) -> Tensor:
+    def denoise_once(self, r: SDReceived) -> Tensor:
         """The one step the codec takes: the last timestep, from ẑ."""
         out: Tensor = self.denoiser(r.z_est, torch.ones_like(r.z_est[:, 0, 0, 0]), r.c_pix, r.c_sem)
         return out
 
-    def forward(self, x: Tensor, level: Tensor, *, hard: bool = False) -> Decoded:
+    def forward(self, x: Tensor, level: Tensor, *, hard: bool = False) -> SDDecoded:
         """``hard``: the bits that a file costs, see LatentCodec."""
         quantised = self.latent_codec(*self.latent_codec.analyse(self.triple_encoder(x)), level, hard=hard)
-        return Decoded(quantised, self.receive(quantised.y_hat, level))
+        return SDDecoded(quantised, self.receive(quantised.y_hat, level))
 
     def trained_state(self) -> dict[str, Tensor]:
         """The weights that are this project's, by name: all but those of the pretrained parts."""

@@ -7,6 +7,8 @@ import json
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from .config import CHECKERBOARD, Order, Passes, pass_major
+
 
 @dataclass(frozen=True)
 class SDConfig:
@@ -30,6 +32,7 @@ class SDConfig:
 
     preset: str = "sd"
     preset_id: int = 2
+    lambda_range: tuple[float, float] = (0.7, 60.0)
     vae_latent: int = 4
     semantic: int = 768
     cross_attention: int = 1024
@@ -54,6 +57,11 @@ class SDConfig:
     def __post_init__(self) -> None:
         if sum(self.groups) != self.y_channels:
             raise ValueError(f"channel groups {self.groups} do not sum to {self.y_channels}")
+
+    @property
+    def order(self) -> Order:
+        """The steps of the coding of y."""
+        return pass_major(2, len(self.groups))
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), sort_keys=True)

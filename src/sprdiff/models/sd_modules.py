@@ -9,10 +9,13 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
 from .blocks import LevelModulation, blocks, conv, down, up, zero
+from .latent_codec import Quantised
 from .sd_config import SDConfig
 
 
@@ -123,3 +126,19 @@ def tokens(c_sem: Tensor, pooled: Tensor | None = None) -> Tensor:
     """
     mean = c_sem.mean((2, 3)) if pooled is None else pooled
     return torch.cat([mean[:, None], c_sem.flatten(2).transpose(1, 2)], dim=1)
+
+
+class SDReceived(NamedTuple):
+    """What the receiver knows before the denoiser: the coarse image, the latent estimate and both conditions."""
+
+    coarse: Tensor
+    z_est: Tensor
+    c_pix: Tensor
+    c_sem: Tensor
+
+
+class SDDecoded(NamedTuple):
+    """Everything that a training step looks at."""
+
+    quantised: Quantised
+    reconstruction: SDReceived

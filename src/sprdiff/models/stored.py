@@ -6,8 +6,9 @@ The shipped weights are stored once: refinement on the sender and fine-tuning lo
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from ..bitstream.tables import make_gaussian_tables, sigma_ladder
 from ..errors import WeightsError
 from .blocks import hats
 from .config import EXACT, FRACTION_BITS, KNOT_SPACING, KNOTS, LEVELS, ModelConfig
-from .latent_codec import INDEX_SCALE, TABLES, WEIGHT_UNIT, Z_SCALE, IntegerDense, LatentCodec
+from .latent_codec import INDEX_SCALE, SIGMA_MIN, WEIGHT_UNIT, Z_SCALE, IntegerDense, LatentCodec
 from .sprdiff import SPRDiff
 
 Arrays = dict[str, NDArray[Any]]
@@ -35,11 +36,15 @@ def nearest(x: Tensor, scale: float) -> NDArray[np.int64]:
 
 def entropy_arrays(codec: LatentCodec) -> Arrays:
     """The exact part as integers, with Gaussian tables; names and units as in docs/bitstream.md."""
-    radius, counts = make_gaussian_tables(sigma_ladder(TABLES))
+    config = codec.config
+    radius, counts = make_gaussian_tables(sigma_ladder(config.tables, SIGMA_MIN, config.sigma_max))
     arrays: Arrays = {
         "tables.radius": radius,
         "tables.counts": counts,
-        "groups": np.array(codec.config.groups, np.int32),
+        "groups": np.array(config.groups, np.int32),
+        "stride": np.array([16 << config.y_downs], np.int32),
+        "passes": np.array(config.passes, np.int32),
+        "order": np.array(config.order, np.int32),
     }
     weights = hats(torch.arange(LEVELS, dtype=torch.float64))
     for name, knots in (("gain.y", codec.y_log_gain), ("gain.z", codec.z_log_gain)):
@@ -47,7 +52,7 @@ def entropy_arrays(codec: LatentCodec) -> Arrays:
         arrays[name] = gain.clip(1, 2**32 - 1).astype(np.uint32)
     arrays["z.mean"] = nearest(weights @ codec.z_mean.double(), Z_SCALE * UNIT).clip(-32767, 32767).astype(np.int32)
     arrays["z.index"] = (
-        nearest(weights @ codec.z_index.double(), Z_SCALE * INDEX_SCALE).clip(0, TABLES - 1).astype(np.uint8)
+        nearest(weights @ codec.z_index.double(), Z_SCALE * INDEX_SCALE).clip(0, config.tables - 1).astype(np.uint8)
     )
     for prefix, network in _networks(codec):
         for i, layer in enumerate(_layers(network)):
@@ -97,17 +102,30 @@ def load_folder(folder: Path) -> SPRDiff:
     Raises:
         WeightsError: a file is missing or a weight is missing, unknown or of another shape.
     """
+    return fill(folder, lambda text: SPRDiff(ModelConfig.from_json(text)))
+
+
+Model = TypeVar("Model", bound=torch.nn.Module)
+
+
+def fill(folder: Path, build: Callable[[str], Model]) -> Model:
+    """A model with the weights of a folder, built from the configuration in its manifest (JSON).
+
+    Raises:
+        WeightsError: a file is missing or a weight is missing, unknown or of another shape.
+    """
     try:
         manifest = json.loads((folder / "manifest.json").read_text())
-        config = ModelConfig.from_json(json.dumps(manifest["config"]))
         parts = [dict(np.load(folder / f"{name}.npz", allow_pickle=False)) for name in ("encoder", "decoder")]
         arrays = dict(np.load(folder / "entropy.npz", allow_pickle=False))
-        model = SPRDiff(config)
+        model = build(json.dumps(manifest["config"]))
         stored = {k: torch.from_numpy(v.astype(np.float32)) for k, v in {**parts[0], **parts[1]}.items()}
         exact = set(model.state_dict()) - set(stored)
         if wrong := sorted(n for n in exact if not n.startswith(EXACT)) + sorted(set(stored) - set(model.state_dict())):
             raise WeightsError(f"{folder}: weights missing or unknown, {wrong[0]} for one")
-        load_entropy_arrays(model.latent_codec, arrays)
+        codec = model.latent_codec
+        assert isinstance(codec, LatentCodec)
+        load_entropy_arrays(codec, arrays)
         model.load_state_dict({**{n: model.state_dict()[n] for n in exact}, **stored}, strict=True)
     except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise WeightsError(f"{folder}: not a weights folder of this version ({error})") from error

@@ -1,58 +1,50 @@
-"""Triple encoder: three pretrained views of the image, brought to one grid (1/16) and fused.
+"""Triple encoder: three views of the image, brought to one grid (1/16) and fused.
 
-        ┌─ VAEEncoder (frozen) ── mean of the latent ─┐
-image ──┼─ DistortionEncoder ──── features ───────────┼─ 1×1 ─► fused [N, fused, H/16, W/16]
-        └─ SemanticEncoder ────── features ───────────┘
+        ┌─ VAEEncoder (frozen) of the image and of its blurred self ─┐
+image ──┼─ DistortionEncoder ───────────────────────────────────────┼─► fused [N, fused, H/16, W/16]
+        └─ EfficientNetLite0 (frozen, pretrained) ──────────────────┘
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from .blocks import Stem, blocks, conv, down
+from .blocks import PixelConv, conv, down, res_blocks, zero
 from .config import ModelConfig
+from .efficientnet import EfficientNetLite0
+from .vae import VAEEncoder
 
-
-class VAEEncoder(nn.Module):
-    """Image [N,3,H,W] in 0-1 -> mean and log variance of the latent, each [N,Z,H/16,W/16]."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        c8, c16 = config.vae_encoder
-        self.body = nn.Sequential(Stem(c8), *blocks(c8, 1), down(c8, c16), *blocks(c16, 3))
-        self.head = conv(c16, 2 * config.vae_latent)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        mean, logvar = self.head(self.body(x)).chunk(2, dim=1)
-        return mean, logvar.clamp(-12.0, 4.0)
+SEMANTIC_SCALE = 0.5
+"""Brings the features of EfficientNet-Lite0 to about unit deviation."""
 
 
 class DistortionEncoder(nn.Module):
-    """Image [N,3,H,W] in 0-1 -> features [N,D,H/16,W/16]; pretrained as the front of an MSE codec (stage ``pixel``)."""
+    """Image [N,3,H,W] in 0-1 -> features [N,D,H/16,W/16]; trained for distortion alone at first."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        c8, c16 = config.distortion
+        c4, c8, c16 = config.distortion
         d8, d16 = config.distortion_blocks
-        self.body = nn.Sequential(Stem(c8), *blocks(c8, d8), down(c8, c16), *blocks(c16, d16))
+        self.enter = PixelConv(3, c4, 4, 3)
+        self.down8 = down(c4, c8)
+        self.enter8 = PixelConv(3, c8, 8)
+        self.body8 = res_blocks(c8, d8)
+        self.down16 = down(c8, c16)
+        self.body16 = res_blocks(c16, d16)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.body(x)
+        # Pixels have a standard deviation near a quarter.
+        centred = 4 * (x - 0.5)
+        x8 = self.body8(self.down8(F.silu(self.enter(centred))) + self.enter8(centred))
+        out: Tensor = self.body16(self.down16(x8))
         return out
 
 
-class SemanticEncoder(nn.Module):
-    """Image [N,3,H,W] in 0-1 -> features [N,S,H/16,W/16]; distilled from a classifier (stage ``semantic``)."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        c8, c16 = config.semantic
-        self.body = nn.Sequential(Stem(c8), *blocks(c8, 1), down(c8, c16), *blocks(c16, 4))
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.body(x)
-        return out
+def blurred(x: Tensor) -> Tensor:
+    """The image by its own means over 8x8 pixels, interpolated: what stands for x̃ where there is none yet."""
+    return F.interpolate(F.avg_pool2d(x, 8), scale_factor=8.0, mode="bilinear", align_corners=False)
 
 
 class TripleEncoder(nn.Module):
@@ -62,19 +54,25 @@ class TripleEncoder(nn.Module):
         super().__init__()
         self.vae = VAEEncoder(config)
         self.distortion = DistortionEncoder(config)
-        self.semantic = SemanticEncoder(config)
-        width = config.distortion[1]
-        self.fuse_distortion = conv(width, config.fused)
-        self.fuse_others = conv(config.vae_latent + config.semantic[1], config.fused, bias=False)
-        # The pixel codec knows the distortion features only: the others join without disturbing it.
-        nn.init.zeros_(self.fuse_others.weight)
+        self.semantic = EfficientNetLite0() if config.semantic else None
+        self.fuse_distortion = conv(config.distortion[2], config.fused)
+        self.fuse_vae = nn.Conv2d(config.vae_latent, config.fused, 2, 2, bias=False)
+        self.fuse_semantic = conv(config.semantic, config.fused, bias=False) if config.semantic else None
+        # The distortion-oriented encoder is trained first: the others join without disturbing it.
+        zero(self.fuse_vae)
+        if self.fuse_semantic is not None:
+            zero(self.fuse_semantic)
 
     def forward(self, x: Tensor) -> Tensor:
-        latent, _ = self.vae(x)
-        return self.fuse(self.distortion(x), latent, self.semantic(x))
+        mean, _ = self.vae(x, blurred(x))
+        semantic = self.semantic(x) if self.semantic is not None else None
+        return self.fuse(self.distortion(x), mean, semantic)
 
-    def fuse(self, distortion: Tensor, latent: Tensor, semantic: Tensor) -> Tensor:
-        """Features of the three encoders, all at 1/16 -> fused features."""
-        others: Tensor = self.fuse_others(torch.cat([latent, semantic], dim=1))
+    def fuse(self, distortion: Tensor, latent: Tensor | None, semantic: Tensor | None) -> Tensor:
+        """Features of the distortion-oriented encoder at 1/16 and what there is of the others -> fused features."""
         fused: Tensor = self.fuse_distortion(distortion)
-        return fused + others
+        if latent is not None:
+            fused = fused + self.fuse_vae(latent)
+        if semantic is not None and self.fuse_semantic is not None:
+            fused = fused + self.fuse_semantic(SEMANTIC_SCALE * semantic)
+        return fused

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from . import checkpoints
 from .checkpoints import PARTS
 from .data import CropSampler, PhotoStore, holdout, open_store
 from .export import read_card, refit_tables, write_folder
-from .loop import Options, Trainer
+from .loop import PRECISIONS, Options, Trainer
 from .recipes import STAGES, Stage
 from .remote import Cache
 from .report import VALIDATION_PHOTOS, Report
@@ -44,7 +44,6 @@ def run_stage(
     resume: bool = False,
     init: list[Path] | None = None,
     valid: list[Path] | None = None,
-    teacher: Path | None = None,
     steps: int | None = None,
     batch: int | None = None,
     crop: int | None = None,
@@ -56,6 +55,11 @@ def run_stage(
     cache: Path | None = None,
     validate_every: int = 1000,
     save_every: float = 180.0,
+    settings: Mapping[str, Any] | None = None,
+    precision: str = "auto",
+    minutes: float | None = None,
+    decay: bool = False,
+    compile: bool = False,  # noqa: A002 (torch's own word for it)
     sd: SDOptions | None = None,
 ) -> None:
     """Run one stage of training.
@@ -66,7 +70,10 @@ def run_stage(
         out: folder of checkpoints, logs and TensorBoard files.
         resume: continue the stage's own checkpoint in ``out``, exactly.
         init: checkpoints, or weights folders, whose EMA weights the networks start from.
-        teacher: Tiny Darknet weights (stages ``semantic`` and ``refine`` of `tiny`).
+        settings: arguments of the stage's module that differ from its recipe, by name.
+        precision: of the networks: fp32, bf16, or auto, which times both and takes the faster.
+        minutes, decay: this leg ends after so many minutes, its learning rate falling to zero if it is the last.
+        compile: whether torch compiles the stage (worth it on a GPU).
         save_every: seconds between checkpoints.
         sd: what preset `sd` needs.
 
@@ -75,30 +82,30 @@ def run_stage(
         WeightsError: a pretrained part of preset `sd` cannot be had.
     """
     recipe = _recipe(preset, stage, {"steps": steps, "batch": batch, "crop": crop, "lr": lr})
-    _check(recipe, teacher, device)
+    _check(recipe, device, precision)
     sd = sd or SDOptions()
     resume = resume and (out / f"{stage}.safetensors").exists()
     if threads:
         torch.set_num_threads(threads)
-    accelerator = Accelerator(
-        cpu=device == "cpu", mixed_precision="bf16" if torch.cuda.is_available() and device != "cpu" else "no"
-    )
+    accelerator = Accelerator(cpu=device == "cpu")
     torch.manual_seed(seed)
     model = _build(preset, sd)
     _load(model, recipe, init or [], resume=resume)
-    extra = _extras(recipe, preset, teacher, sd)
+    extra = {**recipe.settings, **(settings or {}), **_extras(recipe, preset, sd)}
     photos: PhotoStore | ShardCrops
     if preset == SD_PRESET:
         photos, held = _shards(recipe, data, valid, exclude or [], cache or out / "shards", seed, accelerator, sd)
     else:
         photos, held = _photos([Path(d) for d in data], valid, exclude or [], cache or out / "photos", accelerator)
     module = recipe.build(model, _trained(recipe, stage, sd), **extra)
-    options = Options(out, seed, save_every, validate_every, adam8bit=sd.adam8bit, shard=sd.shard)
+    options = Options(out, seed, save_every, validate_every, precision=precision, minutes=minutes, decay=decay,
+                      compile=compile, adam8bit=sd.adam8bit, shard=sd.shard)  # fmt: skip
     trainer = Trainer(recipe, module, photos, held, options, accelerator)
     if resume:
         trainer.resume()
     elif (start := _same_stage(stage, init or [])) is not None:
         trainer.load_extras(start)
+        trainer.step = trainer.first = start.step
     report = Report(out, stage, recipe.steps, active=accelerator.is_main_process)
     try:
         trainer.run(report)
@@ -165,14 +172,17 @@ def _build(preset: str, sd: SDOptions) -> SPRDiff:
         return build_model(sd)  # type: ignore[return-value]
     if preset not in PRESETS:
         raise TrainingError(f"no preset {preset!r}; there are {', '.join((*PRESETS, SD_PRESET))}")
-    return SPRDiff(PRESETS[preset])
+    model = SPRDiff(PRESETS[preset])
+    if model.triple_encoder.semantic is not None:
+        model.triple_encoder.semantic.load_package()
+    return model
 
 
-def _extras(recipe: Stage, preset: str, teacher: Path | None, sd: SDOptions) -> dict[str, Any]:
+def _extras(recipe: Stage, preset: str, sd: SDOptions) -> dict[str, Any]:
     """What a stage is built with beside the model."""
     if preset == SD_PRESET:
         return {"lpips": load_lpips(sd)} if recipe.name != "pixel" else {}
-    return {"teacher": teacher} if recipe.teacher else {}
+    return {}
 
 
 def _trained(recipe: Stage, stage: str, sd: SDOptions) -> tuple[str, ...]:
@@ -215,9 +225,9 @@ def _recipe(preset: str, name: str, changes: dict[str, float | int | None]) -> S
     return dataclasses.replace(stages[name], **given)  # type: ignore[arg-type]
 
 
-def _check(recipe: Stage, teacher: Path | None, device: str) -> None:
-    if recipe.teacher and teacher is None:
-        raise TrainingError(f"stage {recipe.name} needs the weights of Tiny Darknet: give --teacher")
+def _check(recipe: Stage, device: str, precision: str) -> None:
+    if precision not in PRECISIONS:
+        raise TrainingError(f"the precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
     if recipe.crop % 64 or recipe.crop < 64:
         raise TrainingError(f"the side of a crop must be a multiple of 64 pixels, not {recipe.crop}")
     if device not in ("auto", "cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
@@ -225,7 +235,7 @@ def _check(recipe: Stage, teacher: Path | None, device: str) -> None:
 
 
 def _same_stage(stage: str, init: list[Path]) -> checkpoints.Checkpoint | None:
-    return next((c for c in map(read_init, init) if c.stage == stage and c.part("extra")), None)
+    return next((c for c in map(read_init, init) if c.stage == stage), None)
 
 
 def _load(model: SPRDiff, recipe: Stage, init: list[Path], *, resume: bool) -> None:

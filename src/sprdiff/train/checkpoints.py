@@ -24,13 +24,13 @@ from ..models.config import ModelConfig
 from ..models.sd_config import SDConfig
 
 PARTS = ("triple_encoder.vae", "triple_encoder.distortion", "triple_encoder.semantic", "triple_encoder.fuse",
-         "latent_codec", "synthesis.estimate", "synthesis", "reconstruction.coarse", "reconstruction", "denoiser",
-         "vae_decoder", "latent_")  # fmt: skip
-"""Prefixes that checkpoints name in ``networks``; together they cover every parameter and buffer of SPRDiff.
+         "latent_codec", "synthesis", "reconstruction.coarse", "reconstruction.semantic", "reconstruction.pixel",
+         "flow", "vae_decoder", "latent_")  # fmt: skip
+ONLY_SD = ("synthesis.estimate", "denoiser")
+"""Prefixes that checkpoints name in ``networks``; those of `tiny` together they cover every parameter and buffer of SPRDiff.
 
-A weight belongs to the first that fits: ``synthesis`` is the trunk without the head of the latent estimate,
-``reconstruction`` the dual feature extraction without the coarse image. So a stage names just what it trained,
-and a later checkpoint never brings back an older trunk.
+A weight belongs to the first that fits. A stage names just what it trained, so a later checkpoint never brings back
+older weights of another part.
 """
 
 
@@ -77,8 +77,8 @@ def check_sources(model: nn.Module, checkpoint: Checkpoint, path: Path) -> None:
 
 
 def part_of(name: str) -> str:
-    """Which of PARTS a parameter belongs to; empty for a name that is none of the model's."""
-    return next((p for p in PARTS if name.startswith(p)), "")
+    """Which part a parameter belongs to; empty for a name that is none of the model's."""
+    return next((p for p in (*ONLY_SD, *PARTS) if name.startswith(p)), "")
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:

@@ -23,7 +23,7 @@ from ..bitstream.weights_hash import canonical_hash
 from ..errors import TrainingError
 from ..files import replace_folder
 from ..models.config import EXACT, LEVELS
-from ..models.denoiser import NOISE_SCALE
+from ..models.first.denoiser import NOISE_SCALE
 from ..models.sprdiff import SPRDiff
 from ..models.stored import Arrays
 from .data import CropSampler

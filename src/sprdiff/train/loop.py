@@ -16,25 +16,30 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from ..errors import TrainingError
-from ..models.config import LEVELS
 from ..models.sprdiff import SPRDiff
 from . import checkpoints
 from .checkpoints import Checkpoint
 from .data import CropSampler, PhotoStore
+from .ema import EMA
 from .recipes import Stage
 from .report import Report
 from .sharding import assign, shard, whole
 from .shards import ShardCrops
 from .soap import Soap
-from .stages import StageModule
+from .stages import StageModule, draw_levels
 
 log = logging.getLogger(__name__)
 
 WARMUP = 100
 PATIENCE = 20
 """Steps in a row whose gradient is no number: one is skipped, so many mean that the run has diverged."""
+SYNCHRONISE = 50
+"""Steps between two looks at what the device has computed: every look waits for it."""
 DECAY = 0.3
-"""Share of the steps over which the rate of learning falls to zero, at the end (warm-up, stable, decay)."""
+"""Share of the stage over which the learning rate falls to zero, at the end (warm-up, stable, decay)."""
+PRECISIONS = ("auto", "fp32", "bf16")
+TRIED = 4
+"""Steps of each precision that ``auto`` times, after one to warm up."""
 
 
 @dataclass(frozen=True)
@@ -46,16 +51,26 @@ class Options:
     save_every: float = 180.0
     validate_every: int = 1000
     clip: float = 1.0
+    precision: str = "fp32"
+    """Of the networks: fp32, bf16 (autocast), or auto: whichever takes less time here."""
+    minutes: float | None = None
+    """How long this leg lasts; None: to the last step of the stage."""
+    decay: bool = False
+    """Whether the learning rate falls to zero over the end of a leg of so many minutes, which ends the stage."""
+    compile: bool = False
+    """Whether torch compiles the stage first: worth its minutes on a GPU only."""
     adam8bit: bool = False
     """Optimiser states of 8 bits (bitsandbytes)."""
     shard: bool = False
     """Parameters, gradients and optimiser states spread over the processes (FSDP) instead of copied to each (DDP)."""
 
 
-def schedule(step: int, steps: int) -> float:
-    """Factor on the rate of learning: linear warm-up, constant, then linear decay to zero over the last 30%."""
-    warm = min(1.0, (step + 1) / min(WARMUP, max(steps // 10, 1)))
-    return warm * min(1.0, (steps - step) / max(DECAY * steps, 1.0))
+def schedule(done: float, warm: int) -> float:
+    """Factor on the learning rate, `done` of the stage being over and `warm` steps of this leg.
+
+    Linear warm-up in every leg, constant, then linear decay to zero over the last 30% of the stage.
+    """
+    return min(1.0, (warm + 1) / WARMUP) * min(1.0, max(0.0, 1 - done) / DECAY)
 
 
 class Trainer:
@@ -64,10 +79,13 @@ class Trainer:
     def __init__(self, stage: Stage, module: StageModule, store: PhotoStore | ShardCrops, valid: PhotoStore,
                  options: Options, accelerator: Accelerator) -> None:  # fmt: skip
         self.stage, self.options, self.accelerator, self.valid = stage, options, accelerator, valid
-        module.steps = stage.steps
         self.module = module if options.shard else module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model: SPRDiff = module.model
-        self.sampler = CropSampler(store, stage.crop, options.seed) if isinstance(store, PhotoStore) else store
+        self.sampler = (
+            CropSampler(store, stage.crop, options.seed, str(accelerator.device))
+            if isinstance(store, PhotoStore)
+            else store
+        )
         if options.shard:
             shard(module, accelerator)
         named = [(n, p) for n, p in module.named_parameters() if p.requires_grad]
@@ -81,54 +99,101 @@ class Trainer:
             self.wrapped, self.prepared = self.module, accelerator.prepare(self.optimizer)
         else:
             self.wrapped, self.prepared = accelerator.prepare(self.module, self.optimizer)
-        self.ema = [p.detach().clone() for p in self.parameters]
-        self.step = self.skipped = 0
+        if options.compile:
+            self.wrapped = torch.compile(self.wrapped)
+        self.ema = EMA(self.parameters, stage.ema)
+        self.step = self.first = 0
+        self.bad = torch.zeros((), device=accelerator.device)
+        self.started = time.monotonic()
+        self.precision = options.precision
         self.path = options.out / f"{stage.name}.safetensors"
 
     # ------------------------------------------------------------------ one step
 
     def train_step(self) -> dict[str, Tensor]:
         """One optimiser step; returns the scalars of the stage module."""
-        rank = self.accelerator.process_index
-        x = self.sampler.batch(self.step, rank, self.stage.batch).to(self.accelerator.device)
-        torch.manual_seed((self.options.seed * 1_000_003 + self.step) * 64 + rank)
-        level = self._levels(x)
-        factor = schedule(self.step, self.stage.steps)
+        done = self.done()
+        factor = schedule(done, self.step - self.first)
         for group in self.optimizer.param_groups:
             group["lr"] = self.stage.lr * factor
-        self.module.step = self.step
-        with self.accelerator.autocast():
+        self.module.step, self.module.progress = self.step, done
+        scalars = self.gradients(self.step)
+        self.prepared.step()
+        self.prepared.zero_grad()
+        self.ema.update(self.step)
+        self.step += 1
+        return scalars
+
+    def gradients(self, step: int) -> dict[str, Tensor]:
+        """The scalars of a step, and its clipped gradients in the parameters; those that are no numbers become zero."""
+        rank = self.accelerator.process_index
+        x = self.sampler.batch(step, rank, self.stage.batch)
+        x = x.to(self.accelerator.device) if isinstance(x, Tensor) else x
+        torch.manual_seed((self.options.seed * 1_000_003 + step) * 64 + rank)
+        level = draw_levels(self.stage.batch, self.accelerator.device)
+        with self.autocast():
             scalars: dict[str, Tensor] = self.wrapped(x, level)
         self.accelerator.backward(scalars["loss"])
-        # A critic's gradients are tens of times larger: clipped on their own, they do not silence the model's.
+        # A discriminator's gradients are tens of times larger: clipped apart, they do not silence the model's.
         own = [n.startswith("model.") for n in self.names]
         for of_model, key in ((True, "grad"), (False, "grad_beside")):
             chosen = [p for p, mine in zip(self.parameters, own, strict=True) if mine is of_model]
             if chosen:
                 scalars[key] = whole(self.accelerator.clip_grad_norm_(chosen, self.options.clip))
-        self._update(all(bool(torch.isfinite(v)) for k, v in scalars.items() if k.startswith("grad")))
-        self.prepared.zero_grad()
-        decay = min(self.stage.ema, (1 + self.step) / (10 + self.step))
-        torch._foreach_lerp_(self.ema, [p.detach() for p in self.parameters], 1 - decay)
-        self.step += 1
+        finite = torch.stack([torch.isfinite(v.detach()) for k, v in scalars.items() if k.startswith("grad")]).all()
+        for parameter in self.parameters:
+            if parameter.grad is not None:
+                parameter.grad = torch.where(finite, parameter.grad, 0.0)
+        self.bad = torch.where(finite, 0.0, self.bad + 1)
         return scalars
 
-    @staticmethod
-    def _levels(x: Tensor) -> Tensor:
-        """[N]: every other one even over all levels, the rest leaning to the middle, where most files are made."""
-        uniform = torch.rand(2, x.shape[0], device=x.device)
-        leaning = torch.arange(x.shape[0], device=x.device) % 2 == 0
-        level = torch.where(leaning, uniform.mean(0), uniform[0])
-        return level.mul(LEVELS).floor().clamp(max=LEVELS - 1)
+    def autocast(self) -> torch.autocast:
+        """The precision of the networks."""
+        return torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
-    def _update(self, finite: bool) -> None:
-        self.skipped = 0 if finite else self.skipped + 1
-        if finite:
-            self.prepared.step()
+    def done(self) -> float:
+        """Which part of the stage is over, 0-1."""
+        if self.options.minutes is None:
+            return self.step / self.stage.steps
+        return self.elapsed() if self.options.decay else 0.0
+
+    def elapsed(self) -> float:
+        """Which part of this leg's minutes is over."""
+        assert self.options.minutes is not None
+        return min(1.0, (time.monotonic() - self.started) / (60 * self.options.minutes))
+
+    def _over(self) -> bool:
+        return self.step >= self.stage.steps if self.options.minutes is None else self.elapsed() >= 1
+
+    def choose_precision(self) -> None:
+        """Time a few steps of both precisions and take the faster; the weights stay as they are."""
+        if self.precision != "auto":
             return
-        log.warning("step %d: the gradient is not finite, skipped", self.step)
-        if self.skipped >= PATIENCE:
-            raise TrainingError(f"diverged: no finite gradient in {PATIENCE} steps up to step {self.step}")
+        took: dict[str, float] = {}
+        for precision in ("fp32", "bf16"):
+            self.precision = precision
+            for turn in range(TRIED + 1):
+                if turn == 1:
+                    began = time.perf_counter()
+                loss = self.gradients(turn)["loss"]
+                self.prepared.zero_grad()
+                float(loss.detach())
+            took[precision] = (time.perf_counter() - began) / TRIED
+        self.precision = min(took, key=lambda p: took[p])
+        self.bad.zero_()
+        log.warning(
+            "%s: fp32 takes %.3f s a step, bf16 %.3f s: training in %s",
+            self.stage.name, took["fp32"], took["bf16"], self.precision,
+        )  # fmt: skip
+
+    def _check_finite(self) -> None:
+        if (bad := int(self.bad)) == 0:
+            return
+        log.warning("step %d: the gradient is not finite, skipped (%d in a row)", self.step, bad)
+        if bad >= PATIENCE:
+            raise TrainingError(
+                f"diverged: no finite gradient in {bad} steps up to step {self.step}; {self.path} is the last good one"
+            )
 
     # ------------------------------------------------------------------ the run
 
@@ -138,15 +203,19 @@ class Trainer:
         Raises:
             TrainingError: the run diverged, or a checkpoint cannot be written.
         """
-        saved = time.monotonic()
-        while self.step < self.stage.steps:
+        self.choose_precision()
+        saved = self.started = time.monotonic()
+        while not self._over():
             scalars = self.train_step()
             report.step(self.step, scalars, self.optimizer.param_groups[0]["lr"])
+            if self.step % SYNCHRONISE == 0:
+                self._check_finite()
             if self.step % self.options.validate_every == 0:
                 self.validate(report)
-            if time.monotonic() - saved > self.options.save_every and self.step < self.stage.steps:
+            if time.monotonic() - saved > self.options.save_every and not self._over() and not self.bad:
                 self.save()
                 saved = time.monotonic()
+        self._check_finite()
         self.finish()
         self.validate(report)
         self.save()
@@ -155,19 +224,15 @@ class Trainer:
     def finish(self) -> None:
         if type(self.module).finish is StageModule.finish:
             return
-        with self.averaged():
+        with self.ema:
             batches = [self.sampler.batch(10**9 + i, 0, self.stage.batch) for i in range(16)]
             self.module.finish([b.to(self.accelerator.device) for b in batches])
-
-    def averaged(self) -> _Swapped:
-        """Context in which the model holds its EMA weights."""
-        return _Swapped(self.parameters, self.ema)
 
     @torch.no_grad()
     def validate(self, report: Report) -> None:
         # Of a model in shards no process can compute anything alone.
         if self.accelerator.is_main_process or self.options.shard:
-            with self.averaged():
+            with self.ema, self.autocast():
                 report.validate(self.step, self.module, self.valid, self.accelerator.device)
         self.accelerator.wait_for_everyone()
 
@@ -178,10 +243,10 @@ class Trainer:
         if not self.accelerator.is_main_process and not self.options.shard:
             return
         tensors: dict[str, Tensor] = {}
-        with self.averaged():
+        with self.ema:
             tensors.update({f"ema.{k}": whole(v).clone() for k, v in checkpoints.own_state(self.model).items()})
         tensors.update({f"extra.{k}": whole(v).clone() for k, v in self.module.extra_state().items()})
-        for name, parameter, average in zip(self.names, self.parameters, self.ema, strict=True):
+        for name, parameter, average in zip(self.names, self.parameters, self.ema.values, strict=True):
             tensors[f"model.{name}"] = whole(parameter.detach())
             tensors[f"average.{name}"] = whole(average)
             for key, value in self.optimizer.state.get(parameter, {}).items():
@@ -212,7 +277,7 @@ class Trainer:
         # In one order on all processes: of a sharded model they hand each other the pieces.
         kept = sorted({k.split(".", 1)[0] for k in c.tensors} - {"ema", "extra", "model", "average"})
         states = {key: c.part(key) for key in kept}
-        for name, parameter, average in zip(self.names, self.parameters, self.ema, strict=True):
+        for name, parameter, average in zip(self.names, self.parameters, self.ema.values, strict=True):
             try:
                 assign(parameter.data, weights[name])
                 assign(average, averages[name])
@@ -220,7 +285,7 @@ class Trainer:
                     self.optimizer.state[parameter] = state
             except (KeyError, RuntimeError) as error:
                 raise TrainingError(f"{self.path}: cannot resume, {name} does not fit ({error})") from error
-        self.step = c.step
+        self.step = self.first = c.step
 
     def load_extras(self, c: Checkpoint) -> None:
         """Take over heads or critic of a checkpoint of the same stage.
@@ -262,23 +327,3 @@ def _state(key: str, stored: Tensor, parameter: nn.Parameter) -> Tensor | int:
     state = torch.empty_like(parameter, requires_grad=False)
     assign(state, stored)
     return state
-
-
-class _Swapped:
-    """Swaps the parameters with their averages for the length of a ``with`` block."""
-
-    def __init__(self, parameters: list[nn.Parameter], ema: list[Tensor]) -> None:
-        self.parameters, self.ema = parameters, ema
-
-    def _swap(self) -> None:
-        with torch.no_grad():
-            for parameter, average in zip(self.parameters, self.ema, strict=True):
-                held = parameter.detach().clone()
-                parameter.copy_(average)
-                average.copy_(held)
-
-    def __enter__(self) -> None:
-        self._swap()
-
-    def __exit__(self, *_: object) -> None:
-        self._swap()

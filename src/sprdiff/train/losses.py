@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
-
-from ..errors import TrainingError
 
 
 def mse(a: Tensor, b: Tensor) -> Tensor:
@@ -31,57 +26,6 @@ def structural_similarity(a: Tensor, b: Tensor) -> Tensor:
     return found
 
 
-class TinyDarknet(nn.Module):
-    """Tiny Darknet's trunk (16 convolutions, batch norms folded in), frozen: the feature loss and the teacher.
-
-    Args:
-        path: ``.npz`` with ``conv1.weight`` (OIHW), ``conv1.bias`` … ``conv16.*``; input RGB in 0-1, leaky ReLU 0.1,
-            2x2 max pooling after 1, 2, 6 and 10.
-
-    Raises:
-        TrainingError: the file is missing or lacks a layer.
-    """
-
-    POOL_AFTER = (1, 2, 6, 10)
-
-    def __init__(self, path: Path, last: int = 15) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList()
-        self.widths: list[int] = []  # channels of each
-        try:
-            with np.load(path, allow_pickle=False) as data:
-                for i in range(1, last + 1):
-                    self.layers.append(_convolution(data[f"conv{i}.weight"], data[f"conv{i}.bias"]))
-                    self.widths.append(len(data[f"conv{i}.weight"]))
-        except (OSError, KeyError, ValueError) as error:
-            raise TrainingError(f"{path}: not the weights of Tiny Darknet ({error})") from error
-        self.requires_grad_(False)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    def forward(self, x: Tensor, taps: tuple[int, ...]) -> list[Tensor]:
-        """[N,3,H,W] in 0-1 -> activations after the given convolutions (before pooling)."""
-        found = []
-        for i, layer in enumerate(self.layers, 1):
-            x = F.leaky_relu(layer(x), 0.1)
-            if i in taps:
-                found.append(x)
-            if i == max(taps):
-                break
-            if i in self.POOL_AFTER:
-                x = F.max_pool2d(x, 2)
-        return found
-
-
-def _convolution(weight: np.ndarray, bias: np.ndarray) -> nn.Conv2d:
-    out, cin, kernel, _ = weight.shape
-    layer = nn.Conv2d(cin, out, kernel, padding=kernel // 2)
-    with torch.no_grad():
-        layer.weight.copy_(torch.from_numpy(weight))
-        assert layer.bias is not None
-        layer.bias.copy_(torch.from_numpy(bias))
-    return layer
-
-
 def grid_energy(error: Tensor, period: int = 16) -> Tensor:
     """How much of the error repeats with the period of the decoder's coarsest grid: [N,C,H,W] -> [N].
 
@@ -92,62 +36,59 @@ def grid_energy(error: Tensor, period: int = 16) -> Tensor:
     return (cells - cells.mean(2, keepdim=True)).square().mean((1, 2))
 
 
-def unit(x: Tensor) -> Tensor:
-    """Scale the channel vector at each position to about length one, as LPIPS does.
-
-    Where there is next to nothing (flat areas) it stays small: there the plain scaling gives noise a gradient a
-    hundred times that of the squared error.
-    """
-    energy = x.square().sum(1, keepdim=True)
-    return x * torch.rsqrt(energy + 0.01 * energy.mean((2, 3), keepdim=True) + 1e-8)
-
-
 def moments(x: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """Mean and deviation of each channel in windows of size x size that overlap by half."""
     step = max(1, size // 2)
     mean = F.avg_pool2d(x, size, step)
     variance = F.avg_pool2d(x.square(), size, step) - mean.square()
-    return mean, (variance.clamp(min=0) + 1e-4).sqrt()
+    return mean, (variance.clamp(min=0) + 1e-5).sqrt()
 
 
-class FeatureLoss(nn.Module):
-    """Distance of unit-normalised Tiny Darknet features, summed over taps and averaged over space: [N]."""
+def shifted(*images: Tensor, reach: int = 16) -> list[Tensor]:
+    """The same cut of all images, its corner drawn from the first 16x16 pixels, its size that of what is left."""
+    top, left = (int(v) for v in torch.randint(reach, (2,)))
+    height, width = (side - reach for side in images[0].shape[2:])
+    return [image[:, :, top : top + height, left : left + width] for image in images]
 
-    TAPS = (2, 4, 6, 8, 10, 12, 13, 14, 15)
-    STRIDES = (2, 4, 4, 8, 8, 16, 16, 16, 16)
-    """Pixels per position at each; features that are given beside them have the last one's."""
-    WINDOW = 48
 
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.network = TinyDarknet(path, last=max(self.TAPS))
+def viewed(*images: Tensor) -> list[Tensor]:
+    """The images turned, mirrored, scaled and recoloured at random, all alike.
 
-    def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        with torch.no_grad():
-            reference = self.activations(b)
-        return self.distance(self.activations(a), reference)
+    One network's features have blind spots that a decoder finds within a few hundred steps; under random views there
+    is no single network to please (E-LPIPS, Kettunen et al. 2019), and what is learned holds for other networks too.
+    """
+    turns, mirror = int(torch.randint(4, ())), bool(torch.rand(()) < 0.5)
+    scale = float(2 ** (1.3 * torch.rand(()) - 1))  # 0.5 to 1.23
+    device = images[0].device
+    gain, shift = (1 + 0.2 * torch.randn(1, 3, 1, 1)).to(device), (0.1 * torch.randn(1, 3, 1, 1)).to(device)
+    height, width = (max(64, 16 * round(side * scale / 16)) for side in images[0].shape[2:])
+    found = []
+    for image in images:
+        image = F.interpolate(image, (height, width), mode="bilinear", antialias=True, align_corners=False)
+        image = torch.rot90(image.flip(3) if mirror else image, turns, (2, 3))
+        found.append((image - 0.5) * gain + 0.5 + shift)
+    return found
 
-    def activations(self, x: Tensor) -> list[Tensor]:
-        """[N,3,H,W] in 0-1 -> activations at every tap."""
-        return self.network(x, self.TAPS)
 
-    def statistics(self, a: list[Tensor], b: list[Tensor]) -> Tensor:
-        """How far means and deviations of the features differ in windows of `WINDOW` pixels, [N].
+def unit_features(features: list[Tensor]) -> list[Tensor]:
+    """Channel vectors of each layer at every position, scaled to length one, float32."""
+    return [f.float() * (f.float().square().sum(1, keepdim=True) + 1e-4).rsqrt() for f in features]
 
-        Blind to where a texture has its threads, as the structure and texture terms of DISTS are (Ding et al. 2020):
-        nobody can know that from so few bytes, but what kind of texture it is can be right.
-        """
-        terms = []
-        for i, (f, r) in enumerate(zip(a, b, strict=True)):
-            scale = r.square().mean((0, 2, 3), keepdim=True).add(1e-6).rsqrt()
-            stride = self.STRIDES[min(i, len(self.STRIDES) - 1)]
-            size = min(max(2, self.WINDOW // stride), *f.shape[2:])
-            (mean_f, deviation_f), (mean_r, deviation_r) = (moments(x * scale, size) for x in (f, r))
-            differences = torch.stack([(mean_f - mean_r).abs(), (deviation_f - deviation_r).abs()])
-            terms.append(differences.mean((2, 3, 4)).sum(0))
-        return torch.stack(terms).mean(0)
 
-    def distance(self, a: list[Tensor], b: list[Tensor]) -> Tensor:
-        """The loss between activations, [N]."""
-        terms = [(unit(f) - unit(r)).square().sum(1).mean((1, 2)) for f, r in zip(a, b, strict=True)]
-        return torch.stack(terms).sum(0)
+def feature_distance(a: list[Tensor], b: list[Tensor]) -> Tensor:
+    """Mean squared distance of unit channel vectors, summed over layers (as LPIPS with equal weights)."""
+    pairs = zip(unit_features(a), unit_features(b), strict=True)
+    return torch.stack([(p - q).square().sum(1).mean() for p, q in pairs]).sum()
+
+
+def feature_statistics(a: list[Tensor], b: list[Tensor], side: int = 8) -> Tensor:
+    """The same of means and deviations in windows of ``side`` positions: texture may move, but not fade.
+
+    Blind to where a texture has its threads, as the terms of DISTS are (Ding et al. 2020).
+    """
+    total = torch.zeros((), device=a[0].device)
+    for p, q in zip(unit_features(a), unit_features(b), strict=True):
+        size = min(side, *p.shape[2:])
+        (mean_p, deviation_p), (mean_q, deviation_q) = moments(p, size), moments(q, size)
+        total = total + ((mean_p - mean_q).square() + (deviation_p - deviation_q).square()).sum(1).mean()
+    return total

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
-from .checkpoints import PARTS
-from .refine import RefineStage
-from .stages import CodecStage, DenoiseStage, PixelStage, SemanticStage, StageModule, VAEStage
+from .stages import CodecStage, StageModule
 
 
 @dataclass(frozen=True)
@@ -17,7 +16,7 @@ class Stage:
     Attributes:
         trains: prefixes of the parameters with gradients. networks: parts that are real after the stage.
         needs: parts that must come from earlier stages. soap: the optimiser is SOAP in place of AdamW.
-        betas: of AdamW; against a critic a long memory of gradients ends in oscillation.
+        settings: arguments of the stage's module, such as the weights of its losses.
     """
 
     name: str
@@ -25,65 +24,24 @@ class Stage:
     trains: tuple[str, ...]
     networks: tuple[str, ...]
     needs: tuple[str, ...] = ()
-    teacher: bool = False
     steps: int = 10_000
     batch: int = 8
     crop: int = 192
     lr: float = 5e-4
     ema: float = 0.999
     soap: bool = False
-    betas: tuple[float, float] = (0.9, 0.999)
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-_PIXEL_PARTS = (
+CODEC_PARTS = (
     "triple_encoder.distortion",
     "triple_encoder.fuse",
     "latent_codec",
     "synthesis",
     "reconstruction.coarse",
+    "reconstruction.semantic",
 )
-_DENOISE_PARTS = ("synthesis.estimate", "reconstruction", "denoiser")
-
 STAGES = {
     stage.name: stage
-    for stage in (
-        Stage("vae", VAEStage, ("triple_encoder.vae", "vae_decoder"), ("triple_encoder.vae", "vae_decoder", "latent_")),
-        Stage(
-            "pixel",
-            PixelStage,
-            ("triple_encoder.distortion", "triple_encoder.fuse_distortion", "latent_codec", "synthesis.enter",
-             "synthesis.modulate", "synthesis.body", "synthesis.up", "reconstruction.coarse"),
-            _PIXEL_PARTS,
-            soap=True,
-        ),
-        Stage("semantic", SemanticStage, ("triple_encoder.semantic",), ("triple_encoder.semantic",), teacher=True),
-        Stage(
-            "denoise",
-            DenoiseStage,
-            ("synthesis.estimate", "reconstruction.pixel", "reconstruction.semantic", "denoiser"),
-            _DENOISE_PARTS,
-            needs=("triple_encoder.vae", "vae_decoder", "latent_", *_PIXEL_PARTS),
-            steps=3000,
-        ),
-        Stage(
-            "codec",
-            CodecStage,
-            ("triple_encoder.distortion", "triple_encoder.fuse", "latent_codec", "synthesis", "reconstruction",
-             "denoiser"),
-            (*_PIXEL_PARTS, *_DENOISE_PARTS),
-            needs=("triple_encoder.vae", "triple_encoder.semantic", "vae_decoder", "latent_", *_PIXEL_PARTS,
-                   *_DENOISE_PARTS),
-            soap=True,
-        ),
-        Stage(
-            "refine",
-            RefineStage,
-            ("reconstruction.pixel", "reconstruction.semantic", "denoiser", "vae_decoder"),
-            ("reconstruction", "denoiser", "vae_decoder"),
-            needs=PARTS,
-            teacher=True,
-            batch=4,
-            soap=True,
-        ),
-    )
-}  # fmt: skip
+    for stage in (Stage("codec", CodecStage, CODEC_PARTS, CODEC_PARTS, soap=True, steps=60_000, crop=256, batch=6),)
+}

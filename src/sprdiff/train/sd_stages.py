@@ -25,17 +25,16 @@ from ..errors import TrainingError
 from ..evaluate.backbones import MissingWeightsError
 from ..models.config import EXACT
 from ..models.latent_codec import LatentCodec, lambda_of
-from ..models.reconstruction import Reconstruction
 from ..models.sd_config import SD, SDConfig
+from ..models.sd_modules import SDReceived
 from ..models.sprdiff import SPRDiff
 from ..models.stored import load_entropy_arrays
 from ..runtimes.trained import read_trained, read_weights
 from .checkpoints import Checkpoint
-from .losses import mse
+from .losses import mse, shifted
 from .recipes import Stage
-from .refine import shifted
 from .sd_losses import LpipsLoss, SemanticCritic, critic_layers, feature_distance
-from .stages import PixelStage, Scalars, StageModule
+from .stages import Scalars, StageModule
 
 if TYPE_CHECKING:
     from ..models.sd import SDSPRDiff
@@ -148,7 +147,7 @@ class SDStage(StageModule):
         super().__init__(model, trains)
         self.lpips = lpips
 
-    def _decode(self, r: Reconstruction) -> tuple[Tensor, Tensor]:
+    def _decode(self, r: SDReceived) -> tuple[Tensor, Tensor]:
         """The clean latent and the picture, both float32."""
         z0 = self.model.denoise_once(r)
         return z0.float(), self.model.decode_latent(z0, r.coarse).float()
@@ -158,6 +157,29 @@ class SDStage(StageModule):
         _, image = self._decode(decoded.reconstruction)
         bits = decoded.quantised.y_bits + decoded.quantised.z_bits
         return image, bits / (x.shape[2] * x.shape[3])
+
+
+class SDPixelStage(StageModule):
+    """MSE codec on the distortion-oriented encoder alone: bpp + λ(level)·MSE, each sample at a level of its own."""
+
+    def forward(self, x: Tensor, level: Tensor) -> Scalars:
+        coarse, bpp, z_bpp = self._code(x, level)
+        weight, squared = lambda_of(level, self.model.config.lambda_range), mse(coarse, x)
+        # Divided by sqrt(λ) so that high qualities do not own the gradient.
+        loss = ((bpp + weight * squared) * weight.rsqrt()).mean() * 3
+        return {"loss": loss, "mse": squared.mean(), "bpp": bpp.mean(), "z_bpp": z_bpp.mean()}
+
+    def _code(self, x: Tensor, level: Tensor, *, hard: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+        model, pixels = self.model, x.shape[2] * x.shape[3]
+        encoder = model.triple_encoder
+        latents = model.latent_codec.analyse(encoder.fuse_distortion(encoder.distortion(x)))
+        q = model.latent_codec(*latents, level, hard=hard)
+        _, f16, _ = model.synthesis(q.y_hat, level)
+        return model.reconstruction.coarse(f16).float(), (q.y_bits + q.z_bits) / pixels, q.z_bits / pixels
+
+    def reconstruct(self, x: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
+        coarse, bpp, _ = self._code(x, level, hard=True)
+        return coarse, bpp
 
 
 class SDCodecStage(SDStage):
@@ -182,7 +204,7 @@ class SDCodecStage(SDStage):
         q = model.latent_codec(*model.latent_codec.analyse(fused), level)
         r = model.receive(q.y_hat, level)
         z0, image = self._decode(r)
-        bpp, weight = (q.y_bits + q.z_bits) / pixels, lambda_of(level)
+        bpp, weight = (q.y_bits + q.z_bits) / pixels, lambda_of(level, model.config.lambda_range)
         terms = self._distances(image, x, semantic)
         squared = mse(r.coarse.float(), x)
         error = 0.5 * squared + sum(WEIGHTS[k] * v for k, v in terms.items()) / WEIGHTS["pixel"]
@@ -195,7 +217,7 @@ class SDCodecStage(SDStage):
 
     def rate_weight(self) -> float:
         """ρ at the step under way."""
-        return min(1.0, self.RELAXED + (1 - self.RELAXED) * self.step / (self.RAMP * self.steps))
+        return min(1.0, self.RELAXED + (1 - self.RELAXED) * self.progress / self.RAMP)
 
     def _distances(self, image: Tensor, x: Tensor, semantic: Tensor) -> Scalars:
         features = self.model.triple_encoder.semantic(image)
@@ -226,11 +248,11 @@ class SDRefineStage(SDStage):
             target = self.model.clean_latent(x).float()
             f64, f16, coarse = self._frozen(x, level)
         c_pix, c_sem = self.model.reconstruction.conditions(coarse, f64, f16)
-        r = Reconstruction(coarse, self.model.synthesis.estimate(f16), c_pix, c_sem)
+        r = SDReceived(coarse, self.model.synthesis.estimate(f16), c_pix, c_sem)
         z0, image = self._decode(r)
         latent = mse(r.z_est.float(), target).mean() + mse(z0, target).mean()
         # (λ/λ_mid)^¼: from 0.54 at the lowest quality to 1.6 at the highest.
-        weight = (lambda_of(level) / 8.5) ** 0.25
+        weight = (lambda_of(level, self.model.config.lambda_range) / 8.5) ** 0.25
         terms = {"pixel": weight * mse(image, x)}
         x, image = shifted(x, image)  # what judges must not always judge at the same phase of its strides
         if self.lpips is not None:
@@ -248,7 +270,7 @@ class SDRefineStage(SDStage):
 
     def heard(self) -> float:
         """How loud the critic is at the step under way, 0 to 1."""
-        return min(1.0, max(0.0, (self.step / self.steps - self.FROM) / self.RAMP))
+        return min(1.0, max(0.0, (self.progress - self.FROM) / self.RAMP))
 
     def _frozen(self, x: Tensor, level: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         codec = self.model.latent_codec
@@ -273,7 +295,8 @@ class SDRefineStage(SDStage):
 
 
 _PIXEL = ("triple_encoder.distortion", "triple_encoder.fuse", "latent_codec", "synthesis", "reconstruction.coarse")
-SD_PARTS = (*_PIXEL, "synthesis.estimate", "reconstruction", "denoiser")
+_DUAL = ("reconstruction.pixel", "reconstruction.semantic")
+SD_PARTS = (*_PIXEL, "synthesis.estimate", *_DUAL, "denoiser")
 """The parts of `checkpoints.PARTS` that hold trained weights; all others are pretrained."""
 
 SD_STAGES = {
@@ -281,7 +304,7 @@ SD_STAGES = {
     for stage in (
         Stage(
             "pixel",
-            PixelStage,
+            SDPixelStage,
             ("triple_encoder.distortion", "triple_encoder.fuse_distortion", "latent_codec", "synthesis.enter",
              "synthesis.modulate", "synthesis.body", "synthesis.up", "reconstruction.coarse"),
             _PIXEL,
@@ -303,7 +326,7 @@ SD_STAGES = {
             "refine",
             SDRefineStage,
             ("synthesis.estimate", "reconstruction.pixel", "reconstruction.semantic", "denoiser"),
-            ("synthesis.estimate", "reconstruction", "denoiser"),
+            ("synthesis.estimate", *_DUAL, "denoiser"),
             needs=SD_PARTS,
             steps=40_000,
             batch=4,

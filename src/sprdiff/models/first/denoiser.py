@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .blocks import ConvBlock, conv, zero
-from .config import ModelConfig
+from ..blocks import ConvBlock, conv, zero
+from .config import FirstConfig
 
 NOISE_SCALE = 0.5
 """s above, in units of the latent's standard deviation (about 1)."""
@@ -40,7 +40,7 @@ class WindowCrossAttention(nn.Module):
     Windowed, so its cost is linear in pixels and a tile sees what the whole image sees. Tokens outside are zeros.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: FirstConfig) -> None:
         super().__init__()
         self.heads, self.width = config.heads, config.attention // config.heads
         self.query = conv(config.denoiser, config.attention)
@@ -76,7 +76,7 @@ class WindowCrossAttention(nn.Module):
 class DenoiserBlock(nn.Module):
     """ConvBlock modulated by time, then cross-attention where the block has it."""
 
-    def __init__(self, config: ModelConfig, time_width: int, *, attend: bool) -> None:
+    def __init__(self, config: FirstConfig, time_width: int, *, attend: bool) -> None:
         super().__init__()
         self.modulation = nn.Linear(time_width, 2 * config.denoiser)
         self.block = ConvBlock(config.denoiser)
@@ -92,7 +92,7 @@ class DenoiserBlock(nn.Module):
 class Denoiser(nn.Module):
     """One step of denoising: z_t [N,Z,2h,2w], t [N] in (0,1], c_pix [N,P,2h,2w], c_sem [N,S,h,w] -> z0 [N,Z,2h,2w]."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: FirstConfig) -> None:
         super().__init__()
         width = config.denoiser
         self.time = nn.Sequential(nn.Linear(2 * _FREQUENCIES, width), nn.SiLU())

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .blocks import blocks, conv, up, zero
-from .config import ModelConfig
+from ..blocks import blocks, conv, up, zero
+from .config import FirstConfig
 
 NOISE_STRIDE = 4
 """Pixels per position of the noise."""
@@ -52,7 +52,7 @@ class Head(nn.Module):
 class VAEDecoder(nn.Module):
     """Latent z0 [N,Z,H/16,W/16], base [N,3,H,W] and noise [N,noise,H/4,W/4] -> image [N,3,H,W], not clipped."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: FirstConfig) -> None:
         super().__init__()
         c16, c8, c4 = config.vae_decoder
         d16, d8, d4 = config.vae_decoder_blocks

@@ -1,0 +1,14 @@
+"""The torch model of a first generation's weights folder, for refinement on the sender."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..stored import fill
+from .config import FirstConfig
+from .sprdiff import SPRDiff
+
+
+def load_first(folder: Path) -> SPRDiff:
+    """The torch model of a folder of the first generation; see `models.stored.load_folder`."""
+    return fill(folder, lambda text: SPRDiff(FirstConfig.from_json(text)))

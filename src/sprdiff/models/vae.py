@@ -1,0 +1,61 @@
+"""The conditional VAE: a latent that holds what the coarse image lacks, and the decoder that puts it back.
+
+    z = E(x, x̃), mean and deviation          x̂ = D(z, x̃) = x̃ + a residual
+
+A latent that only has to hold what x̃ lacks is worth more than twice its rate, and is what the flow draws.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .blocks import PixelConv, conv, down, res_blocks, up
+from .config import ModelConfig
+
+CONTRAST = 5.0
+"""x − x̃ is small beside x̃: the encoder sees it enlarged, and the decoder's residual is reduced by as much."""
+
+
+class VAEEncoder(nn.Module):
+    """x and x̃ [N,3,H,W] in 0-1 -> mean and log deviation of z, each [N,Z,H/8,W/8]."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        c4, c8 = config.vae_encoder
+        self.enter = PixelConv(6, c4, 4, 3)
+        self.down = down(c4, c8)
+        self.enter8 = PixelConv(6, c8, 8)
+        self.body = res_blocks(c8, config.vae_encoder_blocks)
+        self.leave = conv(c8, 2 * config.vae_latent, 3)
+
+    def forward(self, x: Tensor, coarse: Tensor) -> tuple[Tensor, Tensor]:
+        seen = torch.cat([CONTRAST * (x - coarse), coarse - 0.5], 1)
+        h = self.body(self.down(F.silu(self.enter(seen))) + self.enter8(seen))
+        mean, log_deviation = self.leave(F.silu(h)).chunk(2, 1)
+        # It starts with much more signal than noise, or the decoder never learns to use z.
+        return 3 * mean, (log_deviation - 3).clamp(-6, 0.5)
+
+
+class VAEDecoder(nn.Module):
+    """z [N,Z,H/8,W/8] and x̃ [N,3,H,W] in 0-1 -> image [N,3,H,W], not clipped."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        c8, c4, c2 = config.vae_decoder
+        d8, d4 = config.vae_decoder_blocks
+        self.enter, self.coarse8 = conv(config.vae_latent, c8, 3), PixelConv(3, c8, 8)
+        self.body8 = res_blocks(c8, d8)
+        self.up4, self.coarse4 = up(c8, c4), PixelConv(3, c4, 4)
+        self.body4 = res_blocks(c4, d4)
+        self.up2 = up(c4, c2)
+        self.body2, self.leave = conv(c2, c2, 3), conv(c2, 12, 3)
+
+    def forward(self, z: Tensor, coarse: Tensor) -> Tensor:
+        seen = coarse - 0.5
+        h = self.body8(self.enter(z) + self.coarse8(seen))
+        h = self.body4(self.up4(F.silu(h)) + self.coarse4(seen))
+        h = self.up2(F.silu(h))
+        residual = F.pixel_shuffle(self.leave(F.silu(h + self.body2(F.silu(h)))), 2)
+        return coarse + residual / CONTRAST

@@ -1,0 +1,66 @@
+"""Stages ``vae`` and ``polish``: the latent that holds what x̃ lacks, and its decoder trained on alone.
+
+Both learn from crops whose x̃ is stored (`latents.py`).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from ..models.efficientnet import EfficientNetLite0
+from ..models.sprdiff import SPRDiff
+from .latents import Batch
+from .losses import feature_distance, feature_statistics
+from .stages import Scalars, StageModule
+
+SHIFT = 4
+"""Features look at the picture from one of 4x4 corners: a pooling grid always in one place leaves a pattern there."""
+
+
+class VAEStage(StageModule):
+    """Conditional VAE (Kingma & Welling 2014): z = E(x, x̃), x̂ = D(z, x̃), its rate held by a controller.
+
+    Loss: L1, the distance of EfficientNet-Lite0's features, the distance of their means and deviations in windows,
+    so that texture does not fade, and β·KL. β rises while z carries more than `nats` a position and falls otherwise.
+
+    Args:
+        nats: rate of z to hold, in nats per position of 1/8.
+        perceptual: crops of a batch that the features see.
+    """
+
+    extras = ("log_beta",)
+    ABSOLUTE, TEXTURE, FIRST_BETA, PACE = 16.0, 5.0, 1e-5, 0.01
+
+    def __init__(self, model: SPRDiff, trains: tuple[str, ...], *, nats: float = 24.0, perceptual: int = 4) -> None:
+        super().__init__(model, trains)
+        self.features = EfficientNetLite0().load_package()
+        self.nats, self.perceptual = nats, perceptual
+        self.log_beta: Tensor
+        self.register_buffer("log_beta", torch.tensor(math.log(self.FIRST_BETA)))
+
+    def forward(self, x: Batch, level: Tensor) -> Scalars:
+        original, coarse = x["x"], x["coarse"]
+        mean, log_deviation = (part.float() for part in self.model.triple_encoder.vae(original, coarse))
+        z = mean + log_deviation.exp() * torch.randn_like(mean)
+        decoded = self.model.vae_decoder(z, coarse)
+        kl = (0.5 * (mean.square() + (2 * log_deviation).exp() - 1) - log_deviation).sum(1).mean()
+        scalars = self._distances(decoded, original)
+        loss = sum(scalars.values()) + self.log_beta.exp() * kl
+        if self.training:
+            rise = (kl.detach() / self.nats - 1).clamp(-1, 1)
+            self.log_beta.add_(torch.where(torch.isfinite(rise), self.PACE * rise, 0.0))
+        return {"loss": loss, **scalars, "kl": kl, "beta": self.log_beta.exp()}
+
+    def _distances(self, decoded: Tensor, original: Tensor) -> Scalars:
+        top, left = (int(v) for v in torch.randint(SHIFT, (2,)))
+        with torch.no_grad():
+            wanted = self.features.features(original[: self.perceptual, :, top:, left:])
+        shown = self.features.features(decoded[: self.perceptual, :, top:, left:])
+        return {
+            "absolute": self.ABSOLUTE * (decoded.float() - original).abs().mean(),
+            "feature": feature_distance(shown, wanted),
+            "texture": self.TEXTURE * feature_statistics(shown, wanted),
+        }
