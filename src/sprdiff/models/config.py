@@ -119,8 +119,8 @@ class ModelConfig:
     y_channels: int = 160
     z_channels: int = 32
     groups: tuple[int, ...] = (16, 16, 32, 32, 64)
-    passes: Passes = CHECKERBOARD
-    group_major: bool = True
+    passes: Passes = FOUR_PASSES
+    group_major: bool = False
     tables: int = 80
     sigma_max: float = 128.0
     hyper_hidden: int = 192
