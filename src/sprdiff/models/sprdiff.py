@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from .config import ModelConfig
-from .denoiser import Denoiser
+from .flow import Denoiser
 from .latent_codec import LatentCodec, Quantised
 from .reconstruction import DistortionAwareReconstruction, Reconstruction, Synthesis, receive
 from .triple_encoder import TripleEncoder
-from .vae_decoder import VAEDecoder, no_noise
+from .vae import VAEDecoder, no_noise
 
 
 class Decoded(NamedTuple):

@@ -20,11 +20,11 @@ from ..models.config import LEVELS
 from ..models.sprdiff import SPRDiff
 from . import checkpoints
 from .checkpoints import Checkpoint
-from .data import CropSampler, PhotoStore
+from .data.photos import CropSampler, PhotoStore
+from .data.shards import ShardCrops
 from .recipes import Stage
 from .report import Report
-from .sharding import assign, shard, whole
-from .shards import ShardCrops
+from .sd.sharding import assign, shard, whole
 from .soap import Soap
 from .stages import StageModule
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
-from ..models.denoiser import noised
+from ..models.flow import noised
 from ..models.latent_codec import lambda_of
 from ..models.reconstruction import Reconstruction
 from ..models.sprdiff import SPRDiff

@@ -15,8 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from ..evaluate.metrics import ms_ssim, psnr
-from .data import PhotoStore
+from ..evaluate.metrics.distortion import ms_ssim, psnr
+from .data.photos import PhotoStore
 from .stages import StageModule
 
 log = logging.getLogger(__name__)

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..models.blocks import up
-from ..models.denoiser import noised
+from ..models.flow import noised
 from ..models.latent_codec import lambda_of
 from ..models.reconstruction import Reconstruction
 from ..models.sprdiff import SPRDiff
-from ..models.vae_decoder import no_noise
+from ..models.vae import no_noise
 from .checkpoints import own_state
 from .losses import TinyDarknet, charbonnier, mse, structural_similarity
 
