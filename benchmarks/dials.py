@@ -20,8 +20,8 @@ import numpy as np
 from photos import Pixels, guarded, photographs
 
 from sprdiff import Codec
-from sprdiff.evaluate.features import FeatureNetwork
-from sprdiff.evaluate.metrics import psnr
+from sprdiff.evaluate.metrics.distortion import psnr
+from sprdiff.evaluate.metrics.features import FeatureNetwork
 
 QUALITIES = range(0, 101, 10)
 REALISMS = (0.0, 0.25, 0.5, 0.75, 1.0)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from photos import Pixels, cut, guarded
 
 from sprdiff import Codec
-from sprdiff.evaluate.metrics import psnr
+from sprdiff.evaluate.metrics.distortion import psnr
 
 LEVELS = range(60, 200, 10)
 SIZE = (512, 768)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sprdiff.errors import SprdiffError
-from sprdiff.image import open_rgb
+from sprdiff.imageio.open import open_rgb
 
 Pixels = NDArray[np.uint8]
 

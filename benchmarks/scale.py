@@ -19,10 +19,10 @@ import numpy as np
 from photos import Pixels, guarded, photographs
 
 from sprdiff import Codec
-from sprdiff.bitstream.container import SCALES, parse_file
 from sprdiff.errors import TargetError
-from sprdiff.evaluate.metrics import ms_ssim, psnr
-from sprdiff.image import resize
+from sprdiff.evaluate.metrics.distortion import ms_ssim, psnr
+from sprdiff.format.container import SCALES, parse_file
+from sprdiff.imageio.resize import resize
 
 RATES = "0.003,0.0045,0.0065,0.009,0.0115,0.014,0.02,0.03,0.06"
 HOPELESS = 4

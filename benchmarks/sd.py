@@ -26,11 +26,11 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import Dinov2Config, Dinov2Model
 
-from sprdiff.bitstream.entropy import EntropyModel
-from sprdiff.models.sd import SD, Base, Schedule, SDSPRDiff, Semantic, build, is_trained
-from sprdiff.models.sd_hub import Source
-from sprdiff.runtimes.torch import TorchRuntime
-from sprdiff.runtimes.trained import manifest_of
+from sprdiff.format.entropy import EntropyModel
+from sprdiff.sd.folder import manifest_of
+from sprdiff.sd.hub import Source
+from sprdiff.sd.model import SD, Base, Schedule, SDSPRDiff, Semantic, build, is_trained
+from sprdiff.sd.runtime import TorchRuntime
 
 UNET = {
     "sample_size": 64, "in_channels": 4, "out_channels": 4, "layers_per_block": 2,
@@ -220,7 +220,7 @@ def main() -> None:
     print("\n".join(tables(sizes)), flush=True)
     if given.count_only:
         return
-    from sprdiff.train.export import entropy_arrays  # brings all of training with it
+    from sprdiff.train.export.folder import entropy_arrays  # brings all of training with it
 
     model = full_size("cpu")
     entropy = EntropyModel.from_arrays(entropy_arrays(model.latent_codec))

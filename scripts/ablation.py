@@ -24,17 +24,18 @@ from accelerate import Accelerator
 from bjontegaard import bd_rate
 from torch import Tensor
 
-from sprdiff.files import write_atomic
+from sprdiff.common.files import write_atomic
 from sprdiff.models.config import TINY
 from sprdiff.models.latent_codec import lambda_of
 from sprdiff.models.reconstruction import Reconstruction
 from sprdiff.models.sprdiff import SPRDiff
-from sprdiff.train import checkpoints, read_init
-from sprdiff.train.data import open_store
+from sprdiff.train import checkpoints
+from sprdiff.train.data.photos import open_store
 from sprdiff.train.loop import Options, Trainer
 from sprdiff.train.losses import mse
 from sprdiff.train.recipes import STAGES
 from sprdiff.train.report import whole
+from sprdiff.train.run import read_init
 from sprdiff.train.stages import CodecStage
 
 log = logging.getLogger("ablation")

@@ -20,7 +20,9 @@ from rich.console import Console
 from rich.table import Table
 
 from sprdiff import Codec
-from sprdiff.image import open_rgb, save_image, write_atomic
+from sprdiff.common.files import write_atomic
+from sprdiff.imageio.open import open_rgb
+from sprdiff.imageio.save import save_image
 
 PACKAGE, PHOTO = "scikit-learn", "sklearn/datasets/images/china.jpg"
 MARGIN, CAPTION, FONT = 8, 40, 14

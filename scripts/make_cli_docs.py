@@ -27,7 +27,7 @@ KINDS = {int: "N", float: "NUMBER", Path: "PATH", str: "TEXT"}
 HEAD = """\
 # Command line
 
-<!-- Made by scripts/make_cli_docs.py: change the help texts in src/sprdiff/cli*.py, then run it. -->
+<!-- Made by scripts/make_cli_docs.py: change the help texts in src/sprdiff/cli/, then run it. -->
 
 `sprdiff COMMAND --help` says the same on a terminal; `sprdiff --version` names the version. `python -m sprdiff` is
 `sprdiff`.

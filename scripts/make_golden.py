@@ -18,8 +18,8 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from conftest import photo  # noqa: E402
 from sprdiff import Codec  # noqa: E402
-from sprdiff.bitstream.container import parse_file  # noqa: E402
-from sprdiff.image import Picture  # noqa: E402
+from sprdiff.format.container import parse_file  # noqa: E402
+from sprdiff.imageio.open import Picture  # noqa: E402
 
 CASES: tuple[tuple[str, tuple[int, int], bool, dict[str, Any]], ...] = (
     ("one_pixel", (1, 1), False, {}),

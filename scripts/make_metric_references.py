@@ -5,8 +5,9 @@ FOLDER holds the reference packages, unpacked without what they depend on::
     pip install --no-deps --target FOLDER lpips==0.1.4 DISTS_pytorch==0.1 pytorch-fid==0.3.0
 
 Their code runs as published. Only torchvision, which has no CPU build beside our torch, is replaced by a stub that
-gives them their backbones with seeded random weights (`tests/metric_helpers.py`); lpips and DISTS get random heads
-too. The tests give the same weights and pictures to our code. Needs torch, scipy and tqdm; one minute on one core.
+gives them their backbones with seeded random weights (`metric_helpers.py` of the tests); lpips and DISTS get random
+heads too. The tests give the same weights and pictures to our code. Needs torch, scipy and tqdm; one minute on one
+core.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from torch import Tensor, nn
 
 ROOT = Path(__file__).resolve().parent.parent
 OUTPUT = ROOT / "tests" / "data" / "metric_references.json"
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(ROOT / "tests" / "evaluate" / "metrics"))
 
 from metric_helpers import feature_set, pair, picture, random_state  # noqa: E402
 

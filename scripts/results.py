@@ -17,8 +17,8 @@ from pathlib import Path
 from PIL import Image
 
 from sprdiff.cli import main as sprdiff
+from sprdiff.common.files import replace_folder
 from sprdiff.evaluate.results import Row, member, read_rows, read_run, write_run
-from sprdiff.files import replace_folder
 
 ROOT = Path(__file__).parents[1]
 RATES = "0.0138,0.0203,0.028"

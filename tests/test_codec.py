@@ -16,12 +16,12 @@ from PIL import Image
 
 import sprdiff.codec
 from conftest import photo
-from sprdiff.bitstream.container import parse_file
 from sprdiff.codec import Codec
 from sprdiff.errors import (
     TargetError,
 )
-from sprdiff.image import open_rgb
+from sprdiff.format.container import parse_file
+from sprdiff.imageio.open import open_rgb
 
 pytest_plugins = ("weights_fixture",)
 
@@ -104,7 +104,7 @@ def test_processes_and_thread_counts_agree(nano_weights: Path, data: bytes, tmp_
     script = """
 import sys, numpy as np
 from sprdiff.codec import Codec
-from sprdiff.bitstream.container import parse_file
+from sprdiff.format.container import parse_file
 weights, source, target, threads = sys.argv[1:]
 codec, data = Codec(weights, threads=int(threads)), open(source, "rb").read()
 file = parse_file(data)

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import photo
-from sprdiff.bitstream.container import Header, pack_file, parse_file
 from sprdiff.codec import Codec
 from sprdiff.errors import BitstreamError, ImageError, ModelMismatchError, SprdiffError, WeightsError
+from sprdiff.format.container import Header, pack_file, parse_file
 
 pytest_plugins = ("weights_fixture",)
 

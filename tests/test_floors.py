@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,27 +16,29 @@ import sprdiff
 SOURCE = Path(__file__).parents[1] / "src" / "sprdiff"
 FLOORS = (  # lowest first; the names on one floor are siblings, which never import each other
     ("errors",),
-    ("bitstream", "image"),
+    ("common",),
+    ("format", "imageio"),
     ("models",),
-    ("runtimes",),
+    ("runtime",),
+    ("sd",),
+    ("ratecontrol",),
+    ("encoder",),
+    # Not info.py: a module sprdiff.info would take the place of the function sprdiff.info once anything loads it.
     ("codec", "fileinfo"),
     ("evaluate",),
     ("train",),
     ("batch", "pillow", "serve"),
-    ("cli",),
+    ("thumbnailer", "cli"),
 )
-# Modules that belong to one idea count as one sibling.
-PARTS = {"files": "image", "progress": "image", "ratecontrol": "codec", "coding": "codec", "pretrained": "codec",
-         "__main__": "cli"}  # fmt: skip
 HEAVY = {  # packages that only these parts may import
-    "torch": {"models", "train", "evaluate", "runtimes"},
-    "onnxruntime": {"runtimes", "train"},
-    "constriction": {"bitstream"},
+    "torch": {"models", "runtime", "sd", "evaluate", "train"},
+    "onnxruntime": {"runtime", "train"},
+    "constriction": {"format"},
     "accelerate": {"train"},
-    "diffusers": {"models"},
-    "transformers": {"models"},
-    "peft": {"models"},
-    "huggingface_hub": {"models"},
+    "diffusers": {"sd"},
+    "transformers": {"sd"},
+    "peft": {"sd"},
+    "huggingface_hub": {"sd"},
     "pickle": set(),
 }
 LEVEL = {name: level for level, names in enumerate(FLOORS) for name in names}
@@ -43,13 +46,13 @@ FILES = sorted(SOURCE.rglob("*.py"))
 
 
 def part_of(module: str) -> str:
-    """`image_colour` -> image, `bitstream.tables` -> bitstream."""
+    """The part that a module belongs to: `format.tables` -> format."""
     first = module.split(".")[0]
-    return PARTS.get(first, first.split("_")[0] if not first.startswith("__") else first)
+    return "cli" if first == "__main__" else first
 
 
 def imports(path: Path) -> Iterator[str]:
-    """Absolute names of the modules that a file imports, and of what it takes from the package itself."""
+    """Absolute names of what a file imports: of modules, and of names with the module that they come from."""
     package = ("sprdiff", *path.relative_to(SOURCE).parent.parts)
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Import):
@@ -57,7 +60,7 @@ def imports(path: Path) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else ()
             module = ".".join((*base, *filter(None, [node.module])))
-            yield from ([f"{module}.{alias.name}" for alias in node.names] if module == "sprdiff" else [module])
+            yield from (f"{module}.{alias.name}" for alias in node.names)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
@@ -78,14 +81,43 @@ def test_imports_go_down(path: Path) -> None:
 def test_one_file_knows_the_libraries_of_pretrained_parts() -> None:
     wanted = {"diffusers", "transformers", "peft"}
     knowing = [path for path in FILES if wanted & {name.partition(".")[0] for name in imports(path)}]
-    assert [path.relative_to(SOURCE).as_posix() for path in knowing] == ["models/sd.py"]
+    assert [path.relative_to(SOURCE).as_posix() for path in knowing] == ["sd/model.py"]
     assert "torchvision" not in {name.partition(".")[0] for path in FILES for name in imports(path)}
 
 
 def test_part_names() -> None:
-    assert part_of("image_colour") == part_of("files") == "image"
-    assert part_of("bitstream.tables") == "bitstream"
+    assert part_of("imageio.colour") == "imageio"
+    assert part_of("codec") == "codec"
     assert part_of("__main__") == "cli"
+
+
+def test_every_part_is_on_a_floor_and_every_floor_holds_parts() -> None:
+    parts = {part_of(path.relative_to(SOURCE).parts[0].removesuffix(".py")) for path in FILES}
+    assert parts - {"__init__"} == set(LEVEL)
+
+
+def test_modules_do_not_import_each_other_in_a_circle() -> None:
+    """Imports inside functions count too: they would only hide a circle."""
+    graph: dict[str, set[str]] = {}
+    for path in FILES:
+        name = ".".join(("sprdiff", *path.relative_to(SOURCE).with_suffix("").parts)).removesuffix(".__init__")
+        graph[name] = set() if name == "sprdiff" else {*imports(path)}
+    for name, imported in graph.items():
+        modules = {other if other in graph else other.rpartition(".")[0] for other in imported}
+        graph[name] = (modules & {*graph}) - {"sprdiff"}
+    assert len([*graphlib.TopologicalSorter(graph).static_order()]) == len(FILES)  # CycleError has the circle
+
+
+@pytest.mark.parametrize(
+    "path", sorted(SOURCE.glob("*/**/__init__.py")), ids=lambda path: str(path.relative_to(SOURCE))
+)
+def test_folders_only_hand_on_names(path: Path) -> None:
+    """A reader finds what is defined in a file that is named after it; the package itself loads its names lazily."""
+    first, *rest = ast.parse(path.read_text("utf-8")).body
+    assert isinstance(first, ast.Expr), "no docstring"
+    for node in rest:
+        handed_on = isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+        assert handed_on or isinstance(node, ast.ImportFrom), f"line {node.lineno} defines something"
 
 
 def loaded_after(code: str) -> set[str]:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sprdiff.bitstream.container import SCALES, scaled_side
+from sprdiff.format.container import SCALES, scaled_side
 from sprdiff.ratecontrol import (
     candidate_scales,
     first_guess,

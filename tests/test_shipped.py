@@ -17,8 +17,8 @@ from PIL import Image
 import sprdiff
 from conftest import photo
 from sprdiff import Codec
-from sprdiff.bitstream.container import parse_file
-from sprdiff.evaluate.metrics import psnr
+from sprdiff.evaluate.metrics.distortion import psnr
+from sprdiff.format.container import parse_file
 
 GOLDEN = Path(__file__).parent / "data" / "tiny"
 DIGESTS: dict[str, str] = json.loads((GOLDEN / "golden.json").read_text())
@@ -26,7 +26,7 @@ DIGESTS: dict[str, str] = json.loads((GOLDEN / "golden.json").read_text())
 LATENT = """
 import hashlib, sys
 from sprdiff import Codec
-from sprdiff.bitstream.container import parse_file
+from sprdiff.format.container import parse_file
 codec = Codec(threads=int(sys.argv[1]))
 for name in sys.argv[2:]:
     parsed = parse_file(open(name, "rb").read())

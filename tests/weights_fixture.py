@@ -13,7 +13,7 @@ from sprdiff.codec import Codec
 from sprdiff.models.config import NANO
 from sprdiff.models.sprdiff import SPRDiff
 from sprdiff.models.stored import entropy_arrays
-from sprdiff.train.export import write_folder
+from sprdiff.train.export.folder import write_folder
 
 
 def write_nano(folder: Path, seed: int = 0) -> Path:

@@ -20,12 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .bitstream.container import MAX_SIDE, parse_file, verify
-from .coding import Coding, refined_to
+from .common.progress import Report, unheard
+from .encoder import Coding, refined_to
 from .errors import ImageError, TargetError
-from .image import MAX_PIXELS, Picture, Source, open_rgb, resize, to_pil
-from .image_colour import Rgb
-from .progress import Report, unheard
+from .format.container import MAX_SIDE, parse_file, verify
+from .imageio.colour import Rgb
+from .imageio.open import MAX_PIXELS, Picture, Source, open_rgb
+from .imageio.resize import resize
+from .imageio.save import to_pil
 from .ratecontrol import (
     AUTO,
     DEFAULT_BPP,
@@ -37,7 +39,7 @@ from .ratecontrol import (
 )
 
 if TYPE_CHECKING:
-    from .coding import Runtime
+    from .encoder import Runtime
 
 MAX_STEPS = 1000
 MAX_SEED = 2**64 - 1
@@ -112,7 +114,7 @@ class Codec:
             WeightsError: something is missing, unknown, damaged, or not what it was trained on.
             DeviceError: there is no such device, or too little memory on it.
         """
-        from .pretrained import load
+        from .sd.pretrained import load
 
         runtime = load(
             name, revision=revision, base=base, semantic=semantic, device=device, dtype=dtype, tile=tile,
@@ -254,13 +256,13 @@ class Codec:
 def _load_folder(weights: Path | str | None, threads: int | None) -> Runtime:
     """The runtime that a folder of weights is for; it takes a while: not for a file that is damaged."""
     if weights is not None:
-        from .runtimes.trained import is_trained
+        from .sd.folder import is_trained
 
         if is_trained(Path(weights)):
-            from .pretrained import load
+            from .sd.pretrained import load
 
             return load(weights, threads=threads)
-    from .runtimes.onnx import OnnxRuntime
+    from .runtime.onnx import OnnxRuntime
 
     return OnnxRuntime(weights, threads)
 

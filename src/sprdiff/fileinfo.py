@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .bitstream.container import PRESETS, SCALES, VERSION, ParsedFile, parse_file, verify
 from .errors import WeightsError
-from .runtimes.trained import is_trained, read_trained
-from .runtimes.weights import MAX_MANIFEST, default_folder, read_limited, read_manifest
+from .format.container import PRESETS, SCALES, VERSION, ParsedFile, parse_file, verify
+from .runtime.weights import MAX_MANIFEST, default_folder, read_limited, read_manifest
+from .sd.folder import is_trained, read_trained
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 from PIL import ExifTags, Image, ImageFile
 
-from .bitstream.container import MAGIC, PRESETS, SCALES, Header, pack_file, parse_file, verify
 from .errors import BitstreamError, PluginError, SprdiffError
+from .format.container import MAGIC, PRESETS, SCALES, Header, pack_file, parse_file, verify
 
 if TYPE_CHECKING:
     from .codec import Codec

@@ -10,8 +10,8 @@ import math
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 
-from .bitstream.container import SCALES, scaled_side
-from .bitstream.intnet import LEVELS
+from .format.container import SCALES, scaled_side
+from .format.intnet import LEVELS
 
 DEFAULT_BPP = 0.02
 """Bits per pixel when nothing is said."""

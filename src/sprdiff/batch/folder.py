@@ -12,9 +12,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from .. import files
+from ..common import files
+from ..common.files import LOCK, write_atomic
 from ..errors import BatchError, OutputError
-from ..files import LOCK, write_atomic
 from .needs import need
 from .source import Unit
 from .stores import OWN, is_remote, join, names_in, reason

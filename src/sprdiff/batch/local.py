@@ -15,8 +15,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from ..common.processes import in_processes
 from ..errors import BatchError, SprdiffError
-from ..evaluate.pool import in_processes
 from .recode import Row, explain
 from .source import PICTURES, Unit
 from .watcher import Watcher

@@ -16,8 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ..common.files import check_output
 from ..errors import BatchError, OutputError
-from ..files import check_output
 from .stores import as_path, asked, is_remote, reason, size_of
 
 # Elsewhere what is being uploaded can be seen, and a temporary name is needed.

@@ -15,11 +15,12 @@ from typing import Any, ClassVar
 from PIL import Image
 
 from .. import __version__
-from ..bitstream.container import parse_file
 from ..codec import Codec
 from ..errors import BitstreamError, SprdiffError, WeightsError
 from ..fileinfo import info
-from ..image import FORMATS, MAX_PIXELS, encode_image, open_rgb, output_format, parse_background
+from ..format.container import parse_file
+from ..imageio.open import MAX_PIXELS, open_rgb, parse_background
+from ..imageio.save import FORMATS, encode_image, output_format
 from ..ratecontrol import AUTO, quality_level, scale_code
 
 _FURTHER = (".dib", ".gif", ".heic", ".heif", ".j2k", ".jfif", ".jpe", ".jpf", ".jpx", ".jxl", ".pbm", ".pgm", ".psd")

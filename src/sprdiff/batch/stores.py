@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ..common.files import describe
 from ..errors import BatchError, ImageError, SprdiffError
-from ..files import describe
 from .needs import need
 
 T = TypeVar("T")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sprdiff.evaluate.features import FeatureNetwork, frechet_distance
-from sprdiff.evaluate.metrics import ms_ssim, psnr
+from sprdiff.evaluate.metrics.distortion import ms_ssim, psnr
+from sprdiff.evaluate.metrics.features import FeatureNetwork, frechet_distance
 
 __all__ = ["FeatureNetwork", "frechet_distance", "ms_ssim", "psnr"]

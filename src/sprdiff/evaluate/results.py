@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 from urllib.parse import quote
 
+from ..common.files import read_bytes, write_atomic
 from ..errors import SprdiffError
-from ..files import read_bytes, write_atomic
 
 RUN = "run.json"
 ROWS = "rows.jsonl"

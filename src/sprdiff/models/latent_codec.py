@@ -200,7 +200,7 @@ def sigma_of(index: Tensor, config: LatentSizes) -> Tensor:
 
 
 def table_bits(residual: Tensor, sigma: Tensor) -> Tensor:
-    """Bits of a unit-width bin at ``residual`` under the base tables (bitstream/tables.py): a Gaussian and a faint
+    """Bits of a unit-width bin at ``residual`` under the base tables (format/tables.py): a Gaussian and a faint
     wide one, which also keeps a gradient where the narrow one has none."""
     distance = residual.abs()
     mass = (1 - TAIL) * _bin_mass(distance, sigma) + TAIL * _bin_mass(distance, 3 * sigma + 0.3)

@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..bitstream.tables import make_gaussian_tables, sigma_ladder
 from ..errors import WeightsError
+from ..format.tables import make_gaussian_tables, sigma_ladder
 from .blocks import hats
 from .config import EXACT, FRACTION_BITS, KNOT_SPACING, KNOTS, LEVELS, ModelConfig
 from .latent_codec import INDEX_SCALE, SIGMA_MIN, WEIGHT_UNIT, Z_SCALE, IntegerDense, LatentCodec

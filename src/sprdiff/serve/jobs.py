@@ -12,10 +12,11 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from .. import __version__
-from ..bitstream.container import SCALES, Header, parse_file, weights_name
 from ..codec import Codec
 from ..errors import TargetError
-from ..image import encode_image, open_rgb, parse_background
+from ..format.container import SCALES, Header, parse_file, weights_name
+from ..imageio.open import open_rgb, parse_background
+from ..imageio.save import encode_image
 from .pool import Stop
 from .problems import Refusal
 from .rivals import RivalName, best_rival

@@ -1,6 +1,6 @@
 """What ordinary codecs make of the same picture within the same bytes, fast enough to be waited for.
 
-`sprdiff.evaluate.search` looks for the best setting by MS-SSIM, over qualities and over making the picture smaller.
+`sprdiff.evaluate.run.search` looks for the best setting by MS-SSIM, over qualities and over making the picture smaller.
 Here two things bound its time and memory, and the page says so: a picture above `MAX_PIXELS` is made smaller to that
 first, for coding as for judging; and AVIF runs at speed 4, or 6 from `SLOW_PIXELS` on, which costs it about .01 of
 MS-SSIM against speed 2. At these rates the best setting codes a picture several times smaller anyway.
@@ -13,11 +13,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from ..evaluate.codec_base import ImageCodec, Quality, Setting, size_of
-from ..evaluate.codecs_pillow import Avif, Jpeg, PillowCodec, WebP
-from ..evaluate.metrics import MIN_SIDE, Bytes
-from ..evaluate.search import FACTORS, best_at
-from ..image import encode_image, resize, to_pil
+from ..evaluate.codecs.base import ImageCodec, Quality, Setting, size_of
+from ..evaluate.codecs.pillow import Avif, Jpeg, PillowCodec, WebP
+from ..evaluate.metrics.distortion import MIN_SIDE, Bytes
+from ..evaluate.run.search import FACTORS, best_at
+from ..imageio.resize import resize
+from ..imageio.save import encode_image, to_pil
 from .problems import Refusal
 
 RivalName = Literal["jpeg", "webp", "avif"]

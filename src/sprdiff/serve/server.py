@@ -17,8 +17,8 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ..codec import Codec
+from ..common.files import describe
 from ..errors import ServiceError
-from ..files import describe
 from .app import create_app
 from .settings import Settings
 

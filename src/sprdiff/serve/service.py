@@ -10,8 +10,8 @@ from typing import TypeVar
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ..bitstream.container import weights_name
 from ..codec import Codec
+from ..format.container import weights_name
 from .jobs import Answer, Task
 from .metrics import Metrics
 from .pool import Pool, Stop

@@ -7,9 +7,9 @@ import io
 
 from starlette.requests import ClientDisconnect, Request
 
-from ..bitstream.container import MAGIC, Header, parse_file
 from ..errors import ImageError
-from ..image import identify
+from ..format.container import MAGIC, Header, parse_file
+from ..imageio.open import identify
 from .problems import ClientGone, Refusal
 
 # What senders say of bytes that they know nothing about; the second is curl's word for everything.

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from ..errors import TrainingError
 from ..models.config import ModelConfig
-from ..models.sd_config import SDConfig
+from ..sd.config import SDConfig
 
 PARTS = ("triple_encoder.vae", "triple_encoder.distortion", "triple_encoder.semantic", "triple_encoder.fuse",
          "latent_codec", "synthesis", "reconstruction.coarse", "reconstruction.semantic", "reconstruction.pixel",

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from ..errors import TrainingError
 from ..models.sprdiff import SPRDiff
-from .data import CropSampler, PhotoStore
+from .data.photos import CropSampler, PhotoStore
 from .stages import draw_levels
 
 log = logging.getLogger(__name__)

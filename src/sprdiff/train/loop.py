@@ -19,12 +19,12 @@ from ..errors import TrainingError
 from ..models.sprdiff import SPRDiff
 from . import checkpoints
 from .checkpoints import Checkpoint
-from .data import CropSampler, PhotoStore
+from .data.photos import CropSampler, PhotoStore
+from .data.shards import ShardCrops
 from .ema import EMA
 from .recipes import Stage
 from .report import Report
-from .sharding import assign, shard, whole
-from .shards import ShardCrops
+from .sd.sharding import assign, shard, whole
 from .soap import Soap
 from .stages import StageModule, draw_levels
 

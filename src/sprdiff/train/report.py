@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from .data import PhotoStore
+from .data.photos import PhotoStore
 from .stages import StageModule
 from .validate import Point, best_at
 

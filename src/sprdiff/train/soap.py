@@ -75,7 +75,7 @@ class Soap(torch.optim.AdamW):
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
-    """a @ b as float32. Half precision where the machine has it fast: its error is far below a gradient's noise."""
+    """A @ b as float32. Half precision where the machine has it fast: its error is far below a gradient's noise."""
     return (a.bfloat16() @ b.bfloat16()).float() if HALF else a @ b
 
 

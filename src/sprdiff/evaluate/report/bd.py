@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..tensors import need
+from ..metrics.tensors import need
 
 METHOD = "pchip"
 FEWEST = 3

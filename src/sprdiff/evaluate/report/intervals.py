@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ..tensors import need
+from ..metrics.tensors import need
 
 LEVEL = 0.95
 """Probability with which an interval holds the mean of the population that the images are drawn from."""

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sprdiff.errors import ImageError
-from sprdiff.image import open_rgb, resize
+from sprdiff.imageio.open import open_rgb
+from sprdiff.imageio.resize import resize
 
 from ..results import ImageInfo, Row, member
 from .data import Results

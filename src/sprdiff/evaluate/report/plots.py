@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..tensors import need
+from ..metrics.tensors import need
 from .bd import Curve
 from .data import Results, Ruler, visible
 from .published import KODAK, Published, published_for

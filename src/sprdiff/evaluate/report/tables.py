@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from ..codec_base import Scalar
+from ..codecs.base import Scalar
 from ..results import Row
 from . import bd
 from .data import Results, Ruler, minus

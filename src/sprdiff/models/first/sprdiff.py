@@ -11,9 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..latent_codec import LatentCodec, Quantised
 from .config import FirstConfig
 from .denoiser import Denoiser
-from ..latent_codec import LatentCodec, Quantised
 from .reconstruction import DistortionAwareReconstruction, Reconstruction, Synthesis, receive
 from .triple_encoder import TripleEncoder
 from .vae_decoder import VAEDecoder, no_noise

@@ -1,0 +1,77 @@
+"""The commands on training data: ``sprdiff data pack`` (it needs the extra: train)."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import TrainingError
+
+app = typer.Typer(help="Photographs for training.", context_settings={"help_option_names": ["-h", "--help"]})
+
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
+
+
+@app.callback()
+def _root() -> None:
+    """Photographs for training."""
+
+
+def parse_size(text: str) -> int:
+    """Bytes: a whole number, with K, M or G for the powers of 1024.
+
+    Raises:
+        typer.BadParameter: something else, or nothing.
+    """
+    match = re.fullmatch(r"(\d+)([KMG]?)B?", text.strip().upper())
+    if match is None or not int(match[1]):
+        raise typer.BadParameter(f"{text} is no size: 256M, say")
+    return int(match[1]) * _UNITS[match[2]]
+
+
+@app.command()
+def pack(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Photographs; subfolders are searched.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder of the shards; goes on there.")],
+    shard_size: Annotated[str, typer.Option("--shard-size", help="Bytes of a shard, about.")] = "256M",
+    short_side: Annotated[
+        int, typer.Option("--short-side", min=0, help="Reduce larger photographs to this; 0: never.")
+    ] = 1536,
+    min_side: Annotated[int, typer.Option("--min-side", min=1, help="Leave out smaller ones.")] = 512,
+    workers: Annotated[int, typer.Option("-j", "--jobs", min=1, help="Threads.")] = 4,
+) -> int:
+    """Pack photographs into WebDataset shards, as preset sd is trained on."""
+    size = parse_size(shard_size)
+    try:
+        from ..train.data.pack import Packing
+        from ..train.data.pack import pack as run
+    except ImportError as error:
+        if (error.name or "").startswith("sprdiff"):
+            raise
+        raise TrainingError(f"packing needs {error.name}: pip install 'sprdiff[train]'") from error
+    with _bar() as advance:
+        done = run(folder, out, Packing(size, short_side, min_side), workers=workers, advance=advance)
+    left = f", {done.left_out} left out" if done.left_out else ""
+    typer.echo(f"{out}: {done.photos} photographs in {done.shards} shards{left}")
+    return 0
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[int, int], None]]:
+    """A bar on standard error on a terminal, else nothing."""
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("photographs")
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -1,0 +1,205 @@
+"""The commands that compare codecs: ``sprdiff eval`` and ``sprdiff report`` (they need the extra: eval)."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .files import say
+
+if TYPE_CHECKING:
+    from ..evaluate.codecs.base import ImageCodec, Quality
+    from ..evaluate.codecs.external import External
+    from ..evaluate.run.run import Outcome
+
+Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of images.")]
+Dir = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of results, of sprdiff eval.")]
+Templates = list[str] | None
+
+
+def eval_(
+    context: typer.Context,
+    folder: Folder,
+    out: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder of results; goes on there.")],
+    codecs: Annotated[
+        str | None, typer.Option("--codecs", metavar="NAMES", help="With commas; none given: all there are.")
+    ] = None,
+    bpp: Annotated[str | None, typer.Option("--bpp", metavar="RATES", help="Bits per pixel, with commas.")] = None,
+    features: Annotated[
+        Path | None, typer.Option("--features", metavar="FILE", help="SqueezeNet 1.1, for the feature distances.")
+    ] = None,
+    metric_weights: Annotated[
+        Path | None, typer.Option("--metric-weights", metavar="DIR", help="Published weights for LPIPS, DISTS, FID.")
+    ] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep files and decoded images.")] = False,
+    jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, help="Processes; more than cores make times wrong.")] = 1,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="First so many images only.")] = None,
+    external_encode: Annotated[
+        Templates, typer.Option("--external-encode", metavar="NAME=COMMAND", help="{input} {output} {quality}.")
+    ] = None,
+    external_decode: Annotated[
+        Templates, typer.Option("--external-decode", metavar="NAME=COMMAND", help="{input} {output}.")
+    ] = None,
+    external_quality: Annotated[
+        Templates,
+        typer.Option("--external-quality", metavar="NAME=FROM:TO[:STEP]", help="From smallest to largest file."),
+    ] = None,
+) -> int:
+    """Measure codecs on a folder of images, each at its best quality for so many bytes."""
+    rates = None if bpp is None else parse_rates(bpp)
+    external = parse_external(external_encode or [], external_decode or [], external_quality or [])
+    from ..evaluate.run.run import DEFAULT_CODECS, DEFAULT_RATES, evaluate
+    from .progress import watching
+
+    names = DEFAULT_CODECS if codecs is None else codecs.split(",")
+    chosen = _parse_codecs([*names, *(codec.name for codec in external)], external)
+    with watching() as watcher:
+        outcome = evaluate(
+            folder,
+            codecs=chosen,
+            out=out,
+            rates=rates or DEFAULT_RATES,
+            features=features,
+            metric_weights=metric_weights,
+            keep=keep,
+            jobs=jobs,
+            limit=limit,
+            command=command_line(context),
+            watcher=watcher,
+        )
+    return _tell(outcome, out)
+
+
+def report(
+    folder: Dir,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="OUT", help="Folder of the page; none: DIR/report.")
+    ] = None,
+    originals: Annotated[
+        Path | None, typer.Option("--originals", metavar="DIR", help="Where the images are now.")
+    ] = None,
+    reference: Annotated[
+        str | None, typer.Option("--reference", metavar="NAME", help="Codec that the others are compared with.")
+    ] = None,
+    images: Annotated[int, typer.Option("--images", min=0, help="At most so many images are shown.")] = 4,
+    picture_rates: Annotated[
+        str | None, typer.Option("--picture-rates", metavar="RATES", help="At these bits per pixel, with commas.")
+    ] = None,
+) -> int:
+    """Make a page and tables of the results of sprdiff eval."""
+    rates = None if picture_rates is None else parse_rates(picture_rates)
+    from ..evaluate.report import write
+
+    page = write(folder, out, reference=reference, originals=originals, images=images, picture_rates=rates)
+    typer.echo(page)
+    return 0
+
+
+def parse_rates(text: str) -> list[float]:
+    """Numbers above 0 between commas.
+
+    Raises:
+        typer.BadParameter: something else.
+    """
+    try:
+        rates = [float(part) for part in text.split(",")]
+    except ValueError:
+        rates = [math.nan]
+    if not all(math.isfinite(rate) and rate > 0 for rate in rates):
+        raise typer.BadParameter(f"rates are numbers above 0 with commas between, not {text}")
+    return rates
+
+
+def parse_external(encode: Sequence[str], decode: Sequence[str], quality: Sequence[str]) -> list[External]:
+    """Codecs of the user; each needs all three options.
+
+    Raises:
+        typer.BadParameter: one is missing, given twice, or is no NAME=VALUE.
+    """
+    options = {"encode": _by_name(encode, "encode"), "decode": _by_name(decode, "decode")}
+    options["quality"] = _by_name(quality, "quality")
+    names = dict.fromkeys(name for given in options.values() for name in given)
+    for name in names:
+        for option, given in options.items():
+            if name not in given:
+                raise typer.BadParameter(f"codec {name} needs --external-{option} too")
+    if not names:
+        return []
+    from ..evaluate.codecs.base import UnknownCodec
+    from ..evaluate.codecs.external import External
+
+    try:
+        return [
+            External(name, options["encode"][name], options["decode"][name], tuple(_span(options["quality"][name])))
+            for name in names
+        ]
+    except UnknownCodec as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def _by_name(given: Sequence[str], option: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not (name and equals and value.strip()):
+            raise typer.BadParameter(f"--external-{option} takes NAME=VALUE, not {text}")
+        if name in found:
+            raise typer.BadParameter(f"--external-{option} for {name} is given twice")
+        found[name] = value
+    return found
+
+
+def _span(text: str) -> list[Quality]:
+    """``FROM:TO[:STEP]``, both ends included; the sign of the step follows from them."""
+    try:
+        first, last, step = [float(part) for part in (text + ":1").split(":")[:3]]
+        if text.count(":") not in (1, 2) or not step or not all(map(math.isfinite, (first, last, step))):
+            raise ValueError
+    except ValueError:
+        raise typer.BadParameter(f"--external-quality takes FROM:TO or FROM:TO:STEP, not {text}") from None
+    count = math.floor(abs(last - first) / abs(step) + 1e-9) + 1
+    if count > 10_000:
+        raise typer.BadParameter(f"--external-quality {text} has {count} qualities")
+    stride = math.copysign(step, last - first)
+    values = [round(first + i * stride, 9) for i in range(count)]
+    return [int(value) if value.is_integer() else value for value in values]
+
+
+def _parse_codecs(names: Sequence[str], external: Sequence[External]) -> list[ImageCodec]:
+    from ..evaluate.codecs.base import UnknownCodec
+    from ..evaluate.codecs.registry import parse_codecs
+
+    try:
+        return parse_codecs([name.strip() for name in names], external=external)
+    except UnknownCodec as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def command_line(context: typer.Context) -> str:
+    """The command with the options that were given, quoted for a shell."""
+    words: list[str] = ["sprdiff", str(context.info_name)]
+    for parameter in context.command.params:
+        value = context.params.get(str(parameter.name))
+        flag = [] if parameter.param_type_name == "argument" else [max(parameter.opts, key=len)]
+        if value is None or value is False or value == parameter.default:
+            continue
+        for item in value if isinstance(value, (list, tuple)) else [value]:
+            words += flag if item is True else [*flag, str(item)]
+    return shlex.join(words)
+
+
+def _tell(outcome: Outcome, out: Path) -> int:
+    """The end of a run: one line about its rows, one about each rate that nobody reaches; the exit status."""
+    for rate in outcome.unreached:
+        say("error", f"no codec reaches {rate:g} bpp on any image")
+    parts: dict[str, Any] = {"": len(outcome.rows), "unreached": outcome.count("unreached")}
+    parts["failed"] = outcome.count("failed")
+    total = parts.pop("")
+    more = "".join(f", {count} {status}" for status, count in parts.items() if count)
+    typer.echo(f"{out}: {total} rows{more}")
+    return 1 if outcome.unreached or outcome.count("failed") else 0

@@ -1,0 +1,50 @@
+"""``sprdiff models``: presets, the parts they are made of, licences and sizes. Loads no network."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from ..sd.licences import LICENCES
+
+_PARTS = {
+    "tiny": {
+        "what": "shipped with the package; any CPU, no download",
+        "networks": "all of this project's: 8.0 million parameters, 16 MB",
+        "extra": "none to use, 'train' to train",
+        "licence": "see LICENSE-weights beside the weights (sprdiff info)",
+    },
+    "sd": {
+        "what": "the paper's scale; one GPU to use, several to train; weights are trained by whoever has them",
+        "networks": "AutoencoderKL, UNet2DConditionModel with LoRA, DINOv2, ELIC's g_a: 1.1 billion parameters, "
+        "of them 76 million (151 MB) trained here",
+        "extra": "'sd' to use, 'sd' and 'train' to train",
+        "licence": "of what was trained: its model card; of the parts: below",
+    },
+}
+
+
+def models(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> int:
+    """Say which presets there are, what they are made of, and under which licences."""
+    about: dict[str, Any] = {"presets": _PARTS, "pretrained parts of sd": [asdict(licence) for licence in LICENCES]}
+    typer.echo(json.dumps(about, indent=2) if as_json else "\n".join(_lines()))
+    return 0
+
+
+def _lines() -> list[str]:
+    lines = []
+    for preset, about in _PARTS.items():
+        lines += [f"preset {preset}", *(f"  {name:<8}  {text}" for name, text in about.items()), ""]
+    lines.append("pretrained parts of sd, with the licences that their model cards state")
+    for part, option in (("base", "--base"), ("semantic", "--semantic")):
+        lines.append(f"  {option}: any model of this class; known ones:")
+        for licence in (licence for licence in LICENCES if licence.part == part):
+            lines += [
+                f"    {licence.model}  ({licence.megabytes} MB used)",
+                f"      {licence.name}: {licence.link}",
+                f"      restricts: {licence.restricts}",
+            ]
+    return lines

@@ -1,0 +1,68 @@
+"""Options that commands share, and the checks of their values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import ImageError
+
+MAX_PIXELS = 2**28
+"""Default of ``--max-pixels``, the same as `sprdiff.imageio.open.MAX_PIXELS` (which would load Pillow here)."""
+SCALES = ("auto", "1", "1.5", "2", "3", "4", "6", "8")
+
+
+def between(low: float, high: float, *, open_low: bool = False) -> Callable[[float | None], float | None]:
+    """A check of a number; NaN and infinity are in no range."""
+
+    def check(value: float | None) -> float | None:
+        if value is None:
+            return None
+        if not math.isfinite(value) or not low <= value <= high or (open_low and value == low):
+            above = f"above {low:g}" if open_low else f"from {low:g}"
+            raise typer.BadParameter(f"{value:g} is not {above}{'' if math.isinf(high) else f' to {high:g}'}")
+        return value
+
+    return check
+
+
+def check_scale(value: str) -> str:
+    """A coded scale."""
+    if value not in SCALES:
+        raise typer.BadParameter(f"{value} is not one of {', '.join(SCALES)}")
+    return value
+
+
+def check_background(value: str) -> str:
+    """A colour that Pillow knows."""
+    from ..imageio.open import parse_background
+
+    try:
+        parse_background(value)
+    except ImageError as error:
+        raise typer.BadParameter(str(error)) from error
+    return value
+
+
+Force = Annotated[bool, typer.Option("-f", "--force", help="Overwrite outputs that exist.")]
+Out = Annotated[str | None, typer.Option("-o", "--output", metavar="DIR", help="Folder for the outputs.")]
+Weights = Annotated[Path | None, typer.Option("--weights", metavar="DIR", help="Use other weights.")]
+Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads.")]
+MaxPixels = Annotated[int, typer.Option("--max-pixels", min=1, help="Refuse larger pictures.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing but warnings and errors.")]
+Quality = Annotated[float | None, typer.Option("-q", "--quality", callback=between(0, 100), help="0 to 100.")]
+Bpp = Annotated[
+    float | None,
+    typer.Option("--bpp", callback=between(0, math.inf, open_low=True), help="At most so many bits a pixel."),
+]
+MaxBytes = Annotated[int | None, typer.Option("--max-bytes", min=1, help="At most so many bytes a picture.")]
+
+
+def check_targets(*targets: float | None) -> None:
+    """At most one of quality, bits per pixel and bytes may be given."""
+    if sum(target is not None for target in targets) > 1:
+        raise typer.BadParameter("-q, --bpp and --max-bytes exclude each other")

@@ -1,0 +1,57 @@
+"""The command that serves the web page and the HTTP API: ``sprdiff serve`` (it needs the extra: serve)."""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import Annotated
+
+import typer
+
+from ..errors import ServiceError
+from .files import say
+from .options import Threads, Weights
+
+
+def serve(
+    host: Annotated[str, typer.Option("--host", help="Address; other than this it can be reached from outside.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: one that is free.")] = 8000,
+    max_upload: Annotated[int, typer.Option("--max-upload", min=1, help="Bytes of a request at most.")] = 32_000_000,
+    max_pixels: Annotated[int, typer.Option("--max-pixels", min=1, help="Refuse larger pictures.")] = 2**26,
+    concurrency: Annotated[int, typer.Option("--concurrency", min=1, max=256, help="Pictures coded at once.")] = 2,
+    queue: Annotated[int, typer.Option("--queue", min=0, max=10_000, help="Requests that may wait.")] = 64,
+    timeout: Annotated[float, typer.Option("--timeout", min=0.1, max=86_400, help="Seconds for a request.")] = 120,
+    upload_timeout: Annotated[
+        float, typer.Option("--upload-timeout", min=0.1, max=86_400, help="Seconds for its upload.")
+    ] = 30,
+    root_path: Annotated[
+        str, typer.Option("--root-path", metavar="/PATH", help="What a reverse proxy takes off paths.")
+    ] = "",
+    threads: Threads = None,
+    weights: Weights = None,
+) -> int:
+    """Serve a web page and an HTTP API that encode, decode and compare."""
+    if root_path and not re.fullmatch(r"(/[\w.~-]+)+", root_path, re.ASCII):
+        raise typer.BadParameter("--root-path begins with / and does not end with it")
+    try:
+        from ..serve.server import address_of, is_loopback, listen, make_server, warm_up
+        from ..serve.server import serve as run
+        from ..serve.settings import Settings
+    except ImportError as error:
+        if (error.name or "").startswith("sprdiff"):
+            raise
+        raise ServiceError(f"the service needs {error.name}: pip install 'sprdiff[serve]'") from error
+    from ..codec import Codec
+
+    settings = Settings(max_upload, max_pixels, concurrency, queue, timeout, upload_timeout)
+    codec = Codec(weights, threads, max_pixels)
+    with listen(host, port) as bound:
+        warm_up(codec)
+        if not is_loopback(bound):
+            say("warning", f"{address_of(bound)} can be reached from outside, and anybody may use it")
+        logging.basicConfig(level=logging.INFO, format="sprdiff: %(message)s")
+        server = make_server(codec, settings, root_path=root_path)
+        run(server, bound, lambda: typer.echo(f"sprdiff serves {address_of(bound)} (Ctrl+C ends it)"))
+    return 0

@@ -1,0 +1,1 @@
+"""What several folders share: files written whole, progress, worker processes."""

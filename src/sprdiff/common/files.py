@@ -1,0 +1,200 @@
+"""Reading and writing whole files: nothing half-written, nothing overwritten by accident."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import secrets
+import shutil
+import stat
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from ..errors import OutputError, SprdiffError
+
+STDIO = "-"
+"""The path that means standard input or standard output."""
+LOCK, HOLDER = "running.lock", "running.json"
+"""In a folder that one run at a time may use: what is locked, and who has locked it."""
+
+
+def is_special(path: str | Path) -> bool:
+    """Whether the path is a device, a pipe or a socket: written in place, never replaced."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):  # ValueError: a null byte in the name
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
+def describe(error: OSError) -> str:
+    """The reason of an `OSError` in lower case and without the path: ``no space left on device``."""
+    text = error.strerror or type(error).__name__
+    return text[:1].lower() + text[1:]
+
+
+def read_bytes(path: str | Path, error: type[SprdiffError]) -> bytes:
+    """The bytes of a file, or of standard input for ``-``.
+
+    Raises:
+        SprdiffError: of the class `error`, with one line, when the file cannot be read.
+    """
+    try:
+        if str(path) == STDIO:
+            return sys.stdin.buffer.read()
+        return Path(path).read_bytes()
+    except OSError as caught:
+        raise error(f"{path} cannot be read: {describe(caught)}") from caught
+
+
+def check_output(path: str | Path, *, force: bool = False) -> None:
+    """Refuse an output that could not be written, before any work is spent on it.
+
+    Raises:
+        OutputError: it exists (and not `force`), is a directory, or its folder does not exist.
+    """
+    if str(path) == STDIO or is_special(path):
+        return
+    target = Path(path)
+    if target.is_dir():
+        raise OutputError(f"{path} is a directory")
+    if os.path.lexists(target) and not force:
+        raise _exists(path)
+    if not target.parent.is_dir():
+        raise OutputError(f"{path} cannot be written: there is no folder {target.parent}")
+
+
+def write_atomic(path: str | Path, data: bytes, *, force: bool = False) -> None:
+    """Write a whole file or nothing: a temporary file beside it, flushed to disk, takes its name at the end.
+
+    Args:
+        path: the file; ``-`` is standard output; devices and pipes are written in place.
+        force: replace a file that exists. A link is followed; the permissions of the old file are kept.
+
+    Raises:
+        OutputError: the file exists and not `force`, or the system refuses to write it.
+        BrokenPipeError: the reader of standard output has gone.
+    """
+    check_output(path, force=force)
+    try:
+        if str(path) == STDIO:
+            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
+        elif is_special(path):
+            with open(path, "wb") as stream:
+                stream.write(data)
+        else:
+            _write_beside(Path(os.path.realpath(path)), data, force=force)
+    except BrokenPipeError:
+        raise
+    except FileExistsError as error:
+        raise _exists(path) from error
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {describe(error)}") from error
+
+
+def replace_folder(partial: Path, folder: Path) -> None:
+    """Move the finished folder ``partial`` to its place; what was there comes back should that fail, else it goes.
+
+    Raises:
+        OSError: it could not be moved.
+    """
+    old = folder.with_name(folder.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    try:
+        partial.rename(folder)
+    except OSError:
+        if old.exists():
+            old.rename(folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _exists(path: str | Path) -> OutputError:
+    return OutputError(f"{path} already exists; only -f (force) overwrites it")
+
+
+def _write_beside(target: Path, data: bytes, *, force: bool) -> None:
+    temporary = target.parent / f".sprdiff-{secrets.token_hex(8)}.tmp"
+    try:
+        # Not tempfile: its files are private to the user, these shall follow the umask like any other file.
+        with open(temporary, "xb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        if force:
+            with suppress(OSError):
+                os.chmod(temporary, stat.S_IMODE(os.stat(target).st_mode))
+            os.replace(temporary, target)
+        else:
+            _name_if_free(temporary, target)
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+    _sync_folder(target.parent)
+
+
+def _name_if_free(temporary: Path, target: Path) -> None:
+    """Give the file its name unless another process took it meanwhile (FileExistsError)."""
+    try:
+        os.link(temporary, target)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links: the check cannot be atomic there
+        if os.path.lexists(target):
+            raise FileExistsError(target) from None
+        os.replace(temporary, target)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the new name itself survive a power cut, where the system can."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+@contextmanager
+def held(folder: Path, command: str, filelock: Any, busy: type[SprdiffError]) -> Iterator[None]:
+    """Hold a folder, made if need be, against other runs; the file of the lock stays.
+
+    Args:
+        command: that is told to whom it keeps out.
+        filelock: the module of that name, which not every installation has.
+        busy: what is raised when another run holds it; the message says which.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(folder / LOCK, timeout=0)
+        lock.acquire()
+    except filelock.Timeout as error:
+        raise busy(f"{folder} is in use by {_holder(folder)}") from error
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be written: {describe(error)}") from error
+    try:
+        holder = {"pid": os.getpid(), "host": platform.node(), "command": command}
+        write_atomic(folder / HOLDER, json.dumps(holder).encode(), force=True)
+        yield
+    finally:
+        with suppress(OSError):
+            (folder / HOLDER).unlink()
+        lock.release()
+
+
+def _holder(folder: Path) -> str:
+    try:
+        holder = json.loads((folder / HOLDER).read_bytes())
+        return f"process {holder['pid']} on {holder['host']}: {holder['command']}"
+    except (OSError, ValueError, TypeError, LookupError):  # it has just started, or just ended
+        return "another run"

@@ -1,0 +1,143 @@
+"""VVC and JPEG XL by the ffmpeg that imageio-ffmpeg brings, through pipes and on one thread."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import re
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from ..metrics.distortion import Bytes
+from .base import CodecError, ImageCodec, MissingCodec, Quality
+
+TIMEOUT = 600.0
+"""Seconds after which a run of ffmpeg is ended."""
+
+_BEST_SCALING = "lanczos+accurate_rnd+full_chroma_int+full_chroma_inp+bitexact"
+
+
+class FfmpegCodec(ImageCodec):
+    """A codec in ffmpeg; `encoder` as ``ffmpeg -encoders`` calls it, `container` the bare stream."""
+
+    encoder: str
+    container: str
+
+    def version(self) -> str:
+        return f"ffmpeg {_ffmpeg_version(self.name)}, {_encoder_version(self.name, self.encoder)}"
+
+    def decode(self, data: bytes) -> Bytes:
+        output = ["-frames:v", "1", "-pix_fmt", "rgb24", "-c:v", "ppm", "-f", "image2pipe"]
+        picture = self._run(["-f", self.container, "-i", "-", "-sws_flags", _BEST_SCALING, *output], data)
+        try:
+            with Image.open(io.BytesIO(picture), formats=["PPM"]) as image:
+                return np.asarray(image.convert("RGB"))
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise CodecError(f"{self.name} cannot be decoded: {error}") from error
+
+    def _encoded(self, pixels: Bytes, options: Sequence[str]) -> bytes:
+        height, width = pixels.shape[:2]
+        raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-i", "-"]
+        output = ["-frames:v", "1", "-c:v", self.encoder, "-threads", "1", *options]
+        return self._run([*raw, "-sws_flags", _BEST_SCALING, *output], np.ascontiguousarray(pixels).tobytes())
+
+    def _run(self, arguments: Sequence[str], data: bytes) -> bytes:
+        try:
+            quiet = ["-hide_banner", "-nostdin", "-loglevel", "error", "-threads", "1", "-filter_threads", "1"]
+            done = subprocess.run(
+                [_ffmpeg(self.name), *quiet, *arguments, "-"], input=data, capture_output=True, timeout=TIMEOUT
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise CodecError(f"{self.name}: {error}") from error
+        if done.returncode or not done.stdout:
+            lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
+            raise CodecError(f"{self.name}: ffmpeg failed: {lines[-1] if lines else 'no output'}")
+        return done.stdout
+
+
+@dataclass(frozen=True)
+class JpegXl(FfmpegCodec):
+    """JPEG XL by libjxl: lossy in XYB, bare codestream; a quality is the Butteraugli distance, 15 at most.
+
+    (pylibjxl 0.5 goes to 25 but codes without XYB, at several times the bytes for the same error.)
+    """
+
+    name: str = "jxl"
+    effort: Literal[1, 2, 3, 4, 5, 6, 7, 8, 9] = 9
+    encoder = "libjxl"
+    container = "jpegxl_pipe"
+
+    @property
+    def qualities(self) -> Sequence[Quality]:
+        return [round(15 * 0.96**step, 3) for step in range(100)]
+
+    def encode(self, pixels: Bytes, quality: Quality) -> bytes:
+        return self._encoded(pixels, ["-distance", str(quality), "-effort", str(self.effort), "-f", "image2pipe"])
+
+
+@dataclass(frozen=True)
+class Vvc(FfmpegCodec):
+    """VVC by vvenc: 10 bits, 4:2:0, constant QP, without the perceptual adaptation that lowers PSNR and MS-SSIM.
+
+    The file is the raw stream of a single intra picture. Told that no others follow, vvenc leaves out lists of
+    reference pictures, and with them and the delimiter 170 bytes of about 1000 that ffmpeg's defaults spend.
+
+    Sides are made even by repeating the last row or column, which stays in the decoded picture:
+    `ImageCodec.decode_at` knows the size and cuts it off.
+    """
+
+    name: str = "vvc"
+    preset: Literal["faster", "fast", "medium", "slow", "slower"] = "medium"
+    encoder = "libvvenc"
+    container = "vvc"
+
+    @property
+    def qualities(self) -> Sequence[Quality]:
+        return range(63, 9, -1)
+
+    def encode(self, pixels: Bytes, quality: Quality) -> bytes:
+        height, width = pixels.shape[:2]
+        even = np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        still = ["-qpa", "0", "-vvenc-params", "IntraPeriod=1:GOPSize=1:AccessUnitDelimiter=0"]
+        options = ["-pix_fmt", "yuv420p10le", "-preset", self.preset, "-qp", str(quality), *still, "-f", "vvc"]
+        return self._encoded(even, options)
+
+
+@cache
+def _ffmpeg(name: str) -> str:
+    try:
+        return str(importlib.import_module("imageio_ffmpeg").get_ffmpeg_exe())
+    except (ImportError, RuntimeError) as error:
+        raise MissingCodec(f"{name} needs imageio-ffmpeg: pip install 'sprdiff[eval]'") from error
+
+
+def _output(name: str, *arguments: str) -> str:
+    """What ffmpeg says, on either stream."""
+    try:
+        done = subprocess.run([_ffmpeg(name), "-nostdin", *arguments], capture_output=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise MissingCodec(f"{name}: ffmpeg does not run: {error}") from error
+    return (done.stdout + done.stderr).decode("utf-8", "replace")
+
+
+@cache
+def _ffmpeg_version(name: str) -> str:
+    found = re.search(r"ffmpeg version (\S+)", _output(name, "-version"))
+    return found[1] if found else "of unknown version"
+
+
+@cache
+def _encoder_version(name: str, encoder: str) -> str:
+    """The library's own version where it tells one: vvenc does when it starts to encode."""
+    source = ["-f", "lavfi", "-i", "color=s=64x64", "-frames:v", "1", "-c:v", encoder]
+    text = _output(name, "-hide_banner", *source, "-f", "null", "-")
+    if "Unknown encoder" in text:
+        raise MissingCodec(f"{name}: this ffmpeg has no {encoder}; pip install 'sprdiff[eval]' brings another")
+    found = re.search(rf"{encoder} version: (\S+)", text)
+    return f"{encoder} {found[1]}" if found else encoder

@@ -1,0 +1,270 @@
+"""The metrics of a comparison: what each is called, its unit and direction, its source, how it is computed.
+
+Image rulers compare one decoded image with its original. Set rulers compare the features of patches of all decoded
+images with those of all originals. A ruler whose package or weights are not at hand is left out, with the reason.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from ...common.files import read_bytes
+from ...errors import SprdiffError, WeightsError
+from ..results import RulerInfo, Skipped
+from . import backbones, inception
+from .distortion import Bytes, ms_ssim, psnr
+from .distributions import PATCH, fid, kid
+from .features import MIN_CROPS, FeatureNetwork, frechet_distance
+from .perceptual import Dists, Lpips
+from .tensors import Features, need
+
+Distance = Callable[[Bytes, Bytes], float]
+Describe = Callable[[Bytes], Features]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Where the user has weights for measuring: SqueezeNet's file; a folder of published ones. None: nowhere."""
+
+    features: Path | None = None
+    published: Path | None = None
+
+
+@dataclass(frozen=True)
+class Ruler:
+    """An image ruler.
+
+    Attributes:
+        name: key in `results.Row.metrics`.
+        title: for readers.
+        unit: empty for none.
+        direction: ``up``: larger is better.
+        source: publication and implementation.
+        load: gives what takes original and decoded image, both uint8 RGB [H, W, 3].
+        packages: modules that it needs.
+        published: names in `backbones.PUBLISHED` of the weights that it needs.
+        squeezenet: whether it needs ``--features``.
+    """
+
+    name: str
+    title: str
+    unit: str
+    direction: Literal["up", "down"]
+    source: str
+    load: Callable[[Weights], Distance]
+    packages: tuple[str, ...] = ()
+    published: tuple[str, ...] = ()
+    squeezenet: bool = False
+
+
+@dataclass(frozen=True)
+class SetRuler:
+    """A set ruler; attributes as of `Ruler`, and:
+
+    Attributes:
+        network: what describes its patches; rulers of one network share the features.
+        load: gives what takes an image to the features [N, D] of its patches.
+        distance: of two sets of features, originals first; an `SprdiffError` where they are too few.
+    """
+
+    name: str
+    title: str
+    unit: str
+    direction: Literal["up", "down"]
+    source: str
+    network: str
+    load: Callable[[Weights], Describe]
+    distance: Callable[[Features, Features], float]
+    packages: tuple[str, ...] = ("torch",)
+    published: tuple[str, ...] = ()
+    squeezenet: bool = False
+
+
+@cache
+def _squeezenet(path: Path) -> FeatureNetwork:
+    return FeatureNetwork.load(path)
+
+
+def _feature_distance(weights: Weights) -> Distance:
+    assert weights.features is not None
+    return _squeezenet(weights.features).feature_distance
+
+
+def _squeezenet_patches(weights: Weights) -> Describe:
+    assert weights.features is not None
+    return _squeezenet(weights.features).patch_features
+
+
+@cache
+def _inception_patches(weights: Weights) -> Describe:
+    network = inception.Inception.load(weights.published)
+
+    def describe(image: Bytes) -> Features:
+        if min(image.shape[:2]) < PATCH:
+            return np.zeros((0, inception.DIMENSIONS), np.float32)
+        return network.patch_features(image)
+
+    return describe
+
+
+def _ssimulacra2(weights: Weights) -> Distance:
+    compute = need("ssimulacra2").compute_ssimulacra2
+    return lambda original, decoded: float(compute(_file(original), _file(decoded)))
+
+
+def _file(pixels: Bytes) -> io.BytesIO:
+    """The package takes files only; PPM is the least work."""
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PPM")
+    stream.seek(0)
+    return stream
+
+
+def _frechet_of_crops(a: Features, b: Features) -> float:
+    if min(len(a), len(b)) < MIN_CROPS:
+        raise SprdiffError(f"needs at least {MIN_CROPS} crops, has {min(len(a), len(b))}")
+    return frechet_distance(a, b)
+
+
+_NO_HUMANS = "the network of DeepCognition/keras-squeezenet, uncalibrated: not LPIPS, not FID"
+IMAGE_RULERS = (
+    Ruler("psnr", "PSNR", "dB", "up", "over all pixels and RGB channels at once", lambda _: psnr),
+    Ruler(
+        "ms_ssim", "MS-SSIM", "", "up",
+        "Wang, Simoncelli, Bovik, Asilomar 2003; with the choices of pytorch-msssim", lambda _: ms_ssim,
+    ),
+    Ruler(
+        "ssimulacra2", "SSIMULACRA2", "", "up", "Sneyers, Cloudinary 2022; package ssimulacra2",
+        _ssimulacra2, packages=("ssimulacra2",),
+    ),
+    Ruler(
+        "lpips_alex", "LPIPS (Alex)", "", "down", "Zhang et al., CVPR 2018, v0.1 on torchvision's AlexNet",
+        lambda weights: Lpips.load("alex", weights.published).distance,
+        packages=("torch",), published=("alexnet", "lpips_alex"),
+    ),
+    Ruler(
+        "lpips_vgg", "LPIPS (VGG)", "", "down", "Zhang et al., CVPR 2018, v0.1 on torchvision's VGG16",
+        lambda weights: Lpips.load("vgg", weights.published).distance,
+        packages=("torch",), published=("vgg16", "lpips_vgg"),
+    ),
+    Ruler(
+        "dists", "DISTS", "", "down", "Ding et al., TPAMI 2022, on torchvision's VGG16",
+        lambda weights: Dists.load(weights.published).distance,
+        packages=("torch",), published=("vgg16", "dists"),
+    ),
+    Ruler(
+        "feature_distance", "feature distance", "", "down",
+        f"SqueezeNet 1.1, seven taps with equal weight; {_NO_HUMANS}", _feature_distance,
+        packages=("torch",), squeezenet=True,
+    ),
+)  # fmt: skip
+"""In the order of tables."""
+
+SET_RULERS = (
+    SetRuler(
+        "frechet_squeezenet", "Fréchet distance (SqueezeNet)", "", "down",
+        f"Gaussians of SqueezeNet 1.1's last tap over 128x128 crops, stride 64; {_NO_HUMANS}",
+        "squeezenet", _squeezenet_patches, _frechet_of_crops, squeezenet=True,
+    ),
+    SetRuler(
+        "kid", "KID", "", "down", "Bińkowski et al., ICLR 2018, on FID's Inception; HiFiC's 256x256 patches",
+        "inception", _inception_patches, kid, published=("inception",),
+    ),
+    SetRuler(
+        "fid", "FID", "", "down", "Heusel et al., NeurIPS 2017, as pytorch-fid 0.3.0; HiFiC's 256x256 patches",
+        "inception", _inception_patches, fid, published=("inception",),
+    ),
+)  # fmt: skip
+
+
+def choose(weights: Weights) -> tuple[list[RulerInfo], list[Skipped]]:
+    """The rulers that can be used here, in order, and those that cannot, with the reason.
+
+    Raises:
+        WeightsError: the file for SqueezeNet was given and cannot be used.
+    """
+    if weights.features is not None and not _absent("torch"):
+        _squeezenet(weights.features)
+    infos, skipped = [], []
+    for ruler in (*IMAGE_RULERS, *SET_RULERS):
+        try:
+            infos.append(_describe(ruler, weights))
+        except SprdiffError as error:
+            skipped.append(Skipped(ruler.name, str(error)))
+    return infos, skipped
+
+
+def _describe(ruler: Ruler | SetRuler, weights: Weights) -> RulerInfo:
+    """What goes into ``run.json``; an `SprdiffError` says why it cannot be used."""
+    for package in ruler.packages:
+        if _absent(package):
+            raise SprdiffError(f"needs {package}: pip install 'sprdiff[eval]'")
+    if ruler.squeezenet and weights.features is None:
+        raise SprdiffError("needs SqueezeNet 1.1: --features FILE")
+    paths = [_found(name, weights.published) for name in ruler.published]
+    if ruler.squeezenet and weights.features is not None:
+        paths.append((weights.features.name, _digest(weights.features)))
+    source = ruler.source
+    if "ssimulacra2" in ruler.packages:
+        source += f" {version('ssimulacra2')}"
+    text = ", ".join(f"{name} {digest}" for name, digest in paths) or None
+    scope: Literal["image", "set"] = "image" if isinstance(ruler, Ruler) else "set"
+    return RulerInfo(ruler.name, ruler.title, ruler.unit, ruler.direction, source, scope, text)
+
+
+@cache
+def _found(name: str, folder: Path | None) -> tuple[str, str]:
+    """File name and SHA-256; several rulers share half a gigabyte of VGG16."""
+    path = backbones.find(name, folder)
+    return path.name, _digest(path)
+
+
+@cache
+def _digest(path: Path) -> str:
+    return hashlib.sha256(read_bytes(path, WeightsError)).hexdigest()
+
+
+def _absent(package: str) -> bool:
+    return importlib.util.find_spec(package) is None
+
+
+class Meter:
+    """The rulers of one process, each loaded once.
+
+    Args:
+        names: of the rulers to use, as `choose` gave them.
+        weights: as given to `choose`.
+    """
+
+    def __init__(self, names: Sequence[str], weights: Weights) -> None:
+        if any("torch" in ruler.packages for ruler in (*IMAGE_RULERS, *SET_RULERS) if ruler.name in names):
+            need("torch").set_num_threads(1)
+        self._distances = {ruler.name: ruler.load(weights) for ruler in IMAGE_RULERS if ruler.name in names}
+        self._networks = {ruler.network: ruler.load(weights) for ruler in SET_RULERS if ruler.name in names}
+
+    def figures(self, original: Bytes, decoded: Bytes, known: Mapping[str, float]) -> dict[str, float]:
+        """All image rulers on two images, uint8 RGB [H, W, 3]; those `known` already are taken from there."""
+        return {
+            name: known[name] if name in known else distance(original, decoded)
+            for name, distance in self._distances.items()
+        }
+
+    @property
+    def describes_patches(self) -> bool:
+        """Whether a set ruler is in use."""
+        return bool(self._networks)
+
+    def patches(self, image: Bytes) -> dict[str, Features]:
+        """Features [N, D] of the patches of an image, by network."""
+        return {network: describe(image) for network, describe in self._networks.items()}

@@ -1,0 +1,1 @@
+"""One comparison: every codec on every photograph at every rate, in worker processes."""

@@ -1,0 +1,166 @@
+"""One run at a time into a folder of results: taken, compared with what is there, added to."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from ...common.files import HOLDER, LOCK, describe, held, write_atomic
+from ...errors import OutputError
+from ..metrics.tensors import need
+from ..results import (
+    ROWS,
+    RUN,
+    CodecInfo,
+    Key,
+    ResultsError,
+    Row,
+    Run,
+    numbered_rows,
+    read_run,
+    to_line,
+    write_run,
+)
+
+_OURS = {LOCK, HOLDER}
+
+
+def earlier_run(folder: Path) -> Run | None:
+    """What was run into a folder before; None where it is empty or does not exist.
+
+    Raises:
+        ResultsError: it holds something, but no results.
+    """
+    if (folder / RUN).exists():
+        return read_run(folder)
+    try:
+        if folder.exists() and not {entry.name for entry in folder.iterdir()} <= _OURS:
+            raise ResultsError(f"{folder} is not empty and holds no results of sprdiff eval")
+    except OSError as error:
+        raise ResultsError(f"{folder} is no folder that can be read: {describe(error)}") from error
+    return None
+
+
+class ResultsFolder:
+    """A folder of results while a run holds it; made by `taken`.
+
+    Attributes:
+        path: of the folder.
+        rows: finished ones, by key.
+        notes: what had to be mended, a line each.
+    """
+
+    def __init__(self, path: Path, run: Run) -> None:
+        """Compare with what is there; nothing is changed if it does not fit."""
+        self.path = path
+        self.notes: list[str] = []
+        before = earlier_run(path)
+        stored, self._cut = numbered_rows(path)
+        _check_versions(path, [row for row, _ in stored], run.codecs)
+        self.run = run if before is None else _joined(path, before, run)
+        if before is not None and before.cpu != run.cpu:
+            self.notes.append(f"earlier rows were measured on another machine ({before.cpu}): times do not compare")
+        self._stored = stored
+        self.rows = {row.key: row for row, _ in stored}
+
+    def begin(self, again: Collection[Key]) -> None:
+        """Write what is run, drop a line that a kill has cut, and the failed rows that are tried again."""
+        write_run(self.path, self.run)
+        dropped = {key for key in again if key in self.rows}
+        if self._cut:
+            self.notes.append(f"{self.path / ROWS}: the last line was cut and is dropped ({self._cut} bytes)")
+        if self._cut or dropped:
+            kept = [line + b"\n" for row, line in self._stored if row.key not in dropped]
+            write_atomic(self.path / ROWS, b"".join(kept), force=True)
+        for key in dropped:
+            del self.rows[key]
+        self._cut, self._stored = 0, []
+
+    def append(self, rows: Sequence[Row]) -> None:
+        """Add rows to the file; they are on the disk when this returns.
+
+        Raises:
+            OutputError: the system refuses to write them.
+        """
+        assert not any(row.key in self.rows for row in rows)
+        try:
+            with open(self.path / ROWS, "ab", buffering=0) as file:
+                lines = b"".join(map(to_line, rows))
+                if file.write(lines) != len(lines):
+                    raise OutputError(f"{self.path / ROWS} cannot be written: no space left on device")
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise OutputError(f"{self.path / ROWS} cannot be written: {describe(error)}") from error
+        self.rows |= {row.key: row for row in rows}
+
+
+@contextmanager
+def taken(path: Path, run: Run) -> Iterator[ResultsFolder]:
+    """Hold a folder of results, made if need be, against other runs.
+
+    Raises:
+        ResultsError: another run holds it (the message says which), or it is of another comparison or damaged;
+            then nothing in it has been changed.
+        OutputError: it cannot be made.
+    """
+    earlier_run(path)  # nothing of ours into a folder that is another's
+    with held(path, run.commands[-1], need("filelock"), ResultsError):
+        yield ResultsFolder(path, run)
+
+
+def _check_versions(path: Path, rows: Sequence[Row], codecs: Sequence[CodecInfo]) -> None:
+    versions = {codec.name: codec.version for codec in codecs}
+    for row in rows:
+        now = versions.get(row.codec, row.version)
+        if row.version != now:
+            raise ResultsError(
+                f"{path} holds rows of {row.codec} {row.version!r}, now it is {now!r}: use another folder"
+            )
+
+
+def _joined(path: Path, before: Run, run: Run) -> Run:
+    """What both runs together are.
+
+    Raises:
+        ResultsError: their rows would not compare; it names the difference.
+    """
+    difference = _images_differ(before, run) or _rulers_differ(before, run)
+    if difference:
+        raise ResultsError(f"{path} is of another comparison: {difference}; use another folder")
+    codecs = {codec.name: codec for codec in [*before.codecs, *run.codecs]}
+    return replace(
+        run,
+        rates=sorted({*before.rates, *run.rates}),
+        codecs=list(codecs.values()),
+        commands=list(dict.fromkeys([*before.commands, *run.commands])),
+    )
+
+
+def _images_differ(before: Run, run: Run) -> str:
+    old = {image.name: image.sha256 for image in before.images}
+    new = {image.name: image.sha256 for image in run.images}
+    for name in sorted(old.keys() | new.keys()):
+        if name not in old:
+            return f"it is without {name}"
+        if name not in new:
+            return f"it has {name}, which is not among these images"
+        if old[name] != new[name]:
+            return f"{name} is another picture now"
+    return ""
+
+
+def _rulers_differ(before: Run, run: Run) -> str:
+    old = {ruler.name: ruler for ruler in before.rulers}
+    new = {ruler.name: ruler for ruler in run.rulers}
+    reasons = {skipped.name: f" ({skipped.reason})" for skipped in run.skipped_rulers}
+    for name in dict.fromkeys([*old, *new]):
+        if name not in old:
+            return f"it was measured without {name}"
+        if name not in new:
+            return f"it was measured with {name}, which is not at hand now{reasons.get(name, '')}"
+        if old[name] != new[name]:
+            return f"{name} was {old[name].source}, {old[name].weights}; now {new[name].source}, {new[name].weights}"
+    return ""

@@ -1,0 +1,238 @@
+"""A whole comparison: every image of a folder through every codec at every rate, into a folder of results.
+
+::
+
+    photos, codecs, rulers ─ checked ─► ResultsFolder, held ─► units in processes ─► rows ─► figures of sets
+
+What is in the folder already is not done again, so a run that was stopped, even by a kill, goes on where it was.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ... import __version__
+from ...common.processes import in_processes
+from ..codecs.base import ImageCodec, MissingCodec
+from ..metrics.rulers import Weights, choose
+from ..results import FORMAT, CodecInfo, ImageInfo, Key, ResultsError, Row, Run, Skipped, read_sets, write_sets
+from .folder import ResultsFolder, earlier_run, taken
+from .photos import find_photos
+from .sets import set_rows
+from .unit import Unit, failed, run_unit
+
+DEFAULT_RATES = (0.0138, 0.0203, 0.028)
+"""Those of the published figures of SPRDiff on Kodak, in bits per pixel."""
+DEFAULT_CODECS = (
+    "sprdiff-tiny",
+    "sprdiff-tiny@coarse",
+    "jpeg",
+    "webp",
+    "avif",
+    "jxl",
+    "jpeg2000",
+    "heic",
+    "vvc",
+)
+_DIED = "its process died: out of memory, or crashed in a library"
+
+
+class Watcher:
+    """Told how a run goes; this one keeps it to itself."""
+
+    def note(self, text: str) -> None:
+        """One line that the user should know."""
+
+    def begin(self, units: int, rows: int) -> None:
+        """Work starts: images times codecs, and rows, that are to be done; both 0 if all is there already."""
+
+    def done(self, rows: Sequence[Row]) -> None:
+        """One unit is finished and its rows are on the disk."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run asked for and what there is of it.
+
+    Attributes:
+        rows: all rows of the images, codecs and rates asked for, earlier ones among them.
+        unreached: rates at which no codec has a file of any image, in bits per pixel.
+    """
+
+    rows: tuple[Row, ...]
+    unreached: tuple[float, ...]
+
+    def count(self, status: str) -> int:
+        """Number of rows of a status."""
+        return sum(row.status == status for row in self.rows)
+
+
+def evaluate(
+    folder: str | Path,
+    *,
+    codecs: Sequence[ImageCodec],
+    out: str | Path,
+    rates: Sequence[float] = DEFAULT_RATES,
+    features: Path | None = None,
+    metric_weights: Path | None = None,
+    keep: bool = False,
+    jobs: int = 1,
+    limit: int | None = None,
+    command: str = "",
+    watcher: Watcher | None = None,
+) -> Outcome:
+    """Measure codecs on the images of a folder; results go into `out`, see `results`.
+
+    Worker processes import the main module of the program: a script needs its ``if __name__ == "__main__"``.
+
+    Args:
+        folder: of the originals.
+        codecs: of `codecs.parse_codecs`; those that cannot run here are left out, with a note.
+        out: folder of results, new, empty, or of an earlier run over the same images and metrics.
+        rates: targets in bits per pixel.
+        features: weights of SqueezeNet, for feature distance and Fréchet distance.
+        metric_weights: folder of published weights, searched before the usual places.
+        keep: store files and decoded images too.
+        jobs: processes at work; with more than the cores times are wrong.
+        limit: the first so many images only.
+        command: what is written down as having been run.
+        watcher: told how it goes.
+
+    Raises:
+        ImageError: the folder or an image cannot be used.
+        ResultsError: `out` cannot be used; then nothing in it has been changed.
+        OutputError: results cannot be written.
+        WeightsError: `features` cannot be used.
+        MissingCodec: no codec can run here.
+        ValueError: a number is out of its range.
+    """
+    folder, out, watcher = Path(folder), Path(out), watcher or Watcher()
+    if jobs < 1 or not rates or not all(math.isfinite(rate) and rate > 0 for rate in rates):
+        raise ValueError("jobs must be at least 1 and rates above 0")
+    before = earlier_run(out)
+    photos = find_photos(folder, limit=limit, known=before.images if before else ())
+    weights = Weights(features, metric_weights)
+    here, absent = _present(codecs)
+    run = _describe(folder, photos, sorted({float(rate) for rate in rates}), here, absent, weights, command)
+    _tell_skipped(run, watcher)
+    with taken(out, run) as results:
+        units = _units(results, here, run, folder, weights, keep)
+        results.begin({key for unit in units for key in _keys(unit)})
+        for note in results.notes:
+            watcher.note(note)
+        watcher.begin(len(units), sum(len(unit.rates) for unit in units))
+        changed = set()
+        for rows in _work(units, jobs):
+            results.append(rows)
+            watcher.done(rows)
+            changed |= {(row.codec, row.target_bpp) for row in rows}
+        _finish(results, changed, watcher)
+        wanted = {(codec.name, photo.name, rate) for codec in here for photo in photos for rate in run.rates}
+        return _outcome(run, [row for row in results.rows.values() if row.key in wanted])
+
+
+def _present(codecs: Sequence[ImageCodec]) -> tuple[list[ImageCodec], list[Skipped]]:
+    """The codecs that can run here, and the others with what they lack."""
+    here, absent = [], []
+    for codec in {codec.name: codec for codec in codecs}.values():
+        error = codec.missing()
+        if error is None:
+            here.append(codec)
+        else:
+            absent.append(Skipped(codec.name, str(error)))
+    if not here:
+        raise MissingCodec("; ".join(skipped.reason for skipped in absent) or "no codecs to compare")
+    return here, absent
+
+
+def _describe(
+    folder: Path,
+    photos: list[ImageInfo],
+    rates: list[float],
+    codecs: Sequence[ImageCodec],
+    absent: list[Skipped],
+    weights: Weights,
+    command: str,
+) -> Run:
+    rulers, skipped = choose(weights)
+    return Run(
+        format=FORMAT,
+        sprdiff=__version__,
+        python=platform.python_version(),
+        platform=platform.platform(),
+        cpu=_cpu(),
+        folder=str(folder.resolve()),
+        images=photos,
+        rates=rates,
+        codecs=[CodecInfo(codec.name, codec.version()) for codec in codecs],
+        skipped_codecs=absent,
+        rulers=rulers,
+        skipped_rulers=skipped,
+        commands=[command],
+    )
+
+
+def _cpu() -> str:
+    """Name of the processor; what the platform module says is empty or the architecture on Linux."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+
+
+def _tell_skipped(run: Run, watcher: Watcher) -> None:
+    """A line for each codec and for each reason why metrics are left out."""
+    for codec in run.skipped_codecs:
+        watcher.note(f"without {codec.name}: {codec.reason}")
+    for reason in dict.fromkeys(skipped.reason for skipped in run.skipped_rulers):
+        names = [skipped.name for skipped in run.skipped_rulers if skipped.reason == reason]
+        watcher.note(f"without {', '.join(names)}: {reason}")
+
+
+def _units(
+    results: ResultsFolder, codecs: Sequence[ImageCodec], run: Run, folder: Path, weights: Weights, keep: bool
+) -> list[Unit]:
+    """What is still to be done: image after image, so that what there is after a stop compares all codecs."""
+    versions = {codec.name: codec.version for codec in run.codecs}
+    rulers = tuple(ruler.name for ruler in run.rulers)
+    units = []
+    for photo in run.images:
+        for codec in codecs:
+            keys = {rate: results.rows.get((codec.name, photo.name, rate)) for rate in run.rates}
+            todo = tuple(rate for rate, row in keys.items() if row is None or row.status == "failed")
+            unit = Unit(codec, versions[codec.name], folder, photo, todo, results.path, rulers, weights, keep)
+            units += [unit] if todo else []
+    return units
+
+
+def _keys(unit: Unit) -> list[Key]:
+    return [(unit.codec.name, unit.image.name, rate) for rate in unit.rates]
+
+
+def _work(units: Sequence[Unit], jobs: int) -> Iterator[list[Row]]:
+    """The rows of each unit as it is finished."""
+    for unit, rows in in_processes(run_unit, units, jobs):
+        yield [failed(unit, rate, _DIED) for rate in unit.rates] if rows is None else rows
+
+
+def _finish(results: ResultsFolder, changed: Collection[tuple[str, float]], watcher: Watcher) -> None:
+    try:
+        before = read_sets(results.path)
+    except ResultsError:  # it can be made anew at any time
+        before = []
+    sets = set_rows(results.path, results.run, results.rows.values(), before=before, changed=changed)
+    write_sets(results.path, sets)
+    for note in dict.fromkeys(f"no {name}: {why}" for row in sets for name, why in row.notes.items()):
+        watcher.note(note)
+
+
+def _outcome(run: Run, rows: Sequence[Row]) -> Outcome:
+    reached = {row.target_bpp for row in rows if row.status != "unreached"}
+    return Outcome(tuple(rows), tuple(rate for rate in run.rates if rate not in reached))

@@ -1,0 +1,180 @@
+"""Symbols to bytes and back: constriction's range coder, fed run by run.
+
+A block of symbols is sorted by table (stable: raster order inside a table). Each run of one table is one call
+of the coder, then come the escape payloads of the run. `SymbolEncoder` and `SymbolDecoder` share that loop.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import constriction
+import numpy as np
+from numpy.typing import NDArray
+
+from sprdiff.errors import BitstreamError
+from sprdiff.format.intnet import SYMBOL_LIMIT, Floats, Ints
+from sprdiff.format.tables import Tables
+
+_FAIR: Any = constriction.stream.model.Categorical(np.array([2.0**23 - 1, 2.0**23 - 1]), perfect=False)
+_MOST_ZEROS = SYMBOL_LIMIT.bit_length() - 1
+"""An Exp-Golomb code of more leading zeros would be a symbol beyond the limit."""
+
+
+class SymbolCoder(ABC):
+    """Codes blocks of symbols in their order in the stream."""
+
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+
+    def code(self, index: NDArray[np.uint8], mu: Ints, scaled: Floats | None) -> Ints:
+        """Code one block; returns its symbols q, int32, of the shape of `index`.
+
+        Args:
+            index: table of each symbol.
+            mu: mean of each value, 8 fraction bits.
+            scaled: the values to quantise; None when decoding.
+        """
+        order = np.argsort(index, axis=None, kind="stable")
+        ends = np.cumsum(np.bincount(index.ravel(), minlength=len(self._tables)))
+        q = self._symbols(mu, scaled).ravel()[order]
+        start = 0
+        for table, end in enumerate(ends.tolist()):
+            if end > start:
+                self._run(table, q[start:end])
+                start = end
+        out = np.empty_like(q)
+        out[order] = q
+        return out.reshape(index.shape)
+
+    @abstractmethod
+    def _symbols(self, mu: Ints, scaled: Floats | None) -> Ints:
+        """The symbols to code, or room for those to be decoded."""
+
+    @abstractmethod
+    def _run(self, table: int, q: Ints) -> None:
+        """Code symbols of one table: read them from `q`, or write them into it."""
+
+
+class SymbolEncoder(SymbolCoder):
+    """Writes symbols. `bits` is their exact cost by the tables, escapes included."""
+
+    def __init__(self, tables: Tables) -> None:
+        super().__init__(tables)
+        self._coder = constriction.stream.queue.RangeEncoder()
+        self.bits = 0.0
+
+    def _symbols(self, mu: Ints, scaled: Floats | None) -> Ints:
+        assert scaled is not None
+        return quantise(scaled, mu)
+
+    def _run(self, table: int, q: Ints) -> None:
+        radius = int(self._tables.radius[table])
+        symbols = q + np.int32(radius)
+        far = np.flatnonzero((symbols < 0) | (symbols > 2 * radius))
+        symbols[far] = 2 * radius + 1
+        self._coder.encode(symbols, self._tables.model(table))
+        self.bits += float(self._tables.cost[int(self._tables.start[table]) + symbols].sum())
+        if far.size:
+            payload = [bit for value in q[far].tolist() for bit in _escape_bits(value, radius)]
+            self._coder.encode(np.array(payload, np.int32), _FAIR)
+            self.bits += len(payload)
+
+    def finish(self) -> bytes:
+        """The shortest stream: of the numbers in the final interval, one with the fewest bytes.
+
+        constriction seals with whole words. Its state gives the interval [low, low + range) itself, as a
+        number of all words written and 64 bits more. A sealed stream lies inside it, which settles a carry.
+        """
+        words, (low, span) = self._coder.pos()
+        sealed = self._coder.get_compressed()
+        size = 4 * words + 8
+        point = int.from_bytes(sealed.astype(">u4").tobytes().ljust(size, b"\0"), "big")
+        low = point - (point - int(low)) % 2**64
+        high = low + int(span)
+        cut = max(n for n in range(9) if _round_up(low, n) < high)
+        return (_round_up(low, cut) >> 8 * cut).to_bytes(size - cut, "big").rstrip(b"\0")
+
+
+class SymbolCounter(SymbolCoder):
+    """Writes nothing and counts: `histograms[t]` tells how often each symbol -R .. R and the escape came up."""
+
+    def __init__(self, tables: Tables) -> None:
+        super().__init__(tables)
+        self.histograms = [np.zeros(2 * int(radius) + 2, np.int64) for radius in tables.radius]
+
+    def _symbols(self, mu: Ints, scaled: Floats | None) -> Ints:
+        assert scaled is not None
+        return quantise(scaled, mu)
+
+    def _run(self, table: int, q: Ints) -> None:
+        radius = int(self._tables.radius[table])
+        place = np.where(np.abs(q) > radius, 2 * radius + 1, q + radius)
+        self.histograms[table] += np.bincount(place, minlength=2 * radius + 2)
+
+
+class SymbolDecoder(SymbolCoder):
+    """Reads symbols; after the end of the stream it reads zeros."""
+
+    def __init__(self, tables: Tables, stream: bytes) -> None:
+        super().__init__(tables)
+        padded = stream + bytes(-len(stream) % 4)
+        words = np.frombuffer(padded, ">u4").astype(np.uint32)
+        self._coder = constriction.stream.queue.RangeDecoder(words)
+
+    def _symbols(self, mu: Ints, scaled: Floats | None) -> Ints:
+        return np.zeros(mu.shape, np.int32)
+
+    def _run(self, table: int, q: Ints) -> None:
+        radius = int(self._tables.radius[table])
+        q[:] = self._decode(self._tables.model(table), q.size)
+        q -= radius
+        for i in np.flatnonzero(q > radius).tolist():
+            q[i] = self._escape(radius)
+
+    def _escape(self, radius: int) -> int:
+        negative = self._bit()
+        zeros = 0
+        while not self._bit():
+            zeros += 1
+            if zeros > _MOST_ZEROS:
+                raise BitstreamError("the stream is damaged: an escaped symbol is beyond the limit")
+        value = 1
+        for _ in range(zeros):
+            value = 2 * value + self._bit()
+        size = value + radius
+        if size > SYMBOL_LIMIT:
+            raise BitstreamError("the stream is damaged: an escaped symbol is beyond the limit")
+        return -size if negative else size
+
+    def _bit(self) -> int:
+        return int(self._decode(_FAIR, 1)[0])
+
+    def _decode(self, model: Any, count: int) -> Ints:
+        try:
+            symbols: Ints = self._coder.decode(model, count)
+        except AssertionError as error:  # what constriction raises where no encoder can have been
+            raise BitstreamError("the stream is damaged: it holds a code that no symbol has") from error
+        return symbols
+
+
+def quantise(scaled: Floats, mu: Ints) -> Ints:
+    """``floor(scaled - mu / 256 + 1/2)``, clamped to the symbol limit; NaN becomes 0."""
+    residual = scaled - mu * (1 / 256)
+    residual += 0.5
+    np.floor(residual, out=residual)
+    np.nan_to_num(residual, copy=False, nan=0.0)
+    return np.clip(residual, -SYMBOL_LIMIT, SYMBOL_LIMIT, out=residual).astype(np.int32)
+
+
+def _escape_bits(q: int, radius: int) -> list[int]:
+    """Sign (1 = negative), then Exp-Golomb of order 0 of |q| - R - 1, highest bit first."""
+    value = abs(q) - radius  # already the value plus one
+    digits = [int(digit) for digit in f"{value:b}"]
+    return [int(q < 0), *[0] * (len(digits) - 1), *digits]
+
+
+def _round_up(value: int, count: int) -> int:
+    """The next number whose last `count` bytes are zero."""
+    return -(-value >> 8 * count) << 8 * count

@@ -1,0 +1,1 @@
+"""Pictures in and out: opening, colour, resizing, saving."""

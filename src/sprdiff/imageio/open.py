@@ -1,0 +1,210 @@
+"""Pictures in and out: anything Pillow opens safely becomes upright 8-bit sRGB."""
+
+from __future__ import annotations
+
+import io
+import math
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageColor, ImageFile
+
+from ..common.files import STDIO, describe, is_special, read_bytes
+from ..errors import ImageError
+from .colour import Converter, Rgb, bit_depth
+
+MAX_PIXELS = 2**28
+"""Default limit on the pixels of a picture, both ways."""
+
+# PostScript is a program: Pillow would start Ghostscript for it.
+_UNSAFE = frozenset({"EPS"})
+_LAYERED = frozenset({"PSD"})  # its "frames" are layers, and the picture is their sum already
+_TURNS = {
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.transpose(1, 0, 2),
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
+    8: lambda a: np.rot90(a, 1),
+}
+"""How to view stored rows upright, by EXIF orientation."""
+
+Source = str | Path | bytes | BinaryIO | Image.Image
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture as the codec sees it.
+
+    Attributes:
+        pixels: uint8 [H, W, 3], sRGB, upright, opaque.
+        grey: the source had one channel: the three are equal.
+        dropped: what the source had and `pixels` has not, such as ``"alpha"`` or ``"3 further frames"``.
+    """
+
+    pixels: NDArray[np.uint8]
+    grey: bool
+    dropped: tuple[str, ...] = ()
+
+
+def open_rgb(source: Source | Picture, *, background: str | Rgb = "white", max_pixels: int = MAX_PIXELS) -> Picture:
+    """Open anything Pillow reads as upright 8-bit sRGB.
+
+    EXIF orientation is applied, an ICC profile converted, transparency composited on `background`, more than
+    8 bits rounded to 8, and of several frames the first taken (of an open Pillow image: the current one).
+
+    Args:
+        source: path, bytes, binary file, Pillow image (left open), or a `Picture`, given back as it is.
+        background: colour name, ``#rrggbb`` or RGB tuple (0-255).
+        max_pixels: limit on width x height, checked before pixels are decoded. It replaces Pillow's own
+            smaller limit, whose global setting is left alone.
+
+    Raises:
+        ImageError: with one line, when it cannot be read, is not an image, is damaged or too large.
+    """
+    if isinstance(source, Picture):
+        _check_size(source.pixels.shape[1::-1], "the picture", max_pixels)
+        return source
+    colour = parse_background(background)
+    if isinstance(source, Image.Image):
+        with _clear_errors("the image"):
+            return _picture(source, "the image", colour, max_pixels)
+    name, stream = _stream(source)
+    with stream, _clear_errors(name), identify(stream, name) as image:
+        return _picture(image, name, colour, max_pixels)
+
+
+def parse_background(background: str | Rgb) -> Rgb:
+    """RGB (0-255) of a colour as Pillow names it: ``white``, ``#fff``, ``rgb(0,0,0)``, ``hsl(...)``.
+
+    Raises:
+        ImageError: it is not an opaque colour.
+    """
+    try:
+        values = ImageColor.getrgb(background) if isinstance(background, str) else tuple(map(int, background))
+    except (ValueError, TypeError):
+        values = ()
+    if len(values) == 4 and values[3] == 255:
+        values = values[:3]
+    if len(values) != 3 or not all(0 <= v <= 255 for v in values):
+        raise ImageError(f"{background!r} is not an opaque colour, such as white or #336699")
+    return values[0], values[1], values[2]
+
+
+def _stream(source: str | Path | bytes | BinaryIO) -> tuple[str, IO[bytes]]:
+    """(name for messages, seekable stream that we may close)."""
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return "the image", io.BytesIO(source)
+    if isinstance(source, (str, Path)):
+        name = "standard input" if str(source) == STDIO else str(source)
+        if str(source) == STDIO or is_special(source):
+            return name, io.BytesIO(read_bytes(source, ImageError))
+        try:
+            return name, open(source, "rb")
+        except (OSError, ValueError) as error:
+            reason = describe(error) if isinstance(error, OSError) else str(error)
+            raise ImageError(f"{name} cannot be read: {reason}") from error
+    if not hasattr(source, "read"):
+        raise ImageError(f"a {type(source).__name__} is not an image, a path or a file")
+    with _clear_errors("the image"):
+        return "the image", io.BytesIO(source.read())
+
+
+@contextmanager
+def _clear_errors(name: str) -> Iterator[None]:
+    """Whatever a damaged file makes Pillow raise becomes one line; see its plugins for how much that is."""
+    try:
+        yield
+    except ImageError:
+        raise
+    except MemoryError as error:
+        raise ImageError(f"{name} does not fit into memory") from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{name} is larger than Pillow reads in this format") from error
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ImageError(f"{name} is damaged or truncated: {reason}") from error
+
+
+def identify(stream: IO[bytes], name: str) -> ImageFile.ImageFile:
+    """`Image.open` without its limit on pixels: that one is a global which belongs to the application.
+
+    Raises:
+        ImageError: no plug-in knows the format; whatever else a damaged head makes one raise.
+    """
+    prefix = stream.read(16)
+    if not prefix:
+        raise ImageError(f"{name} is empty")
+    tried: set[str] = set()
+    for load_plugins in (Image.preinit, Image.init):
+        load_plugins()
+        for kind in [kind for kind in Image.ID if kind not in tried | _UNSAFE]:
+            tried.add(kind)
+            factory, accept = Image.OPEN[kind]
+            try:
+                accepted = accept is None or accept(prefix)
+                if not accepted or isinstance(accepted, str):  # a string: why it cannot read its own format
+                    continue
+                stream.seek(0)
+                return factory(stream, "")
+            except (SyntaxError, IndexError, TypeError, struct.error):
+                continue  # how a Pillow plugin says "not mine"
+    raise ImageError(f"{name} is not an image that can be read")
+
+
+def _check_size(size: tuple[int, ...], name: str, max_pixels: int) -> None:
+    width, height = size
+    if width < 1 or height < 1:
+        raise ImageError(f"{name} has no pixels ({width} x {height})")
+    if width * height > max_pixels:
+        raise ImageError(f"{name} has {width} x {height} pixels, above the limit of {max_pixels}")
+
+
+def _picture(image: Image.Image, name: str, background: Rgb, max_pixels: int) -> Picture:
+    _check_size(image.size, name, max_pixels)
+    depth = bit_depth(image)
+    _load(image)
+    _check_size(image.size, name, max_pixels)  # icons know their size only now
+    converter = Converter(image, background, depth)
+    pixels = converter.pixels()
+    turn = _TURNS.get(_orientation(image))
+    dropped = [
+        "alpha" if converter.transparent else "",
+        _further_frames(image),
+        f"bit depth {depth}" if depth > 8 else "",
+        "unusable ICC profile" if converter.broken_profile else "",
+    ]
+    grey = converter.grey
+    return Picture(np.ascontiguousarray(turn(pixels)) if turn else pixels, grey, tuple(filter(None, dropped)))
+
+
+def _load(image: Image.Image) -> None:
+    """Decode the pixels. Pillow's TIFF reader repeats the global limit unless it finds its memory ready."""
+    refused = image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf)
+    if refused and image.format == "TIFF" and getattr(image, "_im", None) is None:
+        image.im = Image.new(image.mode, getattr(image, "_tile_size", image.size)).im
+    image.load()
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # damaged metadata is no reason to refuse the picture
+        return 1
+
+
+def _further_frames(image: Image.Image) -> str:
+    if image.format in _LAYERED:
+        return ""
+    try:
+        further = int(getattr(image, "n_frames", 1)) - 1
+    except Exception:  # a damaged later frame does not matter: it is dropped anyway
+        return "further frames"
+    return "" if further < 1 else f"{further} further frame{'s' if further > 1 else ''}"

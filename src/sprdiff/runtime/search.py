@@ -1,0 +1,279 @@
+"""Sender-side refinement (``--effort``): better integers for one picture, found by trying them.
+
+    y ─ quantise ─► symbols ─► J = bits + λ · squared error of x̃, of every cell of 32x32 pixels
+                       ▲              │ its gradient
+                       └─ ±1 where it should pay: one symbol in each block of cells, kept where J of the block falls
+
+The file format does not change, and any decoder reads the result. At these rates nearly all symbols are 0 and one of
+them moved by one is a large step: following the gradient of a relaxed quantiser (stochastic Gumbel annealing, Yang et
+al. 2020) made files larger (dev/LOG.md). So the gradient, with a curvature that is measured on the way, only nominates;
+what is kept has been tried. Blocks are far enough apart to be tried all at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..common.progress import Report
+from ..imageio.resize import Tile, tiles
+from ..models.config import LatentSizes
+from ..models.first.sprdiff import SPRDiff
+from ..models.latent_codec import checkerboard, lambda_of, sigma_of, table_bits
+
+Floats = NDArray[np.float32]
+
+ROUNDS = (0, 1, 2, 4, 6, 9, 13, 18, 25, 36)
+"""Gradients taken at efforts 0 to 9; each is followed by `TRIALS` trials."""
+TRIALS = 5
+BLOCK = 5
+"""Cells along a side of a block. The outermost are left alone: what a symbol changes stays within its block, mostly."""
+HOPELESS = 8.0
+"""Bits by which a change may be predicted to lose and is tried all the same: predictions are rough."""
+WORTH = 0.3
+"""Bits that a change must gain to be kept."""
+REST = 12
+"""Rounds for which a change that lost is not tried again."""
+TYPICAL_CURVATURE = 25.0
+"""Bits: second derivative of J by a symbol, before anything is measured."""
+STRIDE, WINDOW, HALO = 32, 32, 8
+"""Pixels per cell; cells along a side of what is refined at once, and around it."""
+
+
+class State(NamedTuple):
+    """The symbols that given latents make, and what they cost.
+
+    Attributes:
+        y_hat, symbols, tables: [1,Cy,h,w]; ŷ times its gain, the coded integers, the table of each.
+        cost: J of each cell in bits, [1,1,h,w].
+        slope: dJ/dŷ, [1,Cy,h,w], or nothing.
+    """
+
+    y_hat: Tensor
+    symbols: Tensor
+    tables: Tensor
+    cost: Tensor
+    slope: Tensor | None
+
+
+class Window:
+    """One part of a picture, small enough to be refined at once."""
+
+    def __init__(self, model: SPRDiff, image: Tensor, inside: Tensor, y: Tensor, z: Tensor, level: int) -> None:
+        """All of the part with its surroundings.
+
+        Args:
+            image: [1,3,32h,32w] in 0-1; inside: [1,1,32h,32w], 1 where the picture is and 0 beyond its border.
+            y, z: unscaled latents, [1,Cy,h,w] and [1,Cz,ceil(h/2),ceil(w/2)].
+        """
+        self._model, self._codec = model, model.latent_codec
+        self._image, self._inside = image, inside
+        self._level = torch.tensor([float(level)])
+        self._gain = self._codec.y_gain(self._level)
+        self._weight = float(lambda_of(self._level, model.config.lambda_range))
+        self.target = y * self._gain
+        self._slices = self._codec.group_slices()
+        self._features = self._hyper(z)
+
+    @property
+    def config(self) -> LatentSizes:
+        """Sizes of the latent codec."""
+        return self._codec.config
+
+    @property
+    def y(self) -> Tensor:
+        """The unscaled latent as it is now, [1,Cy,h,w]."""
+        return self.target / self._gain
+
+    def _hyper(self, z: Tensor) -> Tensor:
+        mean, _ = self._codec.z_prior(self._level)
+        z_hat = torch.floor(z * self._codec.z_gain(self._level) - mean + 0.5) + mean
+        features: Tensor = self._codec.hyper_synthesis(z_hat, self._level)
+        return features[:, :, : self.target.shape[2], : self.target.shape[3]]
+
+    def state(self, target: Tensor, *, slope: bool = False) -> State:
+        """Quantise and decode; z is taken as it is, and its bits are left out of J."""
+        with torch.set_grad_enabled(slope):
+            return self._state(target, slope)
+
+    def _state(self, target: Tensor, slope: bool) -> State:
+        masks = checkerboard(target)
+        probes = [torch.zeros_like(target[:, s : s + n], requires_grad=slope) for s, n in self._slices]
+        parts, symbols, indices = ([torch.zeros_like(p) for p in probes] for _ in range(3))
+        bits = torch.zeros_like(target[:, :1])
+        for step, network in enumerate(self._codec.context):
+            number, group = divmod(step, len(parts))
+            start, width = self._slices[group]
+            seen = torch.cat(parts, 1) if number else torch.cat(parts[:group], 1) if group else target[:, :0]
+            mean, index = network(seen, self._features, self._level)
+            symbol = torch.floor(target[:, start : start + width] - mean.detach() + 0.5)
+            # What a symbol costs follows from the mean too: ŷ stays, so the residual moves against it.
+            cost = table_bits(symbol - (mean - mean.detach()), sigma_of(index, self._codec.config))
+            mask = masks[number]
+            bits = bits + (cost * mask).sum(1, keepdim=True)
+            parts[group] = torch.where(mask, symbol + mean.detach() + probes[group], parts[group])
+            symbols[group] = torch.where(mask, symbol, symbols[group])
+            indices[group] = torch.where(mask, index.detach(), indices[group])
+        y_hat = torch.cat(parts, 1)
+        cost = bits + self._weight * self._squared_error(y_hat)
+        gradient = torch.cat(torch.autograd.grad(cost.sum(), probes), 1) if slope else None
+        return State(y_hat.detach(), torch.cat(symbols, 1), torch.cat(indices, 1), cost.detach(), gradient)
+
+    def _squared_error(self, y_hat: Tensor) -> Tensor:
+        """Of each cell, in pixels: [1,1,h,w]."""
+        _, f16, _ = self._model.synthesis(y_hat / self._gain, self._level)
+        error = (self._model.reconstruction.coarse(f16) - self._image) * self._inside
+        return F.avg_pool2d(error.square().mean(1, keepdim=True), STRIDE) * STRIDE**2
+
+
+class Search:
+    """The trials in one window; ``free`` says in which cells symbols may change, [h,w]."""
+
+    def __init__(self, window: Window, free: Tensor, seed: int) -> None:
+        self._window, self._free = window, free
+        self._random = torch.Generator().manual_seed(seed)
+        channels, self._size = window.target.shape[1], (window.target.shape[2], window.target.shape[3])
+        self._rest = torch.zeros(channels, free.numel(), dtype=torch.int64)
+        # Sums of measured curvatures and how many there were, by channel; old ones fade.
+        self._curvature, self._measured = torch.zeros(channels), torch.zeros(channels)
+
+    def round(self) -> float:
+        """One gradient and its trials; returns J before them, in bits."""
+        window = self._window
+        now = window.state(window.target, slope=True)
+        slope = now.slope
+        assert slope is not None
+        gain, sign = self._predicted(now, slope[0].flatten(1))
+        cost, target = now.cost.flatten().clone(), window.target
+        for _ in range(TRIALS):
+            block, cells = self._nominated(gain)
+            if len(cells) == 0:
+                break
+            channels = gain[:, cells].argmin(0)
+            tried = target.clone()
+            tried[0].flatten(1)[channels, cells] = (now.y_hat[0].flatten(1) + sign)[channels, cells]
+            after = window.state(tried).cost.flatten()
+            change = torch.zeros(int(block.max()) + 1).index_add_(0, block, after - cost)[block[cells]]
+            self._learn(channels, change - gain[channels, cells])
+            good = change < -WORTH
+            target = target.clone()
+            target[0].flatten(1)[channels[good], cells[good]] = tried[0].flatten(1)[channels[good], cells[good]]
+            cost = torch.where(torch.isin(block, block[cells[good]]), after, cost)
+            self._rest[channels[~good], cells[~good]] = REST
+            gain[channels, cells] = torch.inf
+        self._rest = (self._rest - 1).clamp(min=0)
+        window.target = target
+        return float(now.cost.sum())
+
+    def _predicted(self, now: State, slope: Tensor) -> tuple[Tensor, Tensor]:
+        """Change of J by the better of one up and one down, and its sign; both [Cy, cells]."""
+        symbols, sigma = now.symbols[0].flatten(1), sigma_of(now.tables[0].flatten(1), self._window.config)
+        curvature = ((self._curvature + 2 * TYPICAL_CURVATURE) / (self._measured + 2))[:, None]
+        bits = table_bits(symbols, sigma)
+        down, up = (d * slope + curvature / 2 + table_bits(symbols + d, sigma) - bits for d in (-1.0, 1.0))
+        gain = torch.where(self._rest > 0, torch.inf, torch.minimum(down, up))
+        return torch.where(self._free.flatten(), gain, torch.inf), torch.where(down < up, -1.0, 1.0)
+
+    def _nominated(self, gain: Tensor) -> tuple[Tensor, Tensor]:
+        """The block of every cell, in a grid with a random corner; the most promising inner cell of each block."""
+        rows, columns = (
+            torch.arange(side) + int(torch.randint(BLOCK, (), generator=self._random)) for side in self._size
+        )
+        across = int(columns.max()) // BLOCK + 1
+        block = (rows[:, None] // BLOCK * across + columns // BLOCK).flatten()
+        inner = [(r % BLOCK > 0) & (r % BLOCK < BLOCK - 1) for r in (rows, columns)]
+        best = torch.where((inner[0][:, None] & inner[1]).flatten(), gain.amin(0), torch.inf)
+        best = torch.where(best < HOPELESS, best, torch.inf)
+        least = torch.full((int(block.max()) + 1,), torch.inf).scatter_reduce_(0, block, best, "amin")
+        chosen = torch.nonzero((best == least[block]) & torch.isfinite(best)).flatten()
+        _, first = np.unique(block[chosen].numpy(), return_index=True)  # two cells may tie
+        return block, chosen[torch.from_numpy(first)]
+
+    def _learn(self, channels: Tensor, surplus: Tensor) -> None:
+        """What trials lost beyond the prediction is curvature that it did not know of."""
+        known = (self._curvature + 2 * TYPICAL_CURVATURE) / (self._measured + 2)
+        found = known[channels] + 2 * surplus.clamp(-TYPICAL_CURVATURE, 4 * TYPICAL_CURVATURE)
+        fade = torch.ones_like(self._measured).index_fill_(0, channels, 0.95)
+        self._curvature = (self._curvature * fade).index_add_(0, channels, found)
+        self._measured = (self._measured * fade).index_add_(0, channels, torch.ones_like(found))
+
+
+def refine(
+    model: SPRDiff,
+    pixels: NDArray[np.uint8],
+    y: Floats,
+    z: Floats,
+    level: int,
+    *,
+    rounds: int,
+    report: Report | None = None,
+) -> Floats:
+    """A latent y whose symbols at `level` cost less for what they bring: minimises bits + λ(level) · error of x̃.
+
+    Args:
+        model: the torch modules of the weights that coded `pixels`.
+        pixels: uint8 [H, W, 3], the picture as it is coded.
+        y, z: its unscaled latents, [Cy, ceil(H/32), ceil(W/32)] and [Cz, ceil(H/64), ceil(W/64)].
+        rounds: gradients to take, see `ROUNDS`; time grows with them and with the number of pixels.
+        report: is told the fraction that is done.
+
+    Returns:
+        Another y of the same shape.
+    """
+    refined = y.copy()
+    windows = list(tiles(y.shape[1], y.shape[2], WINDOW, HALO, 2))
+    for number, tile in enumerate(windows):
+        window = Window(model, *_part(pixels, tile), *_latents(refined, z, tile), level)
+        size = window.target.shape[2:]
+        free = torch.zeros(*size, dtype=torch.bool)
+        free[tile.inner] = True
+        search = Search(window, free, seed=number)
+        best, found = float("inf"), window.y
+        for step in range(rounds + 1):
+            before = window.y
+            cost = search.round() if step < rounds else float(window.state(window.target).cost.sum())
+            if cost < best:
+                best, found = cost, before
+            if report is not None:
+                report((number + (step + 1) / (rounds + 1)) / len(windows))
+        refined[:, *tile.core] = found[0, :, *tile.inner].numpy()
+    return refined
+
+
+def _part(pixels: NDArray[np.uint8], tile: Tile) -> tuple[Tensor, Tensor]:
+    """The pixels of a tile of cells as an image [1,3,32h,32w], and which of them are the picture's."""
+    rows, columns = (slice(STRIDE * s.start, STRIDE * s.stop) for s in tile.padded)
+    part = pixels[rows, columns]
+    height, width = rows.stop - rows.start, columns.stop - columns.start
+    image, inside = torch.zeros(1, 3, height, width), torch.zeros(1, 1, height, width)
+    image[0, :, : part.shape[0], : part.shape[1]] = torch.from_numpy(part.copy()).permute(2, 0, 1) / 255
+    inside[..., : part.shape[0], : part.shape[1]] = 1
+    return image.contiguous(memory_format=torch.channels_last), inside
+
+
+def _latents(y: Floats, z: Floats, tile: Tile) -> tuple[Tensor, Tensor]:
+    rows, columns = tile.padded
+    half = [slice(s.start // 2, -(-s.stop // 2)) for s in tile.padded]
+    return (
+        torch.from_numpy(np.ascontiguousarray(y[None, :, rows, columns])),
+        torch.from_numpy(np.ascontiguousarray(z[None, :, half[0], half[1]])),
+    )
+
+
+@contextmanager
+def torch_threads(count: int | None) -> Iterator[None]:
+    """Torch on so many threads for the length of a ``with`` block; None: as it is."""
+    before = torch.get_num_threads()
+    try:
+        if count is not None:
+            torch.set_num_threads(count)
+        yield
+    finally:
+        torch.set_num_threads(before)

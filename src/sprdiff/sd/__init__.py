@@ -1,0 +1,1 @@
+"""The preset `sd`: the same design on Stable-Diffusion-class parts (extra: sd)."""

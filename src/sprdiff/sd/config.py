@@ -1,0 +1,79 @@
+"""Sizes of preset `sd`: a frozen dataclass, stored inside every checkpoint and every trained folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from ..models.config import Order, pass_major
+
+
+@dataclass(frozen=True)
+class SDConfig:
+    """Channel counts of what is trained, and the widths of the pretrained parts that it is trained on.
+
+    Grids: 1/8 the VAE latent and c_pix, 1/16 ELIC, DINOv2 and the fusion, 1/64 ``y`` and c_sem, 1/256 ``z``.
+
+    Attributes:
+        vae_latent, semantic, cross_attention: widths read off the pretrained parts: channels of the VAE's latent,
+            of DINOv2's tokens, and of the text tokens that c_sem replaces.
+        distortion: inner and outer channels of ELIC's analysis transform.
+        synthesis: channels at 1/64, 1/32 and 1/16; estimate, coarse: at 1/8, of ẑ's head and of the coarse image.
+        depth: blocks at each grid of the synthesis.
+        lora_rank: of the UNet's low-rank adapters.
+    """
+
+    y_downs: ClassVar[int] = 2
+    """Halvings from the fused features at 1/16 to y."""
+    z_ratio: ClassVar[int] = 4
+    """Positions of y along one side of a position of z."""
+
+    preset: str = "sd"
+    preset_id: int = 2
+    lambda_range: tuple[float, float] = (0.7, 60.0)
+    vae_latent: int = 4
+    semantic: int = 768
+    cross_attention: int = 1024
+    distortion: tuple[int, int] = (192, 320)
+    fused: int = 320
+    trunk: int = 512
+    analysis_blocks: int = 3
+    y_channels: int = 320
+    z_channels: int = 160
+    groups: tuple[int, ...] = (16, 16, 32, 64, 192)
+    hyper_hidden: int = 320
+    hyper_features: int = 192
+    context_hidden: int = 256
+    synthesis: tuple[int, int, int] = (512, 512, 384)
+    depth: int = 4
+    estimate: int = 192
+    coarse: int = 192
+    pixel_condition: int = 64
+    semantic_condition: int = 512
+    lora_rank: int = 32
+
+    def __post_init__(self) -> None:
+        if sum(self.groups) != self.y_channels:
+            raise ValueError(f"channel groups {self.groups} do not sum to {self.y_channels}")
+
+    @property
+    def order(self) -> Order:
+        """The steps of the coding of y."""
+        return pass_major(2, len(self.groups))
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> SDConfig:
+        """Inverse of :meth:`to_json`; unknown or missing fields raise ``TypeError``."""
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(text).items()}
+        if set(fields) != {f.name for f in dataclasses.fields(cls)}:
+            raise TypeError("the stored configuration has other fields than this version's SDConfig")
+        return cls(**fields)
+
+
+SD = SDConfig()
+"""The preset; widths of pretrained parts are those of SD-2.x or SD-Turbo and DINOv2-base until parts are loaded."""

@@ -1,0 +1,186 @@
+"""The folder of a trained SPRDiff of preset `sd`: only what was trained, and what it was trained on.
+
+    config.json         sizes, the pretrained parts (id, revision, SHA-256 of every file), the hash H, figures
+    model.safetensors   LoRA and new modules, fp16, by torch's parameter names; `entropy.*`: the integer arrays
+    README.md, LICENSE-weights   model card for the hub, licence
+
+Nothing here needs torch: what the folder says can be read, checked and hashed without any network.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..common.files import replace_folder
+from ..errors import OutputError, WeightsError
+from ..format.hash import canonical_hash
+from ..runtime.weights import MAX_MANIFEST, Manifest, read_limited
+from .config import SDConfig
+from .hub import Source
+
+Arrays = dict[str, NDArray[Any]]
+
+FORMAT = 1
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+FILES = (CONFIG, WEIGHTS, "README.md", "LICENSE-weights")
+"""All that such a folder may hold: saving replaces the folder and must not take other files with it."""
+PARTS = ("base", "semantic")
+RECEIVER = ("synthesis.", "reconstruction.", "denoiser.")
+"""Prefixes of what a decoder runs: these weights are hashed, the sender's are not."""
+ENTROPY = "entropy."
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What ``config.json`` says.
+
+    Attributes:
+        sources: where the pretrained parts come from, by ``base`` and ``semantic``.
+        card: figures of the model card.
+    """
+
+    folder: Path
+    manifest: Manifest
+    config: SDConfig
+    sources: Mapping[str, Source]
+    card: dict[str, Any]
+
+
+def is_trained(folder: Path) -> bool:
+    """Whether this is such a folder, and not one of ONNX graphs."""
+    return (folder / CONFIG).is_file() and not (folder / "manifest.json").exists()
+
+
+def read_trained(folder: Path) -> Trained:
+    """Read and check ``config.json``.
+
+    Raises:
+        WeightsError: missing, damaged, or of another version.
+    """
+    path = folder / CONFIG
+    data = read_limited(path, MAX_MANIFEST)
+    try:
+        content = json.loads(data)
+        if content.get("format") != FORMAT or "sprdiff" not in content:
+            raise WeightsError(f"{path} is not of a trained SPRDiff that this version reads")
+        config = SDConfig.from_json(json.dumps(content["config"]))
+        sources = {part: _source(content[part]) for part in PARTS}
+        digest = bytes.fromhex(content["hash"])
+        card = content["card"]
+        if len(digest) != 32 or not isinstance(card, dict):
+            raise ValueError("hash or card")
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise WeightsError(f"{path} is not the configuration of a trained SPRDiff: {error!r}") from error
+    return Trained(folder, manifest_of(config, digest), config, sources, card)
+
+
+def read_weights(trained: Trained) -> tuple[Arrays, Arrays]:
+    """The integer arrays and the trained weights, which are what ``config.json`` names.
+
+    Raises:
+        WeightsError: missing, damaged, or of another hash.
+    """
+    path = trained.folder / WEIGHTS
+    safetensors, load_file, _ = _library()
+    try:
+        arrays: Arrays = load_file(path)
+    except (OSError, safetensors.SafetensorError, KeyError, ValueError) as error:
+        raise WeightsError(f"{path} is missing or damaged: {error}") from error
+    entropy = {k.removeprefix(ENTROPY): v for k, v in arrays.items() if k.startswith(ENTROPY)}
+    weights = {k: v for k, v in arrays.items() if not k.startswith(ENTROPY)}
+    if hash_of(entropy, weights, trained.sources) != trained.manifest.weights_hash:
+        raise WeightsError(f"{trained.folder} is damaged: its weights do not have the hash of its {CONFIG}")
+    return entropy, weights
+
+
+def write_trained(
+    folder: Path,
+    config: SDConfig,
+    entropy: Arrays,
+    weights: Arrays,
+    sources: Mapping[str, Source],
+    *,
+    card: Mapping[str, Any],
+    texts: Mapping[str, str],
+    version: str,
+) -> bytes:
+    """Write the folder, whole or not at all; returns H.
+
+    Args:
+        texts: further files, of those in `FILES`.
+
+    Raises:
+        OutputError: the folder holds other files, or the disk refuses one.
+    """
+    digest = hash_of(entropy, weights, sources)
+    content = {
+        "sprdiff": version,
+        "format": FORMAT,
+        "preset": config.preset,
+        "hash": digest.hex(),
+        "tag": digest[:2].hex(),
+        "config": json.loads(config.to_json()),
+        **{part: {"id": s.name, "revision": s.revision, "files": s.files} for part, s in sources.items()},
+        "card": dict(card),
+    }
+    arrays = {**weights, **{ENTROPY + name: value for name, value in entropy.items()}}
+    safetensors, _, save_file = _library()
+    folder = folder.resolve()
+    partial = folder.with_name(f"{folder.name}.{os.getpid()}.part")
+    try:
+        if folder.exists() and (foreign := {p.name for p in folder.iterdir()} - set(FILES)):
+            raise OutputError(f"{folder} is no folder of a trained SPRDiff: it holds {sorted(foreign)[0]}")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        save_file({name: np.ascontiguousarray(value) for name, value in arrays.items()}, partial / WEIGHTS)
+        for name, text in texts.items():
+            (partial / name).write_text(text, "utf-8")
+        (partial / CONFIG).write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+        replace_folder(partial, folder)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise OutputError(f"{folder} cannot be written: {error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return digest
+
+
+def hash_of(entropy: Mapping[str, NDArray[Any]], weights: Arrays, sources: Mapping[str, Source]) -> bytes:
+    """H: the integer arrays, the receiver's weights as stored, and the digests of the base model's files.
+
+    A file of a base model counts as an array named ``base/PATH`` of the 32 bytes of its SHA-256.
+    """
+    receiver = {name: value for name, value in weights.items() if name.startswith(RECEIVER)}
+    files = sources["base"].files.items()
+    digests = {f"base/{file}": np.frombuffer(bytes.fromhex(digest), np.uint8) for file, digest in files}
+    return canonical_hash(entropy, receiver | digests)
+
+
+def manifest_of(config: SDConfig, digest: bytes) -> Manifest:
+    """What the codec asks a runtime for; there are no graphs here."""
+    return Manifest(config.preset, config.preset_id, digest, 0.0, {}, {})
+
+
+def _source(content: Any) -> Source:
+    name, revision, files = content["id"], content["revision"], content["files"]
+    sound = isinstance(name, str) and (revision is None or isinstance(revision, str)) and isinstance(files, dict)
+    if not sound or not all(len(bytes.fromhex(digest)) == 32 for digest in files.values()):
+        raise ValueError("a pretrained part")
+    return Source(name, revision, Path(name), dict(files))
+
+
+def _library() -> tuple[Any, Any, Any]:
+    try:
+        import safetensors
+        from safetensors.numpy import load_file, save_file
+    except ImportError as error:
+        raise WeightsError("preset sd needs more packages: pip install 'sprdiff[sd]'") from error
+    return safetensors, load_file, save_file

@@ -1,0 +1,1 @@
+"""Photographs for training: from folders, and from shards near and far."""

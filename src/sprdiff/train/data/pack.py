@@ -1,0 +1,200 @@
+"""`sprdiff data pack`: a folder of photographs becomes WebDataset shards, in an order that mixes its subfolders.
+
+Photographs are copied byte for byte where they can be, and made smaller or re-encoded where they cannot. Shards
+appear whole or not at all; ``pack.json`` says which are done, so a second run goes on after the last of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import logging
+import tarfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from ...common.files import describe, write_atomic
+from ...errors import ImageError, OutputError, TrainingError
+from ...imageio.open import open_rgb
+from ...imageio.resize import resize
+from .photos import SUFFIXES
+
+log = logging.getLogger(__name__)
+
+INDEX = "pack.json"
+COPIED = (".jpg", ".jpeg", ".png", ".webp")
+"""Formats that are read fast and shrink well: these are copied; others become PNG."""
+MAX_NAME = 80
+"""Bytes of a name without suffix; tar itself ends at 100."""
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How photographs are packed.
+
+    Attributes:
+        shard_size: bytes; a shard ends with the photograph that takes it there.
+        short_side: larger photographs are reduced to this short side (JPEG, quality 95, 4:4:4); 0: never.
+        min_side: photographs with a smaller side are left out: no crop fits into them.
+    """
+
+    shard_size: int = 256 * 2**20
+    short_side: int = 1536
+    min_side: int = 512
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What a run did: photographs and shards in all, and how many photographs were left out by this run."""
+
+    photos: int
+    shards: int
+    left_out: int
+
+
+def pack(
+    folder: Path,
+    out: Path,
+    packing: Packing,
+    *,
+    workers: int = 4,
+    advance: Callable[[int, int], None] = lambda done, total: None,
+) -> Packed:
+    """Pack all photographs of a folder, searched through, into ``out``; goes on where an earlier run was killed.
+
+    Args:
+        workers: threads that check and re-encode.
+        advance: called with (photographs looked at, of so many).
+
+    Raises:
+        TrainingError: there are no photographs, or ``out`` was packed from others or otherwise.
+        OutputError: the disk refuses a file.
+    """
+    files = _files(folder, out)
+    index = _open_index(out, packing, files)
+    position = index["shards"][-1]["end"] if index["shards"] else 0
+    members: list[tuple[str, bytes]] = []
+    size = left_out = 0
+    for done, photo in _prepared(folder, files, position, packing, workers):
+        advance(done, len(files))
+        if photo is None:
+            left_out += 1
+        else:
+            members.append(photo)
+            size += len(photo[1])
+        if members and (size >= packing.shard_size or done == len(files)):
+            _write_shard(out, index, members, done)
+            members, size = [], 0
+    photos = sum(shard["photos"] for shard in index["shards"])
+    if not photos:
+        raise TrainingError(f"{folder}: no photograph can be used (both sides of at least {packing.min_side} pixels)")
+    return Packed(photos, len(index["shards"]), left_out)
+
+
+def _files(folder: Path, out: Path) -> list[Path]:
+    """Photographs by path inside the folder, in an order that only their names determine."""
+    if not folder.is_dir():
+        raise TrainingError(f"{folder}: no such folder")
+    inside = out.resolve()
+    found = [p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()]
+    files = [p.relative_to(folder) for p in found if inside not in p.resolve().parents]
+    if not files:
+        raise TrainingError(f"{folder}: holds no photographs")
+    return sorted(files, key=lambda p: hashlib.sha256(p.as_posix().encode()).digest())
+
+
+def _open_index(out: Path, packing: Packing, files: Sequence[Path]) -> dict[str, Any]:
+    listed = hashlib.sha256("\n".join(p.as_posix() for p in files).encode()).hexdigest()
+    fresh: dict[str, Any] = {"packing": asdict(packing), "files": listed, "shards": []}
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if not (out / INDEX).exists():
+            return fresh
+        index: dict[str, Any] = json.loads((out / INDEX).read_text("utf-8"))
+        same = {k: index[k] for k in ("packing", "files")} == {k: fresh[k] for k in ("packing", "files")}
+        if not same or not all((out / shard["name"]).stat().st_size == shard["bytes"] for shard in index["shards"]):
+            raise TrainingError(f"{out}: was packed from other photographs or in another way: give an empty folder")
+        return index
+    except OSError as error:
+        raise OutputError(f"{out} cannot be written: {describe(error)}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise TrainingError(f"{out / INDEX}: not the index of a packed folder ({error})") from error
+
+
+def _prepared(
+    folder: Path, files: Sequence[Path], start: int, packing: Packing, workers: int
+) -> Iterator[tuple[int, tuple[str, bytes] | None]]:
+    """(position after it, (name in the shard, bytes)) of every photograph in order; None for one that is left out."""
+    names = _names(files)
+
+    def prepare(position: int) -> tuple[str, bytes] | None:
+        return _prepare(folder / files[position], names[position], packing)
+
+    with ThreadPoolExecutor(workers) as pool:
+        # In pieces: all at once, the whole folder would be in memory.
+        for first in range(start, len(files), 4 * workers):
+            piece = range(first, min(first + 4 * workers, len(files)))
+            for position, photo in zip(piece, pool.map(prepare, piece), strict=True):
+                yield position + 1, photo
+
+
+def _names(files: Sequence[Path]) -> list[str]:
+    """Names inside the shards, without suffix and unique: up to its first dot a name is the key of its sample."""
+    names: list[str] = []
+    taken: set[str] = set()
+    for file in files:
+        name = "_".join(file.with_suffix("").parts).replace(".", "_")
+        if len(name.encode(errors="replace")) > MAX_NAME:
+            name = hashlib.sha256(file.as_posix().encode(errors="replace")).hexdigest()[:32]
+        while name in taken:
+            name += file.suffix.replace(".", "_").lower()
+        taken.add(name)
+        names.append(name)
+    return names
+
+
+def _prepare(path: Path, name: str, packing: Packing) -> tuple[str, bytes] | None:
+    try:
+        data = path.read_bytes()
+        pixels = open_rgb(io.BytesIO(data)).pixels
+    except (OSError, ImageError, Image.DecompressionBombError) as error:
+        log.warning("left out %s: %s", path, error)
+        return None
+    short = min(pixels.shape[:2])
+    if short < packing.min_side:
+        log.warning("left out %s: a side of %d pixels, less than %d", path, short, packing.min_side)
+        return None
+    if packing.short_side and short > packing.short_side:
+        h, w = (round(side * packing.short_side / short) for side in pixels.shape[:2])
+        return f"{name}.jpg", _encode(resize(pixels, (h, w)), "JPEG", quality=95, subsampling=0)
+    if path.suffix.lower() in COPIED:
+        return f"{name}{path.suffix.lower()}", data
+    return f"{name}.png", _encode(pixels, "PNG")
+
+
+def _encode(pixels: Any, kind: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def _write_shard(out: Path, index: dict[str, Any], members: Sequence[tuple[str, bytes]], end: int) -> None:
+    """The shard, then the index that names it: a kill between the two costs the shard's work, no more."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for name, data in members:
+            member = tarfile.TarInfo(name)  # no time, no owner: the same photographs give the same bytes
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    data = buffer.getvalue()
+    name = f"photos-{len(index['shards']):06d}.tar"
+    write_atomic(out / name, data, force=True)
+    digest = hashlib.sha256(data).hexdigest()
+    index["shards"].append({"name": name, "photos": len(members), "bytes": len(data), "sha256": digest, "end": end})
+    write_atomic(out / INDEX, (json.dumps(index, indent=1) + "\n").encode(), force=True)

@@ -1,0 +1,425 @@
+"""Trees and lists: what becomes of each file, what is refused, what a second run does."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from batch_helpers import (
+    DECODE,
+    Notebook,
+    finished,
+    here,
+    manifest,
+    outputs,
+    png,
+    run,
+    write_table,
+    write_tar,
+    write_tree,
+)
+from conftest import photo
+from sprdiff import cli
+from sprdiff.batch.folder import held
+from sprdiff.batch.local import Local
+from sprdiff.batch.names import expand, inside, is_safe, targets
+from sprdiff.batch.recode import Decode, Encode
+from sprdiff.cli.batch import Bar, _watching
+from sprdiff.codec import Codec
+from sprdiff.errors import BatchError, ImageError, OutputError, WeightsError
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    return write_tree(tmp_path / "in", ["a.png", "b.PNG", "deep/er/c.png", "notes.txt", "deep/x"])
+
+
+# ---------------------------------------------------------------------------- what comes out
+
+
+def test_a_tree_becomes_a_tree(tree: Path, tmp_path: Path) -> None:
+    watcher = Notebook()
+    outcome = run(tree, tmp_path / "out", watcher=watcher)
+    made = outputs(tmp_path / "out")
+    assert set(made) == {"a.sprd", "b.sprd", "deep/er/c.sprd"}
+    assert made["b.sprd"] == Codec(threads=1).encode(png(1), quality=10)
+    assert (outcome.totals.pictures, outcome.totals.failed, outcome.worked_on) == (3, 0, 3)
+    assert watcher.notes == ["passed over: 1 .txt, 1 without extension"]
+    assert (watcher.units, watcher.pictures, watcher.failed) == ([3], 3, 0)
+
+
+def test_the_manifest(tree: Path, tmp_path: Path) -> None:
+    Image.new("RGBA", (30, 20), (9, 9, 9, 9)).save(tree / "clear.png")
+    outcome = run(tree, tmp_path / "out")
+    rows = manifest(tmp_path / "out")
+    assert [row["source"] for row in rows] == [str(tree / n) for n in ("a.png", "b.PNG", "clear.png", "deep/er/c.png")]
+    row = rows[0]
+    size = (tmp_path / "out" / "a.sprd").stat().st_size
+    assert (row["target"], row["source_bytes"]) == (str(tmp_path / "out" / "a.sprd"), (tree / "a.png").stat().st_size)
+    assert (row["bytes"], row["width"], row["height"], row["error"]) == (size, 40, 40, "")
+    assert row["bpp"] == pytest.approx(8 * size / 1600) and row["seconds"] > 0
+    assert [row["dropped"] for row in rows] == ["", "", "alpha", ""] and outcome.totals.dropped == 1
+    assert outcome.totals.bytes == sum(row["bytes"] for row in rows)
+
+
+def test_decoding_is_the_reverse(tree: Path, tmp_path: Path) -> None:
+    run(tree, tmp_path / "out")
+    outcome = run(tmp_path / "out", tmp_path / "back", DECODE)
+    back = outputs(tmp_path / "back")
+    assert set(back) == {"a.png", "b.png", "deep/er/c.png"} and outcome.totals.failed == 0
+    data = (tmp_path / "out" / "a.sprd").read_bytes()
+    with Image.open(io.BytesIO(back["a.png"])) as image:
+        assert image.tobytes() == Codec(threads=1).decode(data).tobytes()
+        assert json.loads(image.info["sprdiff"])["bytes"] == len(data)
+    run(tmp_path / "out", tmp_path / "jpg", Decode(to="jpg", realism=0.0))
+    assert set(outputs(tmp_path / "jpg")) == {"a.jpg", "b.jpg", "deep/er/c.jpg"}
+
+
+def test_a_list(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tree)
+    listed = tmp_path / "list.txt"
+    listed.write_bytes(
+        b"a.png\r\n\n./deep/../b.PNG\na.png\n" + os.fsencode(tree / "deep/er/c.png") + b"\nmissing.png\n"
+    )
+    watcher = Notebook()
+    outcome = run(listed, tmp_path / "out", watcher=watcher)
+    absolute = str(tree).lstrip("/")
+    assert set(outputs(tmp_path / "out")) == {"a.sprd", "deep/b.sprd", f"{absolute}/deep/er/c.sprd"}
+    assert watcher.notes == ["passed over: 1 named twice"]
+    assert [source for source, _ in outcome.totals.failures] == [str(tree / "missing.png")]
+    listed.write_text("a.png\n./a.png\n")
+    with pytest.raises(BatchError, match=r"a\.png and \./a\.png would become the same output"):
+        run(listed, tmp_path / "twice")
+
+
+def test_a_list_on_standard_input(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tree)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a.png\nb.PNG")))
+    run("-", tmp_path / "out")
+    assert set(outputs(tmp_path / "out")) == {"a.sprd", "b.sprd"}
+
+
+def test_outputs_of_the_same_name_keep_their_extension(tmp_path: Path) -> None:
+    tree = write_tree(tmp_path / "in", ["x.jpg", "x.png", "y.png", "deep/x.png"])
+    run(tree, tmp_path / "out")
+    assert set(outputs(tmp_path / "out")) == {"x.jpg.sprd", "x.png.sprd", "y.sprd", "deep/x.sprd"}
+
+
+def test_names_that_are_hidden_or_no_files(tmp_path: Path) -> None:
+    tree = write_tree(tmp_path / "in", ["a.png", ".hidden.png", ".git/b.png", "real/c.png"])
+    (tree / "linked").symlink_to(tree / "real")
+    (tree / "d.png").symlink_to(tree / "a.png")
+    (tree / "e.png").symlink_to(tree / "nothing")
+    os.mkfifo(tree / "f.png")
+    watcher = Notebook()
+    run(tree, tmp_path / "out", watcher=watcher)
+    assert set(outputs(tmp_path / "out")) == {"a.sprd", "d.sprd", "real/c.sprd"}
+    (note,) = watcher.notes
+    assert {"2 hidden", "1 link to a folder", "1 broken link", "1 special file"} == set(note[13:].split(", "))
+
+
+def test_a_name_that_is_no_text(tmp_path: Path) -> None:
+    tree = tmp_path / "in"
+    tree.mkdir()
+    (tree / os.fsdecode(b"\xff\n.png")).write_bytes(png(0))
+    run(tree, tmp_path / "out")
+    assert (tmp_path / "out" / os.fsdecode(b"\xff\n.sprd")).exists()
+    assert manifest(tmp_path / "out")[0]["source"].endswith("\\udcff\n.png")
+
+
+def test_the_destination_may_lie_in_the_source_or_be_it(tree: Path) -> None:
+    run(tree, tree / "out")
+    run(tree, tree / "out")
+    assert set(outputs(tree / "out")) == {"a.sprd", "b.sprd", "deep/er/c.sprd"}
+    run(tree, tree)
+    assert {"a.png", "a.sprd"} <= set(outputs(tree))
+    assert len(manifest(tree)) == 3
+
+
+# ---------------------------------------------------------------------------- failures
+
+
+def test_failures_are_rows_and_the_rest_goes_on(tree: Path, tmp_path: Path) -> None:
+    (tree / "broken.png").write_bytes(png(0)[:200])
+    (tree / "empty.jpg").touch()
+    work = Encode(quality=10, max_pixels=1600)
+    Image.fromarray(photo(41, 40)).save(tree / "large.png")
+    outcome = run(tree, tmp_path / "out", work)
+    errors = {Path(row["source"]).name: row["error"] for row in manifest(tmp_path / "out") if row["error"]}
+    assert set(errors) == {"broken.png", "empty.jpg", "large.png"} and "truncated" in errors["broken.png"]
+    assert "empty" in errors["empty.jpg"] and "above the limit" in errors["large.png"]
+    assert outcome.totals.failed == 3 and len(outputs(tmp_path / "out")) == 3
+
+
+def test_a_target_that_cannot_be_reached_names_the_smallest(tree: Path, tmp_path: Path) -> None:
+    assert run(tree, tmp_path / "out", Encode(max_bytes=3)).totals.failed == 3
+    assert "smallest" in manifest(tmp_path / "out")[0]["error"] and outputs(tmp_path / "out") == {}
+    assert run(tree, tmp_path / "default", Encode()).totals.failed == 0, "no target stated: the smallest there is"
+
+
+def test_what_failed_is_tried_again(tree: Path, tmp_path: Path) -> None:
+    whole = (tree / "a.png").read_bytes()
+    (tree / "a.png").write_bytes(bytes(len(whole)))
+    assert run(tree, tmp_path / "out").totals.failed == 1
+    (tree / "a.png").write_bytes(whole)
+    outcome = run(tree, tmp_path / "out")
+    assert (outcome.totals.failed, outcome.totals.pictures, outcome.worked_on) == (0, 3, 1)
+    assert finished(tmp_path / "out") == [0, 1, 2, 0]
+    assert run(tree, tmp_path / "out").worked_on == 0
+
+
+def test_a_bug_is_a_row_too(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("two\nlines")
+
+    monkeypatch.setattr(Encode, "make", fail)
+    run(tree, tmp_path / "out")
+    assert {row["error"] for row in manifest(tmp_path / "out")} == {"unexpected ZeroDivisionError: two lines"}
+
+
+def test_networks_that_cannot_be_loaded_end_the_run(tree: Path, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError):
+        run(tree, tmp_path / "out", Encode(weights=str(tmp_path)))
+    assert not (tmp_path / "out").exists()
+
+
+# ---------------------------------------------------------------------------- refusals
+
+
+def test_sources_that_cannot_be(tmp_path: Path) -> None:
+    text = write_tree(tmp_path / "text", ["a.md", "b.md"])
+    mixed = write_tree(tmp_path / "mixed", ["a.png", "b.tar", "c.png"])
+    listed = tmp_path / "empty.txt"
+    listed.write_text("\n\n")
+    for source, words in (
+        (text, r"holds nothing to encode \(2 \.md\)"),
+        (mixed, "holds 2 pictures, 1 shards: say which with --as"),
+        (listed, "names nothing to encode"),
+        (tmp_path / "none", "no such folder or file"),
+        (tmp_path / "none.txt", "no such file"),
+        (write_tree(tmp_path, ["photo.png"]) / "photo.png", "neither a folder"),
+        (tmp_path / "a.tar.gz", "decompress"),
+        ("{0..9999999}.tar", "more than 1000000 names"),
+        ("nothing://x/y", "cannot be reached: Protocol not known"),
+    ):
+        with pytest.raises(BatchError, match=words):
+            run(source, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    run(mixed, tmp_path / "out", kind="pictures")
+    assert set(outputs(tmp_path / "out")) == {"a.sprd", "c.sprd"}
+
+
+def test_a_folder_that_cannot_be_read_is_not_passed_over(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scan = os.scandir
+
+    def refuse(path: Path) -> object:
+        if path.name == "er":
+            raise PermissionError(13, "Permission denied")
+        return scan(path)
+
+    monkeypatch.setattr("sprdiff.batch.stores.os.scandir", refuse)
+    with pytest.raises(BatchError, match="deep/er cannot be read: permission denied"):
+        run(tree, tmp_path / "out")
+
+
+def test_nothing_is_overwritten_without_force(tree: Path, tmp_path: Path) -> None:
+    old = write_tree(tmp_path / "out", ["a.sprd", "deep/er/c.sprd"])
+    with pytest.raises(OutputError, match=r"a\.sprd, .*c\.sprd already exist; only -f"):
+        run(tree, old)
+    assert outputs(old) == {"a.sprd": b"text", "deep/er/c.sprd": b"text"} and not (old / ".sprdiff-batch").exists()
+    assert run(tree, old, force=True).totals.failed == 0
+    assert all(data.startswith(b"SPR") for data in outputs(old).values())
+    shutil.rmtree(old / ".sprdiff-batch")
+    with pytest.raises(OutputError, match=r"_manifest\.parquet already exists, of a run that cannot go on"):
+        run(write_tree(tmp_path / "other", ["x.png"]), old)
+
+
+def test_what_appears_while_a_run_is_at_work_is_not_overwritten(tree: Path, tmp_path: Path) -> None:
+    def meddle(function: object, tasks: object, jobs: int) -> object:
+        for path, text in ((tmp_path / "out" / "a.sprd", b"other"), (tmp_path / "out" / "b.sprd", b"")):
+            path.write_bytes(text)
+        return here(function, tasks, jobs)  # type: ignore[arg-type]
+
+    outcome = run(tree, tmp_path / "out", engine=Local(1, meddle))  # type: ignore[arg-type]
+    assert (tmp_path / "out" / "a.sprd").read_bytes() == b"other" and outcome.totals.failed == 2
+    assert "already exists" in outcome.totals.failures[0][1]
+
+
+def test_a_second_run_must_be_told_the_same(tree: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (tree / "x.sprd").write_bytes(b"")
+    run(tree, out, command="the first")
+    before = outputs(out)
+    with pytest.raises(BatchError, match=r"of a run with quality 10, now 20: use another destination"):
+        run(tree, out, Encode(quality=20))
+    with pytest.raises(BatchError, match="with direction encode, now decode"):
+        run(tree, out, DECODE)
+    with pytest.raises(BatchError, match=r"with source .*in, now .*other"):
+        run(write_tree(tmp_path / "other", ["a.png"]), out)
+    (tree / "new.png").write_bytes(png(8))
+    with pytest.raises(BatchError, match=r"the source is not what it was .*new\.png is where .*c\.png was"):
+        run(tree, out)
+    (tree / "new.png").unlink()
+    (tree / "b.PNG").write_bytes(png(9, 50))
+    with pytest.raises(BatchError, match=r"b\.PNG has changed"):
+        run(tree, out)
+    (tree / "deep/er/c.png").unlink()
+    (tree / "b.PNG").write_bytes(png(1))
+    with pytest.raises(BatchError, match=r"c\.png is gone"):
+        run(tree, out)
+    assert outputs(out) == before
+
+
+def test_one_run_at_a_time(tree: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with (
+        held(out / ".sprdiff-batch", "sprdiff batch in out"),
+        pytest.raises(BatchError, match=rf"in use by process {os.getpid()} on .*: sprdiff batch in out"),
+    ):
+        run(tree, out)
+    assert run(tree, out).totals.pictures == 3
+
+
+def test_a_folder_of_a_run_that_is_damaged(tree: Path, tmp_path: Path) -> None:
+    own = tmp_path / "out" / ".sprdiff-batch"
+    run(tree, tmp_path / "out")
+    whole = (own / "run.json").read_bytes()
+    for text, words in ((b"{", "cannot be read"), (whole.replace(b'"format": 1', b'"format": 9'), "another version")):
+        (own / "run.json").write_bytes(text)
+        with pytest.raises(BatchError, match=words):
+            run(tree, tmp_path / "out")
+    (own / "run.json").write_bytes(whole)
+    (own / "journal.jsonl").write_bytes(b'{"end":7,"again":false}\n')
+    with pytest.raises(BatchError, match="journal of another run"):
+        run(tree, tmp_path / "out")
+
+
+# ---------------------------------------------------------------------------- names and numbers
+
+
+def test_names_of_outputs() -> None:
+    assert targets(["a.jpg", "b.jpg"], ".sprd") == {"a.jpg": "a.sprd", "b.jpg": "b.sprd"}
+    assert targets(["a.jpg", "A.png"], ".sprd") == {"a.jpg": "a.jpg.sprd", "A.png": "A.png.sprd"}
+    several = targets(["a.jpg", "a.png", "a.jpg.png"], ".sprd")
+    assert several == {"a.jpg": "a.jpg.sprd", "a.png": "a.png.sprd", "a.jpg.png": "a.jpg.png.sprd"}
+    assert targets(["a.jpg"], ".sprd", others=["a.sprd"]) == {"a.jpg": "a.jpg.sprd"}
+    assert targets(["a/x.jpg", "b/x.jpg"], ".sprd") == {"a/x.jpg": "a/x.sprd", "b/x.jpg": "b/x.sprd"}
+
+
+def test_safe_names() -> None:
+    assert all(map(is_safe, ["a", "a/b..c", "..a/b", "...", "a b"]))
+    assert not any(map(is_safe, ["", "/a", "../a", "a/../../b", "a\\..\\b", "\\a", "C:/a", "c:a"]))
+
+
+def test_where_entries_of_a_list_go() -> None:
+    assert inside("https://host:80/a/../b.jpg") == "host_80/a/b.jpg"
+    assert inside("/root/../../x.jpg") == "root/x.jpg"
+    assert inside("s3://bucket//k.jpg") == "bucket/k.jpg"
+
+
+def test_ranges() -> None:
+    assert expand("x-{08..11}.tar") == ["x-08.tar", "x-09.tar", "x-10.tar", "x-11.tar"]
+    assert expand("{0..1}/{0..1}") == ["0/0", "0/1", "1/0", "1/1"]
+    assert expand("plain") == ["plain"] and expand("{2..1}") == []
+
+
+@pytest.mark.parametrize("wrong", [{"quality": 101}, {"quality": 1, "bpp": 1}, {"bpp": 0}, {"scale": "5"}])
+def test_wrong_settings(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError):
+        Encode(**wrong)  # type: ignore[arg-type]
+    with pytest.raises(ImageError):
+        Encode(background="nocolour")
+    with pytest.raises(OutputError):
+        Decode(to="xyz")
+
+
+# ---------------------------------------------------------------------------- the command
+
+
+def test_the_command(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tree / "broken.png").write_bytes(b"?")
+    out = str(tmp_path / "out")
+    assert cli.main(["batch", str(tree), out, "-q", "10", "-j", "1"]) == 1
+    said = capsys.readouterr()
+    assert said.out.startswith(f"{out}: 4 pictures, 1 failed, ") and said.out.endswith("images/s)\n")
+    passed, failed = said.err.splitlines()
+    assert passed == "sprdiff: warning: passed over: 1 .txt, 1 without extension"
+    assert failed.startswith(f"sprdiff: error: {tree}/broken.png: ")
+    assert cli.main(["batch", out, str(tmp_path / "back"), "--decode", "--to", "webp", "--quiet", "-j", "1"]) == 0
+    assert capsys.readouterr().out == "" and (tmp_path / "back" / "deep" / "er" / "c.webp").exists()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["-q", "101"],
+        ["-q", "10", "--bpp", "0.1"],
+        ["--realism", "1"],
+        ["--to", "png"],
+        ["--decode", "-q", "10"],
+        ["--decode", "--to", "xyz"],
+        ["--as", "movies"],
+        ["-j", "0"],
+    ],
+)
+def test_wrong_usage(wrong: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["batch", str(tmp_path), str(tmp_path / "out"), *wrong]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("package", ["pyarrow", "filelock", "ray"])
+def test_a_missing_package_is_named(
+    package: str, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    extra = "ray" if package == "ray" else "batch"
+    given = ["--ray", "auto"] if package == "ray" else []
+    assert cli.main(["batch", str(tree), str(tmp_path / "out"), *given]) == 1
+    assert f"this needs {package}: pip install 'sprdiff[{extra}]'" in capsys.readouterr().err
+
+
+def test_the_command_is_light() -> None:
+    code = "import sys, sprdiff.cli; sprdiff.cli.main(['batch', '--help']); sys.stderr.write(' '.join(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "--ray" in done.stdout
+    assert not {"numpy", "PIL", "pyarrow", "fsspec", "ray", "onnxruntime"} & set(done.stderr.split())
+
+
+def test_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    bar = Bar()
+    (task,) = bar.progress.tasks
+    bar.begin(7, pictures=True)
+    bar.advanced(1, 1)
+    assert (task.total, task.completed, task.fields["failed"]) == (7, 1, 1)
+    shards = Bar()
+    (task,) = shards.progress.tasks
+    shards.begin(4, pictures=False)
+    assert shards.progress.tasks[0].total is None
+    shards.opened(10)
+    shards.opened(20)
+    shards.advanced(16, 2)
+    assert task.completed == 16 and task.total == 60, "reckoned from those that have been opened"
+    with _watching() as watcher:
+        assert not isinstance(watcher, Bar), "this is no terminal"
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    with _watching() as watcher:
+        assert isinstance(watcher, Bar)
+
+
+def test_the_source_may_be_all_kinds(tmp_path: Path) -> None:
+    """One folder of each kind, found by its names."""
+    write_tar(tmp_path / "tars" / "a.tar", [("x.png", png(0))])
+    write_table(tmp_path / "tables" / "a.parquet", [png(0)])
+    for name, suffix in (("tars", "a.tar"), ("tables", "a.parquet")):
+        run(tmp_path / name, tmp_path / "out" / name)
+        assert set(outputs(tmp_path / "out" / name)) == {suffix}

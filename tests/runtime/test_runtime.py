@@ -1,0 +1,189 @@
+"""The networks on onnxruntime: tiles, dials, noise, and folders of weights that are not what they say."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from conftest import photo
+from sprdiff.errors import WeightsError
+from sprdiff.runtime.canvas import Canvas
+from sprdiff.runtime.noise import normal_noise
+from sprdiff.runtime.onnx import OnnxRuntime
+from sprdiff.runtime.weights import read_manifest
+
+pytest_plugins = ("weights_fixture",)
+
+LEVEL = 128
+
+
+@pytest.fixture(scope="module")
+def runtime(nano_weights: Path) -> OnnxRuntime:
+    return OnnxRuntime(nano_weights, threads=1)
+
+
+@pytest.fixture(scope="module")
+def y_hat(runtime: OnnxRuntime) -> NDArray[np.float32]:
+    """ŷ of a picture that is larger than any halo."""
+    return latents(runtime, photo(700, 1030))
+
+
+def latents(runtime: OnnxRuntime, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    y, z = runtime.analyse(pixels)
+    return runtime.entropy.dequantise(runtime.entropy.encode(y, z, LEVEL).y_hat, LEVEL)
+
+
+# --- tiles
+
+
+def test_tiled_analysis_is_that_of_the_whole(runtime: OnnxRuntime, nano_weights: Path) -> None:
+    pixels = photo(700, 1030)
+    whole = runtime.analyse(pixels)
+    tiled = OnnxRuntime(nano_weights, threads=1, tile=128).analyse(pixels)
+    for a, b in zip(whole, tiled, strict=True):
+        assert a.shape == b.shape
+        assert np.abs(a).max() > 0.1
+        assert np.abs(a - b).max() < 1e-3
+
+
+@pytest.mark.parametrize(("realism", "steps"), [(1.0, 1), (0.0, 1), (0.5, 3)])
+def test_tiled_synthesis_is_that_of_the_whole(
+    runtime: OnnxRuntime, nano_weights: Path, y_hat: NDArray[np.float32], realism: float, steps: int
+) -> None:
+    def picture(which: OnnxRuntime) -> NDArray[np.int16]:
+        image = which.synthesise(
+            y_hat, level=LEVEL, realism=realism, steps=steps, seed=5, size=(700, 1030), dtype=np.uint8
+        )
+        return image.astype(np.int16)
+
+    whole, tiled = picture(runtime), picture(OnnxRuntime(nano_weights, threads=1, tile=96))
+    assert whole.std() > 5
+    assert np.abs(whole - tiled).max() <= 1
+
+
+def test_halos_are_those_of_each_graph(nano_weights: Path) -> None:
+    manifest = read_manifest(nano_weights)
+    assert manifest.halo_of("coarse") + manifest.halo_of("denoise") <= manifest.halo["decoder"] + 64
+    assert all(manifest.halo_of(graph) % 64 == 0 for graph in manifest.halo)
+
+
+# --- analyse
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (64, 64), (65, 127), (33, 32)])
+def test_latent_grids(runtime: OnnxRuntime, size: tuple[int, int]) -> None:
+    y, z = runtime.analyse(photo(*size))
+    rows, columns = -(-size[0] // 32), -(-size[1] // 32)
+    assert y.shape == (runtime.entropy.y_channels, rows, columns)
+    assert z.shape == (runtime.entropy.z_channels, -(-rows // 2), -(-columns // 2))
+    assert y.dtype == z.dtype == np.float32
+
+
+def test_edges_are_repeated_beyond_the_border(runtime: OnnxRuntime) -> None:
+    pixels = photo(65, 127)
+    padded = np.pad(pixels, ((0, 63), (0, 1), (0, 0)), "edge")
+    (y, z), (y_padded, z_padded) = runtime.analyse(pixels), runtime.analyse(padded)
+    assert np.array_equal(y, y_padded[:, :3, :4])
+    assert np.array_equal(z, z_padded)
+
+
+# --- synthesise
+
+
+def test_pictures_are_floats_or_bytes(runtime: OnnxRuntime, y_hat: NDArray[np.float32]) -> None:
+    small = y_hat[:, :3, :5]
+    floats = runtime.synthesise(small, level=LEVEL)
+    integers = runtime.synthesise(small, level=LEVEL, size=(70, 130), dtype=np.uint8)
+    assert floats.shape == (96, 160, 3) and floats.dtype == np.float32
+    assert floats.min() >= 0 and floats.max() <= 1
+    assert integers.shape == (70, 130, 3)
+    assert np.abs(floats[:70, :130] * 255 - integers).mean() < 0.5  # the VAE decoder sees a rounded coarse picture
+
+
+def test_realism_is_linear(runtime: OnnxRuntime, y_hat: NDArray[np.float32]) -> None:
+    coarse, half, decoded = (runtime.synthesise(y_hat[:, :4, :4], level=LEVEL, realism=r) for r in (0.0, 0.5, 1.0))
+    assert np.abs(coarse - decoded).max() > 0.05
+    assert np.allclose(half, (coarse + decoded) / 2, atol=1e-6)
+
+
+def test_steps_and_seeds(runtime: OnnxRuntime, y_hat: NDArray[np.float32]) -> None:
+    def picture(steps: int, seed: int) -> NDArray[np.float32]:
+        return runtime.synthesise(y_hat[:, :3, :3], level=LEVEL, steps=steps, seed=seed)
+
+    assert np.array_equal(picture(2, 9), picture(2, 9))
+    pictures = [picture(1, 0), picture(1, 9), picture(2, 0), picture(2, 2**64 - 1), picture(4, 0)]
+    for i, a in enumerate(pictures):
+        assert all(np.abs(a - b).max() > 1e-3 for b in pictures[:i])
+
+
+def test_any_latent_gives_a_picture(runtime: OnnxRuntime) -> None:
+    extremes = np.array([-3e38, 3e38, -1e20, 1e20], np.float32)
+    y_hat = np.resize(extremes, (runtime.entropy.y_channels, 2, 3))
+    for realism in (0.0, 0.5, 1.0):
+        assert np.isfinite(runtime.synthesise(y_hat, level=255, realism=realism)).all()
+        assert runtime.synthesise(y_hat, level=255, realism=realism, dtype=np.uint8).shape == (64, 96, 3)
+
+
+def test_only_the_graphs_that_are_run_are_loaded(nano_weights: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(nano_weights, tmp_path / "w")
+    for graph in ("encoder", "denoise", "vae_decode"):
+        (folder / f"{graph}.onnx").unlink()
+    (folder / "encoder.npz").unlink()
+    runtime = OnnxRuntime(folder, threads=1)
+    y_hat = np.zeros((runtime.entropy.y_channels, 1, 1), np.float32)
+    assert runtime.synthesise(y_hat, level=0, realism=0).shape == (32, 32, 3)
+    with pytest.raises(WeightsError, match=r"denoise\.onnx cannot be read"):
+        runtime.synthesise(y_hat, level=0)
+    with pytest.raises(WeightsError, match=r"encoder\.npz cannot be read"):
+        runtime.analyse(photo(8, 8))
+
+
+def test_the_runtime_is_silent(nano_weights: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    runtime = OnnxRuntime(nano_weights, threads=1)
+    runtime.synthesise(latents(runtime, photo(64, 64)), level=LEVEL)
+    assert capfd.readouterr() == ("", "")
+
+
+# --- canvas
+
+
+def test_the_canvas_cuts_clips_and_blends() -> None:
+    canvas = Canvas((2, 3), np.uint8)
+    everything = (slice(0, 4), slice(0, 4))
+    canvas.put(everything, np.full((3, 4, 4), 2.0, np.float32))
+    assert (canvas.image == 255).all()
+    canvas.put((slice(0, 4), slice(2, 6)), np.full((3, 4, 4), np.nan, np.float32), 0.75)
+    assert (canvas.image[:, :2] == 255).all()
+    assert (canvas.image[:, 2] == 64).all()
+
+
+# --- noise
+
+
+def test_noise_is_a_function_of_its_place() -> None:
+    whole = normal_noise(7, 2, slice(0, 20), slice(0, 30), 6)
+    part = normal_noise(7, 2, slice(3, 9), slice(11, 30), 6)
+    assert whole.shape == (6, 20, 30)
+    assert np.array_equal(whole[:, 3:9, 11:30], part)
+    for other in (
+        normal_noise(8, 2, slice(0, 20), slice(0, 30), 6),
+        normal_noise(7, 3, slice(0, 20), slice(0, 30), 6),
+    ):
+        assert not np.isclose(whole, other).any()
+
+
+def test_noise_is_normal() -> None:
+    noise = normal_noise(0, 1, slice(0, 100), slice(0, 100), 32).astype(np.float64)
+    assert abs(noise.mean()) < 0.01
+    assert abs(noise.std() - 1) < 0.01
+    assert abs((noise**4).mean() - 3) < 0.05
+    assert np.abs(np.corrcoef(noise.reshape(32, -1)) - np.eye(32)).max() < 0.05
+
+
+def test_noise_is_the_same_for_ever() -> None:
+    noise = normal_noise(1, 1, slice(5, 6), slice(0, 2), 2)
+    assert np.allclose(noise.ravel(), [-1.0579106, 0.5444633, 1.7711326, -1.2476945], atol=1e-5)

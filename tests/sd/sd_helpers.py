@@ -1,0 +1,111 @@
+"""Preset `sd` in small: random parts of the real classes in folders that `save_pretrained` writes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from transformers import Dinov2Config, Dinov2Model, Dinov2WithRegistersConfig, Dinov2WithRegistersModel
+
+from sprdiff.models.stored import entropy_arrays
+from sprdiff.sd.config import SD, SDConfig
+from sprdiff.sd.model import SDSPRDiff, build, load_base, load_semantic
+from sprdiff.sd.pretrained import save
+
+SMALL = replace(
+    SD,
+    distortion=(8, 16),
+    fused=16,
+    trunk=16,
+    y_channels=12,
+    z_channels=4,
+    groups=(4, 8),
+    hyper_hidden=16,
+    hyper_features=8,
+    context_hidden=16,
+    synthesis=(16, 16, 16),
+    depth=1,
+    estimate=8,
+    coarse=8,
+    pixel_condition=8,
+    semantic_condition=16,
+    lora_rank=2,
+)  # fmt: skip
+"""The trained parts small enough for tests; widths of pretrained parts follow from the folders."""
+
+SCHEDULER = {
+    "_class_name": "EulerDiscreteScheduler", "num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012,
+    "beta_schedule": "scaled_linear", "prediction_type": "epsilon",
+}  # fmt: skip
+
+
+def write_base(folder: Path, seed: int = 0, *, scheduler: dict[str, Any] | None = None, **unet: Any) -> Path:
+    """A random model of the class of Stable Diffusion; `scheduler` and `unet` change its configuration."""
+    torch.manual_seed(seed)
+    AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(8, 8, 8, 8),
+        norm_num_groups=4,
+        layers_per_block=1,
+        latent_channels=4,
+    ).save_pretrained(folder / "vae")
+    sizes: dict[str, Any] = {
+        "block_out_channels": (8, 16),
+        "layers_per_block": 1,
+        "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+        "cross_attention_dim": 12,
+        "attention_head_dim": 4,
+        "norm_num_groups": 4,
+        "sample_size": 8,
+        "use_linear_projection": True,
+    }
+    UNet2DConditionModel(**(sizes | unet)).save_pretrained(folder / "unet")
+    (folder / "scheduler").mkdir(exist_ok=True)
+    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(SCHEDULER | (scheduler or {})))
+    return folder
+
+
+def write_semantic(folder: Path, seed: int = 0, *, registers: bool = False, patch: int = 14) -> Path:
+    """A random DINOv2."""
+    torch.manual_seed(seed)
+    sizes: dict[str, Any] = {
+        "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "image_size": 5 * patch, "patch_size": patch,
+    }  # fmt: skip
+    if registers:
+        Dinov2WithRegistersModel(Dinov2WithRegistersConfig(**sizes, num_register_tokens=3)).save_pretrained(folder)
+    else:
+        Dinov2Model(Dinov2Config(**sizes)).save_pretrained(folder)
+    return folder
+
+
+def small_model(folder: Path, seed: int = 0, config: SDConfig = SMALL) -> SDSPRDiff:
+    """A random model as training starts with it; its parts are written to ``folder`` if they are not there."""
+    if not (folder / "base").exists():
+        write_base(folder / "base")
+        write_semantic(folder / "semantic")
+    base, semantic = load_base(str(folder / "base")), load_semantic(str(folder / "semantic"))
+    torch.manual_seed(seed)
+    return build(base, semantic, config).eval()
+
+
+def stir(model: SDSPRDiff, scale: float = 0.05) -> None:
+    """Noise on every trained weight: nothing stays at its initial zero; gains and priors stay as they are."""
+    with torch.no_grad():
+        for name, value in model.trained_state().items():
+            if not name.endswith(("log_gain", "z_mean", "z_index")):
+                value.add_(torch.randn_like(value), alpha=scale)
+
+
+def write_trained_folder(folder: Path, seed: int = 0, parts: Path | None = None) -> Path:
+    """``folder/trained``: a random SPRDiff, no path of it switched off; its parts lie in ``parts`` or ``folder``."""
+    model = small_model(parts or folder, seed)
+    stir(model)
+    save(folder / "trained", model, entropy_arrays(model.latent_codec), {"data": "none: random weights"})
+    return folder / "trained"
