@@ -108,8 +108,8 @@ class ModelConfig:
     vae_latent: int = 16
     vae_encoder: tuple[int, int] = (48, 96)
     vae_encoder_blocks: int = 1
-    vae_decoder: tuple[int, int, int] = (128, 64, 32)
-    vae_decoder_blocks: tuple[int, int] = (2, 1)
+    vae_decoder: tuple[int, int, int] = (112, 56, 24)
+    vae_decoder_blocks: tuple[int, int] = (1, 1)
     distortion: tuple[int, int, int] = (48, 112, 192)
     distortion_blocks: tuple[int, int] = (2, 2)
     semantic: int = 112

@@ -132,15 +132,6 @@ def encode_latents(model: SPRDiff, folder: Path, device: str) -> Iterator[int]:
         yield first + len(x)
 
 
-def latent_statistics(folder: Path, sample: int = 400) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of the drawn latent by channel, each [Z], from some of the crops."""
-    store = LatentStore.open(folder, ("level", *VAE))
-    picks = np.sort(np.random.default_rng(0).choice(len(store), min(sample, len(store)), replace=False))
-    mean, deviation = (torch.from_numpy(store.arrays[n][picks].astype(np.float32)) for n in VAE)
-    centre = mean.mean((0, 1, 2))
-    return centre, ((mean - centre).square() + deviation.square()).mean((0, 1, 2)).sqrt().clamp(min=1e-3)
-
-
 def _done(folder: Path, count: int) -> int:
     """How many crops a folder holds already."""
     if not (folder / "level.npy").exists():

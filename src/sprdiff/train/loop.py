@@ -22,6 +22,8 @@ from .checkpoints import Checkpoint
 from .data.photos import CropSampler, PhotoStore
 from .data.shards import ShardCrops
 from .ema import EMA
+from .latents import Batch, LatentSampler, LatentStore
+from .muon import Muon
 from .recipes import Stage
 from .report import Report
 from .sd.sharding import assign, shard, whole
@@ -76,25 +78,17 @@ def schedule(done: float, warm: int) -> float:
 class Trainer:
     """Runs one stage from its first (or resumed) step to its last."""
 
-    def __init__(self, stage: Stage, module: StageModule, store: PhotoStore | ShardCrops, valid: PhotoStore,
+    def __init__(self, stage: Stage, module: StageModule, store: Store, valid: PhotoStore | None,
                  options: Options, accelerator: Accelerator) -> None:  # fmt: skip
         self.stage, self.options, self.accelerator, self.valid = stage, options, accelerator, valid
         self.module = module if options.shard else module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model: SPRDiff = module.model
-        self.sampler = (
-            CropSampler(store, stage.crop, options.seed, str(accelerator.device))
-            if isinstance(store, PhotoStore)
-            else store
-        )
+        self.sampler = _sampler(store, stage, options.seed, accelerator)
         if options.shard:
             shard(module, accelerator)
         named = [(n, p) for n, p in module.named_parameters() if p.requires_grad]
         self.names, self.parameters = [n for n, _ in named], [p for _, p in named]
-        self.optimizer = (
-            Soap(named, lr=stage.lr)
-            if stage.soap
-            else _adamw(options)(self.parameters, lr=stage.lr, betas=stage.betas, weight_decay=1e-4)
-        )
+        self.optimizer = _optimizer(stage, named, options)
         if options.shard:
             self.wrapped, self.prepared = self.module, accelerator.prepare(self.optimizer)
         else:
@@ -128,7 +122,7 @@ class Trainer:
         """The scalars of a step, and its clipped gradients in the parameters; those that are no numbers become zero."""
         rank = self.accelerator.process_index
         x = self.sampler.batch(step, rank, self.stage.batch)
-        x = x.to(self.accelerator.device) if isinstance(x, Tensor) else x
+        x = _to(x, self.accelerator.device)
         torch.manual_seed((self.options.seed * 1_000_003 + step) * 64 + rank)
         level = draw_levels(self.stage.batch, self.accelerator.device)
         with self.autocast():
@@ -226,10 +220,12 @@ class Trainer:
             return
         with self.ema:
             batches = [self.sampler.batch(10**9 + i, 0, self.stage.batch) for i in range(16)]
-            self.module.finish([b.to(self.accelerator.device) for b in batches])
+            self.module.finish([_to(b, self.accelerator.device) for b in batches])
 
     @torch.no_grad()
     def validate(self, report: Report) -> None:
+        if self.valid is None:
+            return
         # Of a model in shards no process can compute anything alone.
         if self.accelerator.is_main_process or self.options.shard:
             with self.ema, self.autocast():
@@ -300,6 +296,28 @@ class Trainer:
             assign(value, stored[name].to(value.dtype))
 
 
+Store = PhotoStore | ShardCrops | LatentStore
+"""Where the samples of a stage come from."""
+
+
+def _sampler(
+    store: Store, stage: Stage, seed: int, accelerator: Accelerator
+) -> CropSampler | ShardCrops | LatentSampler:
+    if isinstance(store, PhotoStore):
+        return CropSampler(store, stage.crop, seed, str(accelerator.device))
+    if isinstance(store, LatentStore):
+        return LatentSampler(store, stage.crop, seed)
+    return store
+
+
+def _optimizer(stage: Stage, named: list[tuple[str, nn.Parameter]], options: Options) -> torch.optim.AdamW:
+    if stage.optimizer == "soap":
+        return Soap(named, lr=stage.lr)
+    if stage.optimizer == "muon":
+        return Muon(named, lr=stage.lr)
+    return _adamw(options)([p for _, p in named], lr=stage.lr, weight_decay=1e-4)
+
+
 def _adamw(options: Options) -> type[torch.optim.AdamW]:
     """AdamW, or the one of bitsandbytes with states of 8 bits.
 
@@ -316,6 +334,12 @@ def _adamw(options: Options) -> type[torch.optim.AdamW]:
         raise TrainingError("--adam8bit needs bitsandbytes: pip install bitsandbytes") from error
     found: type[torch.optim.AdamW] = module.AdamW8bit  # takes the same arguments
     return found
+
+
+def _to(batch: Tensor | Batch, device: torch.device) -> Tensor | Batch:
+    if isinstance(batch, Tensor):
+        return batch.to(device, non_blocking=True)
+    return {name: value.to(device, non_blocking=True) for name, value in batch.items()}
 
 
 def _state(key: str, stored: Tensor, parameter: nn.Parameter) -> Tensor | int:

@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from .flow_stage import FlowStage
 from .stages import CodecStage, StageModule
+from .vae_stage import VAEStage
 
 
 @dataclass(frozen=True)
@@ -15,7 +17,9 @@ class Stage:
 
     Attributes:
         trains: prefixes of the parameters with gradients. networks: parts that are real after the stage.
-        needs: parts that must come from earlier stages. soap: the optimiser is SOAP in place of AdamW.
+        needs: parts that must come from earlier stages.
+        optimizer: adamw, soap or muon.
+        latents: arrays of a folder of latents that the stage learns from, in place of photographs.
         settings: arguments of the stage's module, such as the weights of its losses.
     """
 
@@ -29,7 +33,8 @@ class Stage:
     crop: int = 192
     lr: float = 5e-4
     ema: float = 0.999
-    soap: bool = False
+    optimizer: str = "adamw"
+    latents: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -43,5 +48,29 @@ CODEC_PARTS = (
 )
 STAGES = {
     stage.name: stage
-    for stage in (Stage("codec", CodecStage, CODEC_PARTS, CODEC_PARTS, soap=True, steps=60_000, crop=256, batch=6),)
+    for stage in (
+        Stage("codec", CodecStage, CODEC_PARTS, CODEC_PARTS, optimizer="soap", steps=60_000),
+        Stage(
+            "vae",
+            VAEStage,
+            ("triple_encoder.vae", "vae_decoder"),
+            ("triple_encoder.vae", "vae_decoder", "latent_"),
+            steps=20_000,
+            lr=1e-3,
+            ema=0.998,
+            latents=("x", "coarse", "level"),
+        ),
+        Stage(
+            "flow",
+            FlowStage,
+            ("flow", "reconstruction.pixel", "reconstruction.semantic"),
+            ("flow", "reconstruction.pixel", "reconstruction.semantic"),
+            needs=(*CODEC_PARTS, "triple_encoder.vae", "vae_decoder", "latent_"),
+            steps=40_000,
+            batch=32,
+            lr=2e-3,
+            optimizer="muon",
+            latents=("coarse", "f16", "f32", "level", "mean", "deviation"),
+        ),
+    )
 }

@@ -24,7 +24,8 @@ from .data.photos import CropSampler, PhotoStore, holdout, open_store
 from .data.remote import Cache
 from .data.shards import ShardCrops
 from .export.folder import refit_tables, write_folder
-from .loop import PRECISIONS, Options, Trainer
+from .latents import LatentStore
+from .loop import PRECISIONS, Options, Store, Trainer
 from .recipes import STAGES, Stage
 from .report import VALIDATION_PHOTOS, Report
 from .sd.stages import SD_PARTS, SD_STAGES, SDOptions, build_model, load_lpips, load_trained
@@ -63,7 +64,7 @@ def run_stage(
     """Run one stage of training.
 
     Args:
-        data: folders or ``.tar`` shards of photographs; of preset `sd` shards only, remote ones too.
+        data: folders or ``.tar`` shards of photographs; the folder of latents of a stage that learns from them; of preset `sd` shards only, remote ones too.
         valid: folders or ``.tar`` shards for validation; a 64th of `data` is held out if absent.
         out: folder of checkpoints, logs and TensorBoard files.
         resume: continue the stage's own checkpoint in ``out``, exactly.
@@ -90,8 +91,12 @@ def run_stage(
     model = _build(preset, sd)
     _load(model, recipe, init or [], resume=resume)
     extra = {**recipe.settings, **(settings or {}), **_extras(recipe, preset, sd)}
-    photos: PhotoStore | ShardCrops
-    if preset == SD_PRESET:
+    photos: Store
+    held: PhotoStore | None = None
+    if recipe.latents:
+        photos = _latents(data, recipe)
+        held = open_store(valid, cache or out / "photos", exclude or []) if valid else None
+    elif preset == SD_PRESET:
         photos, held = _shards(recipe, data, valid, exclude or [], cache or out / "shards", seed, accelerator, sd)
     else:
         photos, held = _photos([Path(d) for d in data], valid, exclude or [], cache or out / "photos", accelerator)
@@ -187,6 +192,14 @@ def _trained(recipe: Stage, stage: str, sd: SDOptions) -> tuple[str, ...]:
     """Prefixes of what is trained: a distortion-oriented encoder that was given stays as it is."""
     given = "triple_encoder.distortion" if stage == "pixel" and sd.distortion is not None else None
     return tuple(prefix for prefix in recipe.trains if prefix != given)
+
+
+def _latents(data: Sequence[Source], recipe: Stage) -> LatentStore:
+    if len(data) != 1:
+        raise TrainingError(
+            f"stage {recipe.name} learns from one folder of latents (sprdiff data latents): give --data"
+        )
+    return LatentStore.open(Path(data[0]), recipe.latents)
 
 
 def _photos(

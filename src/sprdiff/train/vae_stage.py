@@ -64,3 +64,12 @@ class VAEStage(StageModule):
             "feature": feature_distance(shown, wanted),
             "texture": self.TEXTURE * feature_statistics(shown, wanted),
         }
+
+    @torch.no_grad()
+    def finish(self, batches: list[Batch]) -> None:  # type: ignore[override]
+        """Measure mean and deviation of the drawn latent, by channel: the flow sees it standardised."""
+        pairs = [self.model.triple_encoder.vae(b["x"], b["coarse"]) for b in batches]
+        mean = torch.cat([m.float() for m, _ in pairs])
+        variance = torch.cat([(2 * d.float()).exp() for _, d in pairs])
+        self.model.latent_mean.copy_(mean.mean((0, 2, 3)))
+        self.model.latent_std.copy_((mean.var((0, 2, 3)) + variance.mean((0, 2, 3))).sqrt().clamp(min=1e-3))
