@@ -96,6 +96,8 @@ def save(
         WeightsError: a weight is no number, or beyond fp16; the integer arrays are not a model's.
         OutputError: the folder holds other files, or the disk refuses one.
     """
+    from .models.latent_codec import LAMBDA_MAX, LAMBDA_MIN  # needs torch, as the model does
+
     EntropyModel.from_arrays(dict(entropy))
     weights = {}
     for name, value in model.trained_state().items():
@@ -105,8 +107,9 @@ def save(
                 raise WeightsError(f"{name} holds what is no number in fp16: training diverged")
     texts = {"README.md": model_card(model.sources, card or {}, licence), "LICENSE-weights": licence + "\n"}
     return write_trained(
-        folder, model.config, dict(entropy), weights, model.sources, card=card or {}, texts=texts, version=__version__
-    )
+        folder, model.config, dict(entropy), weights, model.sources, card=card or {}, texts=texts, version=__version__,
+        lambda_range=(LAMBDA_MIN, LAMBDA_MAX),
+    )  # fmt: skip
 
 
 def push_to_hub(folder: str | Path, name: str, *, private: bool = False) -> str:

@@ -14,11 +14,10 @@ from typing import Any, ClassVar
 
 from PIL import Image
 
-from .. import __version__
 from ..bitstream.container import parse_file
 from ..codec import Codec
 from ..errors import BitstreamError, SprdiffError, WeightsError
-from ..fileinfo import info
+from ..fileinfo import info, picture_text
 from ..image import FORMATS, MAX_PIXELS, encode_image, open_rgb, output_format, parse_background
 from ..ratecontrol import AUTO, quality_level, scale_code
 
@@ -131,12 +130,11 @@ class Decode:
         Raises:
             SprdiffError: as of `Codec.decode`, or the format cannot hold the picture.
         """
-        image = codec(self.weights, self.max_pixels).decode(
-            data, realism=self.realism, steps=self.steps, seed=self.seed
-        )
+        decoder = codec(self.weights, self.max_pixels)
+        image = decoder.decode(data, realism=self.realism, steps=self.steps, seed=self.seed)
         about = info(data, weights=self.weights)
-        text = {"version": __version__, "model": about.model, "realism": self.realism, "bytes": len(data)}
-        made = encode_image(image, output_format("x" + self.suffix), {"sprdiff": json.dumps(text)})
+        text = picture_text(data, decoder.runtime.manifest.decoder_hash, self.realism)
+        made = encode_image(image, output_format("x" + self.suffix), text)
         return Made(made, about.width, about.height, about.bpp)
 
     def recognise(self, data: bytes, source: bytes) -> Made | None:

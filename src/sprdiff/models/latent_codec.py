@@ -28,7 +28,7 @@ from .config import FRACTION_BITS, KNOTS, LatentSizes
 WEIGHT_UNIT = 2.0**12
 ACTIVATION_UNIT = 2.0**FRACTION_BITS
 ACTIVATION_MAX = 16383 / ACTIVATION_UNIT
-MEAN_MAX = 32767 / ACTIVATION_UNIT
+MEAN_MAX = (2**18 - 1) / ACTIVATION_UNIT
 INDEX_SCALE = 16.0
 Z_SCALE = 8.0
 """Scales of learned means and indices, so that one rate of learning suits them and the weights alike."""

@@ -17,14 +17,16 @@ from torch import Tensor
 from ..bitstream.tables import make_gaussian_tables, sigma_ladder
 from ..errors import WeightsError
 from .blocks import hats
-from .config import EXACT, FRACTION_BITS, KNOT_SPACING, KNOTS, LEVELS, ModelConfig
-from .latent_codec import INDEX_SCALE, TABLES, WEIGHT_UNIT, Z_SCALE, IntegerDense, LatentCodec
+from .config import EXACT, FRACTION_BITS, KNOT_SPACING, KNOTS, LEVELS, LatentSizes, ModelConfig
+from .latent_codec import INDEX_SCALE, SIGMA_MAX, SIGMA_MIN, TABLES, WEIGHT_UNIT, Z_SCALE, IntegerDense, LatentCodec
 from .sprdiff import SPRDiff
 
 Arrays = dict[str, NDArray[Any]]
 
 GAIN_UNIT = 2.0**16
 UNIT = 2.0**FRACTION_BITS
+FUSED_STRIDE = 16
+"""Pixels per position of the fused features, from which y is halved further."""
 
 
 def nearest(x: Tensor, scale: float) -> NDArray[np.int64]:
@@ -35,11 +37,11 @@ def nearest(x: Tensor, scale: float) -> NDArray[np.int64]:
 
 def entropy_arrays(codec: LatentCodec) -> Arrays:
     """The exact part as integers, with Gaussian tables; names and units as in docs/bitstream.md."""
-    radius, counts = make_gaussian_tables(sigma_ladder(TABLES))
+    radius, counts = make_gaussian_tables(sigma_ladder(TABLES, SIGMA_MIN, SIGMA_MAX))
     arrays: Arrays = {
         "tables.radius": radius,
         "tables.counts": counts,
-        "groups": np.array(codec.config.groups, np.int32),
+        **steps_of(codec.config),
     }
     weights = hats(torch.arange(LEVELS, dtype=torch.float64))
     for name, knots in (("gain.y", codec.y_log_gain), ("gain.z", codec.z_log_gain)):
@@ -57,8 +59,26 @@ def entropy_arrays(codec: LatentCodec) -> Arrays:
     return arrays
 
 
+def steps_of(config: LatentSizes) -> Arrays:
+    """The arrays that say in which steps y is coded: two passes of a checkerboard, each of all groups in turn."""
+    groups = range(len(config.groups))
+    return {
+        "stride": np.array([FUSED_STRIDE << config.y_downs], np.int32),
+        "groups": np.array(config.groups, np.int32),
+        "passes": np.array([[0, 1], [1, 0]], np.int32),
+        "order": np.array([(number, group) for number in (0, 1) for group in groups], np.int32),
+    }
+
+
 def load_entropy_arrays(codec: LatentCodec, arrays: Arrays) -> None:
-    """Inverse of :func:`entropy_arrays`, strict; the knots are read off the level tables."""
+    """Inverse of :func:`entropy_arrays`, strict; the knots are read off the level tables.
+
+    Raises:
+        ValueError: y is coded in other steps than this model's.
+    """
+    for name, wanted in steps_of(codec.config).items():
+        if not np.array_equal(arrays[name], wanted):
+            raise ValueError(f"the array {name} is {arrays[name].tolist()}, where {wanted.tolist()} is due")
 
     def tensor(name: str, scale: float) -> Tensor:
         return torch.from_numpy(arrays[name].astype(np.float64)) / scale

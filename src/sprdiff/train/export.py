@@ -19,13 +19,14 @@ from torch import Tensor
 from ..bitstream.entropy import EntropyModel
 from ..bitstream.rangecoder import SymbolCounter
 from ..bitstream.tables import fit_tables
-from ..bitstream.weights_hash import canonical_hash
 from ..errors import TrainingError
 from ..files import replace_folder
 from ..models.config import EXACT, LEVELS
 from ..models.denoiser import NOISE_SCALE
+from ..models.latent_codec import LAMBDA_MAX, LAMBDA_MIN
 from ..models.sprdiff import SPRDiff
 from ..models.stored import Arrays
+from ..runtimes.weights import FORMAT, defaults, identity
 from .data import CropSampler
 from .graphs import export_graphs
 from .shards import ShardCrops
@@ -146,13 +147,12 @@ def _write_files(partial: Path, model: SPRDiff, arrays: Arrays, card: dict[str, 
     np.savez_compressed(partial / "entropy.npz", **arrays)  # type: ignore[arg-type]
     np.savez(partial / "encoder.npz", **encoder)  # type: ignore[arg-type]
     np.savez(partial / "decoder.npz", **decoder)  # type: ignore[arg-type]
-    digest = canonical_hash(arrays, decoder)
     manifest = {
-        "format": 1,
+        "format": FORMAT,
         "preset": model.config.preset,
         "preset_id": model.config.preset_id,
-        "hash": digest.hex(),
-        "tag": digest[:2].hex(),
+        **identity(arrays, decoder, encoder),
+        **defaults((LAMBDA_MIN, LAMBDA_MAX)),
         "noise_scale": NOISE_SCALE,
         "halo": {part: math.ceil(receptive_field(model, part) / 64) * 64 for part in HALOS},
         # The runtime fills the graphs without the onnx package, so it has to be told what they want.
