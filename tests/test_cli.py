@@ -18,6 +18,7 @@ import sprdiff
 from conftest import photo
 from sprdiff import cli
 from sprdiff.cli_files import one_line
+from sprdiff.fileinfo import model_info
 from sprdiff.image import open_rgb
 
 
@@ -75,7 +76,9 @@ def test_encode_and_decode(run: Run) -> None:
         assert image.size == (96, 64)
         text = json.loads(image.info["sprdiff"])
     about = sprdiff.info(Path("in.sprd").read_bytes())
-    assert text == {"version": sprdiff.__version__, "model": about.model, "realism": 1.0, "bytes": size}
+    decoder = model_info().decoder_hash
+    expected = {"version": sprdiff.__version__, "model": about.model, "decoder": decoder}
+    assert text == expected | {"realism": 1.0, "bytes": size}
     assert names() == ["in.png", "in.sprd", "out.png"]
 
 
