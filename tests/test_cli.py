@@ -244,7 +244,11 @@ def test_info(run: Run, sprd: bytes) -> None:
 def test_info_about_the_model(run: Run) -> None:
     result = run("info")
     assert result.status == 0 and "licence" in result.out
-    assert json.loads(run("info", "--json").out)["preset"] == "tiny"
+    about = json.loads(run("info", "--json").out)
+    assert about["preset"] == "tiny" and about["hash"].startswith(about["tag"])
+    assert len({about["hash"], about["decoder_hash"], about["encoder_hash"]}) == 3
+    for line in (f"tiny-{about['tag']}", about["decoder_hash"][:16], about["encoder_hash"][:16]):
+        assert line in result.out
     assert_fails(run("info", "--weights", "."), 1, "manifest.json")
 
 

@@ -97,7 +97,7 @@ def test_the_mime_package_with_the_real_tool(tmp_path: Path) -> None:
     assert done.stdout + done.stderr == ""
     assert "50:image/x-sprdiff:*.sprd\n" in (tmp_path / "mime" / "globs2").read_text("utf-8")
     # [priority:type], then lines of >offset=length value&mask
-    magic = b"[50:image/x-sprdiff]\n>0=\x00\x03SPR\n1>3=\x00\x01\x10&\xf0\n"
+    magic = b"[50:image/x-sprdiff]\n>0=\x00\x03SPR\n1>3=\x00\x01\x20&\xf0\n"
     assert magic in (tmp_path / "mime" / "magic").read_bytes()
 
 
