@@ -87,6 +87,12 @@ class ModelInfo:
     licence: str
     card: dict[str, Any]
 
+    @property
+    def networks(self) -> str:
+        """All three hashes, shortened: another encoder makes other files, another decoder other pictures."""
+        parts = (self.hash, self.encoder_hash, self.decoder_hash)
+        return "-".join(digest[:16] for digest in parts)
+
 
 def info(data: bytes, *, weights: Path | str | None = None, max_pixels: int | None = None) -> FileInfo:
     """What the bytes of an ``.sprd`` file say about it; if the weights at hand made it, its check is tested.
