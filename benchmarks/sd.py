@@ -172,7 +172,7 @@ def measure(runtime: TorchRuntime, height: int, width: int) -> list[str]:
     encoded, coding = timed(runtime.device, lambda: runtime.entropy.encode(0 * y, 0 * z, 128))
     shape = y.shape[1:]
     exact, reading = timed(runtime.device, lambda: runtime.entropy.decode(encoded.stream, shape, 128))
-    y_hat = runtime.entropy.dequantise(exact, 128)
+    y_hat = runtime.entropy.dequantise(exact.y_hat, 128)
     options = {"level": 128, "size": (height, width), "dtype": np.uint8}
     _, coarse = timed(runtime.device, lambda: runtime.synthesise(y_hat, realism=0.0, **options))
     _, full = timed(runtime.device, lambda: runtime.synthesise(y_hat, **options))

@@ -1,24 +1,36 @@
-"""Golden files of the shipped weights: ``python scripts/make_golden.py`` after every export.
+"""Golden files. ``python scripts/make_golden.py`` after every export, ``... --format`` for a new format version.
 
-Until 1.0 new weights replace them; from 1.0 on they are only added to. Each is a drawn picture, its file, the SHA-256
-of the exact latent that every machine must decode it to, and its pictures (PNG) for the tolerance after the line.
+Of the shipped weights: until 1.0 new weights replace them; from 1.0 on they are only added to. Each is a drawn picture,
+its file, the SHA-256 of the exact latent that every machine must decode it to, and its pictures (PNG) for the tolerance
+after the line.
+Of the format: files of small random weights, with the SHA-256 of all that is exact. They are never made anew: a new
+format version gets new ones.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "tests" / "data" / "tiny"
 sys.path.insert(0, str(ROOT / "tests"))
 
+from bitstream_helpers import GOLDEN, GOLDEN_WEIGHTS, make_entropy_arrays, make_latents, sha256_of  # noqa: E402
 from conftest import photo  # noqa: E402
 from sprdiff import Codec  # noqa: E402
-from sprdiff.format.container import parse_file  # noqa: E402
+from sprdiff.format.container import (  # noqa: E402
+    Header,
+    pack_file,
+    parse_file,
+)
+from sprdiff.format.entropy import EntropyModel  # noqa: E402
+from sprdiff.format.hash import canonical_hash  # noqa: E402
 from sprdiff.imageio.open import Picture  # noqa: E402
 
 CASES: tuple[tuple[str, tuple[int, int], bool, dict[str, Any]], ...] = (
@@ -31,12 +43,55 @@ CASES: tuple[tuple[str, tuple[int, int], bool, dict[str, Any]], ...] = (
 )
 
 
+FORMAT_CASES: tuple[tuple[str, str, Header, float | bytes], ...] = (
+    # name, weights, header without its tag, then the spread of random latents, or a stream as it is
+    ("one_pixel", "checkerboard", Header(1, 1, 0, 0, False, 1, b"xx"), 1.0),
+    ("worked_example", "checkerboard", Header(50, 37, 100, 0, False, 1, b"xx"), 1.0),
+    ("grey_half", "checkerboard", Header(300, 141, 200, 2, True, 1, b"xx"), 2.0),
+    ("escapes", "checkerboard", Header(97, 65, 255, 0, False, 1, b"xx"), 60.0),
+    ("wide", "checkerboard", Header(1000, 20, 37, 1, False, 1, b"xx"), 2.0),
+    ("empty", "checkerboard", Header(40, 70, 150, 0, False, 1, b"xx"), b""),
+    ("zeros_left_out", "checkerboard", Header(40, 70, 150, 0, False, 1, b"xx"), b"\x93\x51\x20"),
+    ("zeros_kept", "checkerboard", Header(40, 70, 150, 0, False, 1, b"xx"), b"\x93\x51\x20" + bytes(9)),
+    ("three_passes", "three_passes", Header(70, 53, 120, 0, False, 1, b"xx"), 2.0),
+    ("three_passes_row", "three_passes", Header(200, 1, 30, 0, True, 2, b"xx"), 2.0),
+    ("four_passes", "four_passes", Header(500, 300, 90, 0, False, 2, b"xx"), 2.0),
+    ("four_passes_position", "four_passes", Header(9, 8, 60, 0, False, 2, b"xx"), 9.0),
+    ("any_order", "any_order", Header(60, 44, 180, 0, False, 1, b"xx"), 3.0),
+    ("any_order_escapes", "any_order", Header(21, 33, 255, 0, False, 1, b"xx"), 300.0),
+)
+
+
+def write_format() -> None:
+    """Write the golden files of the format; never over old ones."""
+    GOLDEN.mkdir(parents=True)
+    models: dict[str, tuple[dict[str, Any], bytes, EntropyModel]] = {}
+    for name, sizes in GOLDEN_WEIGHTS.items():
+        arrays = make_entropy_arrays(**sizes)
+        np.savez_compressed(GOLDEN / f"{name}.npz", **arrays)  # type: ignore[arg-type]
+        models[name] = arrays, canonical_hash(arrays), EntropyModel.from_arrays(arrays)
+    files: dict[str, Any] = {}
+    for seed, (name, weights, blank, content) in enumerate(FORMAT_CASES):
+        arrays, digest, model = models[weights]
+        header, shape = replace(blank, tag=digest[:2]), blank.latent_size(model.stride)
+        if isinstance(content, float):
+            content = model.encode(*make_latents(arrays, seed, shape, content), header.level).stream
+        exact = model.decode(content, shape, header.level)
+        (GOLDEN / f"{name}.sprd").write_bytes(pack_file(header, content, digest))
+        fields = {key: value for key, value in asdict(header).items() if key != "tag"}
+        digests = {"y_hat": sha256_of(exact.y_hat), "mu": sha256_of(exact.mu), "h": sha256_of(exact.h, "<i2")}
+        files[name] = {"weights": weights, "header": fields, "sha256": digests}
+    expected = {"hashes": {name: digest.hex() for name, (_, digest, _) in models.items()}, "files": files}
+    (GOLDEN / "golden.json").write_text(json.dumps(expected, indent=1) + "\n")
+
+
 def latent_digest(codec: Codec, data: bytes) -> str:
     """SHA-256 of ŷ as little-endian int32 [Cy, h, w]."""
     parsed = parse_file(data)
     header = parsed.header
-    y_hat = codec.runtime.entropy.decode(parsed.stream, header.latent_size, header.level)
-    return hashlib.sha256(y_hat.astype("<i4").tobytes()).hexdigest()
+    entropy = codec.runtime.entropy
+    exact = entropy.decode(parsed.stream, header.latent_size(entropy.stride), header.level)
+    return sha256_of(exact.y_hat)
 
 
 def main() -> None:
@@ -54,4 +109,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    write_format() if "--format" in sys.argv[1:] else main()

@@ -65,7 +65,7 @@ def test_absurd_sizes_are_refused_before_anything_is_loaded() -> None:
         with pytest.raises(BitstreamError, match="above the limit"):
             nothing.decode(pack_file(Header(width, height, 0, 6, False, 1, b"ab"), b"", b"ab" * 16))
     with pytest.raises(BitstreamError, match="above 2097151"):
-        nothing.decode(b"SPR\x10\x01ab\x00\xff\xff\xff\xff\x07\x01\x00\x00")
+        nothing.decode(b"SPR\x20\x01ab\x00\xff\xff\xff\xff\x07\x01\x00\x00")
     with pytest.raises(WeightsError):
         nothing.decode(pack_file(Header(16384, 16384, 0, 6, False, 1, b"ab"), b"", b"ab" * 16))
 

@@ -100,6 +100,24 @@ def test_few_trials(least: int, span: float, share: float) -> None:
     assert len(set(tried)) <= 7
 
 
+@given(st.integers(200, 5000), st.floats(60, 600), st.floats(0.6, 1.7), st.floats(0.02, 1), st.floats(0.3, 3))
+def test_few_trials_where_levels_span_a_wide_range(
+    least: int, span: float, bend: float, share: float, surprise: float
+) -> None:
+    """Levels 60 to 600 times apart in bytes, on a bent curve, with a first guess that is off by a factor of 3."""
+    tried = set()
+
+    def size(level: int) -> int:
+        tried.add(level)
+        return round(least * span ** ((level / 255) ** bend))
+
+    limit = round(least * span**share)
+    level = highest_fitting(size, limit, first_guess(limit, round(8 * least * 250 * surprise)))
+    assert level is not None and size(level) <= limit
+    assert level == 255 or size(level + 1) > limit
+    assert len(tried) <= 11
+
+
 def test_a_dip_beyond_the_next_level_is_found_when_much_is_left() -> None:
     sizes = [100, 940, 1010, 990, 1030, *[2000] * 251]
     assert highest_fitting(sizes.__getitem__, 1000, 0) == 3

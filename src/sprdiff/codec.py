@@ -37,11 +37,11 @@ from .ratecontrol import (
     quality_level,
     scale_code,
 )
+from .runtime.weights import MAX_STEPS
 
 if TYPE_CHECKING:
     from .encoder import Runtime
 
-MAX_STEPS = 1000
 MAX_SEED = 2**64 - 1
 MAX_EFFORT = 9
 
@@ -209,8 +209,8 @@ class Codec:
         header = parsed.header
         runtime = self.runtime
         verify(parsed, data, runtime.weights_hash, runtime.manifest.preset_id)
-        exact = runtime.entropy.decode(parsed.stream, header.latent_size, header.level)
-        y_hat = runtime.entropy.dequantise(exact, header.level)
+        exact = runtime.entropy.decode(parsed.stream, header.latent_size(runtime.entropy.stride), header.level)
+        y_hat = runtime.entropy.dequantise(exact.y_hat, header.level)
         del exact
         pixels = runtime.synthesise(
             y_hat,

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from . import __version__
 from .errors import WeightsError
-from .format.container import PRESETS, SCALES, VERSION, ParsedFile, parse_file, verify
+from .format.container import PRESETS, SCALES, VERSION, ParsedFile, parse_file, verify, weights_name
 from .runtime.weights import MAX_MANIFEST, default_folder, read_limited, read_manifest
 from .sd.folder import is_trained, read_trained
 
@@ -66,7 +67,9 @@ class ModelInfo:
         preset: which of the sizes.
         preset_id: its number in files.
         tag: the first 16 bits of `hash`, hex digits.
-        hash: SHA-256 of what the receiver needs, hex digits (docs/bitstream.md).
+        hash: H, the SHA-256 of the exact part, hex digits (docs/bitstream.md).
+        decoder_hash: the same of the decoder's weights, hex digits: which pictures files become.
+        encoder_hash: the same of the encoder's.
         folder: where they lie.
         bytes: of all files in the folder.
         licence: first line of their licence.
@@ -77,10 +80,18 @@ class ModelInfo:
     preset_id: int
     tag: str
     hash: str
+    decoder_hash: str
+    encoder_hash: str
     folder: str
     bytes: int
     licence: str
     card: dict[str, Any]
+
+    @property
+    def networks(self) -> str:
+        """All three hashes, shortened: another encoder makes other files, another decoder other pictures."""
+        parts = (self.hash, self.encoder_hash, self.decoder_hash)
+        return "-".join(digest[:16] for digest in parts)
 
 
 def info(data: bytes, *, weights: Path | str | None = None, max_pixels: int | None = None) -> FileInfo:
@@ -129,11 +140,31 @@ def model_info(weights: Path | str | None = None) -> ModelInfo:
         preset_id=manifest.preset_id,
         tag=manifest.weights_hash[:2].hex(),
         hash=manifest.weights_hash.hex(),
+        decoder_hash=manifest.decoder_hash.hex(),
+        encoder_hash=manifest.encoder_hash.hex(),
         folder=str(folder),
         bytes=sum(path.stat().st_size for path in folder.iterdir() if path.is_file()),
         licence=_licence(folder),
         card=_card(folder) if trained is None else trained.card,
     )
+
+
+def picture_text(data: bytes, decoder_hash: bytes, realism: float) -> dict[str, str]:
+    """The text that goes into a PNG: which file, weights, decoder and dials its picture came of.
+
+    Args:
+        data: the ``.sprd`` file.
+        decoder_hash: of the decoder that ran, as its manifest has it.
+    """
+    header = parse_file(data).header
+    about = {
+        "version": __version__,
+        "model": weights_name(header.preset_id, header.tag),
+        "decoder": decoder_hash.hex(),
+        "realism": realism,
+        "bytes": len(data),
+    }
+    return {"sprdiff": json.dumps(about)}
 
 
 def _compare(parsed: ParsedFile, data: bytes, weights: Path | str | None) -> str:

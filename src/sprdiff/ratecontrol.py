@@ -1,7 +1,7 @@
 """Rate control: the highest level whose file fits, and the scale to code a picture at.
 
 Only sizes of real files are compared, so a target is a promise. Sizes are close to exponential in the level:
-interpolating their logarithms finds the level in three to five trials where bisection takes eight.
+interpolating their logarithms finds the level in four to six trials where bisection takes eight.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ _GROWTH = math.log(20.0) / (LEVELS - 1)
 """Typical step of ln(size) from level to level; only the first guesses depend on it."""
 _LOWEST_BPP = 0.004
 """Typical bits per coded pixel at level 0; likewise."""
-_GUESSES = 5
+_STEEPEST = 3.0
+"""How many times the typical step, or what part of it, is believed of two sizes on one side of the target."""
+_GUESSES = 9
+"""Trials after which the search only halves, which is sure to end soon."""
 _WELL_USED = 0.97
 _LOOK_AHEAD = 5
 
@@ -95,28 +98,36 @@ def highest_fitting(size: Size, limit: int, guess: int = LEVELS // 2) -> int | N
     """
     known: dict[int, int] = {}
     low, high = -1, LEVELS
-    level = guess
+    level, streak = guess, 0
     for trial in range(LEVELS):
         known[level] = size(level)
-        low, high = (level, high) if known[level] <= limit else (low, level)
+        fits = known[level] <= limit
+        low, high = (level, high) if fits else (low, level)
         if high - low == 1:
             break
-        # From some point on only halving is sure to end soon.
-        level = (low + high) // 2 if trial >= _GUESSES else _interpolate(known, low, high, limit)
+        # Trials in a row on this side of the target, counted up or down.
+        streak = max(streak, 0) + 1 if fits else min(streak, 0) - 1
+        level = (low + high) // 2 if trial >= _GUESSES else _interpolate(known, low, high, limit, streak)
     return None if low < 0 else _look_ahead(size, limit, low)
 
 
-def _interpolate(known: Mapping[int, int], low: int, high: int, limit: int) -> int:
-    """The level between `low` and `high` where ln(size) should just stay below ln(limit)."""
+def _interpolate(known: Mapping[int, int], low: int, high: int, limit: int, streak: int) -> int:
+    """The level between `low` and `high` where ln(size) should just stay below ln(limit).
+
+    Where the curve bends, a straight line between both keeps falling short on one side: after two trials there
+    (`streak` is 2 or -2) the level moves on by one, after three by two, by four ...
+    """
+    push = 0
     if low in known and high in known:
+        push = int(math.copysign(2 ** (abs(streak) - 2), streak)) if abs(streak) > 1 else 0
         base, slope = low, math.log(known[high] / known[low]) / (high - low)
     else:
         base, slope = (low if low in known else high), _GROWTH
         if len(known) > 1:
             older, newer = list(known)[-2:]
             slope = math.log(known[newer] / known[older]) / (newer - older)
-            slope = min(max(slope, _GROWTH / 3), 3 * _GROWTH)
-    found = math.floor(base + (math.log(max(limit, 1)) - math.log(known[base])) / slope)
+            slope = min(max(slope, _GROWTH / _STEEPEST), _STEEPEST * _GROWTH)
+    found = math.floor(base + (math.log(max(limit, 1)) - math.log(known[base])) / slope) + push
     if high not in known:
         found += 1  # one too high bounds the search from above; one too low would leave it open
     return max(low + 1, min(high - 1, found))

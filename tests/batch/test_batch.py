@@ -35,6 +35,7 @@ from sprdiff.batch.recode import Decode, Encode
 from sprdiff.cli.batch import Bar, _watching
 from sprdiff.codec import Codec
 from sprdiff.errors import BatchError, ImageError, OutputError, WeightsError
+from sprdiff.fileinfo import model_info
 
 
 @pytest.fixture
@@ -78,7 +79,8 @@ def test_decoding_is_the_reverse(tree: Path, tmp_path: Path) -> None:
     data = (tmp_path / "out" / "a.sprd").read_bytes()
     with Image.open(io.BytesIO(back["a.png"])) as image:
         assert image.tobytes() == Codec(threads=1).decode(data).tobytes()
-        assert json.loads(image.info["sprdiff"])["bytes"] == len(data)
+        about = json.loads(image.info["sprdiff"])
+        assert (about["bytes"], about["decoder"]) == (len(data), model_info().decoder_hash)
     run(tmp_path / "out", tmp_path / "jpg", Decode(to="jpg", realism=0.0))
     assert set(outputs(tmp_path / "jpg")) == {"a.jpg", "b.jpg", "deep/er/c.jpg"}
 

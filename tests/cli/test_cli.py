@@ -18,6 +18,7 @@ import sprdiff
 from conftest import photo
 from sprdiff import cli
 from sprdiff.cli.files import one_line
+from sprdiff.fileinfo import model_info
 from sprdiff.imageio.open import open_rgb
 
 
@@ -75,7 +76,9 @@ def test_encode_and_decode(run: Run) -> None:
         assert image.size == (96, 64)
         text = json.loads(image.info["sprdiff"])
     about = sprdiff.info(Path("in.sprd").read_bytes())
-    assert text == {"version": sprdiff.__version__, "model": about.model, "realism": 1.0, "bytes": size}
+    decoder = model_info().decoder_hash
+    expected = {"version": sprdiff.__version__, "model": about.model, "decoder": decoder}
+    assert text == expected | {"realism": 1.0, "bytes": size}
     assert names() == ["in.png", "in.sprd", "out.png"]
 
 
@@ -241,7 +244,11 @@ def test_info(run: Run, sprd: bytes) -> None:
 def test_info_about_the_model(run: Run) -> None:
     result = run("info")
     assert result.status == 0 and "licence" in result.out
-    assert json.loads(run("info", "--json").out)["preset"] == "tiny"
+    about = json.loads(run("info", "--json").out)
+    assert about["preset"] == "tiny" and about["hash"].startswith(about["tag"])
+    assert len({about["hash"], about["decoder_hash"], about["encoder_hash"]}) == 3
+    for line in (f"tiny-{about['tag']}", about["decoder_hash"][:16], about["encoder_hash"][:16]):
+        assert line in result.out
     assert_fails(run("info", "--weights", "."), 1, "manifest.json")
 
 

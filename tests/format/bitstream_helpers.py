@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sprdiff.format.container import Header, pack_file
-from sprdiff.format.entropy import EntropyModel
-from sprdiff.format.hash import canonical_hash
 from sprdiff.format.tables import make_gaussian_tables, sigma_ladder
 
 Arrays = dict[str, NDArray[Any]]
+Passes = tuple[tuple[int, int], tuple[int, int]]
+Order = Sequence[tuple[int, int]]
+CHECKERBOARD: Passes = ((0, 1), (1, 0))
 
 
 def make_entropy_arrays(
@@ -28,10 +29,18 @@ def make_entropy_arrays(
     hyper_hidden: int = 16,
     tables: int = 8,
     ratio: int = 2,
+    stride: int = 32,
+    passes: Passes = CHECKERBOARD,
+    order: Order | None = None,
 ) -> Arrays:
-    """Arrays of an ``entropy.npz`` with random networks, their means and tables well spread."""
+    """Arrays of an ``entropy.npz`` with random networks, their means and tables well spread.
+
+    Without `order` the steps go through all groups pass by pass.
+    """
     rng = np.random.default_rng(seed)
-    arrays: Arrays = {"groups": np.array(groups, np.int32)}
+    order = pass_by_pass(max(map(max, passes)) + 1, len(groups)) if order is None else order
+    arrays: Arrays = {"groups": np.array(groups, np.int32), "stride": np.array([stride], np.int32)}
+    arrays["passes"], arrays["order"] = np.array(passes, np.int32), np.array(order, np.int32)
     arrays["tables.radius"], arrays["tables.counts"] = make_gaussian_tables(sigma_ladder(tables))
     for name, channels in (("gain.y", y_channels), ("gain.z", z_channels)):
         base = np.geomspace(0.15, 1.5, 256)[:, None] * rng.uniform(0.5, 2.0, channels)
@@ -40,15 +49,25 @@ def make_entropy_arrays(
     arrays["z.index"] = rng.integers(0, tables, (256, z_channels)).astype(np.uint8)
     _layer(arrays, rng, "hyper.0", 9 * z_channels + 9, hyper_hidden)
     _layer(arrays, rng, "hyper.1", hyper_hidden, ratio**2 * features)
-    for step in range(2 * len(groups)):
-        group = step % len(groups)
-        depth = y_channels if step >= len(groups) else sum(groups[:group])
+    depth = 0
+    for step, (_, group) in enumerate(order):
         _layer(arrays, rng, f"context.{step}.0", 9 * depth + features + 9, hidden)
         _layer(arrays, rng, f"context.{step}.1", hidden, hidden)
         _layer(arrays, rng, f"context.{step}.2", hidden, 2 * groups[group])
         spread = arrays[f"context.{step}.2.bias"]
         spread[groups[group] :] = rng.integers(0, tables << 16, groups[group])
+        depth = max(depth, sum(groups[: group + 1]))
     return arrays
+
+
+def pass_by_pass(passes: int, groups: int) -> Order:
+    """Steps: all groups of pass 0, then all of pass 1 ..."""
+    return [(number, group) for number in range(passes) for group in range(groups)]
+
+
+def group_by_group(passes: int, groups: int) -> Order:
+    """Steps: group 0 in all passes, then group 1 ..."""
+    return [(number, group) for group in range(groups) for number in range(passes)]
 
 
 def make_tiny_arrays(seed: int) -> Arrays:
@@ -61,8 +80,9 @@ def make_latents(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Random (y, z) for a y grid of `shape`: heavy-tailed, so that some symbols leave the narrow tables."""
     rng = np.random.default_rng(seed)
-    half = (-(-shape[0] // 2), -(-shape[1] // 2))
-    sizes = ((arrays["gain.y"].shape[1], *shape), (arrays["gain.z"].shape[1], *half))
+    ratio = math.isqrt(len(arrays["hyper.1.bias"]) // (arrays["context.0.0.weight"].shape[1] - 9))
+    coarse = (-(-shape[0] // ratio), -(-shape[1] // ratio))
+    sizes = ((arrays["gain.y"].shape[1], *shape), (arrays["gain.z"].shape[1], *coarse))
     y, z = (rng.laplace(0, spread, size).astype(np.float32) for size in sizes)
     return y, z
 
@@ -79,44 +99,25 @@ def _layer(arrays: Arrays, rng: np.random.Generator, name: str, inputs: int, out
 
 
 GOLDEN = Path(__file__).parents[1] / "data" / "bitstream"
-_GOLDEN_FILES = (
-    # name, width, height, level, scale code, grey, spread of the latents
-    ("one_pixel", 1, 1, 0, 0, False, 1.0),
-    ("worked_example", 50, 37, 100, 0, False, 1.0),
-    ("grey_half", 300, 141, 200, 2, True, 2.0),
-    ("escapes", 97, 65, 255, 0, False, 60.0),
-    ("wide", 1000, 20, 37, 1, False, 2.0),
-)
+_SMALL: dict[str, Any] = {"features": 6, "hidden": 8, "hyper_hidden": 8}
+GOLDEN_WEIGHTS: dict[str, dict[str, Any]] = {
+    "checkerboard": {"seed": 2026},
+    "three_passes": {"seed": 2027, "y_channels": 6, "groups": (2, 4), "stride": 16, "ratio": 1,
+                     "passes": ((0, 1), (2, 0)), **_SMALL},
+    "four_passes": {"seed": 2028, "y_channels": 6, "groups": (1, 2, 3), "stride": 64, "ratio": 4,
+                    "passes": ((0, 2), (3, 1)), "order": group_by_group(4, 3), **_SMALL},
+    "any_order": {"seed": 2029, "y_channels": 5, "groups": (2, 1, 2), "stride": 8, "ratio": 3, "tables": 20,
+                  "passes": ((1, 0), (1, 0)), "order": ((1, 1), (0, 2), (0, 1), (1, 0), (1, 2), (0, 0)), **_SMALL},
+}  # fmt: skip
+"""How `make_entropy_arrays` made the weights of the golden files."""
 
 
-def load_golden_weights() -> tuple[Arrays, Arrays]:
-    """(entropy arrays, decoder arrays) that the golden files were made with."""
-    with np.load(GOLDEN / "entropy.npz") as entropy, np.load(GOLDEN / "decoder.npz") as decoder:
-        return dict(entropy), dict(decoder)
+def load_golden_weights(name: str) -> Arrays:
+    """The arrays of some of the golden files."""
+    with np.load(GOLDEN / f"{name}.npz") as arrays:
+        return dict(arrays)
 
 
-def write_golden() -> None:
-    """How the golden files were made. They are never made anew: a new format version gets new files."""
-    GOLDEN.mkdir(parents=True)
-    entropy = make_entropy_arrays(2026)
-    decoder = {"coarse.head.weight": np.arange(6, dtype=np.float16).reshape(2, 3) / 8}
-    np.savez_compressed(GOLDEN / "entropy.npz", **entropy)  # type: ignore[arg-type]
-    np.savez_compressed(GOLDEN / "decoder.npz", **decoder)  # type: ignore[arg-type]
-    digest, model = canonical_hash(entropy, decoder), EntropyModel.from_arrays(entropy)
-    expected = {"hash": digest.hex(), "files": {}}
-    for seed, (name, width, height, level, scale, grey, spread) in enumerate(_GOLDEN_FILES):
-        header = Header(width, height, level, scale, grey, 1, digest[:2])
-        coded = model.encode(*make_latents(entropy, seed, header.latent_size, spread), level)
-        (GOLDEN / f"{name}.sprd").write_bytes(pack_file(header, coded.stream, digest))
-        entry = {"width": width, "height": height, "level": level, "scale": scale, "grey": grey}
-        expected["files"][name] = {**entry, "y_hat_sha256": sha256_of(coded.y_hat)}  # type: ignore[index]
-    (GOLDEN / "golden.json").write_text(json.dumps(expected, indent=1) + "\n")
-
-
-def sha256_of(y_hat: NDArray[np.int32]) -> str:
-    """SHA-256 of y_hat as little-endian int32, [channel, row, column]."""
-    return hashlib.sha256(np.ascontiguousarray(y_hat, dtype="<i4").tobytes()).hexdigest()
-
-
-if __name__ == "__main__":
-    write_golden()
+def sha256_of(values: NDArray[Any], kind: str = "<i4") -> str:
+    """SHA-256 of integers as little-endian numbers of a kind, [channel, row, column]."""
+    return hashlib.sha256(np.ascontiguousarray(values, dtype=kind).tobytes()).hexdigest()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from typing import Any
+from typing import Any, NamedTuple
 
 Weights = dict[str, Any]
 Vector = list[int]
@@ -22,15 +22,22 @@ class InvalidError(Exception):
     """The file breaks the specification."""
 
 
-def weights_hash(*parts: list[tuple[str, str, tuple[int, ...], list[Any]]]) -> bytes:
-    """H, from (name, dtype, dims, flat values) of the entropy arrays, then of the decoder arrays."""
+class Exact(NamedTuple):
+    """What is the same on every machine, as nested lists [channel][row][column]."""
+
+    y: list[list[Vector]]
+    mu: list[list[Vector]]
+    h: list[list[Vector]]
+
+
+def weights_hash(arrays: list[tuple[str, str, tuple[int, ...], list[Any]]]) -> bytes:
+    """H, or the hash of a decoder or encoder, from (name, dtype, dims, flat values) of its arrays."""
     digest = hashlib.sha256()
-    for part in parts:
-        for name, dtype, dims, values in sorted(part, key=lambda entry: entry[0].encode()):
-            digest.update(name.encode("utf-8") + b"\0" + dtype.encode("ascii") + b"\0" + bytes([len(dims)]))
-            for dim in dims:
-                digest.update(dim.to_bytes(4, "little"))
-            digest.update(struct.pack(f"<{len(values)}{STRUCT[dtype]}", *values))
+    for name, dtype, dims, values in sorted(arrays, key=lambda entry: entry[0].encode()):
+        digest.update(name.encode("utf-8") + b"\0" + dtype.encode("ascii") + b"\0" + bytes([len(dims)]))
+        for dim in dims:
+            digest.update(dim.to_bytes(4, "little"))
+        digest.update(struct.pack(f"<{len(values)}{STRUCT[dtype]}", *values))
     return digest.digest()
 
 
@@ -45,7 +52,7 @@ def crc16(data: bytes) -> int:
 
 def read_header(data: bytes) -> dict[str, Any]:
     """The fields of the header, `end` (where the check begins), `check` and `stream`."""
-    if data[:3] != b"SPR" or len(data) < 8 or data[3] >> 4 != 1 or data[3] & 7 == 7:
+    if data[:3] != b"SPR" or len(data) < 8 or data[3] >> 4 != 2 or data[3] & 7 == 7:
         raise InvalidError("header")
     fields: dict[str, Any] = {
         "version": data[3] >> 4,
@@ -76,12 +83,12 @@ def read_header(data: bytes) -> dict[str, Any]:
     return fields
 
 
-def grid_of(fields: dict[str, Any]) -> tuple[int, int]:
+def grid_of(fields: dict[str, Any], weights: Weights) -> tuple[int, int]:
     """Rows and columns of the y grid."""
     n, d = FACTORS[fields["scale"]]
     sides = (fields["height"], fields["width"])
     coded = [max(1, (2 * side * d + n) // (2 * n)) for side in sides]
-    stride = 64 if fields["preset"] == 2 else 32
+    (stride,) = weights["stride"]
     return -(-coded[0] // stride), -(-coded[1] // stride)
 
 
@@ -173,9 +180,9 @@ def tables_of(weights: Weights) -> list[Vector]:
 
 
 def read_block(coder: RangeDecoder, tables: list[Vector], index: list[Vector]) -> list[Vector]:
-    """The symbols of one block (position, channel): by table ascending, in raster order inside a table."""
+    """The symbols of one block (position, channel): by table descending, in raster order inside a table."""
     q = [[0] * len(row) for row in index]
-    for t, counts in enumerate(tables):
+    for t, counts in reversed(list(enumerate(tables))):
         radius = len(counts) // 2 - 1
         places = [(p, c) for p, row in enumerate(index) for c, table in enumerate(row) if table == t]
         escaped = []
@@ -189,27 +196,34 @@ def read_block(coder: RangeDecoder, tables: list[Vector], index: list[Vector]) -
     return q
 
 
-def decode_latents(stream: bytes, grid: tuple[int, int], level: int, weights: Weights) -> list[list[Vector]]:
-    """y_hat as nested lists [channel][row][column]."""
-    rows, columns = grid
+def decode_latents(stream: bytes, grid: tuple[int, int], level: int, weights: Weights) -> Exact:
     coder, tables = RangeDecoder(stream), tables_of(weights)
     h = hyper(coder, tables, grid, level, weights)
-    groups, features = weights["groups"], feature_count(weights)
-    total = sum(groups)
-    y: Plane = {(r, c): [0] * total for r in range(rows) for c in range(columns)}
-    for parity in (0, 1):
-        places = [place for place in y if sum(place) % 2 == parity]
-        for g, size in enumerate(groups):
-            name, first = f"context.{parity * len(groups) + g}", sum(groups[:g])
-            mu, index = [], []
-            for r, c in places:
-                v = neighbours(y, r, c, total if parity else first) + h[r, c][:features] + hats(level)
-                out = dense(weights, name + ".2", hidden(weights, name + ".1", hidden(weights, name + ".0", v)))
-                mu.append([clip((acc + 2**11) >> 12, -32767, 32767) for acc in out[:size]])
-                index.append([clip((acc + 2**15) >> 16, 0, len(tables) - 1) for acc in out[size:]])
-            for place, q, means in zip(places, read_block(coder, tables, index), mu, strict=True):
-                y[place][first : first + size] = [256 * s + m for s, m in zip(q, means, strict=True)]
-    return [[[y[r, c][k] for c in range(columns)] for r in range(rows)] for k in range(total)]
+    groups, passes = weights["groups"], weights["passes"]
+    stops = [sum(groups[: g + 1]) for g in range(len(groups))]
+    y: Plane = {(r, c): [0] * stops[-1] for r in range(grid[0]) for c in range(grid[1])}
+    mu: Plane = {place: [0] * stops[-1] for place in y}
+    depth = 0
+    for s, (number, g) in enumerate(weights["order"]):
+        places = [(r, c) for r, c in y if passes[r % 2][c % 2] == number]
+        means, index = [], []
+        for r, c in places:
+            v = neighbours(y, r, c, depth) + h[r, c] + hats(level)
+            v = hidden(weights, f"context.{s}.1", hidden(weights, f"context.{s}.0", v))
+            out = dense(weights, f"context.{s}.2", v)
+            means.append([clip((acc + 2**11) >> 12, -(2**18) + 1, 2**18 - 1) for acc in out[: groups[g]]])
+            index.append([clip((acc + 2**15) >> 16, 0, len(tables) - 1) for acc in out[groups[g] :]])
+        span = slice(stops[g] - groups[g], stops[g])
+        for place, q, m in zip(places, read_block(coder, tables, index), means, strict=True):
+            mu[place][span] = m
+            y[place][span] = [256 * symbol + mean for symbol, mean in zip(q, m, strict=True)]
+        depth = max(depth, stops[g])
+    return Exact(*(planes(plane, grid) for plane in (y, mu, h)))
+
+
+def planes(plane: Plane, grid: tuple[int, int]) -> list[list[Vector]]:
+    """[channel][row][column]; what lies outside the grid is dropped."""
+    return [[[plane[r, c][k] for c in range(grid[1])] for r in range(grid[0])] for k in range(len(plane[0, 0]))]
 
 
 def feature_count(weights: Weights) -> int:
@@ -236,9 +250,9 @@ def hyper(coder: RangeDecoder, tables: list[Vector], grid: tuple[int, int], leve
     return h
 
 
-def decode_file(data: bytes, weights: Weights, digest: bytes) -> tuple[dict[str, Any], list[list[Vector]]]:
-    """Header fields and y_hat of a file, `digest` being H of the weights."""
+def decode_file(data: bytes, weights: Weights, digest: bytes) -> tuple[dict[str, Any], Exact]:
+    """Header fields and ŷ, μ, h of a file, `digest` being H of the weights."""
     fields = read_header(data)
     if fields["tag"] != digest[:2] or crc16(digest + data[: fields["end"]] + fields["stream"]) != fields["check"]:
         raise InvalidError("check")
-    return fields, decode_latents(fields["stream"], grid_of(fields), fields["level"], weights)
+    return fields, decode_latents(fields["stream"], grid_of(fields, weights), fields["level"], weights)

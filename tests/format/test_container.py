@@ -38,9 +38,9 @@ def rewritten(start: int, new: bytes, data: bytes = FILE) -> bytes:
 
 
 def test_the_bytes_of_a_header() -> None:
-    assert HEADER.pack() == b"SPR" + bytes([0x10, 1, 0xA0, 0xA1, 100, 0x80, 0x06, 0x80, 0x04])
+    assert HEADER.pack() == b"SPR" + bytes([0x20, 1, 0xA0, 0xA1, 100, 0x80, 0x06, 0x80, 0x04])
     grey = replace(HEADER, grey=True, scale=6, width=1, height=127)
-    assert grey.pack() == b"SPR" + bytes([0x1E, 1, 0xA0, 0xA1, 100, 1, 127])
+    assert grey.pack() == b"SPR" + bytes([0x2E, 1, 0xA0, 0xA1, 100, 1, 127])
 
 
 @bounded
@@ -79,8 +79,8 @@ def test_coded_side_rounds_half_up(side: int, scale: int) -> None:
 def test_sizes() -> None:
     assert [float(factor) for factor in SCALES] == [1, 1.5, 2, 3, 4, 6, 8]
     header = replace(HEADER, width=769, height=3, scale=2)
-    assert (header.coded_size, header.latent_size) == ((2, 385), (1, 13))
-    assert HEADER.latent_size == (16, 24)
+    assert (header.coded_size, header.latent_size(32)) == ((2, 385), (1, 13))
+    assert [HEADER.latent_size(stride) for stride in (8, 16, 32, 64)] == [(64, 96), (32, 48), (16, 24), (8, 12)]
     assert replace(HEADER, width=1, height=1, scale=6).coded_size == (1, 1)
 
 
@@ -88,9 +88,11 @@ BAD = {
     "empty": (b"", "empty"),
     "another magic": (rewritten(0, b"PNG"), "not an sprd file"),
     "a text file": (b"hello world, this is text", "not an sprd file"),
-    "a future version": (rewritten(3, b"\x20"), "version 2"),
+    "a future version": (rewritten(3, b"\x30"), "has format version 3; this version of sprdiff reads version 2"),
+    "the version before": (rewritten(3, b"\x10"), "version 1, which this release of sprdiff no longer reads"),
+    "the reserved version": (rewritten(3, b"\xf0"), "version 15, which is reserved"),
     "version zero": (rewritten(3, b"\x00"), "version 0"),
-    "the scale code 7": (rewritten(3, b"\x17"), "scale code 7"),
+    "the scale code 7": (rewritten(3, b"\x27"), "scale code 7"),
     "width zero": (rewritten(8, b"\x00"), "width 0"),
     "height zero": (FILE[:10] + b"\x00" + FILE[12:], "height 0"),
     "an overlong width": (rewritten(8, b"\x80\x00"), "width is not written in its shortest form"),
@@ -170,7 +172,7 @@ def test_packing_with_the_wrong_weights_is_refused() -> None:
 @bounded
 @given(st.binary(max_size=30))
 def test_arbitrary_bytes_give_a_header_or_a_bitstream_error(tail: bytes) -> None:
-    for data in (tail, b"SPR" + tail, b"SPR\x10" + tail):
+    for data in (tail, b"SPR" + tail, b"SPR\x20" + tail):
         with contextlib.suppress(BitstreamError):
             header = parse_file(data).header.pack()
             assert data.startswith(header)

@@ -10,13 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import spec_decoder
-from bitstream_helpers import make_entropy_arrays, make_latents, make_tiny_arrays, to_lists
+from bitstream_helpers import group_by_group, make_entropy_arrays, make_latents, make_tiny_arrays, to_lists
 from sprdiff.errors import BitstreamError, WeightsError
 from sprdiff.format import intnet
 from sprdiff.format.entropy import EntropyModel
 from sprdiff.format.hash import canonical_hash
 from sprdiff.format.rangecoder import SymbolDecoder, SymbolEncoder
-from sprdiff.format.tables import Tables, make_gaussian_tables
+from sprdiff.format.schedule import Schedule
+from sprdiff.format.tables import Tables, make_gaussian_tables, sigma_ladder
 
 ARRAYS = make_entropy_arrays(1)
 MODEL = EntropyModel.from_arrays(ARRAYS)
@@ -43,7 +44,9 @@ def extreme_arrays(seed: int) -> dict[str, Any]:
 def test_round_trip(shape: tuple[int, int], level: int, seed: int, spread: float) -> None:
     y, z = make_latents(ARRAYS, seed, shape, spread)
     coded = MODEL.encode(y, z, level)
-    y_hat = MODEL.decode(coded.stream, shape, level)
+    exact = MODEL.decode(coded.stream, shape, level)
+    y_hat = exact.y_hat
+    assert (exact.mu == coded.mu).all() and (exact.h == coded.h).all()
     assert y_hat.dtype == np.int32
     assert y_hat.shape == y.shape
     assert (y_hat == coded.y_hat).all()
@@ -54,7 +57,7 @@ def test_round_trip_at_every_level() -> None:
     y, z = make_latents(ARRAYS, 5, (2, 3))
     for level in range(256):
         coded = MODEL.encode(y, z, level)
-        assert (MODEL.decode(coded.stream, (2, 3), level) == coded.y_hat).all()
+        assert (MODEL.decode(coded.stream, (2, 3), level).y_hat == coded.y_hat).all()
 
 
 def test_higher_levels_cost_more() -> None:
@@ -70,7 +73,7 @@ def test_float_products_equal_integer_arithmetic(make: Any, seed: int, shape: tu
     arrays = make(seed)
     y, z = make_latents(arrays, seed, shape, 30.0)
     coded = EntropyModel.from_arrays(arrays).encode(y, z, level)
-    assert spec_decoder.decode_latents(coded.stream, shape, level, to_lists(arrays)) == coded.y_hat.tolist()
+    assert spec_decoder.decode_latents(coded.stream, shape, level, to_lists(arrays)).y == coded.y_hat.tolist()
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 64])
@@ -80,7 +83,7 @@ def test_strips_of_the_computation_do_not_show(chunk: int, monkeypatch: pytest.M
     monkeypatch.setattr(intnet, "CHUNK", chunk)
     strips = MODEL.encode(y, z, 90)
     assert strips.stream == whole.stream
-    assert (MODEL.decode(whole.stream, (9, 10), 90) == whole.y_hat).all()
+    assert (MODEL.decode(whole.stream, (9, 10), 90).y_hat == whole.y_hat).all()
 
 
 def test_the_size_of_tiny() -> None:
@@ -89,7 +92,7 @@ def test_the_size_of_tiny() -> None:
     y, z = make_latents(arrays, 0, (5, 7))
     coded = model.encode(y, z, 128)
     assert (model.y_channels, model.z_channels) == (96, 32)
-    assert (model.decode(coded.stream, (5, 7), 128) == coded.y_hat).all()
+    assert (model.decode(coded.stream, (5, 7), 128).y_hat == coded.y_hat).all()
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38, -3e38])
@@ -97,9 +100,9 @@ def test_hostile_values_are_clamped(value: float) -> None:
     y, z = make_latents(ARRAYS, 4, (3, 3))
     y[::2, 1], z[1] = value, value
     coded = MODEL.encode(y, z, 255)
-    assert (MODEL.decode(coded.stream, (3, 3), 255) == coded.y_hat).all()
+    assert (MODEL.decode(coded.stream, (3, 3), 255).y_hat == coded.y_hat).all()
     if np.isnan(value):
-        assert (np.abs(coded.y_hat[::2, 1]) <= intnet.SYMBOL_LIMIT).all()  # the mean alone
+        assert (coded.y_hat[::2, 1] == coded.mu[::2, 1]).all()
     else:
         assert (np.abs(coded.y_hat[::2, 1]) >= (intnet.SYMBOL_LIMIT - 128) << 8).all()
 
@@ -190,7 +193,7 @@ def test_damaged_streams_decode_or_are_refused() -> None:
 def decodes_safely(stream: bytes, shape: tuple[int, int], level: int) -> bool:
     """Whether the stream decodes; anything but a result in range or a BitstreamError fails the test."""
     try:
-        y_hat = MODEL.decode(stream, shape, level)
+        y_hat = MODEL.decode(stream, shape, level).y_hat
     except BitstreamError:
         return False
     assert y_hat.shape == (MODEL.y_channels, *shape)
@@ -215,12 +218,29 @@ BAD_WEIGHTS = {
     "gain of zero": wrong("gain.y", ARRAYS["gain.y"] * 0),
     "gain of another dtype": wrong("gain.z", ARRAYS["gain.z"].astype(np.int64)),
     "another number of levels": wrong("z.mean", ARRAYS["z.mean"][:255]),
-    "z.mean too large": wrong("z.mean", ARRAYS["z.mean"] + 40000),
+    "z.mean too large": wrong("z.mean", ARRAYS["z.mean"] + 2**18),
     "z.index without table": wrong("z.index", ARRAYS["z.index"] + np.uint8(200)),
     "groups of another sum": wrong("groups", np.array([4, 9], np.int32)),
     "a group of zero": wrong("groups", np.array([4, 0, 8], np.int32)),
     "groups that overflow": wrong("groups", np.full(3, 2**31 - 1, np.int32)),
     "no groups": wrong("groups", np.zeros(0, np.int32)),
+    "a stride that there is not": wrong("stride", np.array([24], np.int32)),
+    "a stride of another dtype": wrong("stride", np.array([32])),
+    "two strides": wrong("stride", np.array([32, 32], np.int32)),
+    "one pass": wrong("passes", np.zeros((2, 2), np.int32)),
+    "a pass left out": wrong("passes", np.array([[0, 2], [2, 0]], np.int32)),
+    "a negative pass": wrong("passes", np.array([[0, -1], [-1, 0]], np.int32)),
+    "passes of another shape": wrong("passes", np.array([[0, 1, 0], [1, 0, 1]], np.int32)),
+    "passes without their steps": wrong("passes", np.array([[0, 1], [2, 3]], np.int32)),
+    "a step left out": wrong("order", ARRAYS["order"][:-1]),
+    "a step twice": wrong("order", ARRAYS["order"][[0, 1, 2, 2]]),
+    "a step too many": wrong("order", ARRAYS["order"][[0, 1, 2, 3, 3]]),
+    "a group that there is not": wrong("order", ARRAYS["order"] + np.array([0, 1], np.int32)),
+    "steps in another order than their networks": wrong("order", ARRAYS["order"][::-1].copy()),
+    "an order of triples": wrong("order", np.zeros((4, 3), np.int32)),
+    "seventeen groups": make_entropy_arrays(0, 17, groups=(1,) * 17),
+    "more than 1024 channels": make_entropy_arrays(0, 1025, groups=(1, 1024), hidden=2),
+    "more than 1024 channels of z": make_entropy_arrays(0, z_channels=1025),
     "a layer of another width": wrong("context.1.0.weight", ARRAYS["context.1.0.weight"][:, :-1]),
     "a bias of another length": wrong("context.0.1.bias", ARRAYS["context.0.1.bias"][:-1]),
     "outputs for another group": wrong("context.3.2.weight", ARRAYS["context.3.2.weight"][:-1]),
@@ -250,12 +270,49 @@ def test_a_missing_array_is_named(name: str) -> None:
 
 
 def test_the_hash_depends_on_contents_only() -> None:
-    base = canonical_hash(ARRAYS, {})
+    base = canonical_hash(ARRAYS)
     shuffled = {key: np.asfortranarray(ARRAYS[key]) for key in reversed(ARRAYS)}
     big_endian = {key: array.astype(array.dtype.newbyteorder(">")) for key, array in ARRAYS.items()}
-    assert canonical_hash(shuffled, {}) == canonical_hash(big_endian, {}) == base
-    assert canonical_hash({}, ARRAYS) == base
-    other = wrong("groups", ARRAYS["groups"].astype(np.int64))
-    assert canonical_hash(other, {}) != base
+    assert canonical_hash(shuffled) == canonical_hash(big_endian) == base
+    assert canonical_hash(wrong("groups", ARRAYS["groups"].astype(np.int64))) != base
+    assert canonical_hash(wrong("stride", np.array([16], np.int32))) != base
     with pytest.raises(WeightsError, match="x holds"):
-        canonical_hash({"x": np.array(["a"])}, {})
+        canonical_hash({"x": np.array(["a"])})
+
+
+def test_what_is_known_exactly_beside_the_latent() -> None:
+    y, z = make_latents(ARRAYS, 11, (5, 6))
+    coded = MODEL.encode(y, z, 140)
+    features = ARRAYS["context.0.0.weight"].shape[1] - 9
+    assert coded.mu.dtype == np.int32 and coded.mu.shape == (12, 5, 6)
+    assert coded.h.dtype == np.int16 and coded.h.shape == (features, 5, 6)
+    assert ((coded.y_hat - coded.mu) % 256 == 0).all() and (coded.y_hat != coded.mu).any()
+    assert coded.h.min() >= 0 and coded.h.max() > 0
+    scaled = MODEL.dequantise(coded.mu, 140) * (ARRAYS["gain.y"][140] / 65536)[:, None, None]
+    assert np.allclose(scaled, coded.mu / 256, atol=1e-5)
+
+
+def test_the_widest_tables_come_first() -> None:
+    radius, counts = make_gaussian_tables(sigma_ladder(3, 0.5, 40))
+    tables = Tables(radius, counts)
+    index = np.array([0, 2, 1, 0, 2], np.uint8)
+    q = np.array([0, 31, -2, 1, -44], np.int32)
+    encoder = SymbolEncoder(tables)
+    encoder.code(index, np.zeros(5, np.int32), q.astype(np.float64))
+    coder = spec_decoder.RangeDecoder(encoder.finish())
+    order = [(2, 31), (2, -44), (1, -2), (0, 0), (0, 1)]
+    listed = spec_decoder.tables_of(lists(tables))
+    assert [coder.symbol(listed[t]) - int(radius[t]) for t, _ in order] == [symbol for _, symbol in order]
+
+
+def test_inputs_that_are_zero_by_definition_are_left_out() -> None:
+    """Of the checkerboard, group after group: what a step multiplies is what the four or nine neighbours can hold."""
+    schedule = Schedule(ARRAYS)
+    same, other = (0, 2, 4, 6, 8), (1, 3, 5, 7)
+    assert schedule.steps[0].known == () and schedule.steps[0].depth == 0
+    assert schedule.steps[1].known == tuple((offset, 0, 4) for offset in same)
+    assert {run[0] for run in schedule.steps[2].known} == set(other) and schedule.steps[2].depth == 12
+    assert schedule.steps[3].known == tuple((offset, 0, 4 if offset in same else 12) for offset in range(9))
+    four = Schedule(make_entropy_arrays(0, passes=((0, 1), (2, 3)), order=group_by_group(4, 2)))
+    assert [len(step.known) for step in four.steps[:4]] == [0, 2, 6, 8]  # left and right; all but these; all but itself
+    assert four.steps[4].depth == 12 - 8 and {run[1:] for run in four.steps[4].known} == {(0, 4)}

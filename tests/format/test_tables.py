@@ -24,6 +24,15 @@ def test_the_ladder_is_geometric_from_a_tenth_to_32() -> None:
     assert np.diff(np.log(ladder)) == pytest.approx(np.log(320) / 63)
 
 
+def test_a_ladder_for_wide_rates() -> None:
+    ladder = sigma_ladder(256, 0.05, 400)
+    assert ladder[[0, -1]] == pytest.approx([0.05, 400])
+    assert len(Tables(*make_gaussian_tables(ladder))) == 256
+    for wrong in ((257, 0.1, 32), (0, 0.1, 32), (64, 0, 32), (64, 2, 1), (64, 0.1, 683), (64, 0.1, np.inf)):
+        with pytest.raises(ValueError, match="no ladder of"):
+            sigma_ladder(*wrong)
+
+
 def test_gaussian_tables_are_exact_symmetric_and_never_dear() -> None:
     tables = Tables(RADIUS, COUNTS)
     for sigma, radius, counts in zip(sigma_ladder(), RADIUS, each(tables), strict=True):

@@ -72,17 +72,35 @@ def test_the_mime_package_names_type_and_extension() -> None:
     assert mime_type().findtext("comment", namespaces=SPACE)
 
 
+def matches(rule: ET.Element, data: bytes) -> bool:
+    """Whether data begin as a rule says, and as one of the rules inside it does."""
+    start = int(rule.get("offset", ""))
+    if rule.get("type") == "string":
+        value = rule.get("value", "").encode()
+        fits = data[start : start + len(value)] == value
+    else:
+        assert rule.get("type") == "byte"
+        byte, mask = int(rule.get("value", ""), 0), int(rule.get("mask", "0xff"), 0)
+        fits = len(data) > start and data[start] & mask == byte
+    inner = rule.findall("match", SPACE)
+    return fits and (not inner or any(matches(further, data) for further in inner))
+
+
 @pytest.mark.parametrize(
-    ("data", "ours"), [(sprd(), True), (b"SPRING is here", False), (b"SPR\x20", False), (b"\x89PNG\r\n", False)]
+    ("data", "ours"),
+    [
+        (sprd(), True),
+        (b"SPR\x2e\x02ab", True),
+        (b"SPR\x10\x01ab", False),  # version 1
+        (b"SPRING is here", False),
+        (b"SPR is a word", False),
+        (b"SPR\x20", False),
+        (b"\x89PNG\r\n", False),
+    ],
 )
 def test_the_magic_of_the_mime_package(data: bytes, ours: bool) -> None:
-    (letters,) = mime_type().findall("magic/match", SPACE)
-    (version,) = letters.findall("match", SPACE)
-    assert (letters.get("type"), version.get("type")) == ("string", "byte")
-    start = int(letters.get("offset", ""))
-    value = letters.get("value", "").encode()
-    byte, mask, at = (int(version.get(name, ""), 0) for name in ("value", "mask", "offset"))
-    assert (data[start : start + len(value)] == value and data[at] & mask == byte) is ours
+    (rule,) = mime_type().findall("magic/match", SPACE)
+    assert matches(rule, data) is ours
 
 
 @pytest.mark.skipif(shutil.which("update-mime-database") is None, reason="no update-mime-database")
@@ -97,7 +115,8 @@ def test_the_mime_package_with_the_real_tool(tmp_path: Path) -> None:
     assert done.stdout + done.stderr == ""
     assert "50:image/x-sprdiff:*.sprd\n" in (tmp_path / "mime" / "globs2").read_text("utf-8")
     # [priority:type], then lines of >offset=length value&mask
-    magic = b"[50:image/x-sprdiff]\n>0=\x00\x03SPR\n1>3=\x00\x01\x10&\xf0\n"
+    magic = b"[50:image/x-sprdiff]\n>0=\x00\x03SPR\n1>3=\x00\x01\x20&\xf0\n"
+    magic += b"2>4=\x00\x01\x01\n2>4=\x00\x01\x02\n"
     assert magic in (tmp_path / "mime" / "magic").read_bytes()
 
 

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from sprdiff.errors import WeightsError
+from sprdiff.fileinfo import model_info
 from sprdiff.runtime.onnx import OnnxRuntime
-from sprdiff.runtime.weights import default_folder, read_arrays
+from sprdiff.runtime.weights import default_folder, identity, read_arrays, read_manifest
 
 pytest_plugins = ("weights_fixture",)
 
@@ -57,11 +58,29 @@ def npy_header(shape: tuple[int, ...], descr: str = "<f2") -> bytes:
     return buffer.getvalue()
 
 
-def flip_a_weight(folder: Path) -> None:
-    arrays = read_arrays(folder / "decoder.npz")
-    name = sorted(arrays)[0]
-    arrays[name] = arrays[name] + np.float16(1)
-    np.savez(folder / "decoder.npz", **arrays)  # type: ignore[arg-type]
+def flip_a_weight(file: str) -> Callable[[Path], object]:
+    def flip(folder: Path) -> None:
+        arrays = read_arrays(folder / file)
+        name = sorted(arrays)[0]
+        arrays[name] = arrays[name] + arrays[name].dtype.type(1)
+        np.savez(folder / file, **arrays)  # type: ignore[arg-type]
+
+    return flip
+
+
+def replace_arrays(**changes: Any) -> Callable[[Path], object]:
+    """Other arrays in the exact part, under the hash that they have."""
+
+    def edit(folder: Path) -> None:
+        parts = {name: read_arrays(folder / f"{name}.npz") for name in ("entropy", "decoder", "encoder")}
+        parts["entropy"] |= changes
+        np.savez(folder / "entropy.npz", **parts["entropy"])  # type: ignore[arg-type]
+        edit_manifest(**identity(*parts.values()))(folder)
+
+    return edit
+
+
+OTHER = "ab" * 32
 
 
 @pytest.mark.parametrize(
@@ -72,8 +91,23 @@ def flip_a_weight(folder: Path) -> None:
         (write("manifest.json", b"[" * 100_000), "is not a manifest"),
         (write("manifest.json", b"[1]"), "is not a manifest"),
         (write("manifest.json", b" " * 2**21), "is larger than"),
-        (edit_manifest(format=2), "has format 2"),
-        (edit_manifest(hash="00" * 32), "do not have the hash"),
+        (edit_manifest(format=1), "has format 1"),
+        (edit_manifest(format=3), "has format 3"),
+        (edit_manifest(hash=OTHER, tag="abab", serves={"encoder": OTHER, "decoder": OTHER}),
+         "its exact part does not have the hash"),
+        (edit_manifest(decoder_hash=OTHER), "its decoder does not have the hash"),
+        (edit_manifest(serves={"encoder": OTHER, "decoder": OTHER}), "its encoder serves the weights abab, not"),
+        (edit_manifest(serves={"decoder": OTHER}), "is not a manifest"),
+        (edit_manifest(serves=None), "is not a manifest"),
+        (edit_manifest(tag="abab"), "is not a manifest"),
+        (edit_manifest(encoder_hash=OTHER[:-1]), "is not a manifest"),
+        *((edit_manifest(realism=value), "is not a manifest")
+          for value in (1.01, -0.1, True, None, "1", [0.5] * 255, [0.5] * 255 + ["1"], float("nan"))),
+        *((edit_manifest(steps=value), "is not a manifest") for value in (0, 1001, 1.0, True, None)),
+        *((edit_manifest(lambda_range=value), "is not a manifest")
+          for value in (1, [1], [0, 1], [2, 1], [1, 2, 3], [1, float("inf")], [True, 2], None)),
+        (replace_arrays(stride=np.array([16], np.int32)), "has latents at 1/16 and 1/32, and its graphs are for 1/32"),
+        (replace_arrays(stride=np.array([31], np.int32)), "stride must be one of"),
         (edit_manifest(hash="zz"), "is not a manifest"),
         (edit_manifest(preset_id=256), "is not a manifest"),
         (edit_manifest(noise_scale=float("nan")), "is not a manifest"),
@@ -87,8 +121,9 @@ def flip_a_weight(folder: Path) -> None:
         (write("decoder.npz", npz(a=npy_header((3,)) + bytes(4))), "does not hold"),
         (write("decoder.npz", npz(a=npy_header((1,), "|O") + b"\x80\4N.")), "is not an array of numbers"),
         (write("decoder.npz", npz(a=npy_header((2**29,)) + bytes(2**28))), "unpacks to more than"),
-        (write("entropy.npz", npz(a=npy_header((1,)) + bytes(2))), "do not have the hash"),
-        (flip_a_weight, "do not have the hash"),
+        (write("entropy.npz", npz(a=npy_header((1,)) + bytes(2))), "its exact part does not have the hash"),
+        (flip_a_weight("entropy.npz"), "its exact part does not have the hash"),
+        (flip_a_weight("decoder.npz"), "its decoder does not have the hash"),
     ],
 )  # fmt: skip
 def test_damaged_folders_are_refused(
@@ -120,6 +155,35 @@ def test_damaged_graphs_are_refused(
 def edit_graphs(folder: Path, **changes: list[str]) -> None:
     graphs = json.loads((folder / "manifest.json").read_text())["graphs"]
     edit_manifest(graphs=graphs | changes)(folder)
+
+
+def test_a_damaged_encoder_is_refused_when_it_is_loaded(nano_weights: Path, tmp_path: Path) -> None:
+    runtime = OnnxRuntime(damaged(nano_weights, tmp_path / "w", flip_a_weight("encoder.npz")), threads=1)
+    runtime.synthesise(np.zeros((runtime.entropy.y_channels, 1, 1), np.float32), level=0)
+    for _ in range(2):
+        with pytest.raises(WeightsError, match="its encoder does not have the hash"):
+            runtime.analyse(np.zeros((8, 8, 3), np.uint8))
+
+
+def test_what_decoding_takes_where_nothing_is_said(nano_weights: Path, tmp_path: Path) -> None:
+    table = [level / 255 for level in range(256)]
+    change = edit_manifest(realism=table, steps=4, lambda_range=[1, 2000])
+    manifest = read_manifest(damaged(nano_weights, tmp_path / "w", change))
+    assert (manifest.realism, manifest.steps, manifest.lambda_range) == (tuple(table), 4, (1.0, 2000.0))
+    assert read_manifest(default_folder()).realism == (1.0,) * 256
+    assert (read_manifest(default_folder()).steps, read_manifest(default_folder()).lambda_range) == (1, (0.7, 60.0))
+
+
+@pytest.mark.parametrize("part", ["decoder", "encoder"])
+def test_other_networks_around_the_same_exact_part_are_told_apart(
+    part: str, nano_weights: Path, tmp_path: Path
+) -> None:
+    """So that batches and comparisons that go on after a kill do not mix the files or pictures of both."""
+    before, after = (
+        model_info(folder)
+        for folder in (nano_weights, damaged(nano_weights, tmp_path / "w", edit_manifest(**{f"{part}_hash": OTHER})))
+    )
+    assert (before.hash, before.tag) == (after.hash, after.tag) and before.networks != after.networks
 
 
 def test_there_are_no_weights(tmp_path: Path) -> None:

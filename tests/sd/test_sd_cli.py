@@ -11,6 +11,7 @@ from PIL import Image
 from conftest import photo
 from sd_helpers import write_trained_folder
 from sprdiff.cli import main
+from sprdiff.fileinfo import model_info
 from sprdiff.sd.licences import LICENCES
 
 
@@ -19,6 +20,8 @@ def test_models_lists_presets_parts_and_licences(capsys: pytest.CaptureFixture[s
     text = capsys.readouterr().out
     assert all(licence.model in text and licence.name in text and licence.link in text for licence in LICENCES)
     assert "preset tiny" in text and "preset sd" in text
+    shipped = model_info()
+    assert f"tiny-{shipped.tag}, decoder {shipped.decoder_hash[:16]}" in text
     assert main(["models", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert set(told["presets"]) == {"tiny", "sd"} and len(told["pretrained parts of sd"]) == len(LICENCES)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from huggingface_hub import errors
+from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
 
@@ -20,8 +22,9 @@ from conftest import photo
 from sd_helpers import SMALL, small_model, write_base, write_semantic, write_trained_folder
 from sprdiff import Codec, OutputError, WeightsError
 from sprdiff.models.stored import entropy_arrays
+from sprdiff.runtime.weights import identity
 from sprdiff.sd import hub as sd_hub
-from sprdiff.sd.folder import hash_of, read_trained, read_weights
+from sprdiff.sd.folder import hashed_parts, read_trained, read_weights
 from sprdiff.sd.licences import LICENCES, licence_of
 from sprdiff.sd.model import build, load_base, load_semantic
 from sprdiff.sd.pretrained import load, load_model, push_to_hub, save
@@ -279,13 +282,13 @@ def test_only_what_was_trained_is_saved(made: Path) -> None:
 
 
 def rewrite(folder: Path, change: Any) -> None:
-    """Change the weights of a trained folder and give it the hash that they have then."""
+    """Change the weights of a trained folder and give it the hashes that they have then."""
     trained = read_trained(folder)
     entropy, weights = read_weights(trained)
     change(weights)
     save_arrays({**weights, **{f"entropy.{k}": v for k, v in entropy.items()}}, folder / "model.safetensors")
     content = json.loads((folder / "config.json").read_text())
-    content["hash"] = hash_of(entropy, weights, trained.sources).hex()
+    content |= identity(entropy, *hashed_parts(weights, trained.sources))
     (folder / "config.json").write_text(json.dumps(content))
 
 
@@ -325,6 +328,35 @@ def test_mismatched_tables(parts: Path) -> None:
         load(parts / "trained", device="cpu")
 
 
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("entropy.gain.y", "exact part"),
+        ("synthesis.enter.bias", "decoder"),
+        ("denoiser.unet.conv_in.weight", "decoder"),
+        ("triple_encoder.distortion.body.0.bias", "encoder"),
+    ],
+)
+def test_each_part_has_a_hash_of_its_own(parts: Path, name: str, part: str) -> None:
+    path = parts / "trained" / "model.safetensors"
+    weights = load_arrays(path)
+    assert name in weights, sorted(weights)
+    save_arrays({**weights, name: weights[name] + weights[name].dtype.type(1)}, path)
+    with pytest.raises(WeightsError, match=f"its {part} does not have the hash"):
+        load(parts / "trained", device="cpu")
+
+
+def test_the_hash_of_the_decoder_covers_the_base_model_and_that_of_the_exact_part_does_not(parts: Path) -> None:
+    trained = read_trained(parts / "trained")
+    entropy, weights = read_weights(trained)
+    before = identity(entropy, *hashed_parts(weights, trained.sources))
+    for part, changed in (("base", {"decoder_hash", "encoder_hash"}), ("semantic", {"encoder_hash"})):
+        source = trained.sources[part]
+        other = replace(source, files=source.files | {min(source.files): "ab" * 32})
+        after = identity(entropy, *hashed_parts(weights, {**trained.sources, part: other}))
+        assert {name for name in before if before[name] != after[name]} == changed
+
+
 def test_another_base_is_refused(parts: Path, tmp_path: Path) -> None:
     write_base(tmp_path / "other", seed=3)
     with pytest.raises(WeightsError, match=r"unet/diffusion_pytorch_model\.safetensors is not the file"):
@@ -337,7 +369,13 @@ def test_another_base_is_refused(parts: Path, tmp_path: Path) -> None:
     ("values", "message"),
     [
         ({"format": 9}, "not of a trained SPRDiff that this version reads"),
+        ({"format": 1}, "not of a trained SPRDiff that this version reads"),
         ({"hash": "00"}, "not the configuration"),
+        ({"decoder_hash": "00"}, "not the configuration"),
+        ({"tag": "beef"}, "not the configuration"),
+        ({"serves": {"encoder": "00" * 32, "decoder": "00" * 32}}, "its encoder serves the weights 0000, not"),
+        ({"steps": 0}, "not the configuration"),
+        ({"realism": [0.5] * 255}, "not the configuration"),
         ({"base": {"id": 3}}, "not the configuration"),
         ({"config": {"preset": "sd"}}, "not the configuration"),
         ({"card": []}, "not the configuration"),

@@ -58,7 +58,7 @@ def tiled(runtime: TorchRuntime, side: int) -> TorchRuntime:
 
 def test_files_name_preset_and_grid(codec: Codec, data: bytes, folder: Path) -> None:
     header = parse_file(data).header
-    assert header.preset_id == 2 and header.latent_size == (4, 6)
+    assert header.preset_id == 2 and header.latent_size(codec.runtime.entropy.stride) == (4, 6)
     assert info(data, weights=folder).weights == "at hand" and info(data, weights=folder).preset == "sd"
     assert model_info(folder).hash == codec.runtime.weights_hash.hex()
     picture = codec.decode(data)
@@ -89,7 +89,8 @@ from sprdiff.format.entropy import EntropyModel
 from sprdiff.sd.folder import read_trained, read_weights
 arrays, _ = read_weights(read_trained(Path(sys.argv[1])))
 parsed = parse_file(Path(sys.argv[2]).read_bytes())
-exact = EntropyModel.from_arrays(arrays).decode(parsed.stream, parsed.header.latent_size, parsed.header.level)
+model = EntropyModel.from_arrays(arrays)
+exact = model.decode(parsed.stream, parsed.header.latent_size(model.stride), parsed.header.level).y_hat
 assert "torch" not in sys.modules
 np.save(sys.argv[3], exact)
 """
@@ -101,7 +102,8 @@ def test_another_process_reads_the_same_integers(
 ) -> None:
     (tmp_path / "a.sprd").write_bytes(data)
     parsed = parse_file(data)
-    own = codec.runtime.entropy.decode(parsed.stream, parsed.header.latent_size, parsed.header.level)
+    entropy = codec.runtime.entropy
+    own = entropy.decode(parsed.stream, parsed.header.latent_size(entropy.stride), parsed.header.level).y_hat
     command = [sys.executable, "-c", READER, str(folder), str(tmp_path / "a.sprd"), str(tmp_path / "y.npy")]
     limits = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), threads)
     subprocess.run(command, check=True, env=os.environ | limits)

@@ -17,6 +17,7 @@ from conftest import photo
 from serve_helpers import CODEC, Api, api, jpeg, refused, saved
 from sprdiff.codec import Codec
 from sprdiff.errors import WeightsError
+from sprdiff.fileinfo import model_info
 from sprdiff.imageio.open import open_rgb
 from sprdiff.serve.settings import Settings
 
@@ -78,8 +79,8 @@ def test_decode(service: Api, sprd: bytes, realism: float) -> None:
     with Image.open(io.BytesIO(answer.content)) as image:
         assert np.array_equal(np.asarray(image), np.asarray(CODEC.decode(sprd, realism=realism)))
         text = json.loads(image.info["sprdiff"])
-    assert text == {"version": sprdiff.__version__, "model": "tiny-" + sprdiff.info(sprd).tag, "realism": realism,
-                    "bytes": len(sprd)}  # fmt: skip
+    assert text == {"version": sprdiff.__version__, "model": "tiny-" + sprdiff.info(sprd).tag,
+                    "decoder": model_info().decoder_hash, "realism": realism, "bytes": len(sprd)}  # fmt: skip
 
 
 def test_a_blend_of_the_two_ends_is_not_the_picture_between(sprd: bytes) -> None:
@@ -170,7 +171,7 @@ def test_wrong_parameters(service: Api, path: str, words: list[str]) -> None:
         ("/encode", jpeg()[:20], 415, "not an image"),
         ("/decode", jpeg(), 415, "not an sprd file"),
         ("/decode", b"SPR", 422, "truncated"),
-        ("/decode", b"SPR\x20\x01\x00\x00\x00\x01\x01\x00\x00", 422, "version 2"),
+        ("/decode", b"SPR\x10\x01\x00\x00\x00\x01\x01\x00\x00", 422, "no longer reads"),
         ("/compare?codec=jpeg&max_bytes=99", b"SPR", 415, "not an image"),
     ],
 )

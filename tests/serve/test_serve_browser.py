@@ -273,7 +273,7 @@ def test_errors_are_one_sentence(desk: Visit) -> None:
         ("large.jpg", bytes(500_001), "this service takes 500 kB"),
         ("text.jpg", b"no picture at all", "not an image"),
         ("half.jpg", PHOTO[:3000], "damaged"),
-        ("half.sprd", b"SPR\x10\x01", "truncated"),
+        ("half.sprd", b"SPR\x20\x01", "truncated"),
     ):
         desk.page.set_input_files("#file", {"name": name, "mimeType": "image/jpeg", "buffer": data})
         alert.filter(has_text=words).wait_for()

@@ -80,7 +80,7 @@ def test_pixels_of_a_picture_are_counted_before_it_is_decoded(kind: str, monkeyp
 
 def test_pixels_that_an_sprd_file_asks_for() -> None:
     # Fourteen bytes that ask for four million megapixels.
-    huge = b"SPR\x10\x01\x00\x00\x00" + b"\xff\xff\x7f" * 2 + bytes(20)
+    huge = b"SPR\x20\x01\x00\x00\x00" + b"\xff\xff\x7f" * 2 + bytes(20)
     with api() as service:
         refused(service.post("/decode", huge), 413, "2097151 x 2097151 pixels")
 

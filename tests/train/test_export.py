@@ -20,7 +20,7 @@ from sprdiff.errors import TrainingError, WeightsError
 from sprdiff.format.entropy import EntropyModel
 from sprdiff.format.hash import canonical_hash
 from sprdiff.models.config import EXACT, NANO, TINY, ModelConfig
-from sprdiff.models.latent_codec import LatentCodec
+from sprdiff.models.latent_codec import LAMBDA_MAX, LAMBDA_MIN, LatentCodec
 from sprdiff.models.sprdiff import SPRDiff
 from sprdiff.models.stored import entropy_arrays, load_entropy_arrays, load_folder
 from sprdiff.runtime.sessions import OUTPUTS, Sessions
@@ -76,14 +76,20 @@ def exported(tmp_path_factory: pytest.TempPathFactory, model: SPRDiff) -> Path:
 def test_the_folder_is_complete(exported: Path) -> None:
     assert set(os.listdir(exported)) == set(FILES) - set(KEPT)
     manifest = json.loads((exported / "manifest.json").read_text())
-    assert (manifest["format"], manifest["preset"], manifest["preset_id"]) == (1, "nano", 255)
+    assert (manifest["format"], manifest["preset"], manifest["preset_id"]) == (2, "nano", 255)
     assert manifest["card"] == CARD and manifest["tag"] == manifest["hash"][:4]
     assert all(0 < h <= 512 and h % 64 == 0 for h in manifest["halo"].values())
 
 
-def test_the_hash_is_that_of_the_arrays(exported: Path) -> None:
-    exact, decoder = (read_arrays(exported / f"{name}.npz") for name in ("entropy", "decoder"))
-    assert read_manifest(exported).weights_hash == canonical_hash(exact, decoder)
+def test_every_part_has_a_hash_of_its_own(exported: Path) -> None:
+    exact, decoder, encoder = (read_arrays(exported / f"{name}.npz") for name in ("entropy", "decoder", "encoder"))
+    manifest = read_manifest(exported)
+    assert manifest.weights_hash == canonical_hash(exact)
+    assert manifest.decoder_hash == canonical_hash(decoder)
+    assert manifest.encoder_hash == canonical_hash(encoder)
+    written = json.loads((exported / "manifest.json").read_text())
+    assert set(written["serves"].values()) == {manifest.weights_hash.hex()}
+    assert (manifest.realism, manifest.steps, manifest.lambda_range) == ((1.0,) * 256, 1, (LAMBDA_MIN, LAMBDA_MAX))
 
 
 def test_weights_are_stored_once_as_half_floats(exported: Path, model: SPRDiff) -> None:
@@ -191,6 +197,13 @@ def test_integer_arrays_of_any_model_are_exact(model: SPRDiff) -> None:
         if name.startswith(("hyper", "context", "tables", "groups")):
             assert np.array_equal(first[name], second[name]), name
     assert EntropyModel.from_arrays(second).y_channels == NANO.y_channels
+
+
+@pytest.mark.parametrize("name", ["stride", "groups", "passes", "order"])
+def test_other_steps_than_the_models_do_not_load(name: str, model: SPRDiff) -> None:
+    arrays = entropy_arrays(model.latent_codec)
+    with pytest.raises(ValueError, match=f"the array {name} is"):
+        load_entropy_arrays(LatentCodec(NANO), arrays | {name: arrays[name][::-1] * 2})
 
 
 def copy_of(exported: Path, target: Path) -> Path:

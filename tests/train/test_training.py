@@ -18,6 +18,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from sprdiff.train.refine import RefineStage
 from torch import Tensor
 
 import training_helpers
@@ -32,7 +33,6 @@ from sprdiff.train.data.photos import CropSampler, holdout, open_store
 from sprdiff.train.loop import PATIENCE, Trainer, schedule
 from sprdiff.train.losses import FeatureLoss
 from sprdiff.train.recipes import STAGES
-from sprdiff.train.refine import RefineStage
 from sprdiff.train.report import Report
 from training_helpers import (
     make_trainer,

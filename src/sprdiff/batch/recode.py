@@ -14,10 +14,9 @@ from typing import Any, ClassVar
 
 from PIL import Image
 
-from .. import __version__
 from ..codec import Codec
 from ..errors import BitstreamError, SprdiffError, WeightsError
-from ..fileinfo import info
+from ..fileinfo import info, picture_text
 from ..format.container import parse_file
 from ..imageio.open import MAX_PIXELS, open_rgb, parse_background
 from ..imageio.save import FORMATS, encode_image, output_format
@@ -132,12 +131,11 @@ class Decode:
         Raises:
             SprdiffError: as of `Codec.decode`, or the format cannot hold the picture.
         """
-        image = codec(self.weights, self.max_pixels).decode(
-            data, realism=self.realism, steps=self.steps, seed=self.seed
-        )
+        decoder = codec(self.weights, self.max_pixels)
+        image = decoder.decode(data, realism=self.realism, steps=self.steps, seed=self.seed)
         about = info(data, weights=self.weights)
-        text = {"version": __version__, "model": about.model, "realism": self.realism, "bytes": len(data)}
-        made = encode_image(image, output_format("x" + self.suffix), {"sprdiff": json.dumps(text)})
+        text = picture_text(data, decoder.runtime.manifest.decoder_hash, self.realism)
+        made = encode_image(image, output_format("x" + self.suffix), text)
         return Made(made, about.width, about.height, about.bpp)
 
     def recognise(self, data: bytes, source: bytes) -> Made | None:

@@ -104,7 +104,7 @@ def batch(
     if is_web(dest):
         raise BatchError(f"{dest}: web servers take no files")
     run: dict[str, Any] = {"format": FORMAT, "source": source, "dest": dest, **as_record(work)}
-    run |= {"model": model_info(work.weights).hash, "as": kind, "column": column, "output-column": output_column}
+    run |= {"model": model_info(work.weights).networks, "as": kind, "column": column, "output-column": output_column}
     run |= {"sprdiff": __version__, "command": command, "force": force}
     collection = look_at(source, work, kind=kind, dest=dest)
     folder = folder or default_folder(dest)

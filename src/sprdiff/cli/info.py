@@ -31,6 +31,8 @@ def model_lines(model: ModelInfo) -> str:
     """Several lines about a model: its names, licence and card."""
     about = {
         "model": f"{model.preset}-{model.tag}",
+        "decoder": model.decoder_hash[:16],
+        "encoder": model.encoder_hash[:16],
         "licence": model.licence,
         "size": f"{model.bytes / 1e6:.1f} MB",
         "folder": model.folder,

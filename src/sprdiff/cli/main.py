@@ -5,7 +5,6 @@ Exit status: 0; 1 something failed (one line on standard error each); 2 wrong us
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import warnings
@@ -142,14 +141,15 @@ def decode(
 
     def work(job: Job, _: Report) -> None:
         from ..fileinfo import info as file_info
+        from ..fileinfo import picture_text
         from ..imageio.save import output_format, save_image
 
         output_format(job.target)  # an unknown extension fails before any work
         data = read_bytes(job.source, BitstreamError)
-        about = file_info(data, weights=weights, max_pixels=max_pixels)  # nor are networks loaded for a bad file
+        file_info(data, weights=weights, max_pixels=max_pixels)  # nor are networks loaded for a bad file
         image = codec().decode(data, realism=realism, steps=steps, seed=seed)
-        text = {"version": __version__, "model": about.model, "realism": realism, "bytes": len(data)}
-        save_image(job.target, image, {"sprdiff": json.dumps(text)}, force=force)
+        text = picture_text(data, codec().runtime.manifest.decoder_hash, realism)
+        save_image(job.target, image, text, force=force)
         _report(job, f"{image.width} x {image.height} pixels", quiet=quiet)
 
     return _run(jobs, work, force=force)

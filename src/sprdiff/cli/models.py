@@ -29,14 +29,27 @@ _PARTS = {
 
 def models(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> int:
     """Say which presets there are, what they are made of, and under which licences."""
-    about: dict[str, Any] = {"presets": _PARTS, "pretrained parts of sd": [asdict(licence) for licence in LICENCES]}
+    about: dict[str, Any] = {"presets": _presets(), "pretrained parts of sd": [asdict(licence) for licence in LICENCES]}
     typer.echo(json.dumps(about, indent=2) if as_json else "\n".join(_lines()))
     return 0
 
 
+def _presets() -> dict[str, dict[str, str]]:
+    """The presets, and which weights of `tiny` come with this installation."""
+    from ..errors import WeightsError
+    from ..fileinfo import model_info
+
+    try:
+        model = model_info()
+    except WeightsError:  # an installation without its weights still says which there are
+        return _PARTS
+    shipped = f"{model.preset}-{model.tag}, decoder {model.decoder_hash[:16]}, encoder {model.encoder_hash[:16]}"
+    return _PARTS | {"tiny": {**_PARTS["tiny"], "weights": shipped}}
+
+
 def _lines() -> list[str]:
     lines = []
-    for preset, about in _PARTS.items():
+    for preset, about in _presets().items():
         lines += [f"preset {preset}", *(f"  {name:<8}  {text}" for name, text in about.items()), ""]
     lines.append("pretrained parts of sd, with the licences that their model cards state")
     for part, option in (("base", "--base"), ("semantic", "--semantic")):

@@ -1,7 +1,7 @@
 """The ``.sprd`` file: one flat header, a check, and a range-coded stream to the end of the file.
 
     byte 0-2   b"SPR"
-    byte 3     version (4 bits, =1) | grey (1 bit) | scale code (3 bits)
+    byte 3     version (4 bits, =2) | grey (1 bit) | scale code (3 bits)
     byte 4     preset id
     byte 5-6   weights tag: the first two bytes of the weights hash H
     byte 7     level 0..255
@@ -22,15 +22,14 @@ from fractions import Fraction
 from sprdiff.errors import BitstreamError, ModelMismatchError
 
 MAGIC = b"SPR"
-VERSION = 1
+VERSION = 2
+RESERVED = 15
+"""A version that no release writes, kept for a format whose version needs more bits."""
 MAX_SIDE = 2**21 - 1
 SCALES: tuple[Fraction, ...] = tuple(Fraction(n, 2) for n in (2, 3, 4, 6, 8, 12, 16))
 """Factors by which the coded picture is smaller than the original, by scale code (7 is invalid)."""
 PRESETS: dict[int, str] = {1: "tiny", 2: "sd"}
 """Names of the preset ids that this version knows; only messages use them."""
-LATENT_STRIDES: dict[int, int] = {2: 64}
-DEFAULT_STRIDE = 32
-"""Pixels of the coded picture per position of the y grid, by preset id; 32 for those not named."""
 _FIXED = 8
 _CHECK = 2
 
@@ -73,10 +72,11 @@ class Header:
         """(height, width) of the picture that was coded: side / factor, half rounded up, at least 1."""
         return scaled_side(self.height, self.scale), scaled_side(self.width, self.scale)
 
-    @property
-    def latent_size(self) -> tuple[int, int]:
-        """(rows, columns) of the y grid: one position per 32 x 32 pixels of the coded picture, 64 x 64 at `sd`."""
-        stride = LATENT_STRIDES.get(self.preset_id, DEFAULT_STRIDE)
+    def latent_size(self, stride: int) -> tuple[int, int]:
+        """(rows, columns) of the y grid, whose positions are `stride` pixels of the coded picture apart.
+
+        The stride follows from the weights: `EntropyModel.stride`.
+        """
         height, width = self.coded_size
         return -(-height // stride), -(-width // stride)
 
@@ -104,7 +104,7 @@ def scaled_side(side: int, scale: int) -> int:
 
 
 def pack_file(header: Header, stream: bytes, weights_hash: bytes) -> bytes:
-    """The whole file. `weights_hash` is H, the 32 bytes of `canonical_hash`; its start must be the tag.
+    """The whole file. `weights_hash` is H, the `canonical_hash` of the exact part; its start must be the tag.
 
     Raises:
         ModelMismatchError: the header's tag is not that of `weights_hash`.
@@ -134,10 +134,7 @@ def parse_file(data: bytes, max_pixels: int | None = None) -> ParsedFile:
         raise BitstreamError("this is not an sprd file: it does not begin with the letters SPR")
     if len(data) < _FIXED:
         raise BitstreamError(f"the file is truncated: it ends after {len(data)} bytes, inside its header")
-    if data[3] >> 4 != VERSION:
-        raise BitstreamError(
-            f"the file has format version {data[3] >> 4}; this version of sprdiff reads version {VERSION}"
-        )
+    _check_version(data[3] >> 4)
     width, end = _read_varint(data, _FIXED, "width")
     height, end = _read_varint(data, end, "height")
     if len(data) < end + _CHECK:
@@ -147,6 +144,15 @@ def parse_file(data: bytes, max_pixels: int | None = None) -> ParsedFile:
         raise BitstreamError(f"the picture has {width} x {height} pixels, above the limit of {max_pixels}")
     check = int.from_bytes(data[end : end + _CHECK], "big")
     return ParsedFile(header, check, bytes(data[end + _CHECK :]))
+
+
+def _check_version(version: int) -> None:
+    if version == 1:
+        raise BitstreamError("the file has format version 1, which this release of sprdiff no longer reads")
+    if version == RESERVED:
+        raise BitstreamError(f"the file has format version {RESERVED}, which is reserved: no release writes it")
+    if version != VERSION:
+        raise BitstreamError(f"the file has format version {version}; this version of sprdiff reads version {VERSION}")
 
 
 def verify(parsed: ParsedFile, data: bytes, weights_hash: bytes, preset_id: int | None = None) -> None:

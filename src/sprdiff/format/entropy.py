@@ -2,14 +2,15 @@
 
     y, z --gain--> scaled --quantise--> q --range coder--> stream --> q --> y_hat, the same everywhere
 
-The order of the stream: z, then y in 2 G steps (two checkerboard passes, G channel groups each). Every step
-predicts a mean and a table for each symbol from what is decoded already; see `docs/bitstream.md` for the
-normative text.
+The order of the stream: z, then y in steps, each of one channel group at the positions of one pass (`schedule`).
+Every step predicts a mean and a table for each symbol from what is decoded already; see `docs/bitstream.md` for
+the normative text.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ from sprdiff.errors import WeightsError
 from sprdiff.format.intnet import (
     FRACTION,
     LEVELS,
-    SYMBOL_LIMIT,
+    MEAN_LIMIT,
     Arrays,
     ContextStep,
     Floats,
@@ -29,25 +30,41 @@ from sprdiff.format.intnet import (
     fetch,
 )
 from sprdiff.format.rangecoder import SymbolCoder, SymbolCounter, SymbolDecoder, SymbolEncoder
+from sprdiff.format.schedule import MAX_CHANNELS, Schedule
 from sprdiff.format.tables import Tables
+
+T = TypeVar("T", bound=np.generic)
 
 GAIN_ONE = 1 << 16
 """A gain of 1: gains have 16 fraction bits."""
 
 
 @dataclass(frozen=True)
-class Encoded:
-    """What `EntropyModel.encode` makes.
+class Exact:
+    """What every machine knows of a picture, the same to the bit: what networks after the exactness line may take.
+
+    Attributes:
+        y_hat: int32 [Cy, yh, yw], the decoded latent; 8 fraction bits, still scaled by the gain.
+        mu: int32 [Cy, yh, yw], the mean that each value was coded with, in the same unit.
+        h: int16 [F, yh, yw], features of the hyper-latent, 8 fraction bits, from 0 to 16383.
+    """
+
+    y_hat: Ints
+    mu: Ints
+    h: NDArray[np.int16]
+
+
+@dataclass(frozen=True)
+class Encoded(Exact):
+    """What `EntropyModel.encode` makes, and what every decoder will have.
 
     Attributes:
         stream: the range-coded bytes.
-        y_hat: int32 [Cy, yh, yw], what every decoder will have; 8 fraction bits, still scaled by the gain.
         bits: cost of all symbols by the integer tables, escapes included. The stream is at most one byte and
             the coder's rounding (less than 0.05 %) longer.
     """
 
     stream: bytes
-    y_hat: Ints
     bits: float
 
 
@@ -66,6 +83,7 @@ class EntropyModel:
     """The exact part of one set of weights.
 
     Attributes:
+        stride: pixels of the coded picture per position of y, along one side.
         y_channels, z_channels: Cy and Cz.
         ratio: r, positions of y along one side of a position of z.
     """
@@ -76,10 +94,8 @@ class EntropyModel:
             fetch(arrays, "tables.radius", np.int32, (None,)),
             fetch(arrays, "tables.counts", np.uint32, (None,)),
         )
-        groups = fetch(arrays, "groups", np.int32, (None,))
-        if groups.min() < 1:
-            raise WeightsError("groups must all be at least 1")
-        self.y_channels = int(groups.astype(np.int64).sum())
+        self._schedule = Schedule(arrays)
+        self.stride, self.y_channels = self._schedule.stride, self._schedule.channels
         self._gain_y = fetch(arrays, "gain.y", np.uint32, (LEVELS, self.y_channels))
         self._gain_z = fetch(arrays, "gain.z", np.uint32, (LEVELS, None))
         self.z_channels = int(self._gain_z.shape[1])
@@ -88,13 +104,10 @@ class EntropyModel:
         self._check_ranges()
         self._hyper = HyperSynthesis(arrays, self.z_channels)
         self.ratio = self._hyper.ratio
-        sizes = (self.y_channels, self._hyper.features, len(self.tables))
-        stops = np.cumsum(groups).tolist()
-        spans = [slice(stop - size, stop) for stop, size in zip(stops, groups.tolist(), strict=True)]
-        self._steps = [
-            ContextStep(arrays, f"context.{parity * len(spans) + g}", parity, span, sizes)
-            for parity in (0, 1)
-            for g, span in enumerate(spans)
+        sizes = (self._hyper.features, len(self.tables))
+        self._networks = [
+            ContextStep(arrays, f"context.{s}", step.depth, step.known, step.channels.stop - step.channels.start, sizes)
+            for s, step in enumerate(self._schedule.steps)
         ]
 
     @classmethod
@@ -109,8 +122,10 @@ class EntropyModel:
     def _check_ranges(self) -> None:
         if self._gain_y.min() < 1 or self._gain_z.min() < 1:
             raise WeightsError("the gains must be at least 1")
-        if np.abs(self._z_mean.astype(np.int64)).max() > SYMBOL_LIMIT:
-            raise WeightsError(f"z.mean must lie between -{SYMBOL_LIMIT} and {SYMBOL_LIMIT}")
+        if self.z_channels > MAX_CHANNELS:
+            raise WeightsError(f"z has {self.z_channels} channels, more than {MAX_CHANNELS}")
+        if np.abs(self._z_mean.astype(np.int64)).max() > MEAN_LIMIT:
+            raise WeightsError(f"z.mean must lie between -{MEAN_LIMIT} and {MEAN_LIMIT}")
         if self._z_index.max() >= len(self.tables):
             raise WeightsError("z.index names a table that is not there")
 
@@ -127,14 +142,14 @@ class EntropyModel:
             level: 0 .. 255.
         """
         coder = SymbolEncoder(self.tables)
-        y_hat = self._quantise(coder, y, z, level)
-        return Encoded(coder.finish(), y_hat.planes(), coder.bits)
+        exact = self._quantise(coder, y, z, level)
+        return Encoded(exact.y_hat, exact.mu, exact.h, coder.finish(), coder.bits)
 
     def count(self, counter: SymbolCounter, y: NDArray[np.float32], z: NDArray[np.float32], level: int) -> None:
         """Tally the symbols that `encode` would write, for fitting tables; arguments as there."""
         self._quantise(counter, y, z, level)
 
-    def _quantise(self, coder: SymbolCoder, y: NDArray[np.float32], z: NDArray[np.float32], level: int) -> Grid:
+    def _quantise(self, coder: SymbolCoder, y: NDArray[np.float32], z: NDArray[np.float32], level: int) -> Exact:
         _check_level(level)
         shape = (y.shape[1], y.shape[2])
         if y.shape[0] != self.y_channels or z.shape != (self.z_channels, *self.z_grid(shape)) or 0 in y.shape:
@@ -143,8 +158,8 @@ class EntropyModel:
         with np.errstate(invalid="ignore", over="ignore"):
             return self._walk(coder, shape, level, latents)
 
-    def decode(self, stream: bytes, shape: tuple[int, int], level: int) -> Ints:
-        """y_hat, int32 [Cy, yh, yw], from the stream of a file.
+    def decode(self, stream: bytes, shape: tuple[int, int], level: int) -> Exact:
+        """y_hat, and what else is known exactly with it, from the stream of a file.
 
         Time and memory are bounded by `shape` and the length of `stream`, whatever its bytes.
 
@@ -154,28 +169,29 @@ class EntropyModel:
         _check_level(level)
         if min(shape) < 1:
             raise ValueError(f"the grid {shape} has no positions")
-        return self._walk(SymbolDecoder(self.tables, stream), shape, level, None).planes()
+        return self._walk(SymbolDecoder(self.tables, stream), shape, level, None)
 
-    def dequantise(self, y_hat: Ints, level: int) -> NDArray[np.float32]:
-        """y_hat as the networks after the exactness line take it: float32 [Cy, yh, yw], the gain undone."""
+    def dequantise(self, values: Ints, level: int) -> NDArray[np.float32]:
+        """y_hat or mu as the networks after the exactness line take it: float32 [Cy, yh, yw], the gain undone."""
         _check_level(level)
         step = (GAIN_ONE / 2**FRACTION) / self._gain_y[level].astype(np.float64)
-        unscaled: NDArray[np.float32] = y_hat.astype(np.float32) * step.astype(np.float32)[:, None, None]
+        unscaled: NDArray[np.float32] = values.astype(np.float32) * step.astype(np.float32)[:, None, None]
         return unscaled
 
-    def _walk(self, coder: SymbolCoder, shape: tuple[int, int], level: int, latents: _Latents | None) -> Grid:
-        """All symbols in the order of the stream, to write or to read; returns y_hat."""
+    def _walk(self, coder: SymbolCoder, shape: tuple[int, int], level: int, latents: _Latents | None) -> Exact:
+        """All symbols in the order of the stream, to write or to read."""
         h = self._hyper(self._code_z(coder, self.z_grid(shape), level, latents), level, shape)
         y_hat = Grid(*shape, self.y_channels)
-        row, column = np.divmod(np.arange(shape[0] * shape[1]), shape[1])
-        odd = (row + column) % 2
-        for step in self._steps:
-            positions = np.flatnonzero(odd == step.parity)
-            mu, index = step(y_hat, h, positions, level)
+        means = np.empty((shape[0] * shape[1], self.y_channels), np.int32)
+        passes = self._schedule.positions(shape)
+        for step, network in zip(self._schedule.steps, self._networks, strict=True):
+            positions = passes[step.number]
+            mu, index = network(y_hat, h, positions, level)
             scaled = None if latents is None else latents.part(positions, step.channels)
             q = coder.code(index, mu, scaled)
             y_hat.values[y_hat.inside(positions), step.channels] = (q << FRACTION) + mu
-        return y_hat
+            means[positions, step.channels] = mu
+        return Exact(y_hat.planes(), _planes(means, shape), _planes(h, shape))
 
     def _code_z(self, coder: SymbolCoder, shape: tuple[int, int], level: int, latents: _Latents | None) -> Grid:
         z_hat = Grid(*shape, self.z_channels)
@@ -190,6 +206,11 @@ class EntropyModel:
 def _check_level(level: int) -> None:
     if not 0 <= level < LEVELS:
         raise ValueError(f"the level {level} is not between 0 and {LEVELS - 1}")
+
+
+def _planes(values: NDArray[T], shape: tuple[int, int]) -> NDArray[T]:
+    """[positions, channels] -> [channels, rows, columns], contiguous."""
+    return np.ascontiguousarray(values.T).reshape(-1, *shape)
 
 
 def _scaled(latent: NDArray[np.float32], gain: NDArray[np.uint32]) -> Floats:

@@ -1,4 +1,7 @@
-"""The hash that names a set of weights, over array contents, never over the bytes of .npz or ONNX files."""
+"""The hash of a set of arrays, over their contents, never over the bytes of .npz or ONNX files.
+
+That of the exact part is H, by which files name their weights; decoder and encoder have hashes of their own.
+"""
 
 from __future__ import annotations
 
@@ -15,21 +18,20 @@ from sprdiff.errors import WeightsError
 Arrays = Mapping[str, NDArray[Any]]
 
 
-def canonical_hash(entropy_arrays: Arrays, decoder_arrays: Arrays) -> bytes:
-    """H: SHA-256 (32 bytes) over the entropy arrays sorted by name, then the decoder arrays sorted by name.
+def canonical_hash(arrays: Arrays) -> bytes:
+    """SHA-256 (32 bytes) over arrays sorted by name; over those of ``entropy.npz`` it is H.
 
     Each array is fed as: name in UTF-8, a 0 byte, dtype as numpy writes it for little-endian data ("<i2",
     "|u1"), a 0 byte, number of dimensions (u8), each dimension (u32 little-endian), the values little-endian
-    in C order. Decoder arrays are hashed as stored (fp16), so the hash does not depend on the runtime that
+    in C order. Arrays are hashed as stored (fp16 in the decoder), so the hash does not depend on the runtime that
     computes with them.
 
     Raises:
         WeightsError: an array holds something other than numbers.
     """
     digest = hashlib.sha256()
-    for arrays in (entropy_arrays, decoder_arrays):
-        for name in sorted(arrays):
-            _feed(digest, name, np.asarray(arrays[name]))
+    for name in sorted(arrays):
+        _feed(digest, name, np.asarray(arrays[name]))
     return digest.digest()
 
 

@@ -12,7 +12,7 @@ is exact in any order of summation, with any number of threads and any instructi
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,22 +23,23 @@ from sprdiff.errors import WeightsError
 FRACTION = 8
 """Fraction bits of latents, means and hats."""
 SYMBOL_LIMIT = 32767
-"""Largest |symbol| and largest |mean| (in 1/256)."""
-LATENT_BOUND = (SYMBOL_LIMIT << FRACTION) + SYMBOL_LIMIT
+"""Largest |symbol|."""
+MEAN_LIMIT = 2**18 - 1
+"""Largest |mean|, in 1/256: 1024 symbols. At 0.04 bits per pixel the largest latents are 30 symbols from 0."""
+LATENT_BOUND = (SYMBOL_LIMIT << FRACTION) + MEAN_LIMIT
 HIDDEN_LIMIT = 16383
 HATS = 9
 LEVELS = 256
 CHUNK = 4096
 """Positions computed at once: bounds the scratch memory to some 40 MB whatever the size of the picture."""
-SAME_PASS = (0, 2, 4, 6, 8)
-"""Offsets of the 3x3 neighbourhood (row-major) that have the parity of its centre."""
-OTHER_PASS = (1, 3, 5, 7)
 MAX_RATIO = 16
 
 Arrays = Mapping[str, NDArray[Any]]
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int32]
 Index = NDArray[np.int64]
+Run = tuple[int, int, int]
+"""Channels `start` to `stop` at an offset 0-8 of the 3x3 neighbourhood, in raster order: (offset, start, stop)."""
 
 
 def hats(level: int) -> Floats:
@@ -117,12 +118,14 @@ class Grid:
         row, column = np.divmod(positions, self.columns)
         return (row + 1) * self.stride + column + 1
 
-    def gather(self, out: Floats, centres: Index, offsets: tuple[int, ...], channels: int) -> int:
-        """Write the first `channels` at each offset around `centres` to `out`; returns how many."""
-        for i, k in enumerate(offsets):
-            near = centres + ((k // 3 - 1) * self.stride + k % 3 - 1)
-            out[:, i * channels : (i + 1) * channels] = self.values[near, :channels]
-        return len(offsets) * channels
+    def gather(self, out: Floats, centres: Index, runs: Iterable[Run]) -> int:
+        """Write the runs of channels around `centres` to `out`, one beside the other; returns how many values."""
+        end = 0
+        for offset, start, stop in runs:
+            near = centres + ((offset // 3 - 1) * self.stride + offset % 3 - 1)
+            begin, end = end, end + stop - start
+            out[:, begin:end] = self.values[near, start:stop]
+        return end
 
     def planes(self) -> Ints:
         """[channels, rows, columns], contiguous, without the border."""
@@ -161,11 +164,12 @@ class HyperSynthesis:
         ratio = self.ratio
         h = np.empty((ratio * z_hat.rows, ratio * z_hat.columns, self.features), np.int16)
         taps = 9 * self.z_channels
+        around = [(offset, 0, self.z_channels) for offset in range(9)]
         bias = self.first.bias + hats(level) @ self.first.weight[taps:]
         for part in chunks(z_hat.rows * z_hat.columns):
             positions = np.arange(part.start, part.stop)
             v = np.empty((positions.size, taps))
-            z_hat.gather(v, z_hat.inside(positions), tuple(range(9)), self.z_channels)
+            z_hat.gather(v, z_hat.inside(positions), around)
             acc = v @ self.first.weight[:taps]
             acc += bias
             out = self.second.hidden(shift_clip(acc, 12, 0, HIDDEN_LIMIT))
@@ -177,54 +181,52 @@ class HyperSynthesis:
 
 
 class ContextStep:
-    """One coding step: a channel group in one pass of the checkerboard.
+    """The network of one coding step: means and tables of a channel group at the positions of a pass.
 
-    The inputs that are zero by definition (neighbours not decoded yet) are left out of the product, and the
-    hats, the same at every position, are folded into the bias: the same integers with a third less work.
-
-    Attributes:
-        parity: which pass: positions with (row + column) % 2 == parity.
-        channels: the channel group.
+    The inputs that are zero by definition (values not decoded yet) are left out of the product, and the hats, the
+    same at every position, are folded into the bias: the same integers with a third less work.
     """
 
-    def __init__(self, arrays: Arrays, name: str, parity: int, channels: slice, sizes: tuple[int, int, int]) -> None:
-        """`sizes`: channels of y, features of h, number of tables."""
-        self.parity, self.channels = parity, channels
-        self.y_channels, self.features, self.tables = sizes
-        depth = self.y_channels if parity else channels.start  # n_s of the specification
-        bound = np.repeat([float(LATENT_BOUND), float(HIDDEN_LIMIT), 256.0], [9 * depth, self.features, HATS])
-        self.first = Layer(arrays, f"{name}.0", bound)
-        self.second = Layer(arrays, f"{name}.1", np.full(self.first.outputs, float(HIDDEN_LIMIT)))
-        size = channels.stop - channels.start
-        self.last = Layer(arrays, f"{name}.2", np.full(self.second.outputs, float(HIDDEN_LIMIT)), 2 * size)
-        rows = [k * depth + np.arange(channels.start) for k in SAME_PASS]
-        if parity:
-            rows += [k * depth + np.arange(self.y_channels) for k in OTHER_PASS]
-        rows.append(9 * depth + np.arange(self.features))
-        self.hat_weight = self.first.weight[-HATS:].copy()
-        self.first.weight = np.ascontiguousarray(self.first.weight[np.concatenate(rows)])
+    def __init__(
+        self, arrays: Arrays, name: str, depth: int, known: tuple[Run, ...], group: int, sizes: tuple[int, int]
+    ) -> None:
+        """Load and check the layers `name`.0 to `name`.2.
+
+        Args:
+            depth: channels of the neighbourhood that the weights are for.
+            known: the runs among them that can be other than zero.
+            group: channels that are coded.
+            sizes: features of h, number of tables.
+        """
+        self._group, self._known = group, known
+        features, self._tables = sizes
+        bound = np.repeat([float(LATENT_BOUND), float(HIDDEN_LIMIT), 256.0], [9 * depth, features, HATS])
+        self._first = Layer(arrays, f"{name}.0", bound)
+        self._second = Layer(arrays, f"{name}.1", np.full(self._first.outputs, float(HIDDEN_LIMIT)))
+        self._last = Layer(arrays, f"{name}.2", np.full(self._second.outputs, float(HIDDEN_LIMIT)), 2 * group)
+        rows = [offset * depth + np.arange(start, stop) for offset, start, stop in known]
+        rows.append(9 * depth + np.arange(features))
+        self._hat_weight = self._first.weight[-HATS:].copy()
+        self._first.weight = np.ascontiguousarray(self._first.weight[np.concatenate(rows)])
 
     def __call__(
         self, y_hat: Grid, h: NDArray[np.int16], positions: Index, level: int
     ) -> tuple[Ints, NDArray[np.uint8]]:
         """Means int32 (8 fraction bits) and table indices uint8, both [positions, group]."""
-        size = self.channels.stop - self.channels.start
+        size = self._group
         mu = np.empty((positions.size, size), np.int32)
         index = np.empty((positions.size, size), np.uint8)
-        bias = self.first.bias + hats(level) @ self.hat_weight
+        bias = self._first.bias + hats(level) @ self._hat_weight
         for part in chunks(positions.size):
             v = self._inputs(y_hat, h, positions[part])
-            acc = self.second.hidden(self.first.hidden(v, bias)) @ self.last.weight
-            acc += self.last.bias
-            mu[part] = shift_clip(acc[:, :size], 12, -SYMBOL_LIMIT, SYMBOL_LIMIT)
-            index[part] = shift_clip(acc[:, size:], 16, 0, self.tables - 1)
+            acc = self._second.hidden(self._first.hidden(v, bias)) @ self._last.weight
+            acc += self._last.bias
+            mu[part] = shift_clip(acc[:, :size], 12, -MEAN_LIMIT, MEAN_LIMIT)
+            index[part] = shift_clip(acc[:, size:], 16, 0, self._tables - 1)
         return mu, index
 
     def _inputs(self, y_hat: Grid, h: NDArray[np.int16], positions: Index) -> Floats:
-        v = np.empty((positions.size, self.first.weight.shape[0]))
-        centres = y_hat.inside(positions)
-        used = y_hat.gather(v, centres, SAME_PASS, self.channels.start)
-        if self.parity:
-            used += y_hat.gather(v[:, used:], centres, OTHER_PASS, self.y_channels)
+        v = np.empty((positions.size, self._first.weight.shape[0]))
+        used = y_hat.gather(v, y_hat.inside(positions), self._known)
         v[:, used:] = h[positions]
         return v

@@ -1,7 +1,8 @@
 """Symbols to bytes and back: constriction's range coder, fed run by run.
 
-A block of symbols is sorted by table (stable: raster order inside a table). Each run of one table is one call
-of the coder, then come the escape payloads of the run. `SymbolEncoder` and `SymbolDecoder` share that loop.
+A block of symbols is sorted by table, the widest first, so that the beginning of a file holds the largest symbols
+(stable: raster order inside a table). Each run of one table is one call of the coder, then come the escape
+payloads of the run. `SymbolEncoder` and `SymbolDecoder` share that loop.
 """
 
 from __future__ import annotations
@@ -36,12 +37,13 @@ class SymbolCoder(ABC):
             mu: mean of each value, 8 fraction bits.
             scaled: the values to quantise; None when decoding.
         """
-        order = np.argsort(index, axis=None, kind="stable")
-        ends = np.cumsum(np.bincount(index.ravel(), minlength=len(self._tables)))
+        order = np.argsort(~index, axis=None, kind="stable")  # by table, descending: ~t is 255 - t
+        counts = np.bincount(index.ravel(), minlength=len(self._tables)).tolist()
         q = self._symbols(mu, scaled).ravel()[order]
         start = 0
-        for table, end in enumerate(ends.tolist()):
-            if end > start:
+        for table in reversed(range(len(counts))):
+            if counts[table]:
+                end = start + counts[table]
                 self._run(table, q[start:end])
                 start = end
         out = np.empty_like(q)

@@ -75,9 +75,15 @@ class Tables:
         return self._models[table]
 
 
-def sigma_ladder(n: int = 64) -> NDArray[np.float64]:
-    """Standard deviations of the `n` base tables, in symbols: geometric from 0.1 to 32."""
-    return np.geomspace(0.1, 32.0, n)
+def sigma_ladder(n: int = 64, low: float = 0.1, high: float = 32.0) -> NDArray[np.float64]:
+    """Standard deviations of the `n` base tables, in symbols: geometric from `low` to `high`.
+
+    Raises:
+        ValueError: there are not 1 to `MAX_TABLES` of them, they do not grow, or the widest would pass `MAX_RADIUS`.
+    """
+    if not 1 <= n <= MAX_TABLES or not 0 < low <= high or _radius(high) > MAX_RADIUS:
+        raise ValueError(f"there is no ladder of {n} standard deviations from {low} to {high}")
+    return np.geomspace(low, high, n)
 
 
 def make_gaussian_tables(sigmas: Sequence[float] | NDArray[np.float64]) -> tuple[IntArray, IntArray]:
@@ -88,7 +94,7 @@ def make_gaussian_tables(sigmas: Sequence[float] | NDArray[np.float64]) -> tuple
     """
     radius, counts = [], []
     for sigma in map(float, sigmas):
-        size = math.ceil(6 * sigma) + 2
+        size = _radius(sigma)
         wide = 3 * sigma + 0.3
         half = [(1 - _TAIL) * _bin(q, sigma) + _TAIL * _bin(q, wide) for q in range(1, size + 1)]
         shares = [round(p * 2**48) for p in half]
@@ -123,6 +129,11 @@ def fit_tables(
         escape = 2 * (seen[-1] * TOTAL + pseudo_count * prior[-1])
         counts.append(_counts(half, escape, 2 * (sum(seen) + pseudo_count) * TOTAL))
     return radius.copy(), np.concatenate(counts)
+
+
+def _radius(sigma: float) -> int:
+    """R of a built table: symbols beyond six standard deviations escape."""
+    return math.ceil(min(6 * sigma, 1e9)) + 2
 
 
 def _bin(q: int, sigma: float) -> float:

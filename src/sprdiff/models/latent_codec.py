@@ -29,7 +29,7 @@ from .config import FRACTION_BITS, KNOTS, LatentSizes, Order, Passes
 WEIGHT_UNIT = 2.0**12
 ACTIVATION_UNIT = 2.0**FRACTION_BITS
 ACTIVATION_MAX = 16383 / ACTIVATION_UNIT
-MEAN_MAX = 32767 / ACTIVATION_UNIT
+MEAN_MAX = (2**18 - 1) / ACTIVATION_UNIT
 INDEX_SCALE = 16.0
 Z_SCALE = 8.0
 """Scales of learned means and indices, so that one rate of learning suits them and the weights alike."""
@@ -40,7 +40,7 @@ CELLS = ((0, 0), (0, 1), (1, 0), (1, 1))
 
 
 def lambda_of(level: Tensor, bounds: tuple[float, float]) -> Tensor:
-    """Weight of the squared error (images in 0-1) against bits per pixel at a level in 0-255, geometric between bounds."""
+    """Weight of the squared error (images in 0-1) against bits per pixel at a level in 0-255: geometric."""
     low, high = bounds
     return low * torch.exp(level / 255 * math.log(high / low))
 
@@ -139,7 +139,7 @@ def at_cells(x: Tensor, cells: Cells) -> Tensor:
 
 def whole_grid(cells: Sequence[Tensor]) -> Tensor:
     """Inverse of taking the four cells apart: four times [N,C,h,w], in the order of `CELLS` -> [N,C,2h,2w]."""
-    rows = [torch.stack(cells[i : i + 2], -1).flatten(-2) for i in (0, 2)]
+    rows = [torch.stack(list(cells[i : i + 2]), -1).flatten(-2) for i in (0, 2)]
     return torch.stack(rows, -2).flatten(-3, -2)
 
 

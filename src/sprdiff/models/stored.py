@@ -18,7 +18,7 @@ from torch import Tensor
 from ..errors import WeightsError
 from ..format.tables import make_gaussian_tables, sigma_ladder
 from .blocks import hats
-from .config import EXACT, FRACTION_BITS, KNOT_SPACING, KNOTS, LEVELS, ModelConfig
+from .config import EXACT, FRACTION_BITS, KNOT_SPACING, KNOTS, LEVELS, LatentSizes, ModelConfig
 from .latent_codec import INDEX_SCALE, SIGMA_MIN, WEIGHT_UNIT, Z_SCALE, IntegerDense, LatentCodec
 from .sprdiff import SPRDiff
 
@@ -26,6 +26,8 @@ Arrays = dict[str, NDArray[Any]]
 
 GAIN_UNIT = 2.0**16
 UNIT = 2.0**FRACTION_BITS
+FUSED_STRIDE = 16
+"""Pixels per position of the fused features, from which y is halved further."""
 
 
 def nearest(x: Tensor, scale: float) -> NDArray[np.int64]:
@@ -41,10 +43,7 @@ def entropy_arrays(codec: LatentCodec) -> Arrays:
     arrays: Arrays = {
         "tables.radius": radius,
         "tables.counts": counts,
-        "groups": np.array(config.groups, np.int32),
-        "stride": np.array([16 << config.y_downs], np.int32),
-        "passes": np.array(config.passes, np.int32),
-        "order": np.array(config.order, np.int32),
+        **steps_of(config),
     }
     weights = hats(torch.arange(LEVELS, dtype=torch.float64))
     for name, knots in (("gain.y", codec.y_log_gain), ("gain.z", codec.z_log_gain)):
@@ -62,8 +61,25 @@ def entropy_arrays(codec: LatentCodec) -> Arrays:
     return arrays
 
 
+def steps_of(config: LatentSizes) -> Arrays:
+    """The arrays that say in which steps y is coded."""
+    return {
+        "stride": np.array([FUSED_STRIDE << config.y_downs], np.int32),
+        "groups": np.array(config.groups, np.int32),
+        "passes": np.array(config.passes, np.int32),
+        "order": np.array(config.order, np.int32),
+    }
+
+
 def load_entropy_arrays(codec: LatentCodec, arrays: Arrays) -> None:
-    """Inverse of :func:`entropy_arrays`, strict; the knots are read off the level tables."""
+    """Inverse of :func:`entropy_arrays`, strict; the knots are read off the level tables.
+
+    Raises:
+        ValueError: y is coded in other steps than this model's.
+    """
+    for name, wanted in steps_of(codec.config).items():
+        if not np.array_equal(arrays[name], wanted):
+            raise ValueError(f"the array {name} is {arrays[name].tolist()}, where {wanted.tolist()} is due")
 
     def tensor(name: str, scale: float) -> Tensor:
         return torch.from_numpy(arrays[name].astype(np.float64)) / scale

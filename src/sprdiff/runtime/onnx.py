@@ -21,12 +21,11 @@ from numpy.typing import DTypeLike, NDArray
 
 from ..errors import EffortError, WeightsError
 from ..format.entropy import EntropyModel
-from ..format.hash import canonical_hash
 from ..imageio.resize import Slices, Tile, tiles
 from .canvas import Canvas
 from .noise import normal_noise
 from .sessions import Sessions, Tensors
-from .weights import Arrays, default_folder, read_arrays, read_manifest
+from .weights import Arrays, check_hash, default_folder, read_arrays, read_manifest
 
 if TYPE_CHECKING:
     from ..models.first.sprdiff import SPRDiff
@@ -47,7 +46,7 @@ class OnnxRuntime:
     Attributes:
         manifest: what the folder says about itself.
         entropy: the exact part.
-        weights_hash: H, computed from the arrays.
+        weights_hash: H, that of the exact part's arrays.
     """
 
     def __init__(
@@ -67,10 +66,14 @@ class OnnxRuntime:
         self.manifest = read_manifest(self._folder)
         exact = read_arrays(self._folder / "entropy.npz")
         self._decoder = read_arrays(self._folder / "decoder.npz")
-        self.weights_hash = canonical_hash(exact, self._decoder)
-        if self.weights_hash != self.manifest.weights_hash:
-            raise WeightsError(f"{self._folder} is damaged: its arrays do not have the hash of its manifest")
+        self.weights_hash = self.manifest.weights_hash
+        check_hash(self._folder, "exact part", exact, self.weights_hash)
+        check_hash(self._folder, "decoder", self._decoder, self.manifest.decoder_hash)
         self.entropy = EntropyModel.from_arrays(exact)
+        grids = (self.entropy.stride, self.entropy.stride * self.entropy.ratio)
+        if grids != (Y_STRIDE, Z_STRIDE):
+            raise WeightsError(f"{self._folder} has latents at 1/{grids[0]} and 1/{grids[1]}, "
+                               f"and its graphs are for 1/{Y_STRIDE} and 1/{Z_STRIDE}")  # fmt: skip
         self._encoder: Arrays | None = None
         self._sessions = Sessions(self._folder, self.manifest, threads)
         self._lock = threading.Lock()
@@ -227,7 +230,9 @@ class OnnxRuntime:
     def _encoder_weights(self) -> Arrays:
         with self._lock:
             if self._encoder is None:
-                self._encoder = read_arrays(self._folder / "encoder.npz")
+                encoder = read_arrays(self._folder / "encoder.npz")
+                check_hash(self._folder, "encoder", encoder, self.manifest.encoder_hash)
+                self._encoder = encoder
             return self._encoder
 
 

@@ -1,6 +1,6 @@
 """A folder of weights: its manifest and its arrays, read with the care that bytes from outside need.
 
-    manifest.json   what the folder holds, and the hash H that files name their weights by
+    manifest.json   what the folder holds, the hash H that files name their weights by, and those of the networks
     entropy.npz     exact part: tables and integer networks
     encoder.npz, decoder.npz   fp16 weights of the graphs, by torch's parameter names
     encoder.onnx, coarse.onnx, denoise.onnx, vae_decode.onnx   structure only
@@ -24,16 +24,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import WeightsError
+from ..format.hash import canonical_hash
+from ..format.intnet import LEVELS
 
 Arrays = dict[str, NDArray[Any]]
 
-FORMAT = 1
+FORMAT = 2
 GRAPHS = ("encoder", "coarse", "denoise", "vae_decode")
 MAX_MANIFEST = 2**20
 MAX_GRAPH = 2**24
 MAX_ARRAYS = 2**28
 """Most bytes of one ``.npz`` once unpacked; that of `tiny` may have 25 MB."""
 MAX_HALO = 4096
+MAX_STEPS = 1000
+"""Most evaluations of the denoiser."""
+SERVING = ("encoder", "decoder")
+"""The networks around the exact part: each has a hash of its own, and names the H that it serves."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,11 @@ class Manifest:
 
     Attributes:
         preset, preset_id: which preset the networks belong to.
-        weights_hash: H, 32 bytes.
+        weights_hash: H, 32 bytes, that of the exact part.
+        decoder_hash, encoder_hash: those of the networks that serve it, 32 bytes each.
+        realism: what decoding takes where nothing is said, by level, 256 numbers from 0 to 1.
+        steps: how many evaluations of the denoiser, likewise.
+        lambda_range: weights of the squared error against bits that levels 0 and 255 were trained for.
         noise_scale: standard deviation of the denoiser's noise, in units of the latent.
         halo: one-sided receptive field in pixels, by ``encoder``, ``decoder`` (ŷ to pixels) and by graph.
         graphs: names of the arrays that each graph takes its weights from.
@@ -51,6 +61,11 @@ class Manifest:
     preset: str
     preset_id: int
     weights_hash: bytes
+    decoder_hash: bytes
+    encoder_hash: bytes
+    realism: tuple[float, ...]
+    steps: int
+    lambda_range: tuple[float, float]
     noise_scale: float
     halo: Mapping[str, int]
     graphs: Mapping[str, tuple[str, ...]]
@@ -80,7 +95,7 @@ def read_manifest(folder: Path) -> Manifest:
         manifest = Manifest(
             preset=str(content["preset"]),
             preset_id=_integer(content["preset_id"], 255),
-            weights_hash=_digest(content["hash"]),
+            **read_identity(path, content),
             noise_scale=float(content["noise_scale"]),
             halo={str(name): _integer(size, MAX_HALO) for name, size in content["halo"].items()},
             graphs={graph: tuple(map(str, content["graphs"][graph])) for graph in GRAPHS},
@@ -90,6 +105,61 @@ def read_manifest(folder: Path) -> Manifest:
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise WeightsError(f"{path} is not a manifest of weights: {error!r}") from error
     return manifest
+
+
+def identity(exact: Arrays, decoder: Arrays, encoder: Arrays) -> dict[str, Any]:
+    """The fields of a manifest that say which weights these are: H and its tag, and who serves it."""
+    weights_hash = canonical_hash(exact).hex()
+    return {
+        "hash": weights_hash,
+        "tag": weights_hash[:4],
+        "serves": dict.fromkeys(SERVING, weights_hash),
+        "decoder_hash": canonical_hash(decoder).hex(),
+        "encoder_hash": canonical_hash(encoder).hex(),
+    }
+
+
+def defaults(lambda_range: tuple[float, float], realism: float | list[float] = 1.0, steps: int = 1) -> dict[str, Any]:
+    """The fields of a manifest that say what to do where a user says nothing; `realism` may be a table by level."""
+    return {"realism": realism, "steps": steps, "lambda_range": list(lambda_range)}
+
+
+def read_identity(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
+    """What `identity` and `defaults` wrote, checked: fields of a `Manifest` by name.
+
+    Raises:
+        WeightsError: encoder or decoder serve another exact part.
+        KeyError, TypeError, ValueError, AttributeError: a field is missing or is something else.
+    """
+    weights_hash = _digest(content["hash"])
+    if content["tag"] != weights_hash.hex()[:4] or set(content["serves"]) != set(SERVING):
+        raise ValueError("tag or serves")
+    for part in SERVING:
+        if _digest(content["serves"][part]) != weights_hash:
+            theirs = content["serves"][part][:4]
+            raise WeightsError(f"{path}: its {part} serves the weights {theirs}, not {content['tag']}")
+    low, high = (_number(value, 1e9) for value in content["lambda_range"])
+    steps = _integer(content["steps"], MAX_STEPS)
+    if not 0 < low <= high or steps < 1:
+        raise ValueError("lambda_range or steps")
+    return {
+        "weights_hash": weights_hash,
+        "decoder_hash": _digest(content["decoder_hash"]),
+        "encoder_hash": _digest(content["encoder_hash"]),
+        "realism": _by_level(content["realism"]),
+        "steps": steps,
+        "lambda_range": (low, high),
+    }
+
+
+def check_hash(folder: Path, part: str, arrays: Arrays, wanted: bytes) -> None:
+    """Compare arrays with the hash that the manifest of their folder names.
+
+    Raises:
+        WeightsError: they have another.
+    """
+    if canonical_hash(arrays) != wanted:
+        raise WeightsError(f"{folder} is damaged: its {part} does not have the hash of its manifest")
 
 
 def read_limited(path: Path, limit: int) -> bytes:
@@ -160,6 +230,20 @@ def _integer(value: Any, limit: int) -> int:
     if type(value) is not int or not 0 <= value <= limit:
         raise ValueError(f"{value!r} is not an integer from 0 to {limit}")
     return value
+
+
+def _number(value: Any, limit: float) -> float:
+    if type(value) not in (int, float) or not 0 <= value <= limit:
+        raise ValueError(f"{value!r} is not a number from 0 to {limit:g}")
+    return float(value)
+
+
+def _by_level(value: Any) -> tuple[float, ...]:
+    """256 numbers from 0 to 1, of a table or of one number for all levels."""
+    table = value if isinstance(value, list) else [value] * LEVELS
+    if len(table) != LEVELS:
+        raise ValueError(f"realism has {len(table)} entries, not {LEVELS}")
+    return tuple(_number(entry, 1.0) for entry in table)
 
 
 def _digest(value: Any) -> bytes:

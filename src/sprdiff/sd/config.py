@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ..models.config import Order, pass_major
+from ..models.config import CHECKERBOARD, Order, Passes, pass_major
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,21 @@ class SDConfig:
     def __post_init__(self) -> None:
         if sum(self.groups) != self.y_channels:
             raise ValueError(f"channel groups {self.groups} do not sum to {self.y_channels}")
+
+    @property
+    def passes(self) -> Passes:
+        """Which positions of y each pass codes."""
+        return CHECKERBOARD
+
+    @property
+    def tables(self) -> int:
+        """How many tables of probabilities there are."""
+        return 64
+
+    @property
+    def sigma_max(self) -> float:
+        """Standard deviation of the widest one."""
+        return 32.0
 
     @property
     def order(self) -> Order:

@@ -1,6 +1,6 @@
 """The folder of a trained SPRDiff of preset `sd`: only what was trained, and what it was trained on.
 
-    config.json         sizes, the pretrained parts (id, revision, SHA-256 of every file), the hash H, figures
+    config.json         sizes, the pretrained parts (id, revision, SHA-256 of every file), the hashes, figures
     model.safetensors   LoRA and new modules, fp16, by torch's parameter names; `entropy.*`: the integer arrays
     README.md, LICENSE-weights   model card for the hub, licence
 
@@ -22,20 +22,19 @@ from numpy.typing import NDArray
 
 from ..common.files import replace_folder
 from ..errors import OutputError, WeightsError
-from ..format.hash import canonical_hash
-from ..runtime.weights import MAX_MANIFEST, Manifest, read_limited
+from ..runtime.weights import MAX_MANIFEST, Manifest, check_hash, defaults, identity, read_identity, read_limited
 from .config import SDConfig
 from .hub import Source
 
 Arrays = dict[str, NDArray[Any]]
 
-FORMAT = 1
+FORMAT = 2
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 FILES = (CONFIG, WEIGHTS, "README.md", "LICENSE-weights")
 """All that such a folder may hold: saving replaces the folder and must not take other files with it."""
 PARTS = ("base", "semantic")
 RECEIVER = ("synthesis.", "reconstruction.", "denoiser.")
-"""Prefixes of what a decoder runs: these weights are hashed, the sender's are not."""
+"""Prefixes of what a decoder runs; the other weights are the encoder's."""
 ENTROPY = "entropy."
 
 
@@ -74,17 +73,21 @@ def read_trained(folder: Path) -> Trained:
             raise WeightsError(f"{path} is not of a trained SPRDiff that this version reads")
         config = SDConfig.from_json(json.dumps(content["config"]))
         sources = {part: _source(content[part]) for part in PARTS}
-        digest = bytes.fromhex(content["hash"])
+        names = read_identity(path, content)
         card = content["card"]
-        if len(digest) != 32 or not isinstance(card, dict):
-            raise ValueError("hash or card")
+        if not isinstance(card, dict):
+            raise ValueError("card")
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise WeightsError(f"{path} is not the configuration of a trained SPRDiff: {error!r}") from error
-    return Trained(folder, manifest_of(config, digest), config, sources, card)
+    # There are no graphs here, and no noise between steps.
+    manifest = Manifest(config.preset, config.preset_id, **names, noise_scale=0.0, halo={}, graphs={})
+    return Trained(folder, manifest, config, sources, card)
 
 
 def read_weights(trained: Trained) -> tuple[Arrays, Arrays]:
     """The integer arrays and the trained weights, which are what ``config.json`` names.
+
+    The files of the base models are taken to be those that it names: whoever loads them compares them.
 
     Raises:
         WeightsError: missing, damaged, or of another hash.
@@ -97,8 +100,10 @@ def read_weights(trained: Trained) -> tuple[Arrays, Arrays]:
         raise WeightsError(f"{path} is missing or damaged: {error}") from error
     entropy = {k.removeprefix(ENTROPY): v for k, v in arrays.items() if k.startswith(ENTROPY)}
     weights = {k: v for k, v in arrays.items() if not k.startswith(ENTROPY)}
-    if hash_of(entropy, weights, trained.sources) != trained.manifest.weights_hash:
-        raise WeightsError(f"{trained.folder} is damaged: its weights do not have the hash of its {CONFIG}")
+    decoder, encoder = hashed_parts(weights, trained.sources)
+    check_hash(trained.folder, "exact part", entropy, trained.manifest.weights_hash)
+    check_hash(trained.folder, "decoder", decoder, trained.manifest.decoder_hash)
+    check_hash(trained.folder, "encoder", encoder, trained.manifest.encoder_hash)
     return entropy, weights
 
 
@@ -112,22 +117,24 @@ def write_trained(
     card: Mapping[str, Any],
     texts: Mapping[str, str],
     version: str,
+    lambda_range: tuple[float, float],
 ) -> bytes:
     """Write the folder, whole or not at all; returns H.
 
     Args:
         texts: further files, of those in `FILES`.
+        lambda_range: as `Manifest` has it.
 
     Raises:
         OutputError: the folder holds other files, or the disk refuses one.
     """
-    digest = hash_of(entropy, weights, sources)
+    names = identity(entropy, *hashed_parts(weights, sources))
     content = {
         "sprdiff": version,
         "format": FORMAT,
         "preset": config.preset,
-        "hash": digest.hex(),
-        "tag": digest[:2].hex(),
+        **names,
+        **defaults(lambda_range),
         "config": json.loads(config.to_json()),
         **{part: {"id": s.name, "revision": s.revision, "files": s.files} for part, s in sources.items()},
         "card": dict(card),
@@ -150,23 +157,23 @@ def write_trained(
         raise OutputError(f"{folder} cannot be written: {error}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return digest
+    return bytes.fromhex(names["hash"])
 
 
-def hash_of(entropy: Mapping[str, NDArray[Any]], weights: Arrays, sources: Mapping[str, Source]) -> bytes:
-    """H: the integer arrays, the receiver's weights as stored, and the digests of the base model's files.
+def hashed_parts(weights: Arrays, sources: Mapping[str, Source]) -> tuple[Arrays, Arrays]:
+    """What the hashes of decoder and encoder cover: their trained weights as stored, and the files they rest on.
 
-    A file of a base model counts as an array named ``base/PATH`` of the 32 bytes of its SHA-256.
+    A file of a pretrained part counts as an array, ``base/PATH`` or ``semantic/PATH``, of the 32 bytes of its SHA-256.
+    Both rest on the base model; only the encoder rests on the semantic one.
     """
-    receiver = {name: value for name, value in weights.items() if name.startswith(RECEIVER)}
-    files = sources["base"].files.items()
-    digests = {f"base/{file}": np.frombuffer(bytes.fromhex(digest), np.uint8) for file, digest in files}
-    return canonical_hash(entropy, receiver | digests)
+    base, semantic = (_digests(part, sources[part].files) for part in PARTS)
+    decoder = {name: value for name, value in weights.items() if name.startswith(RECEIVER)}
+    encoder = {name: value for name, value in weights.items() if name not in decoder}
+    return decoder | base, encoder | base | semantic
 
 
-def manifest_of(config: SDConfig, digest: bytes) -> Manifest:
-    """What the codec asks a runtime for; there are no graphs here."""
-    return Manifest(config.preset, config.preset_id, digest, 0.0, {}, {})
+def _digests(part: str, files: Mapping[str, str]) -> Arrays:
+    return {f"{part}/{file}": np.frombuffer(bytes.fromhex(digest), np.uint8) for file, digest in files.items()}
 
 
 def _source(content: Any) -> Source:

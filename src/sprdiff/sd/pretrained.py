@@ -105,8 +105,9 @@ def save(
                 raise WeightsError(f"{name} holds what is no number in fp16: training diverged")
     texts = {"README.md": model_card(model.sources, card or {}, licence), "LICENSE-weights": licence + "\n"}
     return write_trained(
-        folder, model.config, dict(entropy), weights, model.sources, card=card or {}, texts=texts, version=__version__
-    )
+        folder, model.config, dict(entropy), weights, model.sources, card=card or {}, texts=texts, version=__version__,
+        lambda_range=model.config.lambda_range,
+    )  # fmt: skip
 
 
 def push_to_hub(folder: str | Path, name: str, *, private: bool = False) -> str:

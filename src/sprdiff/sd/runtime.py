@@ -125,11 +125,14 @@ class TorchRuntime:
 
         Raises:
             DeviceError: there is no such device, or too little memory on it.
+            WeightsError: the exact part is for networks with another grid.
             ValueError: tile or dtype are none.
         """
         self.device, self.dtype = pick_device(device), dtype
         kind = _dtype(dtype, self.device)
         self.tiling = Tiling() if tile is None else Tiling.of(tile)
+        if entropy.stride != CELL:
+            raise WeightsError(f"the integer arrays have latents at 1/{entropy.stride}, the networks at 1/{CELL}")
         self.entropy, self.manifest = entropy, manifest
         self.weights_hash = manifest.weights_hash
         self.model = model.eval().requires_grad_(False)

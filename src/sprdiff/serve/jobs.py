@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -11,9 +10,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from .. import __version__
 from ..codec import Codec
 from ..errors import TargetError
+from ..fileinfo import picture_text
 from ..format.container import SCALES, Header, parse_file, weights_name
 from ..imageio.open import open_rgb, parse_background
 from ..imageio.save import encode_image
@@ -155,8 +154,8 @@ def decode(task: Task, options: DecodeOptions) -> Answer:
     image = task.codec.decode(body, realism=options.realism, steps=options.steps, seed=options.seed)
     task.stop.check()
     about = _about(header, body)
-    text = {"version": __version__, "model": about["Model"], "realism": options.realism, "bytes": len(body)}
-    content = encode_image(image, FORMATS[options.format], {"sprdiff": json.dumps(text)})
+    text = picture_text(body, task.codec.runtime.manifest.decoder_hash, options.realism)
+    content = encode_image(image, FORMATS[options.format], text)
     return Answer(content, f"image/{options.format}", about, header.width * header.height)
 
 

@@ -27,7 +27,7 @@ PARTS = ("triple_encoder.vae", "triple_encoder.distortion", "triple_encoder.sema
          "latent_codec", "synthesis", "reconstruction.coarse", "reconstruction.semantic", "reconstruction.pixel",
          "flow", "vae_decoder", "latent_")  # fmt: skip
 ONLY_SD = ("synthesis.estimate", "denoiser")
-"""Prefixes that checkpoints name in ``networks``; those of `tiny` together they cover every parameter and buffer of SPRDiff.
+"""Prefixes that checkpoints name in ``networks``; PARTS together cover every parameter and buffer of SPRDiff.
 
 A weight belongs to the first that fits. A stage names just what it trained, so a later checkpoint never brings back
 older weights of another part.

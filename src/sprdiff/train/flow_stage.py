@@ -20,7 +20,7 @@ SLOW = 0.99
 
 
 class FlowStage(StageModule):
-    """v = ε − z at z_t = (1 − t)·z + t·ε, the mean squared error of which is the loss; t logit-normal for the most part.
+    """Mean squared error of the velocity v = ε − z at z_t = (1 − t)·z + t·ε; t is logit-normal for the most part.
 
     With ``few`` above 0 so much of each batch learns that one step is what two half steps make (Frans et al., ICLR
     2025): the velocity of stride d at t agrees with the mean of those of stride d/2 at t and t − d/2, by a slow average

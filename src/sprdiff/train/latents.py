@@ -147,8 +147,10 @@ def _open(folder: Path, count: int, values: dict[str, np.ndarray]) -> dict[str, 
     fresh = not (folder / "level.npy").exists()
     mode = "w+" if fresh else "r+"
     try:
-        arrays = {n: open_memmap(folder / f"{n}.npy", mode, v.dtype, (count, *v.shape[1:])) for n, v in values.items()}  # type: ignore[arg-type]
-        arrays["level"] = open_memmap(folder / "level.npy", mode, np.int16, (count,))  # type: ignore[arg-type]
+        arrays: dict[str, np.ndarray] = {
+            n: open_memmap(folder / f"{n}.npy", mode, v.dtype, (count, *v.shape[1:])) for n, v in values.items()
+        }
+        arrays["level"] = open_memmap(folder / "level.npy", mode, np.int16, (count,))
     except (OSError, ValueError) as error:
         raise TrainingError(f"{folder}: cannot be written ({error})") from error
     if fresh:

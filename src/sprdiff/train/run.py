@@ -64,7 +64,8 @@ def run_stage(
     """Run one stage of training.
 
     Args:
-        data: folders or ``.tar`` shards of photographs; the folder of latents of a stage that learns from them; of preset `sd` shards only, remote ones too.
+        data: folders or ``.tar`` shards of photographs; the one folder of latents of stages that learn
+            from them; of preset `sd` shards only, remote ones too.
         valid: folders or ``.tar`` shards for validation; a 64th of `data` is held out if absent.
         out: folder of checkpoints, logs and TensorBoard files.
         resume: continue the stage's own checkpoint in ``out``, exactly.

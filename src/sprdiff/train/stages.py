@@ -43,9 +43,9 @@ class StageModule(nn.Module):
     extras: tuple[str, ...] = ()
     """Prefixes of what the stage has beside the model that a later leg needs: heads, a critic."""
 
-    def __init__(self, model: SPRDiff, trains: tuple[str, ...]) -> None:
+    def __init__(self, model: nn.Module, trains: tuple[str, ...]) -> None:
         super().__init__()
-        self.model = model
+        self.model: Any = model  # `SPRDiff`, or that of preset `sd`
         own = own_state(model)  # inside a part, what is pretrained stays frozen
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name.startswith(trains) and name in own)
@@ -64,7 +64,7 @@ class StageModule(nn.Module):
         """Parameters and buffers under ``extras``."""
         return {k: v for k, v in self.state_dict().items() if k.startswith(self.extras)} if self.extras else {}
 
-    def finish(self, batches: list[Tensor]) -> None:
+    def finish(self, batches: list[Any]) -> None:
         """Called once after the last step with a few training batches."""
 
 

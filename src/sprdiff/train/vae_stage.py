@@ -6,6 +6,7 @@ Both learn from crops whose x̃ is stored (`latents.py`).
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -66,7 +67,7 @@ class VAEStage(StageModule):
         }
 
     @torch.no_grad()
-    def finish(self, batches: list[Batch]) -> None:  # type: ignore[override]
+    def finish(self, batches: list[Any]) -> None:
         """Measure mean and deviation of the drawn latent, by channel: the flow sees it standardised."""
         pairs = [self.model.triple_encoder.vae(b["x"], b["coarse"]) for b in batches]
         mean = torch.cat([m.float() for m, _ in pairs])

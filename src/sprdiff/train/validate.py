@@ -5,6 +5,7 @@ Bits are those of rounded latents by the base tables, plus the header; x̃ is co
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -71,7 +72,7 @@ def curve(
 def at_rate(points: Sequence[Point], bpp: float) -> Point | None:
     """The point of a rate, linear in the logarithm of the rate between two levels; None outside of them."""
     ordered = sorted(points)
-    for low, high in zip(ordered, ordered[1:], strict=False):
+    for low, high in itertools.pairwise(ordered):
         if low.bpp <= bpp <= high.bpp:
             share = math.log(bpp / low.bpp) / max(math.log(high.bpp / low.bpp), 1e-9)
             return Point(bpp, *(a + share * (b - a) for a, b in zip(low[1:], high[1:], strict=True)))

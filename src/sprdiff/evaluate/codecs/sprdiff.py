@@ -54,7 +54,7 @@ class Sprdiff(BudgetCodec):
         if self.effort and importlib.util.find_spec("torch") is None:
             raise MissingCodec(f"{self.name} needs torch: pip install 'sprdiff[train]'")
         effort = f", effort {self.effort}" if self.effort else ""
-        return f"sprdiff {__version__}, weights {about.hash[:16]}, realism {self.realism:g}{effort}"
+        return f"sprdiff {__version__}, weights {about.networks}, realism {self.realism:g}{effort}"
 
     def encode(self, pixels: Bytes, quality: Quality) -> bytes:
         return self.encode_at(pixels, {"level": int(quality), "scale": 1.0})

@@ -20,10 +20,6 @@ class FirstConfig:
     y_downs: ClassVar[int] = 1
     z_ratio: ClassVar[int] = 2
     dense: ClassVar[bool] = False
-    passes: ClassVar[Passes] = CHECKERBOARD
-    tables: ClassVar[int] = 64
-    sigma_max: ClassVar[float] = 32.0
-    lambda_range: ClassVar[tuple[float, float]] = (0.7, 60.0)
 
     preset: str = "tiny"
     preset_id: int = 1
@@ -55,6 +51,26 @@ class FirstConfig:
     denoiser_blocks: int = 6
     attention: int = 64
     heads: int = 4
+
+    @property
+    def passes(self) -> Passes:
+        """Which positions of y each pass codes."""
+        return CHECKERBOARD
+
+    @property
+    def tables(self) -> int:
+        """How many tables of probabilities there are."""
+        return 64
+
+    @property
+    def sigma_max(self) -> float:
+        """Standard deviation of the widest one."""
+        return 32.0
+
+    @property
+    def lambda_range(self) -> tuple[float, float]:
+        """Weight of the squared error at levels 0 and 255."""
+        return 0.7, 60.0
 
     @property
     def order(self) -> Order:

@@ -19,13 +19,13 @@ from torch import Tensor
 from ...common.files import replace_folder
 from ...errors import TrainingError
 from ...format.entropy import EntropyModel
-from ...format.hash import canonical_hash
 from ...format.rangecoder import SymbolCounter
 from ...format.tables import fit_tables
 from ...models.config import EXACT, LEVELS
 from ...models.first.denoiser import NOISE_SCALE
 from ...models.sprdiff import SPRDiff
 from ...models.stored import Arrays
+from ...runtime.weights import FORMAT, defaults, identity
 from ..data.photos import CropSampler
 from ..data.shards import ShardCrops
 from .graphs import export_graphs
@@ -146,13 +146,12 @@ def _write_files(partial: Path, model: SPRDiff, arrays: Arrays, card: dict[str, 
     np.savez_compressed(partial / "entropy.npz", **arrays)  # type: ignore[arg-type]
     np.savez(partial / "encoder.npz", **encoder)  # type: ignore[arg-type]
     np.savez(partial / "decoder.npz", **decoder)  # type: ignore[arg-type]
-    digest = canonical_hash(arrays, decoder)
     manifest = {
-        "format": 1,
+        "format": FORMAT,
         "preset": model.config.preset,
         "preset_id": model.config.preset_id,
-        "hash": digest.hex(),
-        "tag": digest[:2].hex(),
+        **identity(arrays, decoder, encoder),
+        **defaults(model.config.lambda_range),
         "noise_scale": NOISE_SCALE,
         "halo": {part: math.ceil(receptive_field(model, part) / 64) * 64 for part in HALOS},
         # The runtime fills the graphs without the onnx package, so it has to be told what they want.

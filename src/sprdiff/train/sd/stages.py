@@ -25,7 +25,6 @@ from ...errors import TrainingError
 from ...evaluate.metrics.backbones import MissingWeightsError
 from ...models.config import EXACT
 from ...models.latent_codec import LatentCodec, lambda_of
-from ...models.sprdiff import SPRDiff
 from ...models.stored import load_entropy_arrays
 from ...sd.config import SD, SDConfig
 from ...sd.folder import read_trained, read_weights
@@ -143,7 +142,7 @@ def load_lpips(options: SDOptions) -> LpipsLoss | None:
 class SDStage(StageModule):
     """What ``codec`` and ``refine`` share: the one step, and the distances of the picture that comes of it."""
 
-    def __init__(self, model: SPRDiff, trains: tuple[str, ...], lpips: LpipsLoss | None = None) -> None:
+    def __init__(self, model: SDSPRDiff, trains: tuple[str, ...], lpips: LpipsLoss | None = None) -> None:
         super().__init__(model, trains)
         self.lpips = lpips
 
@@ -237,7 +236,7 @@ class SDRefineStage(SDStage):
     FROM, RAMP = 0.02, 0.1
     """Shares of the steps after which the critic is heard, and over which it gets loud."""
 
-    def __init__(self, model: SPRDiff, trains: tuple[str, ...], lpips: LpipsLoss | None = None) -> None:
+    def __init__(self, model: SDSPRDiff, trains: tuple[str, ...], lpips: LpipsLoss | None = None) -> None:
         super().__init__(model, trains, lpips)
         backbone: Any = model.triple_encoder.semantic.backbone
         self.layers = critic_layers(backbone.config.num_hidden_layers)

@@ -1,0 +1,119 @@
+"""The steps in which y is coded, read from the weights, and which of their inputs can be other than zero.
+
+Positions of the y grid fall into four classes by the parity of row and column; `passes` says in which pass each class
+is coded, `order` which (pass, channel group) each step codes. Any order is legal: see `docs/bitstream.md`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sprdiff.errors import WeightsError
+from sprdiff.format.intnet import Arrays, Index, Run, fetch
+
+STRIDES = (8, 16, 32, 64)
+"""Pixels of the coded picture per position of the y grid, along one side."""
+MAX_PASSES = 4
+MAX_GROUPS = 16
+MAX_CHANNELS = 1024
+"""Of y, and of z."""
+MAX_STEPS = 64
+
+
+@dataclass(frozen=True)
+class Step:
+    """One coding step.
+
+    Attributes:
+        number: of the pass whose positions it codes.
+        channels: the channel group.
+        depth: how many channels of the neighbourhood its network takes: n of the specification.
+        known: the runs among them that some position of the pass may find decoded; all others are zero by definition.
+    """
+
+    number: int
+    channels: slice
+    depth: int
+    known: tuple[Run, ...]
+
+
+class Schedule:
+    """The steps of one set of weights.
+
+    Attributes:
+        stride: pixels of the coded picture per position of the y grid, along one side.
+        channels: of y.
+        steps: in the order of the stream.
+    """
+
+    def __init__(self, arrays: Arrays) -> None:
+        """Read and check `stride`, `groups`, `passes` and `order`.
+
+        Raises:
+            WeightsError: one is missing, of another shape or dtype, or beyond the limits.
+        """
+        self.stride = int(fetch(arrays, "stride", np.int32, (1,))[0])
+        if self.stride not in STRIDES:
+            raise WeightsError(f"stride must be one of {', '.join(map(str, STRIDES))}, not {self.stride}")
+        spans = _spans(fetch(arrays, "groups", np.int32, (None,)))
+        self.channels = spans[-1].stop
+        self._passes = fetch(arrays, "passes", np.int32, (2, 2))
+        count = _pass_count(self._passes)
+        order = fetch(arrays, "order", np.int32, (None, 2))
+        pairs = [(number, group) for number, group in order.tolist()]
+        if sorted(pairs) != [(number, group) for number in range(count) for group in range(len(spans))]:
+            raise WeightsError(f"order must name each of {count} passes with each of {len(spans)} groups exactly once")
+        self.steps = tuple(self._step(pairs[:s], *pair, spans) for s, pair in enumerate(pairs))
+
+    def positions(self, shape: tuple[int, int]) -> list[Index]:
+        """The positions of a grid that each pass codes, in raster order."""
+        row, column = np.divmod(np.arange(shape[0] * shape[1]), shape[1])
+        number = self._passes[row % 2, column % 2]
+        return [np.flatnonzero(number == p) for p in range(int(self._passes.max()) + 1)]
+
+    def _step(self, before: list[tuple[int, int]], number: int, group: int, spans: list[slice]) -> Step:
+        depth = max((spans[g].stop for _, g in before), default=0)
+        seen: tuple[Run, ...] = ()
+        for offset in range(9):
+            passes = self._passes_at(offset, number)
+            known = sorted({g for p, g in before if p in passes})
+            seen += tuple(_merged(offset, [spans[g] for g in known]))
+        return Step(number, spans[group], depth, seen)
+
+    def _passes_at(self, offset: int, number: int) -> set[int]:
+        """In which passes the neighbours of a pass's positions at an offset are coded."""
+        rows, columns = np.nonzero(self._passes == number)
+        near = self._passes[(rows + offset // 3 - 1) % 2, (columns + offset % 3 - 1) % 2]
+        return set(near.tolist())
+
+
+def _spans(groups: NDArray[np.int32]) -> list[slice]:
+    """The channels of each group."""
+    if not 1 <= groups.size <= MAX_GROUPS:
+        raise WeightsError(f"there must be 1 to {MAX_GROUPS} groups, not {groups.size}")
+    stops = np.cumsum(groups.astype(np.int64)).tolist()
+    if groups.min() < 1 or stops[-1] > MAX_CHANNELS:
+        raise WeightsError(f"groups must all be at least 1 and have {MAX_CHANNELS} channels together at most")
+    return [slice(stop - size, stop) for stop, size in zip(stops, groups.tolist(), strict=True)]
+
+
+def _pass_count(passes: NDArray[np.int32]) -> int:
+    """P, where the passes are 0 to P - 1."""
+    used = sorted(set(passes.ravel().tolist()))
+    if used != list(range(len(used))) or not 2 <= len(used) <= MAX_PASSES:
+        raise WeightsError(f"passes must be numbers from 0 on, none left out, 2 to {MAX_PASSES} of them")
+    return len(used)
+
+
+def _merged(offset: int, spans: list[slice]) -> list[Run]:
+    """Runs of channels at an offset, spans that touch in one."""
+    runs: list[Run] = []
+    for span in spans:
+        if runs and runs[-1][2] == span.start:
+            runs[-1] = (offset, runs[-1][1], span.stop)
+        else:
+            runs.append((offset, span.start, span.stop))
+    return runs
