@@ -28,6 +28,7 @@ class SDConfig:
     y_downs: ClassVar[int] = 2
     """Halvings from the fused features at 1/16 to y."""
     z_ratio: ClassVar[int] = 4
+    dense: ClassVar[bool] = False
     """Positions of y along one side of a position of z."""
 
     preset: str = "sd"
