@@ -28,7 +28,6 @@ VALIDATION_PHOTOS = 12
 """How many are held out of remote shards."""
 LARGE, LARGE_SCALES = 1_000_000, (1.0, 2.0)
 """Pixels from which on a photograph may be coded smaller, and by which factors."""
-VALIDATION_LEVELS = (32, 104, 160, 224)
 
 
 class Report:
@@ -38,6 +37,7 @@ class Report:
         self.active, self.steps, self.count = active, steps, 0
         self.sums: dict[str, Tensor] = {}
         self.started: tuple[float, int] | None = None
+        self.last = 0, 0.0
         if not active:
             return
         out.mkdir(parents=True, exist_ok=True)
@@ -54,9 +54,13 @@ class Report:
         for key, value in scalars.items():
             self.sums[key] = self.sums[key] + value.detach() if key in self.sums else value.detach()
         self.count += 1
-        if step % EVERY and step != self.steps:
-            return
-        if self.active:
+        self.last = step, lr
+        if step % EVERY == 0 or step == self.steps:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self.active and self.count:
+            step, lr = self.last
             self._write(step, {k: float(v) / self.count for k, v in self.sums.items()}, lr)
         self.sums, self.count = {}, 0
 
@@ -77,8 +81,9 @@ class Report:
         large = [p for p in photos if p.shape[0] * p.shape[1] >= LARGE]
         small = [p for p in photos if p.shape[0] * p.shape[1] < LARGE]
         row: dict[str, Any] = {"step": step}
-        if small and module.reconstruct(_probe(device), torch.zeros(1, device=device)) is not None:
-            row["small"] = _rounded(best_at(module, small, RATES, (1.0,), device))
+        if photos and module.reconstruct(_probe(device), torch.zeros(1, device=device)) is not None:
+            if small:
+                row["small"] = _rounded(best_at(module, small, RATES, (1.0,), device))
             if large:
                 row["large"] = _rounded(best_at(module, large, RATES, LARGE_SCALES, device))
         if self.active and len(row) > 1:
@@ -87,6 +92,7 @@ class Report:
     def close(self) -> None:
         """Flush and end the progress bar."""
         if self.active:
+            self._flush()  # a leg that ends by the clock ends at any step
             self.progress.stop()
             self.file.close()
             self.board.close()

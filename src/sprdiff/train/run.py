@@ -69,7 +69,8 @@ def run_stage(
         valid: folders or ``.tar`` shards for validation; a 64th of `data` is held out if absent.
         out: folder of checkpoints, logs and TensorBoard files.
         resume: continue the stage's own checkpoint in ``out``, exactly.
-        init: checkpoints, or weights folders, whose EMA weights the networks start from.
+        init: checkpoints, or weights folders, whose EMA weights the networks start from. One of the same stage is
+            gone on with, at its step; without `steps` to the end that it was made for.
         settings: arguments of the stage's module that differ from its recipe, by name.
         precision: of the networks: fp32, bf16, or auto, which times both and takes the faster.
         minutes, decay: this leg ends after so many minutes, its learning rate falling to zero if it is the last.
@@ -84,10 +85,18 @@ def run_stage(
     recipe = _recipe(preset, stage, {"steps": steps, "batch": batch, "crop": crop, "lr": lr})
     _check(recipe, device, precision)
     sd = sd or SDOptions()
-    resume = resume and (out / f"{stage}.safetensors").exists()
+    own = out / f"{stage}.safetensors"
+    resume = resume and own.exists()
+    start = checkpoints.load(own) if resume else _same_stage(stage, init or [])
+    if start is not None and start.total and steps is None:
+        recipe = dataclasses.replace(recipe, steps=start.total)
+    if start is not None and not resume and minutes is None and start.step >= recipe.steps:
+        raise TrainingError(f"stage {stage} is over at step {start.step} of {recipe.steps}: give --steps for more")
     if threads:
         torch.set_num_threads(threads)
     accelerator = Accelerator(cpu=device == "cpu")
+    if minutes is not None and accelerator.num_processes > 1:
+        raise TrainingError("several processes would not stop at the same step: give --steps in place of --minutes")
     torch.manual_seed(seed)
     model = _build(preset, sd)
     _load(model, recipe, init or [], resume=resume)
@@ -107,7 +116,7 @@ def run_stage(
     trainer = Trainer(recipe, module, photos, held, options, accelerator)
     if resume:
         trainer.resume()
-    elif (start := _same_stage(stage, init or [])) is not None:
+    elif start is not None:
         trainer.load_extras(start)
         trainer.step = trainer.first = start.step
     report = Report(out, stage, recipe.steps, active=accelerator.is_main_process)
@@ -148,7 +157,8 @@ def run_export(
     """
     model = _build(preset, sd or SDOptions())
     found = {part for path in init for part in checkpoints.load_networks(model, read_init(path), path)}
-    if missing := set(SD_PARTS if preset == SD_PRESET else PARTS) - found:
+    # The pretrained part of `tiny` came with the package that `_build` took it from.
+    if missing := set(SD_PARTS if preset == SD_PRESET else PARTS) - found - {"triple_encoder.semantic"}:
         raise TrainingError(f"the export needs trained {', '.join(sorted(missing))}: give --init")
     if not checkpoints.all_finite(checkpoints.own_state(model)):
         raise TrainingError("some weights are not numbers: a checkpoint of a run that diverged")
