@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -43,9 +43,6 @@ CELLS = ((0, 0), (0, 1), (1, 0), (1, 1))
 @contextmanager
 def exact_products() -> Iterator[None]:
     """TF32 off, which cuDNN takes unasked: its products keep ten bits, the integer networks need all of float32's."""
-    if torch.compiler.is_compiling():  # compiled code takes the flags that it finds when it runs
-        yield
-        return
     before = [part.allow_tf32 for part in _TF32]
     forbid_tf32()
     try:
@@ -329,7 +326,9 @@ class LatentCodec(nn.Module):
 
         Returns: unscaled ŷ [N,Cy,h,w] and the bits of each image.
         """
-        with torch.autocast(y.device.type, enabled=False), exact_products():
+        # Compiled code takes the flags that it finds when it runs, and must not set them.
+        exact = nullcontext() if torch.compiler.is_compiling() else exact_products()
+        with torch.autocast(y.device.type, enabled=False), exact:
             # In half precision the integer networks would round to other integers than they are run with.
             return self._code(y.float() if y.dtype == torch.bfloat16 else y, z.to(level.dtype), level, hard=hard)
 
@@ -395,7 +394,7 @@ def cells_of(passes: Passes, number: int) -> list[tuple[int, int]]:
 def _inside(size: Sequence[int], like: Tensor) -> Tensor:
     """1 where a padded grid holds positions of the picture, 0 where it was padded to even sides: [N,1,h,w]."""
     mask = torch.zeros_like(like[:, :1])
-    mask[:, :, : size[0], : size[1]] = 1
+    mask[:, :, : size[0], : size[1]].fill_(1)
     return mask
 
 

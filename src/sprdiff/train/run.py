@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -83,7 +84,7 @@ def run_stage(
         WeightsError: a pretrained part of preset `sd` cannot be had.
     """
     recipe = _recipe(preset, stage, {"steps": steps, "batch": batch, "crop": crop, "lr": lr})
-    _check(recipe, device, precision)
+    _check(recipe, device, precision, settings or {})
     sd = sd or SDOptions()
     own = out / f"{stage}.safetensors"
     resume = resume and own.exists()
@@ -247,7 +248,10 @@ def _recipe(preset: str, name: str, changes: dict[str, float | int | None]) -> S
     return dataclasses.replace(stages[name], **given)  # type: ignore[arg-type]
 
 
-def _check(recipe: Stage, device: str, precision: str) -> None:
+def _check(recipe: Stage, device: str, precision: str, settings: Mapping[str, Any]) -> None:
+    known = [p.name for p in inspect.signature(recipe.build).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    if unknown := sorted(set(settings) - set(known)):
+        raise TrainingError(f"stage {recipe.name} has no setting {unknown[0]!r}; it has {', '.join(known) or 'none'}")
     if precision not in PRECISIONS:
         raise TrainingError(f"the precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
     if recipe.crop % 64 or recipe.crop < 64:
