@@ -99,7 +99,7 @@ def run_stage(
     if minutes is not None and accelerator.num_processes > 1:
         raise TrainingError("several processes would not stop at the same step: give --steps in place of --minutes")
     torch.manual_seed(seed)
-    model = _build(preset, sd)
+    model = build(preset, sd)
     _load(model, recipe, init or [], resume=resume)
     extra = {**recipe.settings, **(settings or {}), **_extras(recipe, preset, sd)}
     photos: Store
@@ -156,9 +156,9 @@ def run_export(
         TrainingError: a network is missing, does not fit or holds what is no number; no data; a full disk.
         WeightsError: a pretrained part of preset `sd` cannot be had.
     """
-    model = _build(preset, sd or SDOptions())
+    model = build(preset, sd)
     found = {part for path in init for part in checkpoints.load_networks(model, read_init(path), path)}
-    # The pretrained part of `tiny` came with the package that `_build` took it from.
+    # The pretrained part of `tiny` came with the package that `build` took it from.
     if missing := set(SD_PARTS if preset == SD_PRESET else PARTS) - found - {"triple_encoder.semantic"}:
         raise TrainingError(f"the export needs trained {', '.join(sorted(missing))}: give --init")
     if not checkpoints.all_finite(checkpoints.own_state(model)):
@@ -181,10 +181,10 @@ def run_export(
         write_folder(out, model, arrays, card or {})
 
 
-def _build(preset: str, sd: SDOptions) -> SPRDiff:
-    """The model of a preset; of `sd` one with the same attributes and methods."""
+def build(preset: str, sd: SDOptions | None = None) -> SPRDiff:
+    """The model of a preset, pretrained parts loaded; of `sd` one with the same attributes and methods."""
     if preset == SD_PRESET:
-        return build_model(sd)  # type: ignore[return-value]
+        return build_model(sd or SDOptions())  # type: ignore[return-value]
     if preset not in PRESETS:
         raise TrainingError(f"no preset {preset!r}; there are {', '.join((*PRESETS, SD_PRESET))}")
     model = SPRDiff(PRESETS[preset])
