@@ -9,15 +9,18 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from ..evaluate.metrics.features import FeatureNetwork
 from .data.photos import PhotoStore
+from .samples import Judged, sheet, to_pixels
 from .stages import StageModule
-from .validate import Point, best_at
+from .validate import Point, best_at, padded
 
 log = logging.getLogger(__name__)
 
@@ -28,13 +31,18 @@ VALIDATION_PHOTOS = 12
 """How many are held out of remote shards."""
 LARGE, LARGE_SCALES = 1_000_000, (1.0, 2.0)
 """Pixels from which on a photograph may be coded smaller, and by which factors."""
-VALIDATION_LEVELS = (32, 104, 160, 224)
+SAMPLED_LEVEL = 128.0
+"""Level of the samples that are judged."""
 
 
 class Report:
     """Collects scalars; silent but for the log file when standard error is no terminal or on other ranks."""
 
-    def __init__(self, out: Path, name: str, steps: int, *, active: bool) -> None:
+    def __init__(
+        self, out: Path, name: str, steps: int, *, active: bool, network: FeatureNetwork | None = None
+    ) -> None:
+        """``network`` measures the samples of validation; None: PSNR and MS-SSIM only."""
+        self.out, self.name, self.network = out, name, network
         self.active, self.steps, self.count = active, steps, 0
         self.sums: dict[str, Tensor] = {}
         self.started: tuple[float, int] | None = None
@@ -81,8 +89,30 @@ class Report:
             row["small"] = _rounded(best_at(module, small, RATES, (1.0,), device))
             if large:
                 row["large"] = _rounded(best_at(module, large, RATES, LARGE_SCALES, device))
+        else:
+            row.update(self._samples(module, photos, device))
         if self.active and len(row) > 1:
             self.file.write(json.dumps(row) + "\n")
+
+    @torch.no_grad()
+    def _samples(self, module: StageModule, photos: list[np.ndarray], device: torch.device) -> dict[str, list[float]]:
+        """Figures of every kind of sample, and a contact sheet beside the checkpoint."""
+        judged: dict[str, Judged] = {}
+        columns: dict[str, list[np.ndarray]] = {"original": []}
+        level = torch.full((1,), SAMPLED_LEVEL, device=device)
+        for photo in photos:
+            x = torch.from_numpy(np.array(photo)).to(device).permute(2, 0, 1)[None].float() / 255
+            found = module.samples(padded(x), level)
+            if found is None:
+                return {}
+            columns["original"].append(np.asarray(photo))
+            for name, image in found.items():
+                picture = to_pixels(image, photo.shape[:2])
+                columns.setdefault(name, []).append(picture)
+                judged.setdefault(name, Judged(self.network)).add(np.asarray(photo), picture)
+        if self.active and photos:
+            sheet(self.out / f"{self.name}.png", list(columns.values()))
+        return {name: j.row() for name, j in judged.items()}
 
     def close(self) -> None:
         """Flush and end the progress bar."""
