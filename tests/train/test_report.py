@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import sprdiff.train.report
 from conftest import photo
@@ -44,12 +45,23 @@ def test_large_photographs_alone_are_validated_too(tmp_path: Path, latents: Path
     assert list(json.loads((tmp_path / "codec.jsonl").read_text())) == ["step", "large"]
 
 
-def test_stages_without_pictures_are_not_validated(tmp_path: Path, latents: Path) -> None:
-    trainer = make_trainer("flow", tmp_path, latents)
-    report = Report(tmp_path, "flow", 1, active=True)
-    report.validate(0, trainer.module, memory_store([photo(128, 128)]), torch.device("cpu"))
+@pytest.mark.parametrize(
+    ("case", "kinds"),
+    [("vae", {"coarse", "vae"}), ("flow", {"coarse", *(f"{n} steps" for n in (1, 2, 4, 8, 16)), "half of 8 steps"})],
+)
+def test_vae_and_flow_are_judged_by_samples(case: str, kinds: set[str], tmp_path: Path, latents: Path) -> None:
+    """In figures and on a contact sheet: the original, then a column for each kind of sample."""
+    trainer = make_trainer(case, tmp_path, latents)
+    photos = memory_store([photo(128, 96, seed) for seed in range(2)])
+    report = Report(tmp_path, case, 1, active=True)
+    report.validate(7, trainer.module, photos, torch.device("cpu"))
     report.close()
-    assert (tmp_path / "flow.jsonl").read_text() == ""
+    row = json.loads((tmp_path / f"{case}.jsonl").read_text())
+    assert row.pop("step") == 7 and set(row) == kinds
+    assert all(psnr > 0 and 0 <= ms_ssim <= 1 for psnr, ms_ssim in row.values())
+    with Image.open(tmp_path / f"{case}.png") as sheet:
+        assert sheet.size == (96 * (1 + len(kinds)), 2 * 128)
+        assert np.array_equal(np.asarray(sheet)[:128, :96], photos.photo(0))
 
 
 def test_what_is_left_at_the_end_is_told(tmp_path: Path) -> None:

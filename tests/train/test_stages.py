@@ -16,7 +16,7 @@ from sprdiff.models.flow import STRIDES
 from sprdiff.models.latent_codec import lambda_of
 from sprdiff.models.sprdiff import SPRDiff
 from sprdiff.train.checkpoints import PARTS, part_of
-from sprdiff.train.flow_stage import LAST, draw_times, noise_schedule, stride_of, stride_size
+from sprdiff.train.flow_stage import LAST, draw_times, stride_of, stride_size
 from sprdiff.train.latents import LatentSampler, LatentStore
 from sprdiff.train.loop import Trainer
 from sprdiff.train.losses import feature_distance, feature_statistics
@@ -208,7 +208,6 @@ def test_the_flow_is_shown_both_ends_of_time() -> None:
 def test_strides_and_steps() -> None:
     index = torch.arange(1.0, len(STRIDES))
     assert stride_size(index).tolist() == list(STRIDES[1:])
-    assert noise_schedule(4) == [1.0, 0.75, 0.5, 0.25]
     assert [stride_of(n) for n in (1, 2, 4, 8)] == [4, 3, 2, 1]
     assert stride_of(16) == stride_of(3) == 0
 

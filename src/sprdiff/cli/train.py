@@ -50,6 +50,9 @@ def train(
     decay: Annotated[bool, typer.Option("--decay", help="With --minutes: this leg ends the stage.")] = False,
     compile: Annotated[bool, typer.Option("--compile", help="Compile the stage first (on a GPU).")] = False,
     validate_every: Annotated[int, typer.Option("--validate-every", min=1, help="Steps between validations.")] = 1000,
+    features: Annotated[
+        Path | None, typer.Option("--features", help="SqueezeNet 1.1, for the figures of validation's samples.")
+    ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Another value of a stage's setting.")
     ] = None,

@@ -11,12 +11,14 @@ from torch import Tensor, nn
 from ..models.flow import STRIDES
 from ..models.sprdiff import SPRDiff
 from .latents import Batch
-from .stages import Scalars, StageModule
+from .samples import draw
+from .stages import Scalars, StageModule, receive
 
 UNIFORM, LAST = 0.25, 0.03
 """Shares of the batch whose time is uniform, and is t = 1 itself: a logit-normal hardly ever comes near the ends,
 where a sampler begins."""
 SLOW = 0.99
+STEPS_JUDGED = (1, 2, 4, 8, 16)
 
 
 class FlowStage(StageModule):
@@ -73,6 +75,16 @@ class FlowStage(StageModule):
         torch._foreach_lerp_(list(slow.parameters()), list(self.model.flow.parameters()), 1 - SLOW)
         return (first + second) / 2
 
+    @torch.no_grad()
+    def samples(self, x: Tensor, level: Tensor) -> dict[str, Tensor]:
+        """x̃, samples of several numbers of steps, and halfway from x̃ to one of eight."""
+        coarse, f16, f32, _ = receive(self.model, x, level)
+        found = {"coarse": coarse}
+        for steps in STEPS_JUDGED:
+            stride = stride_of(steps) if self.few else 0.0
+            found[f"{steps} steps"] = draw(self.model, coarse, f16, f32, level, steps=steps, stride=stride)
+        return {**found, "half of 8 steps": (coarse + found["8 steps"]) / 2}
+
 
 def stride_size(index: Tensor) -> Tensor:
     """`STRIDES` at indices from 1 on, computed: a table would be copied to the device in every step."""
@@ -85,11 +97,6 @@ def draw_times(count: int, device: torch.device) -> Tensor:
     kind = torch.rand(count, device=device)
     time = torch.where(kind < UNIFORM, torch.rand(count, device=device), time)
     return torch.where(kind > 1 - LAST, 1.0, time)
-
-
-def noise_schedule(steps: int) -> list[float]:
-    """Times at which `steps` evaluations begin, from 1 down."""
-    return [1 - i / steps for i in range(steps)]
 
 
 def stride_of(steps: int) -> float:

@@ -23,7 +23,7 @@ from .latents import CHUNK, SIDE, Codec, encode_latents, make_latents
 from .loop import PRECISIONS
 from .recipes import CODEC_PARTS
 from .run import build, read_init
-from .stages import CodecStage
+from .stages import receive
 
 INDEX = "latents.json"
 """What a folder was made with: whoever goes on in it must have the same."""
@@ -87,16 +87,10 @@ def run_latents(
 
 def codec_of(model: SPRDiff) -> Codec:
     """Image and level -> x̃, f16, f32, by the encoders that the codec was trained with."""
-    encoder = model.triple_encoder
-    joined = {"vae": encoder.fuse_vae, "semantic": encoder.fuse_semantic}
-    # An encoder that never joined has only zeros in the fusion.
-    branches = tuple(n for n, layer in joined.items() if layer is not None and bool(layer.weight.any()))
-    stage = CodecStage(model, (), branches=branches)
 
     def code(x: Tensor, level: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        semantic = encoder.semantic(x).float() if encoder.semantic is not None and "semantic" in branches else None
-        _, r = stage.code(x, level, semantic, hard=True)
-        return r.coarse, r.f16, r.f32
+        coarse, f16, f32, _ = receive(model, x, level)
+        return coarse, f16, f32
 
     return code
 

@@ -55,6 +55,7 @@ STAGES = {
             VAEStage,
             ("triple_encoder.vae", "vae_decoder"),
             ("triple_encoder.vae", "vae_decoder", "latent_"),
+            needs=CODEC_PARTS,
             steps=20_000,
             lr=1e-3,
             ema=0.998,

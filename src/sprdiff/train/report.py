@@ -9,15 +9,18 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from ..evaluate.metrics.features import FeatureNetwork
 from .data.photos import PhotoStore
+from .samples import Judged, sheet, to_pixels
 from .stages import StageModule
-from .validate import Point, best_at
+from .validate import Point, best_at, padded
 
 log = logging.getLogger(__name__)
 
@@ -28,16 +31,21 @@ VALIDATION_PHOTOS = 12
 """How many are held out of remote shards."""
 LARGE, LARGE_SCALES = 1_000_000, (1.0, 2.0)
 """Pixels from which on a photograph may be coded smaller, and by which factors."""
+SAMPLED_LEVEL = 128.0
+"""Level of the samples that are judged."""
 
 
 class Report:
     """Collects scalars; silent but for the log file when standard error is no terminal or on other ranks."""
 
-    def __init__(self, out: Path, name: str, steps: int, *, active: bool) -> None:
+    def __init__(
+        self, out: Path, name: str, steps: int, *, active: bool, network: FeatureNetwork | None = None
+    ) -> None:
+        """``network`` measures the samples of validation; None: PSNR and MS-SSIM only."""
+        self.out, self.name, self.network = out, name, network
         self.active, self.steps, self.count = active, steps, 0
         self.sums: dict[str, Tensor] = {}
         self.started: tuple[float, int] | None = None
-        self.last = 0, 0.0
         if not active:
             return
         out.mkdir(parents=True, exist_ok=True)
@@ -54,13 +62,9 @@ class Report:
         for key, value in scalars.items():
             self.sums[key] = self.sums[key] + value.detach() if key in self.sums else value.detach()
         self.count += 1
-        self.last = step, lr
-        if step % EVERY == 0 or step == self.steps:
-            self._flush()
-
-    def _flush(self) -> None:
-        if self.active and self.count:
-            step, lr = self.last
+        if step % EVERY and step != self.steps:
+            return
+        if self.active:
             self._write(step, {k: float(v) / self.count for k, v in self.sums.items()}, lr)
         self.sums, self.count = {}, 0
 
@@ -81,18 +85,38 @@ class Report:
         large = [p for p in photos if p.shape[0] * p.shape[1] >= LARGE]
         small = [p for p in photos if p.shape[0] * p.shape[1] < LARGE]
         row: dict[str, Any] = {"step": step}
-        if photos and module.reconstruct(_probe(device), torch.zeros(1, device=device)) is not None:
-            if small:
-                row["small"] = _rounded(best_at(module, small, RATES, (1.0,), device))
+        if small and module.reconstruct(_probe(device), torch.zeros(1, device=device)) is not None:
+            row["small"] = _rounded(best_at(module, small, RATES, (1.0,), device))
             if large:
                 row["large"] = _rounded(best_at(module, large, RATES, LARGE_SCALES, device))
+        else:
+            row.update(self._samples(module, photos, device))
         if self.active and len(row) > 1:
             self.file.write(json.dumps(row) + "\n")
+
+    @torch.no_grad()
+    def _samples(self, module: StageModule, photos: list[np.ndarray], device: torch.device) -> dict[str, list[float]]:
+        """Figures of every kind of sample, and a contact sheet beside the checkpoint."""
+        judged: dict[str, Judged] = {}
+        columns: dict[str, list[np.ndarray]] = {"original": []}
+        level = torch.full((1,), SAMPLED_LEVEL, device=device)
+        for photo in photos:
+            x = torch.from_numpy(np.array(photo)).to(device).permute(2, 0, 1)[None].float() / 255
+            found = module.samples(padded(x), level)
+            if found is None:
+                return {}
+            columns["original"].append(np.asarray(photo))
+            for name, image in found.items():
+                picture = to_pixels(image, photo.shape[:2])
+                columns.setdefault(name, []).append(picture)
+                judged.setdefault(name, Judged(self.network)).add(np.asarray(photo), picture)
+        if self.active and photos:
+            sheet(self.out / f"{self.name}.png", list(columns.values()))
+        return {name: j.row() for name, j in judged.items()}
 
     def close(self) -> None:
         """Flush and end the progress bar."""
         if self.active:
-            self._flush()  # a leg that ends by the clock ends at any step
             self.progress.stop()
             self.file.close()
             self.board.close()

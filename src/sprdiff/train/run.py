@@ -13,6 +13,7 @@ import torch
 from accelerate import Accelerator
 
 from ..errors import TrainingError
+from ..evaluate.metrics.features import FeatureNetwork
 from ..models.config import PRESETS
 from ..models.sprdiff import SPRDiff
 from ..models.stored import entropy_arrays, load_folder
@@ -60,6 +61,7 @@ def run_stage(
     minutes: float | None = None,
     decay: bool = False,
     compile: bool = False,
+    features: Path | None = None,
     sd: SDOptions | None = None,
 ) -> None:
     """Run one stage of training.
@@ -76,6 +78,7 @@ def run_stage(
         precision: of the networks: fp32, bf16, or auto, which times both and takes the faster.
         minutes, decay: this leg ends after so many minutes, its learning rate falling to zero if it is the last.
         compile: whether torch compiles the stage (worth it on a GPU).
+        features: weights of the network that measures the samples of validation (SqueezeNet; measuring only).
         save_every: seconds between checkpoints.
         sd: what preset `sd` needs.
 
@@ -120,7 +123,8 @@ def run_stage(
     elif start is not None:
         trainer.load_extras(start)
         trainer.step = trainer.first = start.step
-    report = Report(out, stage, recipe.steps, active=accelerator.is_main_process)
+    network = FeatureNetwork.load(features) if features is not None else None
+    report = Report(out, stage, recipe.steps, active=accelerator.is_main_process, network=network)
     try:
         trainer.run(report)
     finally:

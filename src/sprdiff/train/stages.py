@@ -10,6 +10,7 @@ run under the autocast of the loop; losses and the integer networks run in float
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -64,12 +65,53 @@ class StageModule(nn.Module):
         """
         return None
 
+    def samples(self, x: Tensor, level: Tensor) -> dict[str, Tensor] | None:
+        """Pictures that validation judges one kind after another, [1,3,H,W] by what they are; None: there are none."""
+        return None
+
     def extra_state(self) -> dict[str, Tensor]:
         """Parameters and buffers under ``extras``."""
         return {k: v for k, v in self.state_dict().items() if k.startswith(self.extras)} if self.extras else {}
 
     def finish(self, batches: list[Any]) -> None:
         """Called once after the last step with a few training batches."""
+
+
+def code(
+    model: SPRDiff, x: Tensor, level: Tensor, branches: Sequence[str], semantic: Tensor | None = None, *,
+    hard: bool = True,
+) -> tuple[Quantised, Reconstruction]:  # fmt: skip
+    """Images through the latent codec and back to x̃; one image at several levels is analysed once.
+
+    Args:
+        branches: encoders beside the distortion-oriented one, ``vae`` and ``semantic``.
+        semantic: EfficientNet-Lite0's features where they are known already.
+    """
+    encoder, latent = model.triple_encoder, None
+    with torch.no_grad():
+        if "vae" in branches:
+            latent, _ = encoder.vae(x, blurred(x))
+        if "semantic" in branches and semantic is None:
+            assert encoder.semantic is not None
+            semantic = encoder.semantic(x).float()
+    fused = encoder.fuse(encoder.distortion(x), latent, semantic if "semantic" in branches else None)
+    y, z = (t.expand(len(level), -1, -1, -1) for t in model.latent_codec.analyse(fused))
+    q = model.latent_codec(y, z, level, hard=hard)
+    return q, model.receive(q, level)
+
+
+def active_branches(model: SPRDiff) -> tuple[str, ...]:
+    """The branches whose weights in the fusion are not all zero."""
+    layers = {"vae": model.triple_encoder.fuse_vae, "semantic": model.triple_encoder.fuse_semantic}
+    return tuple(name for name, layer in layers.items() if layer is not None and bool(layer.weight.any()))
+
+
+@torch.no_grad()
+def receive(model: SPRDiff, x: Tensor, level: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What a receiver has of images: x̃ in whole bytes as 0-1, f16, f32, and the bits of each image."""
+    q, r = code(model, x, level, active_branches(model))
+    coarse = r.coarse.float().clamp(0, 1).mul(255).round().div(255)
+    return coarse, r.f16.float(), r.f32.float(), q.y_bits + q.z_bits
 
 
 class CodecStage(StageModule):
@@ -141,15 +183,7 @@ class CodecStage(StageModule):
         self, x: Tensor, level: Tensor, semantic: Tensor | None, *, hard: bool
     ) -> tuple[Quantised, Reconstruction]:
         """Through the latent codec and back to x̃."""
-        encoder, latent = self.model.triple_encoder, None
-        if "vae" in self.branches:
-            with torch.no_grad():
-                latent, _ = encoder.vae(x, blurred(x))
-        fused = encoder.fuse(encoder.distortion(x), latent, semantic if "semantic" in self.branches else None)
-        # One picture at several levels is analysed once.
-        y, z = (t.expand(len(level), -1, -1, -1) for t in self.model.latent_codec.analyse(fused))
-        q = self.model.latent_codec(y, z, level, hard=hard)
-        return q, self.model.receive(q, level)
+        return code(self.model, x, level, self.branches, semantic, hard=hard)
 
     def reconstruct(self, x: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
         wanted = self._semantic(x) if "semantic" in self.branches else None

@@ -15,7 +15,7 @@ from ..models.efficientnet import EfficientNetLite0
 from ..models.sprdiff import SPRDiff
 from .latents import Batch
 from .losses import feature_distance, feature_statistics
-from .stages import Scalars, StageModule
+from .stages import Scalars, StageModule, receive
 
 SHIFT = 4
 """Features look at the picture from one of 4x4 corners: a pooling grid always in one place leaves a pattern there."""
@@ -65,6 +65,14 @@ class VAEStage(StageModule):
             "feature": feature_distance(shown, wanted),
             "texture": self.TEXTURE * feature_statistics(shown, wanted),
         }
+
+    @torch.no_grad()
+    def samples(self, x: Tensor, level: Tensor) -> dict[str, Tensor]:
+        """x̃ of the codec, and what the latent of the original makes of it."""
+        coarse, _, _, _ = receive(self.model, x, level)
+        mean, log_deviation = (part.float() for part in self.model.triple_encoder.vae(x, coarse))
+        noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(0)).to(mean.device)
+        return {"coarse": coarse, "vae": self.model.vae_decoder(mean + log_deviation.exp() * noise, coarse)}
 
     @torch.no_grad()
     def finish(self, batches: list[Any]) -> None:
