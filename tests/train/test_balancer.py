@@ -1,4 +1,4 @@
-"""The balancer: terms pull at the image by their shares, whatever their natural size, and one bad step leaves no trace."""
+"""The balancer: terms pull at the image by their shares, and one bad step leaves no trace."""
 
 from __future__ import annotations
 

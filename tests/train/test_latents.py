@@ -91,7 +91,7 @@ def test_an_encoder_that_never_joined_is_not_asked() -> None:
         encoder.fuse_vae.weight.zero_()
         encoder.fuse_semantic.weight.zero_()
         wanted = model(x, level, hard=True).reconstruction.coarse
-        encoder.vae = encoder.semantic = None  # type: ignore[assignment]
+        encoder.vae = encoder.semantic = None
         assert torch.equal(codec_of(model)(x, level)[0], wanted)
 
 
@@ -224,7 +224,11 @@ def test_a_batch_is_the_same_part_of_every_array(kind: Any, latents: Path) -> No
         assert torch.equal(corner, (batch["f32"][:, :, 0, 0]).round()), name
         assert torch.equal(values[:, 1:, -1, -1].round(), corner[:, 1:] + 1), name
     assert torch.equal(sampler.batch(3, 1, 8)["x"], batch["x"])
-    for other in (sampler.batch(4, 1, 8), sampler.batch(3, 0, 8), kind(LatentStore(store), crop, 8, *more).batch(3, 1, 8)):
+    for other in (
+        sampler.batch(4, 1, 8),
+        sampler.batch(3, 0, 8),
+        kind(LatentStore(store), crop, 8, *more).batch(3, 1, 8),
+    ):
         assert not torch.equal(other["x"], batch["x"])
 
 

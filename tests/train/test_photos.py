@@ -158,7 +158,7 @@ def test_augmented_crops_keep_shape_range_and_draws() -> None:
     crops = sampler.batch(7, 1, 40)
     assert crops.shape == (40, 3, 64, 64) and crops.dtype == torch.float32
     assert crops.is_contiguous(memory_format=torch.channels_last)
-    assert 0 <= crops.min() and crops.max() <= 1 and bool(torch.isfinite(crops).all())
+    assert crops.min() >= 0 and crops.max() <= 1 and bool(torch.isfinite(crops).all())
     assert torch.equal(only(REDUCED=1.0, TURNED=1.0, RECOLOURED=1.0).batch(7, 1, 40), crops)
 
 
@@ -208,5 +208,3 @@ def test_holdout_splits_by_name() -> None:
     again, _ = holdout(store.select(np.arange(300) % 2 == 0))
     assert set(again.names) <= set(train.names)
     assert [len(s) for s in holdout(memory_store([photo(8, 8)]))] == [1, 1]
-
-

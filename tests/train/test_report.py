@@ -36,7 +36,9 @@ def test_a_run_tells_how_it_goes(
     assert list((tmp_path / "out" / "tensorboard" / "codec").iterdir())
 
 
-def test_large_photographs_alone_are_validated_too(tmp_path: Path, latents: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_photographs_alone_are_validated_too(
+    tmp_path: Path, latents: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sprdiff.train.report, "LARGE", 64 * 64)
     trainer = make_trainer("codec", tmp_path, latents)
     report = Report(tmp_path, "codec", 1, active=True)

@@ -24,7 +24,6 @@ from sprdiff.train.recipes import CODEC_PARTS, STAGES
 from sprdiff.train.stages import StageModule, draw_levels
 from training_helpers import CASES, make_trainer
 
-
 pytest_plugins = ("training_fixtures",)
 
 
@@ -43,9 +42,7 @@ def fixed_loss(trainer: Trainer) -> float:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_each_stage_lowers_its_loss(
-    case: str, tmp_path: Path, latents: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_stage_lowers_its_loss(case: str, tmp_path: Path, latents: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sprdiff.train.loop, "WARMUP", 5)
     trainer = make_trainer(case, tmp_path, latents, lr=1e-2)
     before = fixed_loss(trainer)
@@ -120,7 +117,7 @@ def test_the_vae_stage_measures_its_latent(tmp_path: Path, latents: Path) -> Non
 
 
 def test_the_rate_of_the_latent_is_held(tmp_path: Path, latents: Path) -> None:
-    """The weight of the rate rises while there is too much of it, falls while there is too little, and NaN moves it not."""
+    """Its weight rises while there is too much of it and falls while there is too little; NaN does not move it."""
     module: Any = make_trainer("vae", tmp_path, latents).module
     sampler = LatentSampler(LatentStore.open(latents, ("x", "coarse", "level")), 64, 0)
     batch = sampler.batch(0, 0, 2)
@@ -170,7 +167,7 @@ def levels_seen(tmp_path: Path, latents: Path, batches: int) -> dict[str, np.nda
 
 
 def test_every_objective_of_the_flow_sees_the_same_levels(tmp_path: Path, latents: Path) -> None:
-    """Levels and objectives once shared the parity of the index: the one step saw a level below 32 in 3% of its samples."""
+    """They once shared the parity of the index: the one step saw a level below 32 in 3% of its samples."""
     seen = levels_seen(tmp_path, latents, batches=60)
     assert len(seen["flow"]) == len(seen["jump"]) == 60 * 16
     for found in seen.values():

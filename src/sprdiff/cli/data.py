@@ -73,9 +73,7 @@ def latents(
     preset: Annotated[str, typer.Option("--preset", help="Size of the model.")] = "tiny",
     count: Annotated[int, typer.Option("--count", min=1, help="Crops, of 448 pixels.")] = 3000,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of everything random.")] = 0,
-    vae_only: Annotated[
-        bool, typer.Option("--vae-only", help="Only compute the VAE's latent again.")
-    ] = False,
+    vae_only: Annotated[bool, typer.Option("--vae-only", help="Only compute the VAE's latent again.")] = False,
     exclude: Annotated[list[str] | None, typer.Option("--exclude", help="Leave out names with this prefix.")] = None,
     cache: Annotated[Path | None, typer.Option("--cache", help="Folder for decoded photographs.")] = None,
     precision: Annotated[str, typer.Option("--precision", help="auto (the faster one), fp32 or bf16.")] = "auto",
