@@ -284,8 +284,8 @@ def test_early_averages_forget_faster() -> None:
         ({"device": "abacus"}, "no device 'abacus'"),
         ({"precision": "fp8"}, "must be one of auto, fp32, bf16, not 'fp8'"),
         ({"stage": "flow", "data": ["latents"]}, "starts from trained .*flow|starts from trained latent"),
-        ({"stage": "vae"}, "not a complete folder of latents"),
-        ({"stage": "vae", "data": ["latents", "latents"]}, "learns from one folder of latents .*give --data"),
+        ({"stage": "vae", "init": ["start.safetensors"]}, "not a complete folder of latents"),
+        ({"stage": "vae", "data": ["latents"] * 2, "init": ["start.safetensors"]}, "learns from one folder of latents .*give --data"),
         ({"data": []}, "no photographs"),
         ({"crop": 128}, "both sides of at least 128"),
         ({"init": [Path("nowhere.safetensors")]}, "nowhere.safetensors: not a checkpoint"),
@@ -294,6 +294,7 @@ def test_early_averages_forget_faster() -> None:
 )
 def test_wrong_arguments(changes: dict[str, Any], message: str, tmp_path: Path, training_data: Path) -> None:
     options = {"stage": "codec", "preset": "nano", "data": ["photos"], "crop": 64, "device": "cpu", **changes}
-    options["data"] = [training_data / name for name in options["data"]]
+    for name in ("data", "init"):
+        options[name] = [training_data / given for given in options.get(name, [])]
     with pytest.raises(TrainingError, match=message):
         run_stage(options.pop("stage"), out=tmp_path / "out", **options)
