@@ -285,7 +285,10 @@ def test_early_averages_forget_faster() -> None:
         ({"precision": "fp8"}, "must be one of auto, fp32, bf16, not 'fp8'"),
         ({"stage": "flow", "data": ["latents"]}, "starts from trained .*flow|starts from trained latent"),
         ({"stage": "vae", "init": ["start.safetensors"]}, "not a complete folder of latents"),
-        ({"stage": "vae", "data": ["latents"] * 2, "init": ["start.safetensors"]}, "learns from one folder of latents .*give --data"),
+        (
+            {"stage": "vae", "data": ["latents"] * 2, "init": ["start.safetensors"]},
+            "learns from one folder of latents .*give --data",
+        ),
         ({"data": []}, "no photographs"),
         ({"crop": 128}, "both sides of at least 128"),
         ({"init": [Path("nowhere.safetensors")]}, "nowhere.safetensors: not a checkpoint"),

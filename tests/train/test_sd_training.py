@@ -60,7 +60,8 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(stage: str, out: Path, parts: Path, shards: Path, **changes: Any) -> checkpoints.Checkpoint:
     """Two steps of a stage by the public entry; returns its checkpoint."""
     special = {k: changes.pop(k) for k in list(changes) if hasattr(SDOptions(), k)}
-    options: dict[str, Any] = {"steps": 2, "batch": 2, "crop": 64, "device": "cpu", "threads": 1, **changes}
+    options: dict[str, Any] = {"steps": 2, "batch": 2, "crop": 64, "device": "cpu", "threads": 1, "precision": "fp32",
+                               **changes}  # fmt: skip
     run_stage(stage, preset="sd", data=[shards], out=out, sd=sd_options(parts, **special), **options)
     return checkpoints.load(out / f"{stage}.safetensors")
 
