@@ -95,7 +95,8 @@ def worker(folder: Path) -> None:
     for stage, out, earlier, steps in runs:
         sprdiff.train.run.run_stage(
             stage, preset="sd", data=[folder / "shards"], out=out, steps=steps, batch=1, crop=64, lr=1e-3,
-            device="cpu", threads=1, precision="fp32", init=[ddp / f"{earlier}.safetensors"] if earlier else [], resume=steps == 3,
+            device="cpu", threads=1, precision="fp32",
+            init=[ddp / f"{earlier}.safetensors"] if earlier else [], resume=steps == 3,
             sd=sd_options(folder, shard=out == fsdp),
         )  # fmt: skip
     torch.distributed.destroy_process_group()

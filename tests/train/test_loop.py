@@ -287,7 +287,7 @@ def test_early_averages_forget_faster() -> None:
         ({"stage": "vae", "init": ["start.safetensors"]}, "not a complete folder of latents"),
         (
             {"stage": "vae", "data": ["latents"] * 2, "init": ["start.safetensors"]},
-            "learns from one folder of latents .*give --data",
+            "one folder of latents .*give --data",
         ),
         ({"data": []}, "no photographs"),
         ({"crop": 128}, "both sides of at least 128"),
