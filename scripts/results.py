@@ -15,17 +15,19 @@ import argparse
 import re
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image
 
 from sprdiff.cli import main as sprdiff
+from sprdiff.evaluate.codecs import ImageCodec, parse_codecs
 from sprdiff.evaluate.report.data import Results, budget, load
 from sprdiff.evaluate.report.findings import verdict
-from sprdiff.evaluate.results import Row, member, read_rows, read_run, write_run
+from sprdiff.evaluate.results import ROWS, Row, member, read_rows, read_run, to_line, write_run
 from sprdiff.evaluate.targets import Target
-from sprdiff.files import replace_folder
+from sprdiff.files import replace_folder, write_atomic
 
 ROOT = Path(__file__).parents[1]
 PUBLISHED = ROOT / "docs" / "results"
@@ -86,7 +88,7 @@ TITLES = {
     "frechet_squeezenet": "Fréchet distance* ↓",
 }
 DIGITS = {"psnr": 2, "ms_ssim": 3, "ssimulacra2": 1, "feature_distance": 2, "frechet_squeezenet": 0}
-RIVAL = "vvc"
+PREFIX, RIVAL = "sprdiff-", "vvc"
 BLOCK = re.compile(r"(<!-- results: (\w+) (\w+)(?: ([\d.]+))? -->\n).*?(<!-- end -->)", re.DOTALL)
 PAGES = (ROOT / "README.md", PUBLISHED / "README.md")
 
@@ -139,8 +141,8 @@ def means(results: Results, rate: Target) -> list[str]:
     rivals = sorted(by_score.keys() - ours, key=lambda codec: -by_score[codec].mean)
     lines = [f"| | {' | '.join(TITLES[item.ruler.name] for item in verdicts)} |", "|---|" + "---|" * len(verdicts)]
     for codec in [*ours, *rivals]:
-        lacking = results.missing(codec, rate)
-        cells = [NAMES.get(codec, codec) + (f" (without {lacking} pictures)" if lacking else "")]
+        lacking, total = results.missing(codec, rate), results.reached(rate)
+        cells = [NAMES.get(codec, codec) + (f" ({total - lacking} of {total} pictures)" if lacking else "")]
         for item in verdicts:
             mean = item.means.get(codec)
             text = "–" if mean is None else figure(item.ruler.name, mean.mean)
@@ -216,9 +218,28 @@ def write_pages() -> None:
         page.write_text(filled(page.read_text("utf-8")), "utf-8")
 
 
+def forget_outdated(work: Path, codecs: Sequence[ImageCodec]) -> int:
+    """Drop the rows of ours that other weights made, and say how many; those of the rivals stay and are not repeated.
+
+    `sprdiff eval` refuses a folder that holds another version's rows: whoever compares must know. Here all of them are
+    replaced together.
+    """
+    if not (work / ROWS).exists():
+        return 0
+    now = {codec.name: codec.version() for codec in codecs if codec.name.startswith(PREFIX)}
+    rows = read_rows(work)
+    kept = [row for row in rows if row.version == now.get(row.codec, row.version)]
+    if len(kept) < len(rows):
+        write_atomic(work / ROWS, b"".join(map(to_line, kept)), force=True)
+    return len(rows) - len(kept)
+
+
 def publish_set(name: str, folder: Path, features: Path, work: Path, out: Path, jobs: int) -> None:
     """Measure what is still to be measured, and replace what is published of a set."""
     chosen = SETS[name]
+    outdated = forget_outdated(work, parse_codecs(CODECS.split(",")))
+    if outdated:
+        print(f"{work}: {outdated} rows are of other weights and are measured again")
     run(["eval", str(folder), "--codecs", CODECS, "--bpp", chosen.rates, "--features", str(features), "--keep",
          "-j", str(jobs), "-o", str(work)])  # fmt: skip
     run(["report", str(work), "--originals", str(folder)])
