@@ -43,8 +43,24 @@ class ResultsError(SprdiffError):
     """A folder of results cannot be used: it is another's, damaged, in use, or of another comparison."""
 
 
+class _Asked:
+    """What rows have in common: one target, stored as one of two numbers."""
+
+    target_bpp: float | None
+    target_bytes: int | None
+
+    def __post_init__(self) -> None:
+        """Raises ValueError unless there is one target."""
+        Target(self.target_bpp, self.target_bytes)
+
+    @property
+    def target(self) -> Target:
+        """What was asked for."""
+        return Target(self.target_bpp, self.target_bytes)
+
+
 @dataclass(frozen=True)
-class Row:
+class Row(_Asked):
     """One image through one codec at one target.
 
     Attributes:
@@ -82,15 +98,6 @@ class Row:
     peak_mb: float | None
     target_bytes: int | None = None
 
-    def __post_init__(self) -> None:
-        """Raises ValueError unless there is one target."""
-        Target(self.target_bpp, self.target_bytes)
-
-    @property
-    def target(self) -> Target:
-        """What was asked for."""
-        return Target(self.target_bpp, self.target_bytes)
-
     @property
     def key(self) -> Key:
         """What is unique among rows."""
@@ -98,7 +105,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class SetRow:
+class SetRow(_Asked):
     """Figures of all images through one codec at one target.
 
     Attributes:
@@ -117,15 +124,6 @@ class SetRow:
     metrics: dict[str, float | None]
     notes: dict[str, str]
     target_bytes: int | None = None
-
-    def __post_init__(self) -> None:
-        """Raises ValueError unless there is one target."""
-        Target(self.target_bpp, self.target_bytes)
-
-    @property
-    def target(self) -> Target:
-        """What was asked for."""
-        return Target(self.target_bpp, self.target_bytes)
 
 
 @dataclass(frozen=True)

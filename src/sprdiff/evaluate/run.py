@@ -95,7 +95,7 @@ def evaluate(
         folder: of the originals.
         codecs: of `codecs.parse_codecs`; those that cannot run here are left out, with a note.
         out: folder of results, new, empty, or of an earlier run over the same images and metrics.
-        rates: targets in bits per pixel.
+        rates: targets in bits per pixel; none beside `budgets`: an empty list.
         budgets: targets in bytes, whatever the size of the picture.
         features: weights of SqueezeNet, for feature distance and Fréchet distance.
         metric_weights: folder of published weights, searched before the usual places.
