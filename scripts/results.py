@@ -65,7 +65,7 @@ SETS = {
     "clic": Set(
         "CLIC",
         "0.005,0.0203",
-        {"val_2a2420f929cd": (530, 200), "val_c80999cd5533": (900, 330), "val_ddcd24d99f48": (640, 420)},
+        {"val_0c49a5cce349": (800, 500), "val_2a2420f929cd": (530, 200), "val_ddcd24d99f48": (640, 420)},
         (Target(0.005), Target(0.0203)),
     ),
 }
@@ -111,6 +111,8 @@ def publish_pictures(chosen: Set, work: Path, out: Path) -> None:
     for stem, place in chosen.pictures.items():
         for rate in chosen.picture_rates:
             found = [rows[codec, stem, rate] for codec in codecs if (codec, stem, rate) in rows]
+            if not found:  # with --limit
+                continue
             lines += [f"## {stem} at {rate}", "", *gallery([publish(row, place, work, out) for row in found]), ""]
     (out / "pictures.md").write_text("\n".join(lines), encoding="utf-8")
 
@@ -234,14 +236,15 @@ def forget_outdated(work: Path, codecs: Sequence[ImageCodec]) -> int:
     return len(rows) - len(kept)
 
 
-def publish_set(name: str, folder: Path, features: Path, work: Path, out: Path, jobs: int) -> None:
+def publish_set(chosen: Set, options: argparse.Namespace) -> None:
     """Measure what is still to be measured, and replace what is published of a set."""
-    chosen = SETS[name]
-    outdated = forget_outdated(work, parse_codecs(CODECS.split(",")))
+    work, out, folder = options.work, options.out, options.folder
+    outdated = forget_outdated(work, parse_codecs(options.codecs.split(",")))
     if outdated:
         print(f"{work}: {outdated} rows are of other weights and are measured again")
-    run(["eval", str(folder), "--codecs", CODECS, "--bpp", chosen.rates, "--features", str(features), "--keep",
-         "-j", str(jobs), "-o", str(work)])  # fmt: skip
+    limit = [] if options.limit is None else ["--limit", str(options.limit)]
+    run(["eval", str(folder), "--codecs", options.codecs, "--bpp", chosen.rates, "--features", str(options.features),
+         "--keep", "-j", str(options.j), *limit, "-o", str(work)])  # fmt: skip
     run(["report", str(work), "--originals", str(folder)])
     # Made beside its place: what is published stays until all of the new is there.
     partial = out.with_name(out.name + ".part")
@@ -266,11 +269,13 @@ def main() -> None:
         command.add_argument("--work", type=Path, default=ROOT / "build" / name, help="working folder, kept")
         command.add_argument("--out", type=Path, default=PUBLISHED / name, help="what is replaced")
         command.add_argument("-j", type=int, default=1, help="processes")
+        command.add_argument("--codecs", default=CODECS, help="fewer of them, where time is short")
+        command.add_argument("--limit", type=int, help="the first so many photographs only")
     options = parser.parse_args()
     if options.set != "pages":
         if options.out.exists() and not (options.out / "rows.jsonl").exists():
             parser.error(f"{options.out} holds something else than results: it would be lost")
-        publish_set(options.set, options.folder, options.features, options.work, options.out, options.j)
+        publish_set(SETS[options.set], options)
     write_pages()
 
 
