@@ -1,32 +1,97 @@
-"""The committed results, `docs/results/kodak`, from a folder of Kodak's images: one command, resumed if it was killed.
+"""The committed results, `docs/results/`, from folders of photographs: a command a set, resumed if it was killed.
 
-    python scripts/results.py KODAK --features squeezenet_weights_tf_dim_ordering_tf_kernels_notop.h5
+    python scripts/results.py kodak KODAK --features squeezenet_weights_tf_dim_ordering_tf_kernels_notop.h5
+    python scripts/results.py clic CLIC --features squeezenet_weights_tf_dim_ordering_tf_kernels_notop.h5
+    python scripts/results.py pages
 
-Runs `sprdiff eval` and `sprdiff report` in a working folder, then replaces the published tables, plots and pictures.
-Kodak's originals are not published: `sprdiff report` on the working folder makes a page that shows them.
+A set runs `sprdiff eval` and `sprdiff report` in a working folder, replaces the published tables, plots and pictures,
+and then the tables that pages show of them, which `pages` does alone. These stand between ``<!-- results: … -->`` and
+``<!-- end -->``. The originals are not published: `sprdiff report` on the working folder makes a page that shows them.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 import sys
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image
 
 from sprdiff.cli import main as sprdiff
-from sprdiff.common.files import replace_folder
-from sprdiff.evaluate.results import Row, member, read_rows, read_run, write_run
+from sprdiff.common.files import replace_folder, write_atomic
+from sprdiff.evaluate.codecs.base import ImageCodec
+from sprdiff.evaluate.codecs.registry import parse_codecs
+from sprdiff.evaluate.report.data import Results, budget, load
+from sprdiff.evaluate.report.findings import verdict
+from sprdiff.evaluate.results import ROWS, Row, member, read_rows, read_run, to_line, write_run
+from sprdiff.evaluate.targets import Target
 
 ROOT = Path(__file__).parents[1]
-RATES = "0.0138,0.0203,0.028"
+PUBLISHED = ROOT / "docs" / "results"
 CODECS = "sprdiff-tiny,sprdiff-tiny@coarse,vvc,avif,heic,webp,jxl,jpeg2000,jpeg"
-PICTURES = ("kodim05", "kodim15", "kodim19", "kodim23")
-PICTURE_RATES = (0.0138, 0.0203)
 QUALITY = 90
 COLUMNS = 3
+SHOWN = (768, 512)
+"""Width and height of what is shown of a larger picture, one pixel to one: made smaller it would hide its faults."""
+
+
+@dataclass(frozen=True)
+class Set:
+    """Photographs and what is measured and shown of them.
+
+    Attributes:
+        title: for headings.
+        rates: bits per pixel, as `sprdiff eval` takes them.
+        pictures: names of the photographs shown, without extension, with left and top edge of the part shown.
+        picture_rates: at which they are shown.
+    """
+
+    title: str
+    rates: str
+    pictures: dict[str, tuple[int, int]]
+    picture_rates: tuple[Target, ...]
+
+
+SETS = {
+    "kodak": Set(
+        "Kodak",
+        "0.0138,0.0203,0.028",
+        dict.fromkeys(("kodim05", "kodim15", "kodim19", "kodim23"), (0, 0)),
+        (Target(0.0138), Target(0.0203)),
+    ),
+    "clic": Set(
+        "CLIC",
+        "0.005,0.0203",
+        {"val_0c49a5cce349": (800, 500), "val_2a2420f929cd": (530, 200), "val_ddcd24d99f48": (640, 420)},
+        (Target(0.005), Target(0.0203)),
+    ),
+}
+NAMES = {
+    "sprdiff-tiny": "**SPRDiff `tiny`**, decoded",
+    "sprdiff-tiny@coarse": "**SPRDiff `tiny`**, `--realism 0`",
+    "vvc": "VVC",
+    "avif": "AVIF",
+    "heic": "HEIC",
+    "webp": "WebP",
+    "jxl": "JPEG XL",
+    "jpeg2000": "JPEG 2000",
+    "jpeg": "JPEG",
+}
+TITLES = {
+    "psnr": "PSNR, dB ↑",
+    "ms_ssim": "MS-SSIM ↑",
+    "ssimulacra2": "SSIMULACRA2 ↑",
+    "feature_distance": "feature distance* ↓",
+    "frechet_squeezenet": "Fréchet distance* ↓",
+}
+DIGITS = {"psnr": 2, "ms_ssim": 3, "ssimulacra2": 1, "feature_distance": 2, "frechet_squeezenet": 0}
+PREFIX, RIVAL = "sprdiff-", "vvc"
+BLOCK = re.compile(r"(<!-- results: (\w+) (\w+)(?: ([\d.]+))? -->\n).*?(<!-- end -->)", re.DOTALL)
+PAGES = (ROOT / "README.md", PUBLISHED / "README.md")
 
 
 def run(arguments: list[str]) -> None:
@@ -35,25 +100,32 @@ def run(arguments: list[str]) -> None:
         sys.exit(status)
 
 
-def publish_pictures(work: Path, out: Path) -> None:
+def publish_pictures(chosen: Set, work: Path, out: Path) -> None:
     """WebP copies of the decoded pictures and a Markdown page of them, codec beside codec at equal bytes."""
-    rows = {(row.codec, Path(row.image).stem, row.target_bpp): row for row in read_rows(work) if row.status == "ok"}
-    codecs = list(dict.fromkeys(codec for codec, _, _ in rows))
-    lines = ["# Decoded pictures at equal bytes", ""]
+    rows = {(row.codec, Path(row.image).stem, row.target): row for row in read_rows(work) if row.status == "ok"}
+    codecs = [info.name for info in read_run(work).codecs]
+    lines = [f"# {chosen.title}: decoded pictures at equal bytes", ""]
     lines += ["WebP copies (quality 90). The original is to be seen on the page that `sprdiff report` makes.", ""]
+    if any(place != (0, 0) for place in chosen.pictures.values()):
+        lines += [f"Of each picture {SHOWN[0]}x{SHOWN[1]} pixels are shown, one to one; bytes are of the whole.", ""]
     (out / "pictures").mkdir()
-    for stem in PICTURES:
-        for rate in PICTURE_RATES:
-            chosen = [rows[codec, stem, rate] for codec in codecs if (codec, stem, rate) in rows]
-            lines += [f"## {stem} at {rate:g} bpp", "", *gallery([publish(row, work, out) for row in chosen]), ""]
+    for stem, place in chosen.pictures.items():
+        for rate in chosen.picture_rates:
+            found = [rows[codec, stem, rate] for codec in codecs if (codec, stem, rate) in rows]
+            if not found:  # with --limit
+                continue
+            lines += [f"## {stem} at {rate}", "", *gallery([publish(row, place, work, out) for row in found]), ""]
     (out / "pictures.md").write_text("\n".join(lines), encoding="utf-8")
 
 
-def publish(row: Row, work: Path, out: Path) -> str:
+def publish(row: Row, place: tuple[int, int], work: Path, out: Path) -> str:
     """Write the copy; returns its cell of the gallery."""
-    name = f"pictures/{Path(row.image).stem}_{row.target_bpp:g}_{row.codec.replace('@', '-')}.webp"
-    with Image.open(member(work, "images", row.codec, row.target_bpp, row.image, ".png")) as image:
-        image.save(out / name, quality=QUALITY, method=6)
+    name = f"pictures/{Path(row.image).stem}_{row.target.folder}_{row.codec.replace('@', '-')}.webp"
+    left, top = place
+    with Image.open(member(work, "images", row.codec, row.target, row.image, ".png")) as image:
+        whole = max(image.size) <= max(SHOWN)
+        box = (0, 0, *image.size) if whole else (left, top, left + SHOWN[0], top + SHOWN[1])
+        image.crop(box).save(out / name, quality=QUALITY, method=6)
     return f"![{row.codec}]({name})<br>{row.codec}, {row.bytes} bytes, MS-SSIM {row.metrics['ms_ssim']:.3f}"
 
 
@@ -64,29 +136,148 @@ def gallery(cells: list[str]) -> list[str]:
     return [lines[0], "|" + " --- |" * COLUMNS, *lines[1:]] if lines else []
 
 
+def means(results: Results, rate: Target) -> list[str]:
+    """The table of one rate: a row a codec, ours first, then by MS-SSIM; the best of each column in bold."""
+    verdicts = [verdict(results, ruler, rate) for ruler in results.rulers if ruler.name in TITLES]
+    by_score = {item.ruler.name: item for item in verdicts}["ms_ssim"].means
+    ours = [codec for codec in results.codecs if codec.startswith("sprdiff")]
+    rivals = sorted(by_score.keys() - ours, key=lambda codec: -by_score[codec].mean)
+    lines = [f"| | {' | '.join(TITLES[item.ruler.name] for item in verdicts)} |", "|---|" + "---|" * len(verdicts)]
+    for codec in [*ours, *rivals]:
+        lacking, total = results.missing(codec, rate), results.reached(rate)
+        cells = [NAMES.get(codec, codec) + (f" ({total - lacking} of {total} pictures)" if lacking else "")]
+        for item in verdicts:
+            mean = item.means.get(codec)
+            text = "–" if mean is None else figure(item.ruler.name, mean.mean)
+            cells.append(f"**{text}**" if codec == item.best else text)
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += ["", f"{len(results.images)} pictures, {budget(results, rate)}."]
+    return lines
+
+
+def figure(name: str, value: float, sign: str = "") -> str:
+    """As tables show it: with as many digits as say something, no 0 before the point of MS-SSIM, a true minus."""
+    text = f"{value:{sign}.{DIGITS[name]}f}"
+    return (text.replace("0.", ".") if name == "ms_ssim" else text).replace("-", "\N{MINUS SIGN}")
+
+
+def best(results: Results) -> list[str]:
+    """Which codec is best at what, with its ties: a row a rate."""
+    rulers = [ruler for ruler in results.rulers if ruler.name in TITLES]
+    heads = [TITLES[ruler.name].split(",")[0].rstrip(" ↑↓*") for ruler in rulers]
+    lines = [f"| at | {' | '.join(f'best in {head}' for head in heads)} |", "|---|" + "---|" * len(rulers)]
+    for rate in results.rates:
+        found = [verdict(results, ruler, rate) for ruler in rulers]
+        cells = [
+            "–" if item.best is None else NAMES.get(item.best, item.best)
+            + (f" (tie with {', '.join(NAMES.get(tie, tie) for tie in item.ties)})" if item.ties else "")
+            for item in found
+        ]  # fmt: skip
+        lines.append(f"| {rate} | {' | '.join(cells)} |")
+    return lines
+
+
+def against(results: Results) -> list[str]:
+    """Our two readings beside VVC: differences of PSNR and MS-SSIM, and shares of its two distances."""
+    rulers = {ruler.name: ruler for ruler in results.rulers}
+    lines = ["| bpp | | PSNR, dB | MS-SSIM | feature distance, of VVC's | Fréchet distance, of VVC's |",
+             "|---|---|---|---|---|---|"]  # fmt: skip
+    for rate in results.rates:
+        for codec, reading in (("sprdiff-tiny", "decoded"), ("sprdiff-tiny@coarse", "`--realism 0`")):
+            cells = [f"{rate.bpp:g}" if rate.bpp else str(rate), reading]
+            both = not (results.missing(codec, rate) or results.missing(RIVAL, rate))
+            for name in ("psnr", "ms_ssim", "feature_distance", "frechet_squeezenet"):
+                known = both and name in rulers
+                pair = [results.mean(who, rate, rulers[name]) if known else None for who in (codec, RIVAL)]
+                cells.append(compared(name, *pair))
+            lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def compared(name: str, ours: float | None, theirs: float | None) -> str:
+    """A difference with its sign, or a share."""
+    if ours is None or theirs is None:
+        return "–"
+    if name in ("psnr", "ms_ssim"):
+        return figure(name, ours - theirs, sign="+")
+    return f"{ours / theirs:.2f}"
+
+
+def filled(text: str) -> str:
+    """A page with the tables between its marks made anew from the published results."""
+
+    def table(found: re.Match[str]) -> str:
+        start, kind, name, rate, end = found.groups()
+        results = load(PUBLISHED / name)
+        whole = {"best": best, "against": against}
+        lines = whole[kind](results) if rate is None else means(results, Target(float(rate)))
+        return start + "\n".join(["", *lines, "", ""]) + end
+
+    return BLOCK.sub(table, text)
+
+
+def write_pages() -> None:
+    for page in PAGES:
+        page.write_text(filled(page.read_text("utf-8")), "utf-8")
+
+
+def forget_outdated(work: Path, codecs: Sequence[ImageCodec]) -> int:
+    """Drop the rows of ours that other weights made, and say how many; those of the rivals stay and are not repeated.
+
+    `sprdiff eval` refuses a folder that holds another version's rows: whoever compares must know. Here all of them are
+    replaced together.
+    """
+    if not (work / ROWS).exists():
+        return 0
+    now = {codec.name: codec.version() for codec in codecs if codec.name.startswith(PREFIX)}
+    rows = read_rows(work)
+    kept = [row for row in rows if row.version == now.get(row.codec, row.version)]
+    if len(kept) < len(rows):
+        write_atomic(work / ROWS, b"".join(map(to_line, kept)), force=True)
+    return len(rows) - len(kept)
+
+
+def publish_set(chosen: Set, options: argparse.Namespace) -> None:
+    """Measure what is still to be measured, and replace what is published of a set."""
+    work, out, folder = options.work, options.out, options.folder
+    outdated = forget_outdated(work, parse_codecs(options.codecs.split(",")))
+    if outdated:
+        print(f"{work}: {outdated} rows are of other weights and are measured again")
+    limit = [] if options.limit is None else ["--limit", str(options.limit)]
+    run(["eval", str(folder), "--codecs", options.codecs, "--bpp", chosen.rates, "--features", str(options.features),
+         "--keep", "-j", str(options.j), *limit, "-o", str(work)])  # fmt: skip
+    run(["report", str(work), "--originals", str(folder)])
+    # Made beside its place: what is published stays until all of the new is there.
+    partial = out.with_name(out.name + ".part")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(work / "report", partial, ignore=shutil.ignore_patterns("index.html"))
+    for file in ("rows.jsonl", "sets.jsonl"):
+        shutil.copy(work / file, partial / file)
+    # Where the originals lay on this machine says nothing to others.
+    write_run(partial, replace(read_run(work), folder=folder.name))
+    publish_pictures(chosen, work, partial)
+    replace_folder(partial, out)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path, help="Kodak's images, kodim01.png to kodim24.png")
-    parser.add_argument("--features", type=Path, required=True, help="SqueezeNet 1.1 weights of keras-squeezenet")
-    parser.add_argument("--work", type=Path, default=ROOT / "build" / "kodak", help="working folder, kept")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results" / "kodak", help="what is replaced")
-    parser.add_argument("-j", type=int, default=1, help="processes")
+    commands = parser.add_subparsers(dest="set", required=True)
+    commands.add_parser("pages", help="only the tables of the pages, from what is published")
+    for name, chosen in SETS.items():
+        command = commands.add_parser(name)
+        command.add_argument("folder", type=Path, help=f"the photographs of {chosen.title}")
+        command.add_argument("--features", type=Path, required=True, help="SqueezeNet 1.1 weights of keras-squeezenet")
+        command.add_argument("--work", type=Path, default=ROOT / "build" / name, help="working folder, kept")
+        command.add_argument("--out", type=Path, default=PUBLISHED / name, help="what is replaced")
+        command.add_argument("-j", type=int, default=1, help="processes")
+        command.add_argument("--codecs", default=CODECS, help="fewer of them, where time is short")
+        command.add_argument("--limit", type=int, help="the first so many photographs only")
     options = parser.parse_args()
-    if options.out.exists() and not (options.out / "rows.jsonl").exists():
-        parser.error(f"{options.out} holds something else than results: it would be lost")
-    run(["eval", str(options.folder), "--codecs", CODECS, "--bpp", RATES, "--features", str(options.features), "--keep",
-         "-j", str(options.j), "-o", str(options.work)])  # fmt: skip
-    run(["report", str(options.work), "--originals", str(options.folder)])
-    # Made beside its place: what is published stays until all of the new is there.
-    partial = options.out.with_name(options.out.name + ".part")
-    shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(options.work / "report", partial, ignore=shutil.ignore_patterns("index.html"))
-    for name in ("rows.jsonl", "sets.jsonl"):
-        shutil.copy(options.work / name, partial / name)
-    # Where the originals lay on this machine says nothing to others.
-    write_run(partial, replace(read_run(options.work), folder=options.folder.name))
-    publish_pictures(options.work, partial)
-    replace_folder(partial, options.out)
+    if options.set != "pages":
+        if options.out.exists() and not (options.out / "rows.jsonl").exists():
+            parser.error(f"{options.out} holds something else than results: it would be lost")
+        publish_set(SETS[options.set], options)
+    write_pages()
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ..evaluate.codecs.base import ImageCodec, Quality
     from ..evaluate.codecs.external import External
     from ..evaluate.run.run import Outcome
+    from ..evaluate.targets import Target
 
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of images.")]
 Dir = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of results, of sprdiff eval.")]
@@ -30,6 +31,9 @@ def eval_(
         str | None, typer.Option("--codecs", metavar="NAMES", help="With commas; none given: all there are.")
     ] = None,
     bpp: Annotated[str | None, typer.Option("--bpp", metavar="RATES", help="Bits per pixel, with commas.")] = None,
+    bytes_: Annotated[
+        str | None, typer.Option("--bytes", metavar="SIZES", help="Bytes a picture, with commas.")
+    ] = None,
     features: Annotated[
         Path | None, typer.Option("--features", metavar="FILE", help="SqueezeNet 1.1, for the feature distances.")
     ] = None,
@@ -52,6 +56,7 @@ def eval_(
 ) -> int:
     """Measure codecs on a folder of images, each at its best quality for so many bytes."""
     rates = None if bpp is None else parse_rates(bpp)
+    budgets = [] if bytes_ is None else parse_budgets(bytes_)
     external = parse_external(external_encode or [], external_decode or [], external_quality or [])
     from ..evaluate.run.run import DEFAULT_CODECS, DEFAULT_RATES, evaluate
     from .progress import watching
@@ -63,7 +68,8 @@ def eval_(
             folder,
             codecs=chosen,
             out=out,
-            rates=rates or DEFAULT_RATES,
+            rates=rates or (() if budgets else DEFAULT_RATES),
+            budgets=budgets,
             features=features,
             metric_weights=metric_weights,
             keep=keep,
@@ -88,12 +94,13 @@ def report(
     ] = None,
     images: Annotated[int, typer.Option("--images", min=0, help="At most so many images are shown.")] = 4,
     picture_rates: Annotated[
-        str | None, typer.Option("--picture-rates", metavar="RATES", help="At these bits per pixel, with commas.")
+        str | None, typer.Option("--picture-rates", metavar="RATES", help="At these bits per pixel, or bytes: 1200B.")
     ] = None,
 ) -> int:
     """Make a page and tables of the results of sprdiff eval."""
-    rates = None if picture_rates is None else parse_rates(picture_rates)
     from ..evaluate.report import write
+
+    rates = None if picture_rates is None else _parse_targets(picture_rates)
 
     page = write(folder, out, reference=reference, originals=originals, images=images, picture_rates=rates)
     typer.echo(page)
@@ -113,6 +120,32 @@ def parse_rates(text: str) -> list[float]:
     if not all(math.isfinite(rate) and rate > 0 for rate in rates):
         raise typer.BadParameter(f"rates are numbers above 0 with commas between, not {text}")
     return rates
+
+
+def parse_budgets(text: str) -> list[int]:
+    """Whole numbers above 0 between commas.
+
+    Raises:
+        typer.BadParameter: something else.
+    """
+    try:
+        budgets = [int(part) for part in text.split(",")]
+    except ValueError:
+        budgets = [0]
+    if min(budgets) < 1:
+        raise typer.BadParameter(f"sizes are whole numbers of bytes above 0 with commas between, not {text}")
+    return budgets
+
+
+def _parse_targets(text: str) -> list[Target]:
+    from ..evaluate.targets import Target
+
+    try:
+        return [Target.parse(part.strip()) for part in text.split(",")]
+    except ValueError:
+        raise typer.BadParameter(
+            f"rates are bits per pixel (0.0203) or bytes (1200B) with commas between, not {text}"
+        ) from None
 
 
 def parse_external(encode: Sequence[str], decode: Sequence[str], quality: Sequence[str]) -> list[External]:
@@ -194,9 +227,9 @@ def command_line(context: typer.Context) -> str:
 
 
 def _tell(outcome: Outcome, out: Path) -> int:
-    """The end of a run: one line about its rows, one about each rate that nobody reaches; the exit status."""
-    for rate in outcome.unreached:
-        say("error", f"no codec reaches {rate:g} bpp on any image")
+    """The end of a run: one line about its rows, one about each target that nobody reaches; the exit status."""
+    for target in outcome.unreached:
+        say("error", f"no codec reaches {target} on any image")
     parts: dict[str, Any] = {"": len(outcome.rows), "unreached": outcome.count("unreached")}
     parts["failed"] = outcome.count("failed")
     total = parts.pop("")

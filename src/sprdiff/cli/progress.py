@@ -20,7 +20,7 @@ class Lines(Watcher):
     def done(self, rows: Sequence[Row]) -> None:
         for row in rows:
             if row.status == "failed":
-                say("error", f"{row.codec}, {row.image}, {row.target_bpp:g} bpp: {row.message}")
+                say("error", f"{row.codec}, {row.image}, {row.target}: {row.message}")
 
 
 class Bar(Lines):

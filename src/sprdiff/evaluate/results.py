@@ -6,7 +6,7 @@
     DIR/rows.jsonl    one `Row` on each line, appended as work is finished
     DIR/sets.jsonl    one `SetRow` on each line: figures of whole sets of images, written at the end of a run
     DIR/features/     patch features, for the figures of sets
-    DIR/images/, DIR/files/    with --keep: CODEC/RATE/STEM.png and .bin, see `member`
+    DIR/images/, DIR/files/    with --keep: CODEC/TARGET/STEM.png and .bin, see `member`
 
 A figure that is infinite (PSNR of an identical image) is stored as null: JSON knows no infinity.
 """
@@ -19,13 +19,14 @@ import math
 import types
 import typing
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 from urllib.parse import quote
 
 from ..common.files import read_bytes, write_atomic
 from ..errors import SprdiffError
+from .targets import Target
 
 RUN = "run.json"
 ROWS = "rows.jsonl"
@@ -34,7 +35,7 @@ FORMAT = 1
 """Of the folder; another one is refused."""
 
 Status = Literal["ok", "unreached", "failed"]
-Key = tuple[str, str, float]
+Key = tuple[str, str, Target]
 T = TypeVar("T")
 
 
@@ -42,14 +43,30 @@ class ResultsError(SprdiffError):
     """A folder of results cannot be used: it is another's, damaged, in use, or of another comparison."""
 
 
+class _Asked:
+    """What rows have in common: one target, stored as one of two numbers."""
+
+    target_bpp: float | None
+    target_bytes: int | None
+
+    def __post_init__(self) -> None:
+        """Raises ValueError unless there is one target."""
+        Target(self.target_bpp, self.target_bytes)
+
+    @property
+    def target(self) -> Target:
+        """What was asked for."""
+        return Target(self.target_bpp, self.target_bytes)
+
+
 @dataclass(frozen=True)
-class Row:
-    """One image through one codec at one rate.
+class Row(_Asked):
+    """One image through one codec at one target.
 
     Attributes:
         codec: name as given to ``--codecs``.
         image: file name.
-        target_bpp: the rate asked for, in bits per pixel.
+        target_bpp: what was asked for, in bits per pixel; None: see `target_bytes`.
         status: ``ok``; ``unreached``: the codec's smallest file is larger; ``failed``: see `message`, tried again
             by the next run.
         message: one line of explanation, empty when ok.
@@ -61,11 +78,12 @@ class Row:
         metrics: figures by name of ruler, in its unit; None where it is not finite; empty unless ok.
         encode_s, decode_s: seconds of processor time on one thread; None unless ok.
         peak_mb: most resident memory of encoding and decoding, in MB (10^6 bytes), or None where not known.
+        target_bytes: what was asked for, in bytes; None: see `target_bpp`.
     """
 
     codec: str
     image: str
-    target_bpp: float
+    target_bpp: float | None
     status: Status
     message: str
     bytes: int | None
@@ -78,18 +96,20 @@ class Row:
     encode_s: float | None
     decode_s: float | None
     peak_mb: float | None
+    target_bytes: int | None = None
 
     @property
     def key(self) -> Key:
         """What is unique among rows."""
-        return self.codec, self.image, self.target_bpp
+        return self.codec, self.image, self.target
 
 
 @dataclass(frozen=True)
-class SetRow:
-    """Figures of all images through one codec at one rate.
+class SetRow(_Asked):
+    """Figures of all images through one codec at one target.
 
     Attributes:
+        target_bpp, target_bytes: as of `Row`.
         images: number of images with a row that is ok. Below the number in the run there are no figures: those of
             other images do not compare.
         patches: number of patches behind each figure, by name of ruler.
@@ -98,11 +118,12 @@ class SetRow:
     """
 
     codec: str
-    target_bpp: float
+    target_bpp: float | None
     images: int
     patches: dict[str, int]
     metrics: dict[str, float | None]
     notes: dict[str, str]
+    target_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -165,6 +186,7 @@ class Run:
         images, rates, codecs, rulers: of all runs; rates in bits per pixel, ascending.
         skipped_codecs, skipped_rulers: of the latest run.
         commands: command lines, without repetitions.
+        budgets: of all runs, in bytes, ascending.
     """
 
     format: int
@@ -180,21 +202,27 @@ class Run:
     rulers: list[RulerInfo]
     skipped_rulers: list[Skipped]
     commands: list[str]
+    budgets: list[int] = field(default_factory=list)
+
+    @property
+    def targets(self) -> list[Target]:
+        """Rates, then budgets."""
+        return [*map(Target, self.rates), *(Target(bytes=budget) for budget in self.budgets)]
 
 
-def member(folder: Path, kind: str, codec: str, rate: float, image: str, extension: str) -> Path:
-    """Path of a file that belongs to a row: ``DIR/KIND/CODEC/RATE/STEM.EXTENSION``.
+def member(folder: Path, kind: str, codec: str, target: Target, image: str, extension: str) -> Path:
+    """Path of a file that belongs to a row: ``DIR/KIND/CODEC/TARGET/STEM.EXTENSION``.
 
     Args:
         folder: of the results.
         kind: ``images``, ``files`` or ``features``.
         codec: its name; what is no letter, digit or one of ``_.-~@=+,`` becomes %XX, so that a path in it makes no
             folders.
-        rate: target in bits per pixel.
+        target: gives the folder its name.
         image: file name; its extension is left out.
         extension: with its dot.
     """
-    return folder / kind / quote(codec, safe="@=+,") / f"{rate}" / (Path(image).stem + extension)
+    return folder / kind / quote(codec, safe="@=+,") / target.folder / (Path(image).stem + extension)
 
 
 def read_run(folder: Path) -> Run:
@@ -214,7 +242,7 @@ def read_rows(folder: Path) -> list[Row]:
     """All rows of a folder of results; a last line that a kill has cut is left out.
 
     Raises:
-        ResultsError: a line is no row, or two are of the same codec, image and rate.
+        ResultsError: a line is no row, or two are of the same codec, image and target.
     """
     return [row for row, _ in numbered_rows(folder)[0]]
 
@@ -282,7 +310,7 @@ def _build(kind: type[T], content: Any, where: str) -> T:
     """A dataclass from JSON, every field checked: files may be edited by hand, and pages are made of them."""
     try:
         return typing.cast(T, _checked(kind, content, kind.__name__))
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise ResultsError(f"{where} is damaged: {error}") from error
 
 
@@ -291,7 +319,9 @@ def _checked(kind: Any, value: Any, name: str) -> Any:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if dataclasses.is_dataclass(kind) and isinstance(value, dict):
         types_of = typing.get_type_hints(kind)
-        if value.keys() != types_of.keys():
+        # What has a default came later: folders of earlier versions lack it.
+        needed = {f.name for f in dataclasses.fields(kind) if f.default is MISSING and f.default_factory is MISSING}
+        if not needed <= value.keys() <= types_of.keys():
             raise TypeError(f"{name} has other fields than {', '.join(types_of)}")
         return kind(**{field: _checked(types_of[field], item, field) for field, item in value.items()})  # type: ignore[operator]
     if origin is list and isinstance(value, list):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from conftest import photo
+from sprdiff.codec import Codec
 from sprdiff.errors import TargetError, WeightsError
 from sprdiff.evaluate.codecs import ffmpeg as codecs_ffmpeg
 from sprdiff.evaluate.codecs import pillow as codecs_pillow
@@ -137,6 +139,12 @@ def test_names() -> None:
         ("sprdiff-tiny@realism=2", "@realism=2 is none of @coarse"),
         ("sprdiff-tiny@realism=nan", "is none of"),
         ("sprdiff-tiny@effort=10", "is none of .*@effort=0…9"),
+        ("sprdiff-tiny@steps=0", "@steps=0 is none of .*@steps=1…1000, @seed=N"),
+        ("sprdiff-tiny@steps=1001", "is none of"),
+        ("sprdiff-tiny@steps=8.0", "is none of"),
+        ("sprdiff-tiny@seed=-1", "is none of"),
+        ("sprdiff-tiny@seed=18446744073709551616", "is none of"),
+        ("sprdiff-tiny@seed=²", "is none of"),
         ("sprdiff-tiny@effort=-1", "is none of"),
         ("sprdiff-tiny@weights=", "is none of"),
     ],
@@ -198,6 +206,26 @@ def test_sprdiff_fills_a_budget_and_can_make_the_same_file_again() -> None:
     sharp, blurred = (codec.decode_at(data, setting, (200, 264)) for codec in (fine, coarse))
     assert sharp.shape == blurred.shape == pixels.shape
     assert not np.array_equal(sharp, blurred)
+
+
+def test_steps_and_seed_reach_the_decoder_and_are_told() -> None:
+    names = ["sprdiff-tiny", "sprdiff-tiny@seed=1", "sprdiff-tiny@steps=2", "sprdiff-tiny@realism=0.5@steps=2@seed=1"]
+    codecs = parse(names)
+    pixels = photo(96, 128)
+    plain = codecs[0]
+    assert isinstance(plain, BudgetCodec)
+    data, _ = plain.encode_to(pixels, 150)
+    pictures = [codec.decode(data) for codec in codecs]
+    assert not any(np.array_equal(a, b) for a, b in itertools.combinations(pictures, 2))
+    reader = Codec()
+    assert np.array_equal(pictures[0], np.asarray(reader.decode(data))), "the default dials are the decoder's own"
+    assert np.array_equal(pictures[3], np.asarray(reader.decode(data, realism=0.5, steps=2, seed=1)))
+    told = [codec.version().removeprefix(plain.version()) for codec in codecs[:3]]
+    assert told == ["", ", seed 1", ", steps 2"] and codecs[3].version().endswith(", realism 0.5, steps 2, seed 1")
+    last = codecs[3]
+    assert isinstance(last, BudgetCodec)
+    setting = last.encode_to(pixels, 150)[1]
+    assert (setting["realism"], setting["steps"], setting["seed"]) == (0.5, 2, 1)
 
 
 def test_sprdiff_with_effort() -> None:

@@ -21,6 +21,7 @@ from sprdiff.evaluate.metrics.tensors import Features
 from sprdiff.evaluate.results import CodecInfo, ImageInfo, RulerInfo, SetRow, member
 from sprdiff.evaluate.run.sets import set_rows
 from sprdiff.evaluate.run.unit import original_features, save_features
+from sprdiff.evaluate.targets import Target
 
 NETWORK = "needs SqueezeNet 1.1: --features FILE"
 PICTURE = photo(180, 190)
@@ -126,7 +127,7 @@ class TestSets:
         rng = np.random.default_rng(3)
         whole = [rng.normal(shift, 1, (count, 8)).astype(np.float32) for shift in (0, 1)]
         for index, image in enumerate(("a.png", "b.png")):
-            paths = original_features(folder, image), member(folder, "features", "toy", 0.5, image, ".npz")
+            paths = original_features(folder, image), member(folder, "features", "toy", Target(0.5), image, ".npz")
             for path, features in zip(paths, whole, strict=True):
                 part = np.array_split(features, 2)[index]
                 save_features(path, {"squeezenet": part, "inception": part})
@@ -164,7 +165,7 @@ class TestSets:
 
     def test_lost_features(self, tmp_path: Path) -> None:
         self.features(tmp_path)
-        path = member(tmp_path, "features", "toy", 0.5, "b.png", ".npz")
+        path = member(tmp_path, "features", "toy", Target(0.5), "b.png", ".npz")
         path.write_bytes(path.read_bytes()[:100])
         (row,) = set_rows(tmp_path, self.RUN, self.ROWS, before=[], changed=[])
         assert set(row.metrics.values()) == {None}
@@ -173,8 +174,8 @@ class TestSets:
     def test_earlier_figures_are_kept_while_nothing_changes(self, tmp_path: Path) -> None:
         self.features(tmp_path)
         before = [SetRow("toy", 0.5, 2, {}, {"kid": -1.0}, {})]
-        assert set_rows(tmp_path, self.RUN, self.ROWS, before=before, changed=[("toy", 0.25)]) == before
-        (new,) = set_rows(tmp_path, self.RUN, self.ROWS, before=before, changed=[("toy", 0.5)])
+        assert set_rows(tmp_path, self.RUN, self.ROWS, before=before, changed=[("toy", Target(0.25))]) == before
+        (new,) = set_rows(tmp_path, self.RUN, self.ROWS, before=before, changed=[("toy", Target(0.5))])
         assert new.metrics["kid"] != -1.0
         # Rows were added, and the run was killed before it wrote figures of sets.
         (new,) = set_rows(tmp_path, self.RUN, self.ROWS, before=[replace(before[0], images=1)], changed=[])

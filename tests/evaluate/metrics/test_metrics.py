@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from conftest import photo
 from sprdiff.errors import ImageError, WeightsError
-from sprdiff.evaluate.metrics.distortion import MIN_SIDE, ms_ssim, psnr
+from sprdiff.evaluate.metrics.distortion import MIN_SIDE, ms_ssim, ms_ssim_from, psnr
 from sprdiff.evaluate.metrics.features import DIMENSIONS, FeatureNetwork, _shapes, frechet_distance
 
 Bytes = NDArray[np.uint8]
@@ -76,6 +77,17 @@ def test_ms_ssim_identity_symmetry_and_order() -> None:
 def test_ms_ssim_negative_terms_count_as_zero() -> None:
     a, _ = pair(176, 176)
     assert ms_ssim(a, 255 - a) == 0.0
+
+
+def test_ms_ssim_is_given_up_only_where_it_is_less() -> None:
+    for seed in range(4):
+        a = photo(176, 200, seed=seed)
+        b = np.clip(a + np.random.default_rng(seed).normal(0, 10 + 40 * seed, a.shape), 0, 255).astype(np.uint8)
+        score = ms_ssim(a, b)
+        assert ms_ssim_from(a, b, score) == score, "the score itself is enough, to the last bit"
+        assert ms_ssim_from(a, b, np.nextafter(score, 2.0)) is None
+        assert ms_ssim_from(a, b, 0.0) == score and ms_ssim_from(a, b, 1.0) is None
+    assert ms_ssim_from(a, a, 1.0 - 1e-9) == ms_ssim(a, a)
 
 
 def test_ms_ssim_refuses_images_too_small_for_five_scales() -> None:

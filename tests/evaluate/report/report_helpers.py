@@ -24,6 +24,7 @@ from sprdiff.evaluate.results import (
     write_run,
     write_sets,
 )
+from sprdiff.evaluate.targets import Target
 
 RATES = (0.01, 0.02, 0.03, 0.04)
 CODECS = ("sprdiff-tiny", "vvc", "jpeg")
@@ -139,7 +140,7 @@ def keep_pictures(folder: Path, images: Sequence[str], codecs: Sequence[str], ra
             infos.append(replace(info, sha256=hashlib.sha256(path.read_bytes()).hexdigest()))
             for place, codec in enumerate(codecs):
                 for rate in rates:
-                    target = member(folder, "images", codec, rate, info.name, ".png")
+                    target = member(folder, "images", codec, Target(rate), info.name, ".png")
                     target.parent.mkdir(parents=True, exist_ok=True)
                     Image.fromarray(photo(HEIGHT, WIDTH, seed=100 * (place + 1) + index)).save(target)
         else:

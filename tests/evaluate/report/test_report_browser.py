@@ -85,7 +85,7 @@ def test_sides_and_rate_can_be_chosen(desk: Visit) -> None:
     assert scene.locator(".tag.left").inner_text() == "original"
     scene.locator(".shot[data-key=c2]:visible").click()
     assert scene.locator(".tag.right").inner_text().startswith("jpeg: 30 bytes")
-    scene.locator("select.rate").select_option("0.04")
+    scene.locator("select.rate").select_option("0.04 bpp")
     assert scene.locator(".tag.left").inner_text() == "original"
     assert scene.locator(".tag.right").inner_text().startswith("jpeg: 122 bytes")
     shown = scene.locator(".shot[data-key=c2]:visible img").evaluate(source)

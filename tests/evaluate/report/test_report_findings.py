@@ -12,6 +12,7 @@ from sprdiff.evaluate.report import tables
 from sprdiff.evaluate.report.data import Results, Ruler, budget, load
 from sprdiff.evaluate.report.findings import rival, sentences, verdict, worst_cases
 from sprdiff.evaluate.results import ResultsError, Row, read_sets, write_sets
+from sprdiff.evaluate.targets import Target
 
 
 def ruler(results: Results, name: str) -> Ruler:
@@ -21,14 +22,15 @@ def ruler(results: Results, name: str) -> Ruler:
 def test_the_best_mean_wins_in_the_direction_of_the_metric(tmp_path: Path) -> None:
     results = load(make_run(tmp_path))
     best = {
-        name: verdict(results, ruler(results, name), 0.02).best for name in ("psnr", "ms_ssim", "lpips_alex", "frechet")
+        name: verdict(results, ruler(results, name), Target(0.02)).best
+        for name in ("psnr", "ms_ssim", "lpips_alex", "frechet")
     }
     assert best == {"psnr": "vvc", "ms_ssim": "sprdiff-tiny", "lpips_alex": "sprdiff-tiny", "frechet": "sprdiff-tiny"}
 
 
 def test_pairs_decide_although_the_intervals_of_the_means_overlap(tmp_path: Path) -> None:
     results = load(make_run(tmp_path))
-    found = verdict(results, ruler(results, "psnr"), 0.02)
+    found = verdict(results, ruler(results, "psnr"), Target(0.02))
     first, second = found.means["vvc"], found.means["sprdiff-tiny"]
     assert first.half is not None and first.half > first.mean - second.mean
     assert found.ties == ()
@@ -36,14 +38,14 @@ def test_pairs_decide_although_the_intervals_of_the_means_overlap(tmp_path: Path
 
 def test_equal_codecs_tie(tmp_path: Path) -> None:
     results = load(make_run(tmp_path, figure=lambda codec, index, rate: figures("vvc", index, rate)))
-    found = verdict(results, ruler(results, "psnr"), 0.02)
+    found = verdict(results, ruler(results, "psnr"), Target(0.02))
     assert found.best == "sprdiff-tiny" and found.ties == ("vvc", "jpeg")
 
 
 def test_one_image_or_one_figure_per_set_gives_no_ties(tmp_path: Path) -> None:
     results = load(make_run(tmp_path, images=["a.png"], figure=lambda codec, index, rate: figures("vvc", index, rate)))
     for name in ("psnr", "frechet"):
-        assert verdict(results, ruler(results, name), 0.02).ties == ()
+        assert verdict(results, ruler(results, name), Target(0.02)).ties == ()
 
 
 def test_a_codec_that_lacks_images_cannot_win(tmp_path: Path) -> None:
@@ -52,19 +54,21 @@ def test_a_codec_that_lacks_images_cannot_win(tmp_path: Path) -> None:
 
     results = load(make_run(tmp_path, change=change))
     psnr = ruler(results, "psnr")
-    found = verdict(results, psnr, 0.01)
+    found = verdict(results, psnr, Target(0.01))
     assert found.best == "sprdiff-tiny" and found.means["vvc"].n == 3
-    assert verdict(results, psnr, 0.02).best == "vvc"
+    assert verdict(results, psnr, Target(0.02)).best == "vvc"
     assert len(results.curve("vvc", psnr)) == len(RATES) - 1
-    names = {row[0].codec: row[0].small for row in tables.means(results, 0.01).rows}
+    names = {row[0].codec: row[0].small for row in tables.means(results, Target(0.01)).rows}
     assert names == {"sprdiff-tiny": "", "vvc": "3 of 4 pictures", "jpeg": ""}
 
 
 def test_a_rate_that_nobody_has_whole_has_no_best(tmp_path: Path) -> None:
     missing = dict(zip(CODECS, ("a.png", "b.png", "c.png"), strict=True))
     results = load(make_run(tmp_path, change=lambda row: lost(row) if missing[row.codec] == row.image else row))
-    assert verdict(results, ruler(results, "psnr"), 0.02).best is None
-    assert sentences(results, 0.02, "vvc") == ["No codec has every picture at this rate, so none is called best."]
+    assert verdict(results, ruler(results, "psnr"), Target(0.02)).best is None
+    assert sentences(results, Target(0.02), "vvc") == [
+        "No codec has every picture at this rate, so none is called best."
+    ]
     assert tables.glance(results).rows[0][1].text == tables.DASH
 
 
@@ -73,19 +77,19 @@ def test_missing_figures_are_left_out(tmp_path: Path) -> None:
         return {**figures(codec, index, rate), "psnr": None if index == 0 else 30.0}
 
     results = load(make_run(tmp_path, figure=figure))
-    assert verdict(results, ruler(results, "psnr"), 0.02).means["vvc"].n == 3
+    assert verdict(results, ruler(results, "psnr"), Target(0.02)).means["vvc"].n == 3
     everything = load(make_run(tmp_path / "2", figure=lambda *_: {"psnr": None, "ms_ssim": 0.5}))
     assert [found.name for found in everything.rulers] == ["ms_ssim", "frechet"]
 
 
 def test_sentences_name_winners_and_the_losses_of_the_reference(tmp_path: Path) -> None:
     results = load(make_run(tmp_path))
-    assert sentences(results, 0.02, "sprdiff-tiny") == [
+    assert sentences(results, Target(0.02), "sprdiff-tiny") == [
         "sprdiff-tiny is best at MS-SSIM, LPIPS (Alex) and Fréchet distance.",
         "vvc is best at PSNR.",
         "sprdiff-tiny loses to vvc by 0.50 dB in PSNR.",
     ]
-    assert sentences(results, 0.02, "vvc")[2:] == [
+    assert sentences(results, Target(0.02), "vvc")[2:] == [
         "vvc loses to sprdiff-tiny by 0.0300 in MS-SSIM, 0.0300 in LPIPS (Alex) and 500 in Fréchet distance."
     ]
 
@@ -100,9 +104,9 @@ def test_the_reference_is_the_first_sprdiff_or_the_first(tmp_path: Path) -> None
 def test_the_rival_is_the_best_of_another_family(tmp_path: Path) -> None:
     codecs = ["sprdiff-tiny", "sprdiff-tiny@coarse", "vvc", "jpeg"]
     results = load(make_run(tmp_path, codecs=codecs))
-    assert rival(results, 0.02, "sprdiff-tiny", codecs) == "vvc"
-    assert rival(results, 0.02, "sprdiff-tiny", ["sprdiff-tiny@coarse", "jpeg"]) == "jpeg"
-    assert rival(results, 0.02, "sprdiff-tiny", codecs[:2]) is None
+    assert rival(results, Target(0.02), "sprdiff-tiny", codecs) == "vvc"
+    assert rival(results, Target(0.02), "sprdiff-tiny", ["sprdiff-tiny@coarse", "jpeg"]) == "jpeg"
+    assert rival(results, Target(0.02), "sprdiff-tiny", codecs[:2]) is None
 
 
 def test_worst_cases(tmp_path: Path) -> None:
@@ -113,17 +117,17 @@ def test_worst_cases(tmp_path: Path) -> None:
 
     results = load(make_run(tmp_path, figure=figure, rulers=[MS_SSIM]))
     sprdiff, vvc, jpeg = worst_cases(results, ruler(results, "ms_ssim"), "sprdiff-tiny")
-    assert jpeg.lowest is not None and jpeg.lowest[:2] == ("c.png", 0.03)
-    assert jpeg.loss is not None and (jpeg.loss[:2], jpeg.loss[3]) == (("c.png", 0.03), "sprdiff-tiny")
+    assert jpeg.lowest is not None and jpeg.lowest[:2] == ("c.png", Target(0.03))
+    assert jpeg.loss is not None and (jpeg.loss[:2], jpeg.loss[3]) == (("c.png", Target(0.03)), "sprdiff-tiny")
     assert jpeg.loss[2] == pytest.approx(-0.31)
     assert vvc.loss is None
-    assert sprdiff.loss is not None and (sprdiff.loss[:2], sprdiff.loss[3]) == (("d.png", 0.04), "vvc")
+    assert sprdiff.loss is not None and (sprdiff.loss[:2], sprdiff.loss[3]) == (("d.png", Target(0.04)), "vvc")
     assert sprdiff.loss[2] == pytest.approx(-0.1)
 
 
 def test_means_table_shows_interval_marks_and_real_rates(tmp_path: Path) -> None:
     results = load(make_run(tmp_path))
-    table = tables.means(results, 0.02)
+    table = tables.means(results, Target(0.02))
     assert table.head == ("codec", "bpp", "PSNR, dB ↑", "MS-SSIM ↑", "LPIPS (Alex) ↓", "Fréchet distance ↓")
     by_name = {row[0].codec: row for row in table.rows}
     assert by_name["vvc"][2].mark == tables.BEST and by_name["vvc"][2].small.startswith("± ")
@@ -132,7 +136,7 @@ def test_means_table_shows_interval_marks_and_real_rates(tmp_path: Path) -> None
 
 
 def test_differences_table_decides_by_pairs(tmp_path: Path) -> None:
-    table = tables.differences(load(make_run(tmp_path)), 0.02, "sprdiff-tiny")
+    table = tables.differences(load(make_run(tmp_path)), Target(0.02), "sprdiff-tiny")
     vvc, jpeg = table.rows
     assert [cell.mark for cell in vvc[1:]] == [tables.BETTER, tables.WORSE, tables.WORSE, ""]
     assert vvc[1].text.startswith("+0.5") and jpeg[1].text.startswith("−")
@@ -170,10 +174,15 @@ def test_reasons_of_missing_figures_of_sets_are_listed_once(tmp_path: Path) -> N
     ]
 
 
-def test_budget_is_said_where_it_is_one_number(tmp_path: Path) -> None:
+def test_budget_is_said_in_the_other_unit(tmp_path: Path) -> None:
     results = load(make_run(tmp_path))
-    assert budget(results, 0.02) == "at most 61 bytes a picture"
-    assert budget(results, 0.5) == "at most 1,536 bytes a picture"
+    assert budget(results, Target(0.02)) == "at most 61 bytes a picture"
+    assert budget(results, Target(0.5)) == "at most 1,536 bytes a picture"
+    assert budget(results, Target(bytes=1200)) == "0.3906 bpp"
+    images = [replace(info, width=info.width * (1 + i)) for i, info in enumerate(results.run.images)]
+    several = replace(results, run=replace(results.run, images=images))
+    assert budget(several, Target(0.5)) == "at most 1,536 to 6,144 bytes a picture"
+    assert budget(several, Target(bytes=1200)) == "0.0977 to 0.3906 bpp"
 
 
 def test_failures_are_listed_up_to_a_limit(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from sprdiff.evaluate.report.markdown import escape
 from sprdiff.evaluate.report.page import text
 from sprdiff.evaluate.report.pictures import scenes
 from sprdiff.evaluate.results import ResultsError, Row, RulerInfo, Skipped, member
+from sprdiff.evaluate.targets import Target
 
 HOSTILE = "<script>alert(1)</script>\"'&`|[x](javascript:1)$x$_\u202e\x07.png"
 VOID = {"meta", "link", "input", "img", "br", "wbr"}
@@ -210,12 +211,12 @@ def test_one_image_one_codec_one_rate_is_enough(tmp_path: Path) -> None:
 def test_scenes_hold_original_and_decoded_pictures_at_the_size_of_the_run(tmp_path: Path) -> None:
     make_run(tmp_path)
     keep_pictures(tmp_path, ["b.png"], CODECS[:2], RATES)
-    found, notes = scenes(load(tmp_path), count=4, rates=[0.01, 0.04])
+    found, notes = scenes(load(tmp_path), count=4, rates=[Target(0.01), Target(0.04)])
     (scene,) = found
     assert (scene.image, scene.width, scene.height, notes) == ("b.png", WIDTH, HEIGHT, ())
     assert scene.original is not None and scene.original.startswith("data:image/webp;base64,")
     assert [(shot.codec, shot.rate) for shot in scene.shots] == [
-        ("sprdiff-tiny", 0.01), ("vvc", 0.01), ("sprdiff-tiny", 0.04), ("vvc", 0.04),
+        ("sprdiff-tiny", Target(0.01)), ("vvc", Target(0.01)), ("sprdiff-tiny", Target(0.04)), ("vvc", Target(0.04)),
     ]  # fmt: skip
     assert scene.shots[0].caption.startswith("30 bytes, MS-SSIM 0.6")
 
@@ -224,7 +225,7 @@ def test_scenes_are_spread_over_the_run(tmp_path: Path) -> None:
     images = [f"{i}.png" for i in range(8)]
     make_run(tmp_path, images=images, rates=[0.02])
     keep_pictures(tmp_path, images, CODECS[:1], [0.02])
-    found, _ = scenes(load(tmp_path), count=2, rates=[0.02])
+    found, _ = scenes(load(tmp_path), count=2, rates=[Target(0.02)])
     assert [scene.image for scene in found] == ["2.png", "6.png"]
 
 
@@ -233,20 +234,20 @@ def test_an_original_that_is_another_file_is_left_out_and_said(tmp_path: Path) -
     keep_pictures(tmp_path, ["a.png", "b.png"], CODECS, [0.02])
     Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "originals" / "a.png")
     (tmp_path / "originals" / "b.png").unlink()
-    found, notes = scenes(load(tmp_path), count=4, rates=[0.02])
+    found, notes = scenes(load(tmp_path), count=4, rates=[Target(0.02)])
     assert [scene.original for scene in found] == [None, None]
     assert notes == (
         "The original a.png is not shown: it is another file than the run's.",
         "The original b.png is not shown: it cannot be read.",
     )
-    assert "it is another file" in page_of(write(tmp_path, picture_rates=[0.02])).said
+    assert "it is another file" in page_of(write(tmp_path, picture_rates=[Target(0.02)])).said
 
 
 def test_a_decoded_picture_of_another_size_is_left_out_and_said(tmp_path: Path) -> None:
     make_run(tmp_path)
     keep_pictures(tmp_path, ["a.png"], CODECS[:2], [0.02])
-    Image.new("RGB", (9, 9)).save(member(tmp_path, "images", "vvc", 0.02, "a.png", ".png"))
-    found, notes = scenes(load(tmp_path), count=4, rates=[0.02])
+    Image.new("RGB", (9, 9)).save(member(tmp_path, "images", "vvc", Target(0.02), "a.png", ".png"))
+    found, notes = scenes(load(tmp_path), count=4, rates=[Target(0.02)])
     assert [shot.codec for shot in found[0].shots] == ["sprdiff-tiny"]
     assert notes == ("a.png by vvc is not shown: it has 9 x 9 pixels, not 192 x 128.",)
 
@@ -255,8 +256,8 @@ def test_originals_may_lie_elsewhere(tmp_path: Path) -> None:
     make_run(tmp_path / "run", rulers=RULERS[:1])
     keep_pictures(tmp_path / "run", ["a.png"], CODECS, [0.02])
     (tmp_path / "run" / "originals").rename(tmp_path / "moved")
-    assert scenes(load(tmp_path / "run"), count=1, rates=[0.02])[0][0].original is None
-    page = page_of(write(tmp_path / "run", originals=tmp_path / "moved", picture_rates=[0.02]))
+    assert scenes(load(tmp_path / "run"), count=1, rates=[Target(0.02)])[0][0].original is None
+    page = page_of(write(tmp_path / "run", originals=tmp_path / "moved", picture_rates=[Target(0.02)]))
     assert "a.png, original" in [image.get("alt") for image in page.all("img")]
 
 
@@ -296,8 +297,8 @@ def test_unknown_reference_and_rate_name_what_there_is(tmp_path: Path) -> None:
     make_run(tmp_path)
     with pytest.raises(ResultsError, match="has no codec avif: it has sprdiff-tiny, vvc, jpeg"):
         write(tmp_path, reference="avif")
-    with pytest.raises(ResultsError, match=r"has no rate 0\.5: it has 0\.01, 0\.02, 0\.03, 0\.04"):
-        write(tmp_path, picture_rates=[0.5])
+    with pytest.raises(ResultsError, match=r"has no rate 0\.5 bpp: it has 0\.01 bpp, 0\.02 bpp, 0\.03 bpp, 0\.04 bpp"):
+        write(tmp_path, picture_rates=[Target(0.5)])
     assert not (tmp_path / "report").exists()
 
 

@@ -6,7 +6,7 @@ import json
 import math
 import os
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from sprdiff.evaluate.results import (
 )
 from sprdiff.evaluate.run.folder import earlier_run, taken
 from sprdiff.evaluate.run.photos import find_photos
+from sprdiff.evaluate.targets import Target
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -59,6 +60,28 @@ class TestReading:
         assert read_rows(folder) == rows
         # A quality of 3 stays an integer: it is what the codec was given.
         assert type(read_rows(folder)[0].setting["quality"]) is int
+
+    def test_rows_at_so_many_bytes_come_back(self, tmp_path: Path) -> None:
+        rows = [a_row(), a_row(target_bpp=None, target_bytes=1200), a_row(target_bpp=None, target_bytes=5000)]
+        sets = [SetRow("toy", None, 1, {}, {"kid": 1.0}, {}, 1200)]
+        folder = filled(tmp_path / "out", *map(to_line, rows))
+        write_sets(folder, sets)
+        assert read_rows(folder) == rows and read_sets(folder) == sets
+        assert [row.target for row in rows] == [Target(0.5), Target(bytes=1200), Target(bytes=5000)]
+
+    def test_folders_of_earlier_versions_are_read(self, tmp_path: Path) -> None:
+        """Before there were targets in bytes no row and no run named them."""
+        run, row = asdict(a_run()), asdict(a_row())
+        assert (run.pop("budgets"), row.pop("target_bytes")) == ([], None)
+        (tmp_path / "run.json").write_text(json.dumps(run))
+        (tmp_path / ROWS).write_text(json.dumps(row) + "\n")
+        assert (read_run(tmp_path), read_rows(tmp_path)) == (a_run(), [a_row()])
+
+    @pytest.mark.parametrize("target", [{"target_bpp": None}, {"target_bytes": 1200}, {"target_bpp": -0.5}])
+    def test_row_without_one_target(self, tmp_path: Path, target: dict[str, Any]) -> None:
+        line = json.dumps(json.loads(to_line(a_row())) | target).encode() + b"\n"
+        with pytest.raises(ResultsError, match="line 1 is damaged: a target is"):
+            read_rows(filled(tmp_path / "out", line))
 
     def test_run_and_sets_come_back(self, tmp_path: Path) -> None:
         run = a_run(skipped_codecs=[Skipped("avif", "absent")])
@@ -132,10 +155,12 @@ class TestReading:
         }
 
     def test_members_stay_inside_the_folder(self, tmp_path: Path) -> None:
-        path = member(tmp_path, "images", "sprdiff-tiny@weights=/../a b", 0.0138, "kodim01.png", ".png")
+        path = member(tmp_path, "images", "sprdiff-tiny@weights=/../a b", Target(0.0138), "kodim01.png", ".png")
         parts = path.relative_to(tmp_path).parts
         assert parts == ("images", "sprdiff-tiny@weights=%2F..%2Fa%20b", "0.0138", "kodim01.png")
-        assert member(tmp_path, "images", "a/b", 1, "x", "") != member(tmp_path, "images", "a%2Fb", 1, "x", "")
+        one = Target(bytes=1)
+        assert member(tmp_path, "images", "a/b", one, "x", "") != member(tmp_path, "images", "a%2Fb", one, "x", "")
+        assert member(tmp_path, "images", "a", one, "x", "") != member(tmp_path, "images", "a", Target(1.0), "x", "")
 
 
 class TestHolding:
@@ -164,7 +189,7 @@ class TestHolding:
         lines = [to_line(row).replace(b": ", b":  ") for row in rows]
         out = filled(tmp_path / "out", *lines)
         with taken(out, a_run()) as results:
-            results.begin({rows[1].key, ("toy", "d.png", 0.5)})
+            results.begin({rows[1].key, ("toy", "d.png", Target(0.5))})
             assert results.rows.keys() == {rows[0].key, rows[2].key}
         assert (out / ROWS).read_bytes() == lines[0] + lines[2]
 
@@ -200,12 +225,13 @@ class TestHolding:
 
     def test_codecs_and_rates_are_added(self, tmp_path: Path) -> None:
         out = filled(tmp_path / "out", to_line(a_row()))
-        more = a_run(rates=[0.25, 1.0], codecs=[CodecInfo("jpeg", "9")], commands=["sprdiff eval more"])
+        more = a_run(rates=[0.25, 1.0], budgets=[1200], codecs=[CodecInfo("jpeg", "9")], commands=["sprdiff eval more"])
         for _ in range(2):
             with taken(out, more) as results:
                 results.begin(set())
         assert read_run(out) == a_run(
             rates=[0.25, 0.5, 1.0],
+            budgets=[1200],
             codecs=[CodecInfo("toy", "toy 1"), CodecInfo("jpeg", "9")],
             commands=["sprdiff eval photos", "sprdiff eval more"],
         )

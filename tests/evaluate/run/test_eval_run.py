@@ -25,6 +25,7 @@ from sprdiff.evaluate.metrics.distortion import ms_ssim, psnr
 from sprdiff.evaluate.metrics.features import _shapes
 from sprdiff.evaluate.results import ROWS, ResultsError, Row, member, read_rows, read_run, read_sets
 from sprdiff.evaluate.run.run import Outcome, Watcher, evaluate
+from sprdiff.evaluate.targets import Target
 from sprdiff.imageio.open import open_rgb
 
 RATES = (0.5, 2.0)
@@ -71,15 +72,17 @@ class TestEvaluate:
         out = tmp_path / "out"
         outcome, watcher = run(Toy(), keep=True)
         rows = read_rows(out)
-        assert [row.key for row in rows] == [("toy", image, rate) for image in ("a.png", "b.png") for rate in RATES]
+        assert [row.key for row in rows] == [
+            ("toy", image, rate) for image in ("a.png", "b.png") for rate in map(Target, RATES)
+        ]
         assert tuple(rows) == outcome.rows and watcher.rows == rows and watcher.begun == (2, 4)
         assert outcome.unreached == ()
         for row in rows:
             original = open_rgb(photos / row.image).pixels
-            data = member(out, "files", "toy", row.target_bpp, row.image, ".bin").read_bytes()
-            decoded = open_rgb(member(out, "images", "toy", row.target_bpp, row.image, ".png")).pixels
+            data = member(out, "files", "toy", row.target, row.image, ".bin").read_bytes()
+            decoded = open_rgb(member(out, "images", "toy", row.target, row.image, ".png")).pixels
             assert (row.status, row.message, row.version) == ("ok", "", "toy 1")
-            assert row.bytes == len(data) <= row.target_bpp * SIDE * SIDE / 8
+            assert row.bytes == len(data) <= row.target.budget(SIDE, SIDE)
             assert row.bpp == 8 * len(data) / (SIDE * SIDE) and (row.width, row.height) == (SIDE, SIDE)
             # What is measured is what the bytes decode to, at the setting that is written down.
             np.testing.assert_array_equal(Toy().decode_at(data, row.setting, (SIDE, SIDE)), decoded)
@@ -153,12 +156,31 @@ class TestEvaluate:
 
     def test_rate_that_is_not_reached(self, run: Run) -> None:
         outcome, _ = run(Toy(), rates=[0.0001, 0.002, 2.0])
-        assert outcome.unreached == (0.0001, 0.002)
+        assert outcome.unreached == (Target(0.0001), Target(0.002))
         low, higher, high = outcome.rows[:3]
         assert (low.status, higher.status, high.status) == ("unreached", "unreached", "ok")
         assert low.bytes is not None and low.bytes > 0.002 * SIDE * SIDE / 8 and low.bytes == higher.bytes
         assert low.bpp == 8 * low.bytes / (SIDE * SIDE) and low.metrics == {} and low.encode_s is None
         assert low.message == f"the smallest file has {low.bytes} bytes, 0 are allowed"
+
+    def test_budgets_in_bytes(self, run: Run, tmp_path: Path) -> None:
+        out = tmp_path / "out"
+        outcome, watcher = run(Toy(), rates=[2.0], keep=True)
+        before = (out / ROWS).read_bytes()
+        outcome, watcher = run(Toy(), rates=(), budgets=[5000, 20, 5000], keep=True)
+        assert (out / ROWS).read_bytes().startswith(before), "rates and budgets share a folder"
+        # What an earlier run asked for is not asked for again, but it belongs to the folder.
+        assert watcher.begun == (2, 4)
+        assert outcome.unreached == (Target(bytes=20),)
+        rows = [row for row in read_rows(out) if row.target == Target(bytes=5000)]
+        assert [row.image for row in rows] == ["a.png", "b.png"]
+        for row in rows:
+            data = member(out, "files", "toy", row.target, row.image, ".bin").read_bytes()
+            assert row.status == "ok" and row.bytes == len(data) <= 5000 and row.target_bpp is None
+        unreached = next(row for row in read_rows(out) if row.target == Target(bytes=20))
+        assert unreached.message == f"the smallest file has {unreached.bytes} bytes, 20 are allowed"
+        about = read_run(out)
+        assert (about.rates, about.budgets) == ([2.0], [20, 5000])
 
     def test_version_has_changed(self, run: Run) -> None:
         run(Toy(), rates=[2.0])
@@ -181,9 +203,11 @@ class TestEvaluate:
         with pytest.raises(ResultsError, match="measured with feature_distance, which is not at hand now"):
             run(Toy(), rates=[2.0])
 
-    @pytest.mark.parametrize("options", [{"jobs": 0}, {"rates": []}, {"rates": [0.0]}, {"rates": [float("nan")]}])
+    @pytest.mark.parametrize(
+        "options", [{"jobs": 0}, {"rates": []}, {"rates": [0.0]}, {"rates": [float("nan")]}, {"budgets": [0]}]
+    )
     def test_numbers_out_of_range(self, run: Run, options: dict[str, Any]) -> None:
-        with pytest.raises(ValueError, match="jobs must be at least 1 and rates above 0"):
+        with pytest.raises(ValueError, match=r"jobs must be at least 1, and there must be a target|above 0"):
             run(Toy(), **options)
 
 
@@ -349,6 +373,9 @@ class TestUsage:
             (["photos", "-o", "out", "--bpp", "0"], "rates are numbers above 0"),
             (["photos", "-o", "out", "--bpp", "nan"], "rates are numbers above 0"),
             (["photos", "-o", "out", "--bpp", ""], "rates are numbers above 0"),
+            (["photos", "-o", "out", "--bytes", "1200,0"], "sizes are whole numbers of bytes above 0"),
+            (["photos", "-o", "out", "--bytes", "1.5"], "with commas between, not 1.5"),
+            (["photos", "-o", "out", "--bytes", "", "--bpp", "1"], "sizes are whole numbers"),
             (["photos", "-o", "out", "-j", "0"], "-j"),
             (["photos", "-o", "out", "--limit", "0"], "--limit"),
             (["photos", "-o", "out", "--codecs", "jpeg,mpeg"], "mpeg"),
@@ -401,6 +428,20 @@ class TestUsage:
         out, err = capsys.readouterr()
         assert out == "out: 2 rows, 1 unreached\n"
         assert err.splitlines()[-1] == "sprdiff: error: no codec reaches 0.0001 bpp on any image"
+
+    def test_bytes_alone_or_beside_bpp(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert cli.main(["eval", "photos", "-o", "out", "--codecs", "jpeg", "--bytes", "3000,90"]) == 1
+        out, err = capsys.readouterr()
+        assert out == "out: 2 rows, 1 unreached\n", "the usual rates are not asked for as well"
+        assert err.splitlines()[-1] == "sprdiff: error: no codec reaches 90 bytes on any image"
+        assert cli.main(["eval", "photos", "-o", "out", "--codecs", "jpeg", "--bytes", "3000", "--bpp", "1"]) == 0
+        assert capsys.readouterr().out == "out: 2 rows\n"
+        assert [row.target for row in read_rows(Path("out"))] == [Target(bytes=90), Target(bytes=3000), Target(1.0)]
+        assert cli.main(["report", "out", "--picture-rates", "1,3000B"]) == 0
+        text = Path("out/report/report.md").read_text()
+        assert "Means at 1 bpp" in text and "**At 3000 bytes** (0.7748 bpp)" in text
+        assert cli.main(["report", "out", "--picture-rates", "3000b"]) == 2
+        assert "rates are bits per pixel (0.0203) or bytes (1200B)" in capsys.readouterr().err
 
     def test_failed_rows(self, capsys: pytest.CaptureFixture[str]) -> None:
         external = [*self.EXTERNAL, "--external-quality", "mine=9:1:4"]

@@ -25,7 +25,7 @@ def likeness(a: Bytes, b: Bytes) -> float:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> Bytes:
     """A picture that is too small for MS-SSIM."""
-    monkeypatch.setattr(search, "ms_ssim", likeness)
+    monkeypatch.setattr(search, "ms_ssim_from", lambda a, b, least: likeness(a, b))
     return photo(72, 96, seed=3)
 
 
@@ -67,6 +67,24 @@ def test_a_choice_says_how_it_was_made(pixels: Bytes) -> None:
     assert choice.decoded.shape == pixels.shape and choice.decoded.dtype == np.uint8
     assert np.array_equal(codec.decode_at(choice.data, choice.setting, size_of(pixels)), choice.decoded)
     assert choice.ms_ssim == ms_ssim(pixels, choice.decoded)
+
+
+def test_what_is_given_up_early_would_not_have_won(pixels: Bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    budgets = (900, 3000, 12000)
+    found = [best_at(Coarse(last=12), pixels, budget) for budget in budgets]
+    whole: list[float] = []
+
+    def patient(a: Bytes, b: Bytes, least: float) -> float:
+        whole.append(ms_ssim(a, b))
+        return whole[-1]
+
+    monkeypatch.setattr(search, "ms_ssim_from", patient)
+    for budget, choice in zip(budgets, found, strict=True):
+        other = best_at(Coarse(last=12), pixels, budget)
+        assert choice is not None and other is not None and len(whole) > 1
+        assert (choice.setting, choice.data, choice.ms_ssim) == (other.setting, other.data, other.ms_ssim)
+        assert other.ms_ssim == max(whole)
+        whole.clear()
 
 
 def test_small_budgets_take_smaller_pictures(small: Bytes) -> None:

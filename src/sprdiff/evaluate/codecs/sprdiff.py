@@ -5,14 +5,15 @@ from __future__ import annotations
 import importlib.util
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 
 from ... import __version__
-from ...codec import MAX_EFFORT, Codec
+from ...codec import MAX_EFFORT, MAX_SEED, MAX_STEPS, Codec
 from ...errors import EffortError, SprdiffError
 from ...fileinfo import model_info
 from ...format.container import SCALES, parse_file
@@ -21,25 +22,39 @@ from .base import BudgetCodec, CodecError, MissingCodec, Quality, Scalar, Settin
 
 PREFIX = "sprdiff-"
 LEVELS = 256
-EFFORTS = tuple(str(effort) for effort in range(MAX_EFFORT + 1))
+_WHOLE = {"steps": (1, MAX_STEPS), "seed": (0, MAX_SEED), "effort": (0, MAX_EFFORT)}
+"""Options whose values are whole numbers, with their ranges."""
+_OPTIONS = f"@coarse, @realism=0…1, @steps=1…{MAX_STEPS}, @seed=N, @effort=0…{MAX_EFFORT}, @weights=DIR"
+
+
+class Dials(TypedDict):
+    """What `Codec.decode` takes beside the file."""
+
+    realism: float
+    steps: int
+    seed: int
 
 
 @dataclass(frozen=True)
 class Sprdiff(BudgetCodec):
-    """One set of weights at one realism and effort, on one thread.
+    """One set of weights at one effort and one setting of the decoder's dials, on one thread.
 
     Attributes:
         preset: that the weights must have, such as ``tiny``.
-        realism: of the decoder: 0 (the coarse picture) to 1.
+        realism: of the decoder: 0 (the coarse picture) to 1; None: see `default_dials`.
         weights: folder; None: the one that comes with the package.
         effort: of the encoder, 0-9; above 0 it needs torch.
+        steps: of the decoder; None: see `default_dials`.
+        seed: of the decoder's noise.
     """
 
     name: str
     preset: str
-    realism: float = 1.0
+    realism: float | None = None
     weights: str | None = None
     effort: int = 0
+    steps: int | None = None
+    seed: int = 0
 
     @property
     def qualities(self) -> Sequence[Quality]:
@@ -53,16 +68,17 @@ class Sprdiff(BudgetCodec):
             raise UnknownCodec(f"{self.name}: these weights are of the preset {about.preset}{more}")
         if self.effort and importlib.util.find_spec("torch") is None:
             raise MissingCodec(f"{self.name} needs torch: pip install 'sprdiff[train]'")
-        effort = f", effort {self.effort}" if self.effort else ""
-        return f"sprdiff {__version__}, weights {about.networks}, realism {self.realism:g}{effort}"
+        parts = [f"sprdiff {__version__}", f"weights {about.networks}", f"realism {self._dials['realism']:g}"]
+        parts += [f"effort {self.effort}"] if self.effort else []
+        return ", ".join(parts + [f"{dial} {value}" for dial, value in self._turned.items()])
 
     def encode(self, pixels: Bytes, quality: Quality) -> bytes:
         return self.encode_at(pixels, {"level": int(quality), "scale": 1.0})
 
     def decode(self, data: bytes) -> Bytes:
         try:
-            return np.asarray(_loaded(self.weights).decode(data, realism=self.realism).convert("RGB"))
-        except SprdiffError as error:
+            return np.asarray(_loaded(self.weights).decode(data, **self._dials).convert("RGB"))
+        except (SprdiffError, ValueError) as error:  # a ValueError: these networks do not have a dial
             raise CodecError(f"{self.name}: {error}") from error
 
     def encode_to(self, pixels: Bytes, budget: int) -> tuple[bytes, Setting]:
@@ -71,7 +87,8 @@ class Sprdiff(BudgetCodec):
         except EffortError as error:  # these networks have none
             raise CodecError(f"{self.name}: {error}") from error
         header = parse_file(data).header
-        setting: Setting = {"level": header.level, "scale": float(SCALES[header.scale]), "realism": self.realism}
+        setting: Setting = {"level": header.level, "scale": float(SCALES[header.scale])}
+        setting |= {"realism": self._dials["realism"], **self._turned}
         return data, setting | ({"effort": self.effort, "budget": budget} if self.effort else {})
 
     def encode_at(self, pixels: Bytes, setting: Mapping[str, Scalar]) -> bytes:
@@ -94,28 +111,52 @@ class Sprdiff(BudgetCodec):
             raise CodecError(f"{self.name} decoded a picture of another size than the original's")
         return picture
 
+    @property
+    def _dials(self) -> Dials:
+        """What the decoder is given."""
+        dials = default_dials(self.weights)
+        if self.realism is not None:
+            dials["realism"] = self.realism
+        if self.steps is not None:
+            dials["steps"] = self.steps
+        return {**dials, "seed": self.seed}
+
+    @property
+    def _turned(self) -> dict[str, int]:
+        """Steps and seed where the name says them: what is told of the others stays as it was without these dials."""
+        return {**({} if self.steps is None else {"steps": self.steps}), **({"seed": self.seed} if self.seed else {})}
+
+
+def default_dials(weights: str | None) -> Dials:
+    """Realism and steps of a decoder that is told none.
+
+    The one place where evaluation asks for them. The manifests of today state no dials, so they are what
+    `Codec.decode` takes by itself, whatever the weights.
+    """
+    return {"realism": 1.0, "steps": 1, "seed": 0}
+
 
 def parse_sprdiff(spec: str) -> Sprdiff:
-    """``sprdiff-PRESET[@coarse][@realism=R][@effort=N][@weights=DIR]``.
+    """``sprdiff-PRESET[@coarse][@realism=R][@steps=N][@seed=N][@effort=N][@weights=DIR]``.
 
     Raises:
-        UnknownCodec: another option, a realism that is not from 0 to 1, or an effort that is not from 0 to 9.
+        UnknownCodec: another option, or a value out of its range.
     """
     base, *words = spec.split("@")
-    realism, weights, effort = 1.0, None, 0
+    codec = Sprdiff(spec, base.removeprefix(PREFIX))
     for word in words:
         key, _, value = word.partition("=")
         if word == "coarse":
-            realism = 0.0
+            codec = replace(codec, realism=0.0)
         elif key == "realism" and _is_realism(value):
-            realism = float(value)
-        elif key == "effort" and value in EFFORTS:
-            effort = int(value)
+            codec = replace(codec, realism=float(value))
+        elif key in _WHOLE and _is_whole(value, *_WHOLE[key]):
+            codec = replace(codec, **{key: int(value)})  # type: ignore[arg-type]  # names that mypy cannot see
         elif key == "weights" and value:
-            weights = str(Path(value).expanduser().absolute())
+            codec = replace(codec, weights=str(Path(value).expanduser().absolute()))
         else:
-            raise UnknownCodec(f"{spec}: @{word} is none of @coarse, @realism=0…1, @effort=0…9, @weights=DIR")
-    return Sprdiff(spec, base.removeprefix(PREFIX), realism, weights, effort)
+            raise UnknownCodec(f"{spec}: @{word} is none of {_OPTIONS}")
+    return codec
 
 
 def _is_realism(text: str) -> bool:
@@ -124,6 +165,11 @@ def _is_realism(text: str) -> bool:
     except ValueError:
         return False
     return math.isfinite(value) and 0 <= value <= 1
+
+
+def _is_whole(text: str, least: int, most: int) -> bool:
+    # Twenty digits are enough for the largest seed; int() would take time for a million of them.
+    return text.isascii() and text.isdigit() and len(text) <= 20 and least <= int(text) <= most
 
 
 @cache

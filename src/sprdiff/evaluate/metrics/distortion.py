@@ -24,6 +24,8 @@ _STRIP = 16
 _WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 _C1 = (0.01 * PEAK) ** 2
 _C2 = (0.03 * PEAK) ** 2
+_ROUNDING = 1e-9
+"""More than rounding can lift a term above 1."""
 
 
 def check_pair(a: NDArray[Any], b: NDArray[Any]) -> None:
@@ -70,20 +72,35 @@ def ms_ssim(a: Bytes, b: Bytes) -> float:
     Raises:
         ImageError: other types, different shapes, or an image too small for five scales.
     """
+    score = ms_ssim_from(a, b, -math.inf)
+    assert score is not None
+    return score
+
+
+def ms_ssim_from(a: Bytes, b: Bytes, least: float) -> float | None:
+    """`ms_ssim` where it is at least so much, to the last bit the same; else None, mostly in a third of the time.
+
+    The coarse scales are computed first. They cost little and decide most: no term is above 1, so their product is
+    a bound of the whole.
+    """
     check_pair(a, b)
     if min(a.shape[:2]) < MIN_SIDE:
         size = f"{a.shape[1]}x{a.shape[0]}"
         raise ImageError(f"MS-SSIM needs at least {MIN_SIDE} pixels on each side, got {size}")
-    x, y = a.astype(np.float64), b.astype(np.float64)
-    product = np.ones(a.shape[2])
-    for scale, weight in enumerate(_WEIGHTS):
+    scales = [(a.astype(np.float64), b.astype(np.float64))]
+    for _ in _WEIGHTS[1:]:
+        x, y = scales[-1]
+        scales.append((_halve(x), _halve(y)))
+    factors = [np.ones(a.shape[2]) for _ in _WEIGHTS]
+    for scale in reversed(range(len(_WEIGHTS))):
+        luminance, structure = _similarity(*scales.pop())
         last = scale == len(_WEIGHTS) - 1
-        luminance, structure = _similarity(x, y)
         term = np.mean(luminance * structure if last else structure, axis=(0, 1))
-        product *= np.maximum(term, 0.0) ** weight
-        if not last:
-            x, y = _halve(x), _halve(y)
-    return float(np.mean(product))
+        factors[scale] = np.maximum(term, 0.0) ** _WEIGHTS[scale]
+        score = float(np.mean(math.prod(factors[1:], start=factors[0])))
+        if score < least - _ROUNDING:
+            return None
+    return score if score >= least else None
 
 
 def _similarity(x: Floats, y: Floats) -> tuple[Floats, Floats]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from ..results import ResultsError, Row, RulerInfo, Run, SetRow, Status, read_rows, read_run, read_sets
+from ..targets import Target
 
 FIGURES = 4
 """Significant figures of a metric in tables."""
@@ -58,7 +59,7 @@ def visible(text: str) -> str:
 
 @dataclass(frozen=True)
 class Results:
-    """What a folder of results holds. Codecs, rates (bpp) and rulers are in the order of the run."""
+    """What a folder of results holds. Codecs and rulers are in the order of the run; a rate is a `Target`."""
 
     folder: Path
     run: Run
@@ -77,9 +78,9 @@ class Results:
         return tuple(image.name for image in self.run.images)
 
     @cached_property
-    def rates(self) -> tuple[float, ...]:
-        """Targets in bpp, ascending, that have rows."""
-        return tuple(sorted({row.target_bpp for row in self.rows}))
+    def rates(self) -> tuple[Target, ...]:
+        """The targets that have rows, ascending."""
+        return tuple(sorted({row.target for row in self.rows}))
 
     @cached_property
     def rulers(self) -> tuple[Ruler, ...]:
@@ -92,57 +93,57 @@ class Results:
         return [value for row in rows if (value := row.metrics.get(info.name)) is not None]
 
     @cached_property
-    def _by_unit(self) -> dict[tuple[str, float], dict[str, Row]]:
-        found: dict[tuple[str, float], dict[str, Row]] = {}
+    def _by_unit(self) -> dict[tuple[str, Target], dict[str, Row]]:
+        found: dict[tuple[str, Target], dict[str, Row]] = {}
         for row in self.rows:
-            found.setdefault((row.codec, row.target_bpp), {})[row.image] = row
+            found.setdefault((row.codec, row.target), {})[row.image] = row
         return found
 
-    def at(self, codec: str, rate: float, status: Status = "ok") -> dict[str, Row]:
+    def at(self, codec: str, rate: Target, status: Status = "ok") -> dict[str, Row]:
         """Rows of a codec at a rate by image, in the order of the images."""
         rows = self._by_unit.get((codec, rate), {})
         return {image: rows[image] for image in self.images if image in rows and rows[image].status == status}
 
-    def values(self, codec: str, rate: float, ruler: Ruler) -> dict[str, float]:
+    def values(self, codec: str, rate: Target, ruler: Ruler) -> dict[str, float]:
         """A metric per image; an image without a (finite) figure is left out."""
         figures = ((image, row.metrics.get(ruler.name)) for image, row in self.at(codec, rate).items())
         return {image: value for image, value in figures if value is not None}
 
-    def set_value(self, codec: str, rate: float, ruler: Ruler) -> float | None:
+    def set_value(self, codec: str, rate: Target, ruler: Ruler) -> float | None:
         """The figure of a ruler of sets."""
-        rows = (row for row in self.sets if (row.codec, row.target_bpp) == (codec, rate))
+        rows = (row for row in self.sets if (row.codec, row.target) == (codec, rate))
         return next((row.metrics.get(ruler.name) for row in rows), None)
 
-    def mean(self, codec: str, rate: float, ruler: Ruler) -> float | None:
+    def mean(self, codec: str, rate: Target, ruler: Ruler) -> float | None:
         """Mean over the images, or the figure of the set."""
         if ruler.of_sets:
             return self.set_value(codec, rate, ruler)
         values = self.values(codec, rate, ruler).values()
         return statistics.fmean(values) if values else None
 
-    def mean_bpp(self, codec: str, rate: float) -> float | None:
+    def mean_bpp(self, codec: str, rate: Target) -> float | None:
         """Mean of what the files really take, in bpp."""
         rates = [row.bpp for row in self.at(codec, rate).values() if row.bpp is not None]
         return statistics.fmean(rates) if rates else None
 
     def curve(self, codec: str, ruler: Ruler) -> list[tuple[float, float]]:
-        """Points (mean bpp, mean figure) of the rates at which the codec lacks no image, see `missing`.
+        """Points (mean bpp, mean figure), by bpp, of the rates at which the codec lacks no image, see `missing`.
 
         A mean over the easy images only would be no point of the same curve.
         """
         rates = [rate for rate in self.rates if not self.missing(codec, rate)]
         points = ((self.mean_bpp(codec, rate), self.mean(codec, rate, ruler)) for rate in rates)
-        return [(bpp, value) for bpp, value in points if bpp is not None and value is not None]
+        return sorted((bpp, value) for bpp, value in points if bpp is not None and value is not None)
 
-    def missing(self, codec: str, rate: float) -> int:
+    def missing(self, codec: str, rate: Target) -> int:
         """How many of the images that some codec reached at this rate this one has not."""
         return len(self._reached(rate) - set(self.at(codec, rate)))
 
-    def reached(self, rate: float) -> int:
+    def reached(self, rate: Target) -> int:
         """How many images some codec reached at this rate."""
         return len(self._reached(rate))
 
-    def _reached(self, rate: float) -> set[str]:
+    def _reached(self, rate: Target) -> set[str]:
         return {image for codec in self.codecs for image in self.at(codec, rate)}
 
     @property
@@ -170,7 +171,16 @@ def _ruler(info: RulerInfo, figures: list[float]) -> Ruler:
     return Ruler(info.name, info.title, info.unit, higher, info.source, min(max(digits, 0), 6), of_sets)
 
 
-def budget(results: Results, rate: float) -> str:
-    """``at most 678 bytes a picture`` where all pictures have equally many pixels, else empty."""
-    pixels: Mapping[int, None] = dict.fromkeys(image.width * image.height for image in results.run.images)
-    return f"at most {int(rate * next(iter(pixels)) / 8 + 1e-9):,} bytes a picture" if len(pixels) == 1 else ""
+def budget(results: Results, rate: Target) -> str:
+    """What a picture may take, in the unit in which the target is not: ``at most 678 bytes a picture``."""
+    sizes = [(image.width, image.height) for image in results.run.images]
+    if rate.bytes is not None:
+        rates = [8 * rate.bytes / (width * height) for width, height in sizes]
+        return f"{_span(min(rates), max(rates), '.4f')} bpp"
+    budgets = [rate.budget(width, height) for width, height in sizes]
+    return f"at most {_span(min(budgets), max(budgets), ',')} bytes a picture"
+
+
+def _span(low: float, high: float, form: str) -> str:
+    """Both ends as they are written, or one if they read the same."""
+    return " to ".join(dict.fromkeys([f"{low:{form}}", f"{high:{form}}"]))

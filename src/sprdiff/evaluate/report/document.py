@@ -9,7 +9,7 @@ from . import tables
 from .data import Results, Ruler, budget
 from .findings import listed, sentences
 from .pictures import Scene
-from .tables import BETTER, EVEN, SYMBOLS, TIE, WORSE, Table, bits
+from .tables import BETTER, EVEN, SYMBOLS, TIE, WORSE, Table
 
 COMPARED = (
     "Best is the best mean over all pictures. ≈ names ties: compared picture by picture, the 95 % interval of their "
@@ -115,7 +115,7 @@ def _section(key: str, title: str, blocks: Sequence[Block | None]) -> Section:
 
 def _glance(results: Results, reference: str) -> Section:
     sayings = tuple(
-        Saying(f"At {bits(rate)}", budget(results, rate), tuple(sentences(results, rate, reference)))
+        Saying(f"At {rate}", budget(results, rate), tuple(sentences(results, rate, reference)))
         for rate in results.rates
     )
     sets = [ruler.title for ruler in results.rulers if ruler.of_sets]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from ..targets import Target
 from .data import Results, Ruler
 from .intervals import Interval, mean_interval, paired_interval
 
@@ -20,13 +21,13 @@ class Verdict:
     """
 
     ruler: Ruler
-    rate: float
+    rate: Target
     best: str | None
     ties: tuple[str, ...]
     means: dict[str, Interval]
 
 
-def verdict(results: Results, ruler: Ruler, rate: float) -> Verdict:
+def verdict(results: Results, ruler: Ruler, rate: Target) -> Verdict:
     """Compare the codecs that have every image that some codec reached at this rate."""
     means = {codec: mean for codec in results.codecs if (mean := mean_of(results, codec, rate, ruler))}
     able = [codec for codec in means if not results.missing(codec, rate)]
@@ -39,7 +40,7 @@ def verdict(results: Results, ruler: Ruler, rate: float) -> Verdict:
     return Verdict(ruler, rate, best, ties, means)
 
 
-def mean_of(results: Results, codec: str, rate: float, ruler: Ruler) -> Interval | None:
+def mean_of(results: Results, codec: str, rate: Target, ruler: Ruler) -> Interval | None:
     """The mean over images with its interval; of a set its one figure, without."""
     if ruler.of_sets:
         value = results.set_value(codec, rate, ruler)
@@ -47,7 +48,7 @@ def mean_of(results: Results, codec: str, rate: float, ruler: Ruler) -> Interval
     return mean_interval(list(results.values(codec, rate, ruler).values()))
 
 
-def difference(results: Results, ruler: Ruler, rate: float, codec: str, other: str) -> Interval | None:
+def difference(results: Results, ruler: Ruler, rate: Target, codec: str, other: str) -> Interval | None:
     """Mean of ``codec - other`` over the images of both, in the metric's own direction."""
     if ruler.of_sets:
         a, b = (results.set_value(name, rate, ruler) for name in (codec, other))
@@ -55,12 +56,12 @@ def difference(results: Results, ruler: Ruler, rate: float, codec: str, other: s
     return paired_interval(results.values(codec, rate, ruler), results.values(other, rate, ruler))
 
 
-def _tied(results: Results, ruler: Ruler, rate: float, codec: str, other: str) -> bool:
+def _tied(results: Results, ruler: Ruler, rate: Target, codec: str, other: str) -> bool:
     found = difference(results, ruler, rate, codec, other)
     return found is not None and found.holds_zero
 
 
-def sentences(results: Results, rate: float, reference: str) -> list[str]:
+def sentences(results: Results, rate: Target, reference: str) -> list[str]:
     """Plain sentences about one rate: who is best at what, and where the reference loses, and by how much."""
     verdicts = [verdict(results, ruler, rate) for ruler in results.rulers]
     wins: dict[str, list[str]] = {}
@@ -105,8 +106,8 @@ class Worst:
     """
 
     codec: str
-    lowest: tuple[str, float, float] | None
-    loss: tuple[str, float, float, str] | None
+    lowest: tuple[str, Target, float] | None
+    loss: tuple[str, Target, float, str] | None
 
 
 def worst_cases(results: Results, ruler: Ruler, reference: str) -> list[Worst]:
@@ -117,14 +118,14 @@ def worst_cases(results: Results, ruler: Ruler, reference: str) -> list[Worst]:
     ]
 
 
-def _lowest(results: Results, ruler: Ruler, codec: str) -> tuple[str, float, float] | None:
+def _lowest(results: Results, ruler: Ruler, codec: str) -> tuple[str, Target, float] | None:
     cases = [
         (image, rate, value) for rate in results.rates for image, value in results.values(codec, rate, ruler).items()
     ]
     return min(cases, key=lambda case: ruler.gain(case[2]), default=None)
 
 
-def _largest_loss(results: Results, ruler: Ruler, codec: str, reference: str) -> tuple[str, float, float, str] | None:
+def _largest_loss(results: Results, ruler: Ruler, codec: str, reference: str) -> tuple[str, Target, float, str] | None:
     others = [name for name in results.codecs if name != codec] if codec == reference else [reference]
     cases = []
     for rate in results.rates:
@@ -142,7 +143,7 @@ def main_ruler(results: Results) -> Ruler | None:
     return next((ruler for ruler in single if ruler.name == "ms_ssim"), single[0] if single else None)
 
 
-def rival(results: Results, rate: float, reference: str, among: Iterable[str]) -> str | None:
+def rival(results: Results, rate: Target, reference: str, among: Iterable[str]) -> str | None:
     """The codec to look at beside the reference: the best by `main_ruler` that is no variant of it."""
     ruler, family = main_ruler(results), reference.split("@")[0].split("-")[0]
     if ruler is None:

@@ -42,7 +42,7 @@ for (const scene of document.querySelectorAll(".scene")) {
   }
 
   const move = () => frame.style.setProperty("--at", `${range.value}%`);
-  for (const value of new Set(shots.map((shot) => shot.dataset.rate).filter(Boolean))) option(rate, value, `${value} bpp`);
+  for (const value of new Set(shots.map((shot) => shot.dataset.rate).filter(Boolean))) option(rate, value, value);
   for (const select of [left, right]) select.addEventListener("change", show);
   for (const shot of shots) {
     shot.addEventListener("click", () => {

@@ -19,7 +19,7 @@ from .document import Block, Folded, Pictures, Plots, Saying, Sayings, Section
 from .findings import rival
 from .pictures import Scene, Shot
 from .published import published_for
-from .tables import DASH, SYMBOLS, Cell, Table, bits, heading
+from .tables import DASH, SYMBOLS, Cell, Table, heading
 
 GENERATOR = '<meta name="generator" content="sprdiff report">'
 """By which a report is known as one that may be replaced."""
@@ -199,8 +199,8 @@ style="--w:{scene.width}px;--r:{scene.width / scene.height:.4f}">
 """
 
     def _one_shot(self, shot: Shot) -> str:
-        alt = f"{shot.codec} at {bits(shot.rate)}"
-        return _shot(f"c{self.place[shot.codec]}", shot.codec, f"{shot.rate:g}", shot.uri, alt, shot.caption)
+        alt = f"{shot.codec} at {shot.rate}"
+        return _shot(f"c{self.place[shot.codec]}", shot.codec, str(shot.rate), shot.uri, alt, shot.caption)
 
 
 def _saying(saying: Saying) -> str:
@@ -217,7 +217,7 @@ def _figure(ruler: Ruler, svg: str) -> str:
 
 
 def _shot(key: str, name: str, rate: str, uri: str, alt: str, caption: str) -> str:
-    at = f'<span class="at">{text(rate)} bpp, </span>' if rate else ""
+    at = f'<span class="at">{text(rate)}, </span>' if rate else ""
     return (
         f'<button type="button" class="shot" data-key="{key}" data-rate="{text(rate)}">'
         f'<img src="{uri}" alt="{text(alt)}"><strong>{text(name).replace("@", "<wbr>@")}</strong>'

@@ -18,6 +18,7 @@ from sprdiff.imageio.open import open_rgb
 from sprdiff.imageio.resize import resize
 
 from ..results import ImageInfo, Row, member
+from ..targets import Target
 from .data import Results
 from .findings import main_ruler
 
@@ -34,7 +35,7 @@ class Shot:
     """One codec's picture at one rate: a data URI, and what it took and reached."""
 
     codec: str
-    rate: float
+    rate: Target
     uri: str
     caption: str
 
@@ -56,7 +57,7 @@ class Scene:
 
 
 def scenes(
-    results: Results, *, count: int, rates: Sequence[float], originals: Path | None = None
+    results: Results, *, count: int, rates: Sequence[Target], originals: Path | None = None
 ) -> tuple[tuple[Scene, ...], tuple[str, ...]]:
     """Scenes of some images, spread over the run, and notes about pictures that are missing.
 
@@ -80,13 +81,13 @@ def scenes(
     return tuple(scene for scene in made if scene.shots), tuple(notes)
 
 
-def _kept(results: Results, info: ImageInfo, rates: Sequence[float]) -> list[Row]:
+def _kept(results: Results, info: ImageInfo, rates: Sequence[Target]) -> list[Row]:
     rows = [results.at(codec, rate).get(info.name) for rate in rates for codec in results.codecs]
     return [row for row in rows if row is not None and _path(results, row).is_file()]
 
 
 def _path(results: Results, row: Row) -> Path:
-    return member(results.folder, "images", row.codec, row.target_bpp, row.image, ".png")
+    return member(results.folder, "images", row.codec, row.target, row.image, ".png")
 
 
 def _spread(infos: Sequence[ImageInfo], count: int) -> list[ImageInfo]:
@@ -118,7 +119,7 @@ def _shot(results: Results, row: Row, info: ImageInfo, notes: dict[str, None]) -
     ruler = main_ruler(results)
     figure = None if ruler is None else row.metrics.get(ruler.name)
     parts = [f"{row.bytes} bytes", f"{ruler.title} {ruler.text(figure)}" if ruler and figure is not None else ""]
-    return Shot(row.codec, row.target_bpp, uri, ", ".join(filter(None, parts)))
+    return Shot(row.codec, row.target, uri, ", ".join(filter(None, parts)))
 
 
 def _uri(pixels: Bytes, info: ImageInfo) -> str:

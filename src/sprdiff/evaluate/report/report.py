@@ -16,6 +16,7 @@ from sprdiff.common.files import describe, write_atomic
 from sprdiff.errors import OutputError
 
 from ..results import ResultsError
+from ..targets import Target
 from .data import Results, load
 from .document import Pictures, document, summary
 from .markdown import markdown
@@ -36,7 +37,7 @@ def write(
     reference: str | None = None,
     originals: str | Path | None = None,
     images: int = 4,
-    picture_rates: Sequence[float] | None = None,
+    picture_rates: Sequence[Target] | None = None,
 ) -> Path:
     """Write the report of a folder that ``sprdiff eval`` has filled, and return the path of its page.
 
@@ -46,7 +47,7 @@ def write(
         reference: codec that the others are compared with; None: the first sprdiff, else the first.
         originals: folder of the originals, for the pictures; None: the one that the run has recorded.
         images: at most so many images with a slider; they need ``sprdiff eval --keep``.
-        picture_rates: rates (bpp) of these pictures; None: the lowest and the highest.
+        picture_rates: targets of these pictures; None: the lowest and the highest.
 
     Raises:
         ResultsError: the results are none or damaged, or have no such codec or rate.
@@ -78,14 +79,12 @@ def _reference(results: Results, reference: str | None) -> str:
     return results.reference if reference is None else reference
 
 
-def _picture_rates(results: Results, rates: Sequence[float] | None) -> list[float]:
+def _picture_rates(results: Results, rates: Sequence[Target] | None) -> list[Target]:
     if rates is None:
         return sorted({results.rates[0], results.rates[-1]})
     for rate in rates:
         if rate not in results.rates:
-            raise ResultsError(
-                f"{results.folder} has no rate {rate:g}: it has {', '.join(f'{r:g}' for r in results.rates)}"
-            )
+            raise ResultsError(f"{results.folder} has no rate {rate}: it has {', '.join(map(str, results.rates))}")
     return sorted(set(rates))
 
 

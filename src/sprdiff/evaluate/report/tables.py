@@ -10,6 +10,7 @@ from functools import partial
 
 from ..codecs.base import Scalar
 from ..results import Row
+from ..targets import Target
 from . import bd
 from .data import Results, Ruler, minus
 from .findings import difference, main_ruler, verdict, worst_cases
@@ -49,11 +50,6 @@ def heading(ruler: Ruler) -> str:
     return f"{ruler.title}{f', {ruler.unit}' if ruler.unit else ''} {'↑' if ruler.higher else '↓'}"
 
 
-def bits(rate: float) -> str:
-    """``0.0138 bpp``."""
-    return f"{rate:g} bpp"
-
-
 def glance(results: Results) -> Table:
     """Who is best: a row per metric, a column per rate."""
     rows = []
@@ -67,10 +63,10 @@ def glance(results: Results) -> Table:
             ties = f"≈ {', '.join(found.ties)}" if found.ties else ""
             cells.append(Cell(ruler.with_unit(found.means[found.best].mean), ties, codec=found.best))
         rows.append(tuple(cells))
-    return Table("Best codec by metric and rate", ("metric", *map(bits, results.rates)), tuple(rows))
+    return Table("Best codec by metric and rate", ("metric", *map(str, results.rates)), tuple(rows))
 
 
-def means(results: Results, rate: float) -> Table:
+def means(results: Results, rate: Target) -> Table:
     """Mean and 95 % interval of every metric, a row per codec."""
     verdicts = [verdict(results, ruler, rate) for ruler in results.rulers]
     rows = []
@@ -81,10 +77,10 @@ def means(results: Results, rate: float) -> Table:
             mark = BEST if codec == found.best else TIE if codec in found.ties else ""
             cells.append(_interval(found.ruler, found.means.get(codec), mark))
         rows.append(tuple(cells))
-    return Table(f"Means at {bits(rate)}", ("codec", "bpp", *map(heading, results.rulers)), tuple(rows))
+    return Table(f"Means at {rate}", ("codec", "bpp", *map(heading, results.rulers)), tuple(rows))
 
 
-def differences(results: Results, rate: float, reference: str) -> Table:
+def differences(results: Results, rate: Target, reference: str) -> Table:
     """Paired differences to the reference on the same images, with 95 % intervals."""
     rows = []
     for codec in results.codecs:
@@ -96,10 +92,10 @@ def differences(results: Results, rate: float, reference: str) -> Table:
             cells.append(_interval(ruler, found, _side(ruler, found), signed=True))
         rows.append(tuple(cells))
     head = ("codec", *map(heading, results.rulers))
-    return Table(f"Differences to {reference} at {bits(rate)}", head, tuple(rows))
+    return Table(f"Differences to {reference} at {rate}", head, tuple(rows))
 
 
-def _name(results: Results, codec: str, rate: float) -> Cell:
+def _name(results: Results, codec: str, rate: Target) -> Cell:
     """A codec, and how many pictures it has where it lacks some: its means do not compare with the others'."""
     missing, total = results.missing(codec, rate), results.reached(rate)
     return Cell(codec=codec, small=f"{total - missing} of {total} pictures" if missing else "")
@@ -177,12 +173,12 @@ def worst(results: Results, reference: str) -> Table | None:
         lowest = Cell(DASH)
         if case.lowest:
             image, rate, value = case.lowest
-            lowest = Cell(f"{image} at {bits(rate)}", ruler.with_unit(value))
+            lowest = Cell(f"{image} at {rate}", ruler.with_unit(value))
         loss = Cell(DASH)
         if case.loss:
             image, rate, value, other = case.loss
             against = f" to {other}" if case.codec == reference else ""
-            loss = Cell(f"{image} at {bits(rate)}", f"{ruler.with_unit(value, signed=True)}{against}")
+            loss = Cell(f"{image} at {rate}", f"{ruler.with_unit(value, signed=True)}{against}")
         rows.append((Cell(codec=case.codec), lowest, loss))
     head = ("codec", f"worst {ruler.title}", f"largest loss to {reference}")
     return Table(f"Worst pictures by {ruler.title}", head, tuple(rows))
@@ -225,7 +221,7 @@ def settings(results: Results) -> Table:
         chosen = [Cell(_chosen(list(results.at(codec, rate).values()))) for rate in results.rates]
         rows.append((Cell(codec=codec), *chosen))
     note = "Lowest – median – highest, or the share of pictures with each value."
-    return Table("Settings chosen", ("codec", *map(bits, results.rates)), tuple(rows), (note,))
+    return Table("Settings chosen", ("codec", *map(str, results.rates)), tuple(rows), (note,))
 
 
 def _chosen(rows: Sequence[Row]) -> str:
@@ -283,7 +279,7 @@ def failures(results: Results) -> Table | None:
     if not rows:
         return None
     cells = tuple(
-        (Cell(codec=row.codec), Cell(row.image), Cell(bits(row.target_bpp)), Cell(row.status, row.message))
+        (Cell(codec=row.codec), Cell(row.image), Cell(str(row.target)), Cell(row.status, row.message))
         for row in rows[:SHOWN_FAILURES]
     )
     rest = len(rows) - len(cells)

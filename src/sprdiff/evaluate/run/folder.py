@@ -136,6 +136,7 @@ def _joined(path: Path, before: Run, run: Run) -> Run:
         rates=sorted({*before.rates, *run.rates}),
         codecs=list(codecs.values()),
         commands=list(dict.fromkeys([*before.commands, *run.commands])),
+        budgets=sorted({*before.budgets, *run.budgets}),
     )
 
 

@@ -1,4 +1,4 @@
-"""A whole comparison: every image of a folder through every codec at every rate, into a folder of results.
+"""A whole comparison: every image of a folder through every codec at every target, into a folder of results.
 
 ::
 
@@ -9,7 +9,6 @@ What is in the folder already is not done again, so a run that was stopped, even
 
 from __future__ import annotations
 
-import math
 import os
 import platform
 from collections.abc import Collection, Iterator, Sequence
@@ -21,6 +20,7 @@ from ...common.processes import in_processes
 from ..codecs.base import ImageCodec, MissingCodec
 from ..metrics.rulers import Weights, choose
 from ..results import FORMAT, CodecInfo, ImageInfo, Key, ResultsError, Row, Run, Skipped, read_sets, write_sets
+from ..targets import Target
 from .folder import ResultsFolder, earlier_run, taken
 from .photos import find_photos
 from .sets import set_rows
@@ -60,12 +60,12 @@ class Outcome:
     """What a run asked for and what there is of it.
 
     Attributes:
-        rows: all rows of the images, codecs and rates asked for, earlier ones among them.
-        unreached: rates at which no codec has a file of any image, in bits per pixel.
+        rows: all rows of the images, codecs and targets asked for, earlier ones among them.
+        unreached: targets at which no codec has a file of any image.
     """
 
     rows: tuple[Row, ...]
-    unreached: tuple[float, ...]
+    unreached: tuple[Target, ...]
 
     def count(self, status: str) -> int:
         """Number of rows of a status."""
@@ -78,6 +78,7 @@ def evaluate(
     codecs: Sequence[ImageCodec],
     out: str | Path,
     rates: Sequence[float] = DEFAULT_RATES,
+    budgets: Sequence[int] = (),
     features: Path | None = None,
     metric_weights: Path | None = None,
     keep: bool = False,
@@ -94,7 +95,8 @@ def evaluate(
         folder: of the originals.
         codecs: of `codecs.parse_codecs`; those that cannot run here are left out, with a note.
         out: folder of results, new, empty, or of an earlier run over the same images and metrics.
-        rates: targets in bits per pixel.
+        rates: targets in bits per pixel; none beside `budgets`: an empty list.
+        budgets: targets in bytes, whatever the size of the picture.
         features: weights of SqueezeNet, for feature distance and Fréchet distance.
         metric_weights: folder of published weights, searched before the usual places.
         keep: store files and decoded images too.
@@ -112,27 +114,28 @@ def evaluate(
         ValueError: a number is out of its range.
     """
     folder, out, watcher = Path(folder), Path(out), watcher or Watcher()
-    if jobs < 1 or not rates or not all(math.isfinite(rate) and rate > 0 for rate in rates):
-        raise ValueError("jobs must be at least 1 and rates above 0")
+    targets = sorted({*(Target(float(rate)) for rate in rates), *(Target(bytes=budget) for budget in budgets)})
+    if jobs < 1 or not targets:
+        raise ValueError("jobs must be at least 1, and there must be a target")
     before = earlier_run(out)
     photos = find_photos(folder, limit=limit, known=before.images if before else ())
     weights = Weights(features, metric_weights)
     here, absent = _present(codecs)
-    run = _describe(folder, photos, sorted({float(rate) for rate in rates}), here, absent, weights, command)
+    run = _describe(folder, photos, targets, here, absent, weights, command)
     _tell_skipped(run, watcher)
     with taken(out, run) as results:
         units = _units(results, here, run, folder, weights, keep)
         results.begin({key for unit in units for key in _keys(unit)})
         for note in results.notes:
             watcher.note(note)
-        watcher.begin(len(units), sum(len(unit.rates) for unit in units))
+        watcher.begin(len(units), sum(len(unit.targets) for unit in units))
         changed = set()
         for rows in _work(units, jobs):
             results.append(rows)
             watcher.done(rows)
-            changed |= {(row.codec, row.target_bpp) for row in rows}
+            changed |= {(row.codec, row.target) for row in rows}
         _finish(results, changed, watcher)
-        wanted = {(codec.name, photo.name, rate) for codec in here for photo in photos for rate in run.rates}
+        wanted = {(codec.name, photo.name, target) for codec in here for photo in photos for target in run.targets}
         return _outcome(run, [row for row in results.rows.values() if row.key in wanted])
 
 
@@ -153,7 +156,7 @@ def _present(codecs: Sequence[ImageCodec]) -> tuple[list[ImageCodec], list[Skipp
 def _describe(
     folder: Path,
     photos: list[ImageInfo],
-    rates: list[float],
+    targets: Sequence[Target],
     codecs: Sequence[ImageCodec],
     absent: list[Skipped],
     weights: Weights,
@@ -168,12 +171,13 @@ def _describe(
         cpu=_cpu(),
         folder=str(folder.resolve()),
         images=photos,
-        rates=rates,
+        rates=[target.bpp for target in targets if target.bpp is not None],
         codecs=[CodecInfo(codec.name, codec.version()) for codec in codecs],
         skipped_codecs=absent,
         rulers=rulers,
         skipped_rulers=skipped,
         commands=[command],
+        budgets=[target.bytes for target in targets if target.bytes is not None],
     )
 
 
@@ -205,24 +209,24 @@ def _units(
     units = []
     for photo in run.images:
         for codec in codecs:
-            keys = {rate: results.rows.get((codec.name, photo.name, rate)) for rate in run.rates}
-            todo = tuple(rate for rate, row in keys.items() if row is None or row.status == "failed")
+            keys = {target: results.rows.get((codec.name, photo.name, target)) for target in run.targets}
+            todo = tuple(target for target, row in keys.items() if row is None or row.status == "failed")
             unit = Unit(codec, versions[codec.name], folder, photo, todo, results.path, rulers, weights, keep)
             units += [unit] if todo else []
     return units
 
 
 def _keys(unit: Unit) -> list[Key]:
-    return [(unit.codec.name, unit.image.name, rate) for rate in unit.rates]
+    return [(unit.codec.name, unit.image.name, target) for target in unit.targets]
 
 
 def _work(units: Sequence[Unit], jobs: int) -> Iterator[list[Row]]:
     """The rows of each unit as it is finished."""
     for unit, rows in in_processes(run_unit, units, jobs):
-        yield [failed(unit, rate, _DIED) for rate in unit.rates] if rows is None else rows
+        yield [failed(unit, target, _DIED) for target in unit.targets] if rows is None else rows
 
 
-def _finish(results: ResultsFolder, changed: Collection[tuple[str, float]], watcher: Watcher) -> None:
+def _finish(results: ResultsFolder, changed: Collection[tuple[str, Target]], watcher: Watcher) -> None:
     try:
         before = read_sets(results.path)
     except ResultsError:  # it can be made anew at any time
@@ -234,5 +238,5 @@ def _finish(results: ResultsFolder, changed: Collection[tuple[str, float]], watc
 
 
 def _outcome(run: Run, rows: Sequence[Row]) -> Outcome:
-    reached = {row.target_bpp for row in rows if row.status != "unreached"}
-    return Outcome(tuple(rows), tuple(rate for rate in run.rates if rate not in reached))
+    reached = {row.target for row in rows if row.status != "unreached"}
+    return Outcome(tuple(rows), tuple(target for target in run.targets if target not in reached))

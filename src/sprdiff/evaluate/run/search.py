@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from ...errors import TargetError
 from ..codecs.base import BudgetCodec, ImageCodec, Quality, Setting, coded_size, size_of
-from ..metrics.distortion import Bytes, ms_ssim
+from ..metrics.distortion import Bytes, ms_ssim, ms_ssim_from
 
 FACTORS = (1, 1.5, 2, 3, 4, 6, 8)
 """How much smaller the coded picture may be; shrunk and enlarged with Lanczos. The same as those of ``.sprd``."""
@@ -23,6 +23,8 @@ _WELL_USED = 0.97
 _NEAR = 1.05
 _TRIALS = 8
 _LEAST_GROWTH = 0.01
+_USUAL_BPP = 0.3
+"""Bits per coded pixel near which the best factor of ordinary codecs mostly lies."""
 
 Key = tuple[float, Quality]
 
@@ -49,7 +51,7 @@ class Cache:
     """What is known of one image under one codec: hand the same to all budgets of that image.
 
     Attributes:
-        files, scores: whole files, and MS-SSIM of those decoded so far, by factor and quality.
+        files, scores: whole files, and MS-SSIM of those that have been among the best, by factor and quality.
         smallest: bytes of the smallest file met so far; None before the first.
     """
 
@@ -86,11 +88,19 @@ def best_at(codec: ImageCodec, pixels: Bytes, budget_bytes: int, cache: Cache | 
         return _by_rate_control(codec, pixels, budget_bytes, cache)
     images = {factor: _Image(codec, pixels, factor, cache) for factor in _factors(pixels)}
     keys = [(factor, quality) for factor, image in images.items() for quality in image.fitting(budget_bytes)]
-    if not keys:
-        return None
-    # Of equals the smaller file, so that the result does not depend on the order of trials.
-    factor, quality = max(keys, key=lambda key: (images[key[0]].score(key[1]), -len(cache.files[key])))
-    return images[factor].choice(quality)
+    best: tuple[float, int, Key] | None = None
+    for key in sorted(keys, key=lambda key: _unlikely(key[0], pixels, budget_bytes)):
+        score = images[key[0]].score(key[1], -math.inf if best is None else best[0])
+        # Of equals the smaller file, so that the result does not depend on the order of trials.
+        if score is not None and (best is None or (score, -len(cache.files[key])) > best[:2]):
+            best = score, -len(cache.files[key]), key
+    return None if best is None else images[best[2][0]].choice(best[2][1], best[0])
+
+
+def _unlikely(factor: float, pixels: Bytes, budget: int) -> float:
+    """How far a factor is from what mostly wins: the sooner a good score is known, the sooner others are given up."""
+    height, width = size_of(pixels)
+    return abs(math.log(8 * budget * factor**2 / (height * width * _USUAL_BPP)))
 
 
 def _by_rate_control(codec: BudgetCodec, pixels: Bytes, budget: int, cache: Cache) -> Choice | None:
@@ -124,17 +134,19 @@ class _Image:
             self._cache.met(len(self._cache.files[key]))
         return len(self._cache.files[key])
 
-    def score(self, quality: Quality) -> float:
-        """MS-SSIM of the file."""
+    def score(self, quality: Quality, least: float) -> float | None:
+        """MS-SSIM of the file; None where it is less than `least`."""
         key = (self._factor, quality)
         if key not in self._cache.scores:
-            self._cache.scores[key] = ms_ssim(self._pixels, self._decoded(quality))
+            score = ms_ssim_from(self._pixels, self._decoded(quality), least)
+            if score is None:
+                return None
+            self._cache.scores[key] = score
         return self._cache.scores[key]
 
-    def choice(self, quality: Quality) -> Choice:
+    def choice(self, quality: Quality, score: float) -> Choice:
         """The file with all that is told about it."""
-        key = (self._factor, quality)
-        return Choice(self._cache.files[key], self._decoded(quality), self._setting(quality), self.score(quality))
+        return Choice(self._cache.files[self._factor, quality], self._decoded(quality), self._setting(quality), score)
 
     def fitting(self, budget: int) -> list[Quality]:
         """The best qualities whose files fit; none when not even the first few do."""

@@ -1,9 +1,8 @@
-"""The unit of work of a comparison: one image through one codec at all its rates, in a process of its own."""
+"""The unit of work of a comparison: one image through one codec at all its targets, in a process of its own."""
 
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -22,6 +21,7 @@ from ..metrics.distortion import Bytes
 from ..metrics.rulers import Meter, Weights
 from ..metrics.tensors import Features
 from ..results import ImageInfo, Row, finite, member
+from ..targets import Target
 from .measured import measure
 from .search import Cache, Choice, best_at
 
@@ -35,7 +35,7 @@ class Unit:
     Attributes:
         codec, version: who encodes.
         folder, image: the original.
-        rates: targets in bits per pixel.
+        targets: what the files may take.
         out: folder of the results.
         rulers: names of the metrics.
         weights: for them.
@@ -46,33 +46,28 @@ class Unit:
     version: str
     folder: Path
     image: ImageInfo
-    rates: tuple[float, ...]
+    targets: tuple[Target, ...]
     out: Path
     rulers: tuple[str, ...]
     weights: Weights
     keep: bool
 
 
-def budget(rate: float, image: ImageInfo) -> int:
-    """Most bytes that a file may have at a rate in bits per pixel."""
-    return math.floor(rate * image.width * image.height / 8)
-
-
 def run_unit(unit: Unit) -> list[Row]:
-    """A row for each rate; what goes wrong with one is told in its row."""
+    """A row for each target; what goes wrong with one is told in its row."""
     try:
         pixels = open_rgb(unit.folder / unit.image.name).pixels
         meter = _meter(unit.rulers, unit.weights)
         _describe_original(unit, meter, pixels)
     except Exception as error:
-        return [failed(unit, rate, _explain(error)) for rate in unit.rates]
+        return [failed(unit, target, _explain(error)) for target in unit.targets]
     known = Cache()
-    return [_row(unit, rate, pixels, meter, known) for rate in unit.rates]
+    return [_row(unit, target, pixels, meter, known) for target in unit.targets]
 
 
-def failed(unit: Unit, rate: float, message: str) -> Row:
+def failed(unit: Unit, target: Target, message: str) -> Row:
     """The row of what could not be done."""
-    return _make_row(unit, rate, status="failed", message=" ".join(message.split()))
+    return _make_row(unit, target, status="failed", message=" ".join(message.split()))
 
 
 @cache
@@ -80,29 +75,29 @@ def _meter(rulers: tuple[str, ...], weights: Weights) -> Meter:
     return Meter(rulers, weights)
 
 
-def _row(unit: Unit, rate: float, pixels: Bytes, meter: Meter, known: Cache) -> Row:
+def _row(unit: Unit, target: Target, pixels: Bytes, meter: Meter, known: Cache) -> Row:
     try:
-        choice = best_at(unit.codec, pixels, budget(rate, unit.image), known)
+        choice = best_at(unit.codec, pixels, target.budget(unit.image.width, unit.image.height), known)
         if choice is None:
-            return _unreached(unit, rate, known.smallest)
-        return _measured(unit, rate, pixels, meter, choice)
+            return _unreached(unit, target, known.smallest)
+        return _measured(unit, target, pixels, meter, choice)
     except Exception as error:  # one codec that fails on one image must not end a run of hours
-        return failed(unit, rate, _explain(error))
+        return failed(unit, target, _explain(error))
 
 
-def _measured(unit: Unit, rate: float, pixels: Bytes, meter: Meter, choice: Choice) -> Row:
+def _measured(unit: Unit, target: Target, pixels: Bytes, meter: Meter, choice: Choice) -> Row:
     size = len(choice.data)
-    assert size <= budget(rate, unit.image)
+    assert size <= target.budget(unit.image.width, unit.image.height)
     figures = meter.figures(pixels, choice.decoded, {"ms_ssim": choice.ms_ssim})
     cost = measure(unit.codec, pixels, choice.setting, expected_bytes=size)
     if meter.describes_patches:
-        save_features(_member(unit, "features", rate, ".npz"), meter.patches(choice.decoded))
+        save_features(_member(unit, "features", target, ".npz"), meter.patches(choice.decoded))
     if unit.keep:
-        _save(_member(unit, "files", rate, ".bin"), choice.data)
-        _save(_member(unit, "images", rate, ".png"), _png(choice.decoded))
+        _save(_member(unit, "files", target, ".bin"), choice.data)
+        _save(_member(unit, "images", target, ".png"), _png(choice.decoded))
     return _make_row(
         unit,
-        rate,
+        target,
         bytes=size,
         setting=dict(choice.setting),
         metrics=finite(figures),
@@ -112,21 +107,22 @@ def _measured(unit: Unit, rate: float, pixels: Bytes, meter: Meter, choice: Choi
     )
 
 
-def _unreached(unit: Unit, rate: float, smallest: int | None) -> Row:
-    limit = budget(rate, unit.image)
+def _unreached(unit: Unit, target: Target, smallest: int | None) -> Row:
+    limit = target.budget(unit.image.width, unit.image.height)
     message = f"no file is as small as {limit} bytes"
     if smallest is not None:
         message = f"the smallest file has {smallest} bytes, {limit} are allowed"
-    return _make_row(unit, rate, status="unreached", message=message, bytes=smallest)
+    return _make_row(unit, target, status="unreached", message=message, bytes=smallest)
 
 
-def _make_row(unit: Unit, rate: float, **given: Any) -> Row:
+def _make_row(unit: Unit, target: Target, **given: Any) -> Row:
     width, height = unit.image.width, unit.image.height
     size = given.get("bytes")
     common: dict[str, Any] = {
         "codec": unit.codec.name,
         "image": unit.image.name,
-        "target_bpp": rate,
+        "target_bpp": target.bpp,
+        "target_bytes": target.bytes,
         "status": "ok",
         "message": "",
         "bytes": None,
@@ -163,8 +159,8 @@ def save_features(path: Path, features: Mapping[str, Features]) -> None:
     _save(path, stream.getvalue())
 
 
-def _member(unit: Unit, kind: str, rate: float, extension: str) -> Path:
-    return member(unit.out, kind, unit.codec.name, rate, unit.image.name, extension)
+def _member(unit: Unit, kind: str, target: Target, extension: str) -> Path:
+    return member(unit.out, kind, unit.codec.name, target, unit.image.name, extension)
 
 
 def _save(path: Path, data: bytes) -> None:

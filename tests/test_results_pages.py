@@ -1,0 +1,122 @@
+"""What is published of the results: pictures, and tables in pages that are those of the published rows."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from conftest import photo
+from docs_rules import ROOT, load_script
+from report_helpers import FRECHET, MS_SSIM, PSNR, figures, keep_pictures, lost, make_run
+from sprdiff.evaluate.codecs.registry import parse_codecs
+from sprdiff.evaluate.report.data import load
+from sprdiff.evaluate.results import Row, member, read_rows, to_line
+from sprdiff.evaluate.targets import Target
+
+results = load_script("results")
+
+RATE = Target(0.02)
+OURS = ("sprdiff-tiny", "sprdiff-tiny@coarse")
+NAMED = replace(FRECHET, name="frechet_squeezenet")
+
+
+@pytest.mark.parametrize("page", results.PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_the_tables_of_the_pages_are_those_of_the_published_results(page: Path) -> None:
+    text = page.read_text("utf-8")
+    assert text == results.filled(text), "run python scripts/results.py pages"
+    assert {found[3] for found in results.BLOCK.finditer(text)} == set(results.SETS), "both sets are shown"
+
+
+@pytest.mark.parametrize("name", results.SETS)
+def test_what_is_published_is_of_the_set(name: str) -> None:
+    folder, chosen = results.PUBLISHED / name, results.SETS[name]
+    published = load(folder)
+    assert {str(rate.bpp) for rate in published.rates} == set(chosen.rates.split(","))
+    assert not published.run.folder.startswith("/"), "where the originals lay is nobody's business"
+    links = re.findall(r"\]\((pictures/[^)]+)\)", (folder / "pictures.md").read_text("utf-8"))
+    assert len(links) >= len(chosen.picture_rates) * len(published.codecs)
+    assert {f"pictures/{path.name}" for path in (folder / "pictures").iterdir()} == set(links)
+    for path in (folder / "pictures").iterdir():
+        with Image.open(path) as image:
+            assert max(image.size) <= max(results.SHOWN)
+
+
+def test_tables(tmp_path: Path) -> None:
+    codecs = [*OURS, "jpeg", "vvc"]
+
+    def figure(codec: str, index: int, rate: float) -> dict[str, float | None]:
+        return figures({"sprdiff-tiny@coarse": "sprdiff-tiny"}.get(codec, codec), index, rate)
+
+    made = make_run(tmp_path, codecs=codecs, rulers=[PSNR, MS_SSIM], rates=(0.02, 0.03), figure=figure)
+    found = load(made)
+    lines = results.means(found, RATE)
+    assert lines[0] == "| | PSNR, dB ↑ | MS-SSIM ↑ |" and lines[-1] == "4 pictures, at most 61 bytes a picture."
+    names = [line.split(" | ")[0] for line in lines[2:-2]]
+    assert names == ["| **SPRDiff `tiny`**, decoded", "| **SPRDiff `tiny`**, `--realism 0`", "| VVC", "| JPEG"]
+    scores = {codec: found.mean(codec, RATE, ruler) for codec in ("vvc", "jpeg") for ruler in found.rulers[:1]}
+    assert lines[4] == f"| VVC | **{scores['vvc']:.2f}** | .700 |"
+    assert lines[2].endswith("| **.730** |"), "the best is bold, without the 0 before the point"
+    (first, _, *rows) = results.best(found)
+    assert first == "| at | best in PSNR | best in MS-SSIM |"
+    assert rows[0].startswith("| 0.02 bpp | VVC | **SPRDiff `tiny`**, decoded (tie with **SPRDiff `tiny`**, `--realism")
+    rows = results.against(found)[2:]
+    assert len(rows) == 4 and rows[0].startswith("| 0.02 | decoded | −0.5") and rows[0].endswith("| +.030 | – | – |")
+
+
+def test_what_lacks_pictures_is_not_compared(tmp_path: Path) -> None:
+    def change(row: Row) -> Row:
+        return lost(row) if (row.codec, row.image) == ("vvc", "a.png") else row
+
+    made = load(make_run(tmp_path, codecs=[*OURS, "vvc"], rulers=[PSNR, MS_SSIM], rates=(0.02,), change=change))
+    assert any(line.startswith("| VVC (3 of 4 pictures) | ") for line in results.means(made, RATE))
+    assert results.against(made)[2] == "| 0.02 | decoded | – | – | – | – |"
+
+
+def test_tables_go_between_their_marks_and_nowhere_else(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    make_run(tmp_path / "kodak", codecs=[*OURS, "vvc"], rulers=[PSNR, MS_SSIM], rates=(0.02,))
+    monkeypatch.setattr(results, "PUBLISHED", tmp_path)
+    page = "before\n<!-- results: means kodak 0.02 -->\nold\n<!-- end -->\n"
+    page += "between\n<!-- results: best kodak -->\n<!-- end -->\n"
+    made = results.filled(page)
+    assert made.startswith("before\n<!-- results: means kodak 0.02 -->\n\n| | PSNR") and "old" not in made
+    assert "<!-- end -->\nbetween\n<!-- results: best kodak -->\n\n| at | best in PSNR" in made
+    assert results.filled(made) == made
+
+
+def test_rows_of_other_weights_are_measured_again_and_those_of_rivals_are_not(tmp_path: Path) -> None:
+    ours, vvc = parse_codecs(["sprdiff-tiny", "vvc"])
+    work = make_run(tmp_path / "work", codecs=["sprdiff-tiny", "vvc"], rates=(0.02,))
+    assert results.forget_outdated(work, [ours, vvc]) == 4, "version 1.0 is another"
+    assert {row.codec for row in read_rows(work)} == {"vvc"}
+    now = ours.version()
+    make_run(work, codecs=["sprdiff-tiny", "vvc"], rates=(0.02,), change=lambda row: replace(row, version=now))
+    before = (work / "rows.jsonl").read_bytes()
+    assert results.forget_outdated(work, [ours, vvc]) == 0 and (work / "rows.jsonl").read_bytes() == before
+    assert results.forget_outdated(tmp_path / "nowhere", [ours, vvc]) == 0
+
+
+def test_large_pictures_are_shown_in_part_and_one_to_one(tmp_path: Path) -> None:
+    images, codecs = ["a.png", "b.png"], ["sprdiff-tiny", "vvc"]
+    make_run(tmp_path, images=images, codecs=codecs, rates=(0.02,))
+    keep_pictures(tmp_path, images, codecs, (0.02,))
+    large = photo(900, 1600, seed=5)
+    Image.fromarray(large).save(member(tmp_path, "images", "vvc", RATE, "b.png", ".png"))
+    out = tmp_path / "out"
+    out.mkdir()
+    chosen = results.Set("Test", "0.02", {"a": (0, 0), "b": (700, 300)}, (RATE,))
+    results.publish_pictures(chosen, tmp_path, out)
+    with Image.open(out / "pictures" / "b_0.02_vvc.webp") as image:
+        shown = np.asarray(image.convert("RGB")).astype(float)
+    assert shown.shape == (512, 768, 3)
+    assert np.abs(shown - large[300:812, 700:1468]).mean() < 0.5 * np.abs(shown - large[0:512, 0:768]).mean()
+    with Image.open(out / "pictures" / "a_0.02_sprdiff-tiny.webp") as image:
+        assert image.size == (192, 128)
+    text = (out / "pictures.md").read_text("utf-8")
+    assert "# Test: decoded pictures at equal bytes" in text and "768x512 pixels are shown, one to one" in text
+    rows = [row for row in read_rows(tmp_path) if row.image == "b.png" and row.codec == "vvc"]
+    assert to_line(rows[0]) and f"vvc, {rows[0].bytes} bytes, MS-SSIM {rows[0].metrics['ms_ssim']:.3f}" in text
