@@ -12,7 +12,6 @@ import torch
 from accelerate import Accelerator
 
 from ..errors import TrainingError
-from ..evaluate.metrics.features import FeatureNetwork
 from ..models.config import PRESETS
 from ..models.sprdiff import SPRDiff
 from ..models.stored import entropy_arrays, load_folder
@@ -113,8 +112,7 @@ def run_stage(
     elif (start := _same_stage(stage, init or [])) is not None:
         trainer.load_extras(start)
         trainer.step = trainer.first = start.step
-    network = FeatureNetwork.load(features) if features is not None else None
-    report = Report(out, stage, recipe.steps, active=accelerator.is_main_process, network=network)
+    report = Report(out, stage, recipe.steps, active=accelerator.is_main_process, features=features)
     try:
         trainer.run(report)
     finally:
