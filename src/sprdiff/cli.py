@@ -29,6 +29,7 @@ from .cli_options import (
     Out,
     Quality,
     Quiet,
+    Strict,
     Threads,
     Weights,
     between,
@@ -83,6 +84,7 @@ def encode(
     effort: Annotated[
         int, typer.Option("--effort", min=0, max=9, help="Search for a better file: 0 none, 9 about a minute.")
     ] = 0,
+    strict: Strict = False,
     output: Out = None,
     weights: Weights = None,
     max_pixels: MaxPixels = MAX_PIXELS,
@@ -98,9 +100,9 @@ def encode(
     def work(job: Job, report: Report) -> None:
         from .image import open_rgb
 
-        picture = open_rgb(job.source, background=background, max_pixels=max_pixels)
-        if picture.dropped:
-            say("warning", f"{job.source}: dropped {', '.join(picture.dropped)}")
+        picture = open_rgb(job.source, background=background, max_pixels=max_pixels, strict=strict)
+        if picture.warning:
+            say("warning", f"{job.source}: {picture.warning}")
         data = codec().encode(
             picture, quality=quality, bpp=bpp, max_bytes=max_bytes, scale=scale, effort=effort, report=report
         )

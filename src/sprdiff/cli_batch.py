@@ -22,6 +22,7 @@ from .cli_options import (
     MaxPixels,
     Quality,
     Quiet,
+    Strict,
     Weights,
     between,
     check_background,
@@ -65,6 +66,7 @@ def batch(
             help="Colour under transparent pixels.",
         ),
     ] = None,
+    strict: Strict = False,
     decode: Annotated[bool, typer.Option("--decode", help="From .sprd files to pictures.")] = False,
     to: Annotated[str | None, typer.Option("--to", metavar="FORMAT", help="Of decoded pictures: png, jpg ...")] = None,
     realism: Annotated[
@@ -91,7 +93,14 @@ def batch(
 ) -> int:
     """Encode or decode a whole collection; a run that was stopped goes on when it is started again."""
     common: dict[str, Any] = {"weights": str(weights) if weights else None, "max_pixels": max_pixels}
-    encoding = {"quality": quality, "bpp": bpp, "max_bytes": max_bytes, "scale": scale, "background": background}
+    encoding: dict[str, Any] = {
+        "quality": quality,
+        "bpp": bpp,
+        "max_bytes": max_bytes,
+        "scale": scale,
+        "background": background,
+    }
+    encoding["strict"] = strict or None
     decoding = {"to": to, "realism": realism, "steps": steps, "seed": seed}
     what = _direction(decode, encoding, decoding, common)
     from .batch.run import batch as run
@@ -148,7 +157,10 @@ def _tell(outcome: Outcome, dest: str, *, quiet: bool) -> int:
     if totals.failed > len(totals.failures):
         say("error", f"{totals.failed - len(totals.failures)} more have failed: see {outcome.manifest}")
     if totals.dropped:
-        say("warning", f"{totals.dropped} pictures lost something (alpha, frames ...): see {outcome.manifest}")
+        say(
+            "warning",
+            f"{totals.dropped} pictures lost something (alpha, frames ...) or are damaged: see {outcome.manifest}",
+        )
     if not quiet:
         parts = [f"{totals.pictures} pictures"]
         parts += [f"{totals.failed} failed"] if totals.failed else []

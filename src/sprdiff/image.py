@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import EllipsisType
 from typing import IO, BinaryIO
 
 import numpy as np
@@ -25,7 +26,7 @@ from .image_jpeg import completed, warning_of
 from .image_kinds import HEAD, failure, open_by_extra, refusal
 from .image_png import SIGNATURE, Parts, walk
 from .image_save import FORMATS, encode_image, output_format, save_image, to_pil
-from .image_tiff import Tiff, find_picture, is_unusual, read_by_extra
+from .image_tiff import Tiff, find_picture, is_misread, is_unusual, read_by_extra
 from .image_tiff_pages import is_tiff
 from .image_tiles import Tile, resize, tiles
 
@@ -39,6 +40,7 @@ __all__ = [
     "open_rgb",
     "output_format",
     "parse_background",
+    "picture_of",
     "read_bytes",
     "resize",
     "save_image",
@@ -84,10 +86,15 @@ class Picture:
     damage: str = ""
 
     @property
-    def notes(self) -> str:
-        """What was lost or is in doubt, in one line; empty: nothing."""
+    def lost(self) -> str:
+        """What was lost and what is damaged, with commas between; empty: nothing."""
+        return ", ".join([*self.dropped, *([f"damaged: {self.damage}"] if self.damage else [])])
+
+    @property
+    def warning(self) -> str:
+        """The same as a line to be shown."""
         lost = f"dropped {', '.join(self.dropped)}" if self.dropped else ""
-        return "; ".join(filter(None, [f"damaged: {self.damage}" if self.damage else "", lost]))
+        return "; ".join(filter(None, [f"damaged, but read: {self.damage}" if self.damage else "", lost]))
 
 
 def open_rgb(
@@ -133,18 +140,24 @@ def picture_of(
     background: Rgb = (255, 255, 255),
     max_pixels: int = MAX_PIXELS,
     orientation: int | None = None,
+    profile: bytes | EllipsisType | None = ...,
 ) -> Picture:
     """The picture of a Pillow image, which is left open.
 
     Args:
         orientation: as EXIF has it, in place of what the image says.
+        profile: ICC profile, or None for sRGB, in place of what the image says.
 
     Raises:
         ImageError: it has no pixels, too many, or they cannot be decoded.
     """
     with _clear_errors("the image"):
+        if is_misread(image):
+            raise ImageError("the image is of a kind of TIFF that Pillow reads wrong: give the file itself")
         facts = gather(image)
         facts.orientation = orientation
+        if not isinstance(profile, EllipsisType):
+            facts.profile = profile
         return _picture(Found(image.size, image, facts), "the image", background, max_pixels)
 
 
@@ -240,7 +253,7 @@ def identify(stream: IO[bytes], name: str, max_pixels: int = MAX_PIXELS) -> Iter
         tiff = find_picture(stream, name)
         stream = stream if tiff is None else tiff.stream
     image = open_by_extra(stream, head, name, max_pixels) or _open_by_pillow(stream)
-    if image is not None:
+    if image is not None and not (tiff is not None and is_misread(image)):
         with image:
             yield Found(image.size, image, gather(image, chunks, tiff), stream, tiff)
     elif tiff is not None:

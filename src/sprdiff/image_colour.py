@@ -114,6 +114,9 @@ class Converter:
             return self._split_deep(strip, low)
         if self._key is not None and strip.mode == "L":
             return strip, np.where(np.asarray(strip) == self._key, 0, 255).astype(np.uint8)
+        if isinstance(self._key, tuple) and strip.mode == "RGB":  # the low bytes are out of reach
+            high = np.array(self._key, np.uint16) >> 8
+            return strip, np.where((np.asarray(strip) == high).all(-1), 0, 255).astype(np.uint8)
         if strip.has_transparency_data:
             base = "LA" if strip.mode in GREY_MODES else "RGBA"
             both = strip.convert(base)

@@ -5,6 +5,7 @@ It has to be asked before the pixels are decoded, for Pillow lets go of the file
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -28,7 +29,6 @@ _DEEP = re.compile(r"^(?:[IF];(?P<wide>12|16|32|64)|(?:L|LA|RGB|RGBA|RGBX|RGBa|C
 _TWINS = {f"{mode};16{a}": f"{mode};16{b}" for mode in ("RGB", "RGBA", "RGBX", "CMYK") for a, b in ("BL", "LB")}
 _TWINS |= {f"{mode};16N": f"{mode};16{'B' if sys.byteorder == 'little' else 'L'}" for mode in ("RGB", "RGBA", "RGBX")}
 _GREY_ALPHA = "LA;16B"
-_GREY_STEPS = {f"L;{bits}": step for bits, step in GREY_STEPS.items()}
 
 
 def bit_depth(image: Image.Image) -> int:
@@ -74,10 +74,10 @@ def _about_png(image: Image.Image, facts: Facts, chunks: Chunks | None) -> None:
         facts.damage = chunks.damage
     facts.profile = facts.profile or chunks.profile
     key = image.info.get("transparency")
-    for tile in getattr(image, "tile", None) or ():
-        step = _GREY_STEPS.get(_layout(tile))
-        if step and isinstance(key, int):
-            facts.key = key * step
+    if isinstance(key, int) and image.mode == "L":
+        facts.key = key * GREY_STEPS.get(chunks.depth, 1)
+    if isinstance(key, tuple) and image.mode == "RGB" and chunks.depth == 16:
+        facts.depth, facts.key = 16, key
     if chunks.cicp and chunks.cicp[1] in HDR:
         facts.dropped.append(from_codes(*chunks.cicp[:2]).doubt)
     elif chunks.cicp:  # it goes before everything else
@@ -148,9 +148,6 @@ def prepare(image: Image.Image, facts: Facts) -> None:
     if not (isinstance(image, ImageFile.ImageFile) and image.tile):
         return
     repair_planes(image)
-    key = image.info.get("transparency")
-    if image.mode == "RGB" and facts.depth == 16 and isinstance(key, tuple):
-        facts.key = key
     if facts.profile is not None or isinstance(facts.key, tuple):
         facts.low = _low_bytes(image)
 
@@ -164,17 +161,24 @@ def _layout(tile: ImageFile._Tile) -> str:
 
 @contextmanager
 def _file_of(image: Image.Image) -> Iterator[IO[bytes] | None]:
-    """The file behind an image whose pixels are not decoded yet, at its position again afterwards."""
-    stream = getattr(image, "fp", None)
-    if stream is None or getattr(stream, "closed", False) or getattr(image, "_im", None) is not None:
+    """The file behind an image, at its start, to look into; None if it is out of reach.
+
+    Once the pixels are decoded Pillow has let go of it: then the file is opened again by its name.
+    """
+    stream, name = getattr(image, "fp", None), getattr(image, "filename", None)
+    decoded = getattr(image, "_im", None) is not None
+    if decoded and isinstance(name, str) and os.path.isfile(name):
+        with open(name, "rb") as again:
+            yield again
+    elif decoded or stream is None or getattr(stream, "closed", False):
         yield None
-        return
-    position = stream.tell()
-    try:
-        stream.seek(0)
-        yield stream
-    finally:
-        stream.seek(position)
+    else:
+        position = stream.tell()
+        try:
+            stream.seek(0)
+            yield stream
+        finally:
+            stream.seek(position)
 
 
 def _low_bytes(image: ImageFile.ImageFile) -> Image.Image | None:

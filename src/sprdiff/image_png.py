@@ -23,8 +23,10 @@ MAX_PROFILE = 2**24
 _BLOCK = 2**20
 _TEXTS = frozenset({b"tEXt", b"zTXt", b"iTXt"})
 _PACKED = frozenset({b"zTXt", b"iCCP"})
-_LEAST = {b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"pHYs": 9, b"tRNS": 1, b"acTL": 8, b"fcTL": 26, b"cICP": 4}
+_LEAST = {b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"pHYs": 9, b"acTL": 8, b"fcTL": 26, b"cICP": 4}
 """Bytes that a chunk has at least: of a shorter one Pillow refuses the whole file."""
+_LEAST_KEY = {0: 2, 2: 6, 3: 1}
+"""Bytes of a transparent colour at least, by colour type: grey, RGB, palette."""
 GREY_STEPS = {2: 85, 4: 17}
 """What one step of a shade of so many bits is on the scale to 255, which Pillow reads them on."""
 
@@ -39,6 +41,7 @@ class Chunks:
         cicp: the four bytes of the chunk cICP.
         profile: an ICC profile that is too large for Pillow's limit.
         lost: what was left out, for the notes about the picture.
+        depth, colour_type: of the pixels, as the chunk IHDR has them.
         damage: which checksums do not hold; empty: all do.
     """
 
@@ -47,6 +50,8 @@ class Chunks:
     cicp: bytes = b""
     profile: bytes | None = None
     lost: list[str] = field(default_factory=list)
+    depth: int = 0
+    colour_type: int = -1
     damage: str = ""
 
 
@@ -58,6 +63,8 @@ def walk(stream: IO[bytes]) -> Chunks:
         sound, data = _read(stream, kind, length)
         if not sound:
             found.damage = found.damage or f"bad checksum of a chunk {kind.decode('ascii')}"
+        if kind == b"IHDR" and len(data) > 9:
+            found.depth, found.colour_type = data[8], data[9]
         if kind in _TEXTS and sound and unpacked <= MAX_TEXTS:
             unpacked += _text_size(kind, data)
         reason = _fault(kind, data, length, sound, unpacked, found)
@@ -76,9 +83,10 @@ def _fault(kind: bytes, data: bytes, length: int, sound: bool, unpacked: int, fo
     optional = bool(kind[0] & 0x20)
     if not optional:  # what is needed stays, for better or worse
         return None
-    if not sound or length < _LEAST.get(kind, 0) or (kind in _PACKED and not _is_deflate(kind, data)):
+    least = _LEAST_KEY.get(found.colour_type, 0) if kind == b"tRNS" else _LEAST.get(kind, 0)
+    if not sound or length < least or (kind in _PACKED and not _is_deflate(kind, data)):
         return f"damaged chunk {kind.decode('ascii')}"
-    if kind in _TEXTS and (unpacked > MAX_TEXTS or (kind != b"tEXt" and _text_size(kind, data) > MAX_TEXT)):
+    if kind in _TEXTS and (unpacked > MAX_TEXTS or (_is_packed(kind, data) and _text_size(kind, data) > MAX_TEXT)):
         return "text above the limits"
     if kind == b"cICP":
         found.cicp = data[:4]
@@ -90,6 +98,11 @@ def _fault(kind: bytes, data: bytes, length: int, sound: bool, unpacked: int, fo
             found.profile = profile
             return ""
     return None
+
+
+def _is_packed(kind: bytes, data: bytes) -> bool:
+    """Whether a text is packed."""
+    return kind == b"zTXt" or (kind == b"iTXt" and data.partition(b"\0")[2][:1] == b"\x01")
 
 
 def _is_deflate(kind: bytes, data: bytes) -> bool:
@@ -116,7 +129,7 @@ def _chunks(stream: IO[bytes]) -> Iterator[tuple[bytes, int, int]]:
 def _read(stream: IO[bytes], kind: bytes, length: int) -> tuple[bool, bytes]:
     """(whether the checksum holds or the file ends first, the data of chunks that are of interest)."""
     check, parts = zlib.crc32(kind), []
-    wanted = kind in _TEXTS or kind in (b"iCCP", b"cICP")
+    wanted = kind in _TEXTS or kind in (b"IHDR", b"iCCP", b"cICP")
     while length:
         part = stream.read(min(length, _BLOCK))
         if not part:
@@ -135,7 +148,7 @@ def _text_size(kind: bytes, data: bytes) -> int:
     _, _, rest = data.partition(b"\0")
     if kind == b"zTXt":
         return len(_inflate(rest[1:], MAX_TEXT))
-    if rest[:1] == b"\0":
+    if not _is_packed(kind, data):
         return len(rest)
     parts = rest[2:].split(b"\0", 2)
     return len(_inflate(parts[2], MAX_TEXT)) if len(parts) == 3 else 0

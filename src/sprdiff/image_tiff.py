@@ -18,11 +18,22 @@ from PIL import Image, ImageFile
 
 from .errors import ImageError
 from .image_facts import Facts
+from .image_primaries import from_codes
 from .image_samples import Samples, value_range
-from .image_tiff_pages import BITS, COMPRESSION, FORMAT, ORIENTATION, PHOTOMETRIC, PLANAR, Page, Pages, read_pages
+from .image_tiff_pages import (
+    BITS,
+    COMPRESSION,
+    EXTRA,
+    FORMAT,
+    ORIENTATION,
+    PHOTOMETRIC,
+    PLANAR,
+    Page,
+    Pages,
+    read_pages,
+)
 
 _MOST_BYTES_A_PIXEL = 64
-_OTHER_ORDER = "B" if sys.byteorder == "little" else "L"
 _NATIVE_MISREAD = ("I;16BS", "I;32BS", "F;32BF") if sys.byteorder == "little" else ("I;16S", "I;32S", "F;32F")
 """Layouts that Pillow takes for the order of the file where libtiff has turned them to that of the machine."""
 _EXTRA_ALPHA = (1, 2)  # premultiplied, plain
@@ -142,15 +153,17 @@ def read_by_extra(tiff: Tiff, name: str, max_pixels: int) -> tuple[Image.Image, 
         raise ImageError(f"{kind}: {' '.join(str(error).split())[:200]}") from error
     made, low = _images(array, *about, kind, name, page.first(BITS, 8))
     turned = page.first(ORIENTATION, tiff.pages.chain[0].first(ORIENTATION, 1))
-    facts = Facts(page.first(BITS, 8), bytes(profile) if profile else None, low=low)
+    linear = made.mode in ("RGB", "RGBA") and page.first(FORMAT, 1) == 3
+    facts = Facts(page.first(BITS, 8), bytes(profile) if profile else from_codes(1, 8).profile if linear else None)
+    facts.low = low
     facts.orientation, facts.further = turned, tiff.pages.further()
     return made, facts
 
 
 def _images(
     array: NDArray[Any], axes: str, photometric: int, extra: tuple[int, ...], kind: str, name: str, bits: int
-) -> tuple[Image.Image, Image.Image | None]:
-    """(high bytes, low bytes) as Pillow images; of 8-bit numbers the low ones are None."""
+) -> tuple[Image.Image, Image.Image]:
+    """(high bytes, low bytes) as Pillow images."""
     if axes == "SYX":
         array = np.moveaxis(array, 0, -1)
     elif axes == "YX":
@@ -161,7 +174,9 @@ def _images(
     if count is None or array.shape[2] < count or array.dtype.kind not in "uif":
         raise ImageError(kind)
     colour = array[..., :count]
-    black, white = value_range([colour], bits, name)
+    linear = count == 3 and array.dtype.kind == "f"
+    # Floating colours are linear light in which 1 is white; whatever is brighter is for other displays.
+    black, white = (0.0, 1.0) if linear else value_range([colour], bits, name)
     shades = _scaled(colour, black, white)
     if photometric == 0:
         shades = 1 - shades
@@ -186,6 +201,25 @@ def _scaled(values: NDArray[Any], black: float, white: float) -> NDArray[np.floa
 def _image(pixels: NDArray[np.uint8], mode: str) -> Image.Image:
     flat = pixels[..., 0] if pixels.shape[2] == 1 else pixels
     return Image.frombytes(mode, (pixels.shape[1], pixels.shape[0]), np.ascontiguousarray(flat).tobytes())
+
+
+def is_misread(image: Image.Image) -> bool:
+    """Whether Pillow reads, or has read, a TIFF image wrong beyond what can be put right.
+
+    Premultiplied planes that are not compressed never come out right; what is put right otherwise has to be known
+    before the pixels are decoded.
+    """
+    tags = getattr(image, "tag_v2", None)
+    if tags is None:
+        return False
+    raw = _first(tags.get(COMPRESSION), 1) == 1
+    planes = raw and _first(tags.get(PLANAR), 1) == 2
+    if planes and image.mode == "RGBA" and _first(tags.get(EXTRA), 0) == 1:
+        return True
+    decoded = not getattr(image, "tile", None)
+    deep_planes = planes and image.mode in ("RGB", "RGBA", "CMYK") and _first(tags.get(BITS), 1) == 16
+    other_order = (tags.prefix == b"MM") is (sys.byteorder == "little")
+    return decoded and (deep_planes or (not raw and other_order and image.mode in ("I", "F")))
 
 
 def is_unusual(image: Image.Image) -> bool:

@@ -142,8 +142,8 @@ def encode(task: Task, options: EncodeOptions) -> Answer:
         data = codec.encode(picture, max_bytes=error.smallest, scale=options.scale)
     header = parse_file(data).header
     about = _about(header, data)
-    if picture.dropped:
-        about["Dropped"] = ", ".join(picture.dropped)
+    if picture.lost:
+        about["Dropped"] = picture.lost
     return Answer(data, SPRD_TYPE, about, header.width * header.height)
 
 
