@@ -194,13 +194,13 @@ def test_depths_above_8_bits_are_named() -> None:
     import imagecodecs
 
     deep = photo(48, 64).astype(np.uint16)
-    files = {
+    files: dict[int, Any] = {
         10: imagecodecs.avif_encode(deep * 4, bitspersample=10),
         12: imagecodecs.jpeg2k_encode(deep * 16, bitspersample=12, reversible=True),
         16: saved(Image.fromarray(deep[..., 0] * 257), "PNG"),
     }
     for depth, data in files.items():
-        assert f"bit depth {depth}" in open_rgb(data).dropped
+        assert f"bit depth {depth}" in open_rgb(bytes(data)).dropped
 
 
 def test_the_command_says_it_in_one_line(

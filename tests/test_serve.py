@@ -165,7 +165,7 @@ def test_wrong_parameters(service: Api, path: str, words: list[str]) -> None:
         ("/encode", b"", 422, "empty"),
         ("/encode", b"a", 415, "not an image"),
         ("/encode", b"no picture at all, by its bytes", 415, "not an image"),
-        ("/encode", b"%!PS-Adobe-3.0 EPSF-3.0\n", 415, "not an image"),
+        ("/encode", b"%!PS-Adobe-3.0 EPSF-3.0\n", 415, "PostScript"),
         ("/encode", jpeg()[:900], 422, "damaged"),
         ("/encode", jpeg()[:20], 415, "not an image"),
         ("/decode", jpeg(), 415, "not an sprd file"),

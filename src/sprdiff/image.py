@@ -23,7 +23,7 @@ from .image_colour import Converter, Rgb
 from .image_facts import Facts
 from .image_gather import further_frames, gather, orientation_of, prepare
 from .image_jpeg import completed, warning_of
-from .image_kinds import HEAD, failure, open_by_extra, refusal
+from .image_kinds import HEAD, failure, is_raw, open_by_extra, refusal
 from .image_png import SIGNATURE, Parts, walk
 from .image_save import FORMATS, encode_image, output_format, save_image, to_pil
 from .image_tiff import Tiff, find_picture, is_misread, is_unusual, read_by_extra
@@ -250,6 +250,8 @@ def identify(stream: IO[bytes], name: str, max_pixels: int = MAX_PIXELS) -> Iter
         chunks = walk(stream)
         stream = stream if chunks.whole else io.BufferedReader(Parts(stream, chunks.kept))
     elif is_tiff(head):
+        if is_raw(head):
+            raise refusal(name, head)
         tiff = find_picture(stream, name)
         stream = stream if tiff is None else tiff.stream
     image = open_by_extra(stream, head, name, max_pixels) or _open_by_pillow(stream)

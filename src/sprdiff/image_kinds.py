@@ -19,46 +19,53 @@ HEAD = 32
 """Bytes of a file that tell what it is."""
 _JXL = (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
-_KINDS = (
+_READ = (
+    (0, b"\x89PNG\r\n\x1a\n", "PNG"),
+    (0, b"\xff\xd8\xff", "JPEG"),
+    (0, b"GIF8", "GIF"),
+    (0, b"BM", "BMP"),
+    (0, b"II*\0", "TIFF"),
+    (0, b"MM\0*", "TIFF"),
+    (0, b"II+\0", "TIFF"),
+    (0, b"MM\0+", "TIFF"),
+    (0, b"\0\0\0\x0cjP  ", "JPEG 2000"),
+    (0, b"\xff\x4f\xff\x51", "JPEG 2000"),
+    (8, b"WEBP", "WebP"),
+    (4, b"ftypavif", "AVIF"),
+    (4, b"ftypavis", "AVIF"),
+    (0, b"8BPS", "Photoshop"),
+    (0, b"DDS ", "DDS"),
+    (0, b"qoif", "QOI"),
+)
+"""Formats that are read here: (where the mark stands, the mark, the name)."""
+_NOT_READ = (
     (0, b"%!PS", "PostScript (EPS), a program that would have to be run"),
     (0, b"\xc5\xd0\xd3\xc6", "PostScript (EPS), a program that would have to be run"),
     (0, b"%PDF", "a PDF document"),
     (0, b"<svg", "an SVG drawing"),
-    (0, b"\x89PNG\r\n\x1a\n", "a PNG file"),
-    (0, b"\xff\xd8\xff", "a JPEG file"),
-    (0, b"GIF8", "a GIF file"),
-    (0, b"BM", "a BMP file"),
-    (0, b"\0\0\0\x0cjP  ", "a JPEG 2000 file"),
-    (0, b"\xff\x4f\xff\x51", "a JPEG 2000 file"),
-    (0, b"II\xbc\x01", "a JPEG XR picture"),
-    (0, b"v/1\x01", "an OpenEXR picture"),
-    (0, b"#?RADIANCE", "a Radiance HDR picture"),
-    (0, b"8BPS", "a Photoshop file"),
-    (0, b"gimp xcf", "a GIMP file"),
+    (8, b"CR\x02", "a camera's raw file (CR2)"),
+    (4, b"ftypcrx ", "a camera's raw file (CR3)"),
     (0, b"FUJIFILMCCD-RAW", "a camera's raw file (RAF)"),
     (0, b"IIRO", "a camera's raw file (ORF)"),
     (0, b"IIU\0", "a camera's raw file (RW2)"),
-    (8, b"CR\x02", "a camera's raw file (CR2)"),
-    (0, b"qoif", "a QOI picture"),
+    (0, b"II\xbc\x01", "a JPEG XR picture"),
+    (0, b"v/1\x01", "an OpenEXR picture"),
+    (0, b"#?RADIANCE", "a Radiance HDR picture"),
+    (0, b"gimp xcf", "a GIMP file"),
     (0, b"FLIF", "a FLIF picture"),
     (0, b"BPG\xfb", "a BPG picture"),
     (0, b"SIMPLE  =", "a FITS file"),
+    (4, b"ftyp", "a video, or a picture in a container of MPEG-4"),
     (0, b"\x1a\x45\xdf\xa3", "a video"),
-    (0, b"DDS ", "a DDS texture"),
-    (0, b"SPRD", "an .sprd file already"),
+    (0, b"SPR", "an .sprd file already"),
 )
-_BRANDS = {b"crx ": "a camera's raw file (CR3)", b"avif": "an AVIF picture", b"avis": "an AVIF picture"}
+"""Formats that are not, for a word about them; the first that fits."""
 _UNSUPPORTED = ("unsupported", "not supported", "unrecognized", "unknown", "not implemented", "not available")
 """Words by which Pillow's plug-ins say that a file is sound and beyond them."""
 
 
-def kind_of(head: bytes) -> str:
-    """What a file is, such as ``a GIF file``; empty: nothing that is known here."""
-    if head[4:8] == b"ftyp":
-        return _BRANDS.get(head[8:12], "" if is_heif(head) else "a video or a picture in a container of MPEG-4")
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "a WebP file"
-    return next((kind for start, mark, kind in _KINDS if head[start:].startswith(mark)), "")
+def _named(marks: tuple[tuple[int, bytes, str], ...], head: bytes) -> str:
+    return next((name for start, mark, name in marks if head[start:].startswith(mark)), "")
 
 
 def is_heif(head: bytes) -> bool:
@@ -68,6 +75,11 @@ def is_heif(head: bytes) -> bool:
     size = min(struct.unpack(">I", head[:4])[0], len(head))
     brands = [head[8:12], *(head[i : i + 4] for i in range(16, size, 4))]
     return brands[0] in _HEIF_BRANDS and not {b"avif", b"avis"} & set(brands)
+
+
+def is_raw(head: bytes) -> bool:
+    """Whether a file with the head of a TIFF file is a camera's raw file, whose first page is a preview (CR2)."""
+    return head[8:10] == b"CR"
 
 
 def is_jxl(head: bytes) -> bool:
@@ -126,10 +138,13 @@ def _package(module: str, name: str, kind: str, extra: str) -> Any:
 
 def refusal(name: str, head: bytes) -> ImageError:
     """The error about a file that nothing here opens."""
-    kind = kind_of(head)
-    if not kind:
-        return ImageError(f"{name} is not an image that can be read")
-    return ImageError(f"{name} is {kind}, damaged at its head or of a kind that is not supported")
+    if other := _named(_NOT_READ[:5], head):  # CR2 looks like TIFF
+        return ImageError(f"{name} is {other}: that is not supported")
+    if kind := _named(_READ, head):
+        return ImageError(f"{name} is not an image that can be read: its head says {kind}, what follows does not")
+    if other := _named(_NOT_READ, head):
+        return ImageError(f"{name} is {other}: that is not supported")
+    return ImageError(f"{name} is not an image that can be read")
 
 
 def failure(name: str, error: Exception) -> ImageError:
