@@ -26,7 +26,7 @@ FLOORS = (  # lowest first; the names on one floor are siblings, which never imp
 )
 # Modules that belong to one idea count as one sibling.
 PARTS = {"files": "image", "progress": "image", "ratecontrol": "codec", "coding": "codec", "pretrained": "codec",
-         "__main__": "cli"}  # fmt: skip
+         "__main__": "cli", "start": "cli"}  # fmt: skip
 HEAVY = {  # packages that only these parts may import
     "torch": {"models", "train", "evaluate", "runtimes"},
     "onnxruntime": {"runtimes", "train"},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,7 @@ import typer
 
 from .batch.watcher import Watcher
 from .cli_eval import command_line
-from .cli_files import one_line, say
+from .cli_files import on_terminal, one_line, say, tell
 from .cli_options import (
     MAX_PIXELS,
     SCALES,
@@ -168,7 +167,7 @@ def _tell(outcome: Outcome, dest: str, *, quiet: bool) -> int:
         parts += [f"{totals.bits / totals.pixels:.4f} bpp"] if totals.pixels else []
         speed = f" ({outcome.worked_on / outcome.seconds:.2f} images/s)" if outcome.worked_on else ""
         parts += [f"{outcome.worked_on} now{speed}"]
-        typer.echo(one_line(f"{dest}: {', '.join(parts)}"))
+        tell(one_line(f"{dest}: {', '.join(parts)}"))
     return 1 if totals.failed else 0
 
 
@@ -221,7 +220,7 @@ class Bar(Lines):
 @contextmanager
 def _watching() -> Iterator[Watcher]:
     """A bar on a terminal, else lines only."""
-    if not sys.stderr.isatty():
+    if not on_terminal():
         yield Lines()
         return
     bar = Bar()

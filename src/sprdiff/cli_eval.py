@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .cli_files import say
+from .cli_files import say, tell
 
 if TYPE_CHECKING:
     from .evaluate.codecs import External, ImageCodec, Quality
@@ -95,7 +95,7 @@ def report(
     from .evaluate.report import write
 
     page = write(folder, out, reference=reference, originals=originals, images=images, picture_rates=rates)
-    typer.echo(page)
+    tell(str(page))
     return 0
 
 
@@ -198,5 +198,5 @@ def _tell(outcome: Outcome, out: Path) -> int:
     parts["failed"] = outcome.count("failed")
     total = parts.pop("")
     more = "".join(f", {count} {status}" for status, count in parts.items() if count)
-    typer.echo(f"{out}: {total} rows{more}")
+    tell(f"{out}: {total} rows{more}")
     return 1 if outcome.unreached or outcome.count("failed") else 0
