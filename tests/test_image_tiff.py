@@ -201,6 +201,17 @@ def test_what_pillow_lacks_is_named_and_the_extra_reads_it(monkeypatch: pytest.M
         assert "damaged" not in str(caught.value)
 
 
+@pytest.mark.parametrize("packing", ["webp", "zstd", "lzma"])
+def test_what_some_builds_of_pillow_lack_is_read_without_a_word(
+    packing: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Libtiff itself writes to standard error where it cannot."""
+    arguments = {"level": 100, "lossless": True} if packing == "webp" else {}
+    data = tiff(PHOTO, photometric="rgb", compression=packing, compressionargs=arguments)
+    assert np.array_equal(open_rgb(data).pixels, PHOTO)
+    assert capfd.readouterr() == ("", "")
+
+
 @pytest.mark.parametrize("values", [np.zeros((8, 8), np.complex64), np.zeros((8, 8), np.uint16)])
 def test_what_nothing_reads_is_no_damage(values: NDArray[Any]) -> None:
     options: dict[str, Any] = {"photometric": "minisblack"}

@@ -171,7 +171,7 @@ def test_wrong_parameters(service: Api, path: str, words: list[str]) -> None:
         ("/decode", jpeg(), 415, "not an sprd file"),
         ("/decode", b"SPR", 422, "truncated"),
         ("/decode", b"SPR\x20\x01\x00\x00\x00\x01\x01\x00\x00", 422, "version 2"),
-        ("/compare?codec=jpeg&max_bytes=99", b"SPR", 415, "not an image"),
+        ("/compare?codec=jpeg&max_bytes=99", b"SPR", 415, "an .sprd file already"),
     ],
 )
 def test_wrong_bodies(service: Api, path: str, body: bytes, status: int, word: str) -> None:

@@ -14,19 +14,19 @@ from typing import IO, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageColor, ImageFile
+from PIL import Image, ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 
 from .errors import ImageError
 from .files import STDIO, check_output, describe, is_special, read_bytes, write_atomic
-from .image_colour import Converter, Rgb
+from .image_colour import Converter, Rgb, parse_background
 from .image_facts import Facts
 from .image_gather import further_frames, gather, orientation_of, prepare
 from .image_jpeg import completed, warning_of
 from .image_kinds import HEAD, failure, is_raw, open_by_extra, refusal
 from .image_png import SIGNATURE, Parts, walk
 from .image_save import FORMATS, encode_image, output_format, save_image, to_pil
-from .image_tiff import Tiff, find_picture, is_misread, is_unusual, read_by_extra
+from .image_tiff import Tiff, find_picture, has_extra, is_misread, is_uncertain, is_unusual, read_by_extra
 from .image_tiff_pages import is_tiff
 from .image_tiles import Tile, resize, tiles
 
@@ -161,23 +161,6 @@ def picture_of(
         return _picture(Found(image.size, image, facts), "the image", background, max_pixels)
 
 
-def parse_background(background: str | Rgb) -> Rgb:
-    """RGB (0-255) of a colour as Pillow names it: ``white``, ``#fff``, ``rgb(0,0,0)``, ``hsl(...)``.
-
-    Raises:
-        ImageError: it is not an opaque colour.
-    """
-    try:
-        values = ImageColor.getrgb(background) if isinstance(background, str) else tuple(map(int, background))
-    except (ValueError, TypeError):
-        values = ()
-    if len(values) == 4 and values[3] == 255:
-        values = values[:3]
-    if len(values) != 3 or not all(0 <= v <= 255 for v in values):
-        raise ImageError(f"{background!r} is not an opaque colour, such as white or #336699")
-    return values[0], values[1], values[2]
-
-
 def _stream(source: str | Path | bytes | BinaryIO) -> tuple[str, IO[bytes]]:
     """(name for messages, seekable stream that we may close)."""
     if isinstance(source, (bytes, bytearray, memoryview)):
@@ -255,7 +238,9 @@ def identify(stream: IO[bytes], name: str, max_pixels: int = MAX_PIXELS) -> Iter
         tiff = find_picture(stream, name)
         stream = stream if tiff is None else tiff.stream
     image = open_by_extra(stream, head, name, max_pixels) or _open_by_pillow(stream)
-    if image is not None and not (tiff is not None and is_misread(image)):
+    if image is not None and tiff is not None and (is_misread(image) or (is_uncertain(image) and has_extra())):
+        image = None
+    if image is not None:
         with image:
             yield Found(image.size, image, gather(image, chunks, tiff), stream, tiff)
     elif tiff is not None:

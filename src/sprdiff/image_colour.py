@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageColor
 
+from .errors import ImageError
 from .image_facts import Facts
 from .image_samples import WIDE_MODES, Samples, value_range
 from .image_tiles import STRIP_PIXELS
@@ -24,6 +25,23 @@ from .image_tiles import STRIP_PIXELS
 Rgb = tuple[int, int, int]
 GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "F", "I;16", "I;16L", "I;16B", "I;16N"})
 _PROFILE_SPACES = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK"}
+
+
+def parse_background(background: str | Rgb) -> Rgb:
+    """RGB (0-255) of a colour as Pillow names it: ``white``, ``#fff``, ``rgb(0,0,0)``, ``hsl(...)``.
+
+    Raises:
+        ImageError: it is not an opaque colour.
+    """
+    try:
+        values = ImageColor.getrgb(background) if isinstance(background, str) else tuple(map(int, background))
+    except (ValueError, TypeError):
+        values = ()
+    if len(values) == 4 and values[3] == 255:
+        values = values[:3]
+    if len(values) != 3 or not all(0 <= v <= 255 for v in values):
+        raise ImageError(f"{background!r} is not an opaque colour, such as white or #336699")
+    return values[0], values[1], values[2]
 
 
 @dataclass

@@ -7,8 +7,12 @@ is put right here, exactly; what it cannot read goes to tifffile, where that is 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import io
+import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -36,6 +40,7 @@ from .image_tiff_pages import (
 _MOST_BYTES_A_PIXEL = 64
 _NATIVE_MISREAD = ("I;16BS", "I;32BS", "F;32BF") if sys.byteorder == "little" else ("I;16S", "I;32S", "F;32F")
 """Layouts that Pillow takes for the order of the file where libtiff has turned them to that of the machine."""
+_UNCERTAIN = (34925, 50000, 50001)  # LZMA, Zstandard, WebP
 _EXTRA_ALPHA = (1, 2)  # premultiplied, plain
 
 
@@ -140,7 +145,7 @@ def read_by_extra(tiff: Tiff, name: str, max_pixels: int) -> tuple[Image.Image, 
         raise ImageError(f"{name} has {page.pixels} pixels, above the limit of {max_pixels}")
     try:
         tiff.stream.seek(0)
-        with tifffile.TiffFile(tiff.stream) as file:
+        with _silent(), tifffile.TiffFile(tiff.stream) as file:
             found = file.pages[0]
             if found.nbytes > _MOST_BYTES_A_PIXEL * max(1, page.pixels):
                 raise ImageError(kind)
@@ -220,6 +225,28 @@ def is_misread(image: Image.Image) -> bool:
     deep_planes = planes and image.mode in ("RGB", "RGBA", "CMYK") and _first(tags.get(BITS), 1) == 16
     other_order = (tags.prefix == b"MM") is (sys.byteorder == "little")
     return decoded and (deep_planes or (not raw and other_order and image.mode in ("I", "F")))
+
+
+def has_extra() -> bool:
+    """Whether the extra `tiff` is installed."""
+    return sys.modules.get("tifffile", ...) is not None and importlib.util.find_spec("tifffile") is not None
+
+
+def is_uncertain(image: Image.Image) -> bool:
+    """Whether some builds of Pillow cannot decode a TIFF image and say so on standard error, past everything."""
+    tags = getattr(image, "tag_v2", None)
+    return tags is not None and _first(tags.get(COMPRESSION), 1) in _UNCERTAIN
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """What tifffile has to say about odd metadata is no use on a terminal."""
+    logger = logging.getLogger("tifffile")
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 def is_unusual(image: Image.Image) -> bool:
