@@ -15,7 +15,7 @@ import sprdiff
 
 SOURCE = Path(__file__).parents[1] / "src" / "sprdiff"
 FLOORS = (  # lowest first; the names on one floor are siblings, which never import each other
-    ("errors",),
+    ("errors", "privacy"),
     ("common",),
     ("format", "imageio"),
     ("models",),
@@ -30,6 +30,8 @@ FLOORS = (  # lowest first; the names on one floor are siblings, which never imp
     ("batch", "pillow", "serve"),
     ("thumbnailer", "cli"),
 )
+PARTS = {"start": "cli", "__main__": "cli"}
+"""Modules that count as one sibling with another part."""
 HEAVY = {  # packages that only these parts may import
     "torch": {"models", "runtime", "sd", "evaluate", "train"},
     "onnxruntime": {"runtime", "train"},
@@ -48,7 +50,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 def part_of(module: str) -> str:
     """The part that a module belongs to: `format.tables` -> format."""
     first = module.split(".")[0]
-    return "cli" if first == "__main__" else first
+    return PARTS.get(first, first)
 
 
 def imports(path: Path) -> Iterator[str]:

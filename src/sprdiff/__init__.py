@@ -13,6 +13,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from .privacy import keep_quiet
+
 if TYPE_CHECKING:
     from .codec import Codec, decode, encode
     from .errors import (
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
     from .pillow import register_sprdiff_opener
 
 __version__ = "0.1.0.dev0"
+
+keep_quiet()
 
 _HOME = {
     "codec": ("Codec", "decode", "encode"),

@@ -27,6 +27,7 @@ from .format.container import MAGIC, PRESETS, SCALES, Header, pack_file, parse_f
 
 if TYPE_CHECKING:
     from .codec import Codec
+    from .imageio.open import Picture
 
 __all__ = ["SprdiffImageFile", "register_sprdiff_opener"]
 
@@ -214,24 +215,31 @@ def _save(image: Image.Image, stream: IO[bytes], filename: str | bytes) -> None:
     if isinstance(options.get("quality"), str):  # such as JPEG's "keep"
         raise ValueError(f"quality must be a number from 0 to 100, not {options['quality']!r}")
     with _as_oserror():
-        data = _options.codec.encode(_bare(image, given), **options)
+        codec = _options.codec
+        data = codec.encode(_picture(image, given, options.pop("background", "white"), codec.max_pixels), **options)
     stream.write(data)
 
 
-def _bare(image: Image.Image, given: dict[str, Any]) -> Image.Image:
-    """The image with what belongs to its pixels, and with the orientation only if the caller hands it on.
+def _picture(image: Image.Image, given: dict[str, Any], background: Any, max_pixels: int) -> Picture:
+    """The picture, with the orientation only if the caller hands it on.
 
     So it is with Pillow's own formats: an image may have been turned upright and still carry its old metadata.
     """
-    bare = image.copy()
-    bare.info = {name: image.info[name] for name in ("icc_profile", "transparency") if name in image.info}
-    if "icc_profile" in given:
-        bare.info["icc_profile"] = given["icc_profile"]
+    from .imageio.colour import parse_background
+    from .imageio.open import picture_of
+
+    orientation = 1
     if given.get("exif"):
         exif = Image.Exif()
         exif.load(given["exif"].tobytes() if isinstance(given["exif"], Image.Exif) else given["exif"])
-        bare.getexif()[ExifTags.Base.Orientation] = exif.get(ExifTags.Base.Orientation, 1)
-    return bare
+        orientation = exif.get(ExifTags.Base.Orientation, 1)
+    return picture_of(
+        image,
+        background=parse_background(background),
+        max_pixels=max_pixels,
+        orientation=orientation,
+        profile=given.get("icc_profile", ...),
+    )
 
 
 @contextmanager

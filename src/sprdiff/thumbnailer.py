@@ -93,7 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         text = str(error) or type(error).__name__
         line = text if given.input in text else f"{given.input}: {text}"
         printable = "".join(c if c.isprintable() else "?" for c in " ".join(line.split()))
-        sys.stderr.write(f"{NAME}: error: {printable}\n")
+        if sys.stderr is not None:
+            sys.stderr.write(f"{NAME}: error: {printable}\n")
         return 1
     return 0
 

@@ -18,7 +18,8 @@ from ..codec import Codec
 from ..errors import BitstreamError, SprdiffError, WeightsError
 from ..fileinfo import info, picture_text
 from ..format.container import parse_file
-from ..imageio.open import MAX_PIXELS, open_rgb, parse_background
+from ..imageio.colour import parse_background
+from ..imageio.open import MAX_PIXELS, open_rgb
 from ..imageio.save import FORMATS, encode_image, output_format
 from ..ratecontrol import AUTO, quality_level, scale_code
 
@@ -35,7 +36,7 @@ class Made:
         data: the whole file.
         width, height: of the picture, in pixels.
         bpp: bits per pixel of the ``.sprd`` file, on whichever side it is.
-        dropped: what the picture had and the file has not, such as ``alpha``.
+        dropped: what the picture had and the file has not, such as ``alpha``, and what of it is damaged.
     """
 
     data: bytes
@@ -59,6 +60,7 @@ class Encode:
     max_bytes: int | None = None
     scale: str = AUTO
     background: str = "white"
+    strict: bool = False
     weights: str | None = None
     max_pixels: int = MAX_PIXELS
     sources: ClassVar[frozenset[str]] = PICTURES
@@ -81,12 +83,12 @@ class Encode:
         Raises:
             SprdiffError: as of `Codec.encode`.
         """
-        picture = open_rgb(data, background=self.background, max_pixels=self.max_pixels)
+        picture = open_rgb(data, background=self.background, max_pixels=self.max_pixels, strict=self.strict)
         made = codec(self.weights, self.max_pixels).encode(
             picture, quality=self.quality, bpp=self.bpp, max_bytes=self.max_bytes, scale=self.scale
         )
         height, width = picture.pixels.shape[:2]
-        return Made(made, width, height, 8 * len(made) / (width * height), ", ".join(picture.dropped))
+        return Made(made, width, height, 8 * len(made) / (width * height), picture.lost)
 
     def recognise(self, data: bytes, source: bytes) -> Made | None:
         """What `make` gave before it could be noted; None if it is something else."""

@@ -5,6 +5,7 @@ Exit status: 0; 1 something failed (one line on standard error each); 2 wrong us
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import warnings
@@ -17,13 +18,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .. import __version__
-from ..common.files import read_bytes, write_atomic
+from ..common.files import describe, read_bytes, write_atomic
 from ..common.progress import Report
 from ..errors import BitstreamError
+from ..start import INTERRUPTED
 from .batch import batch
 from .data import app as data_app
 from .eval import eval_, report
-from .files import DEBUG, Job, check_job, explain, one_line, plan, run_jobs, say
+from .files import DEBUG, Job, check_job, explain, one_line, plan, run_jobs, say, tell
 from .models import models
 from .options import (
     MAX_PIXELS,
@@ -35,6 +37,7 @@ from .options import (
     Out,
     Quality,
     Quiet,
+    Strict,
     Threads,
     Weights,
     between,
@@ -49,7 +52,9 @@ if TYPE_CHECKING:
     from ..codec import Codec
     from ..fileinfo import FileInfo
 
-INTERRUPTED = 130
+_UNWRITABLE = frozenset({errno.ENOSPC, errno.EBADF, errno.EIO, errno.EFBIG})
+READER_GONE = 141
+"""Exit status when the reader of standard output has gone: 128 and the number of SIGPIPE, as shells have it."""
 
 app = typer.Typer(
     name="sprdiff",
@@ -66,10 +71,10 @@ def _root(
     version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
 ) -> None:
     if version:
-        typer.echo(f"sprdiff {__version__}")
+        tell(f"sprdiff {__version__}")
         raise typer.Exit
     if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
+        tell(context.get_help())
 
 
 @app.command()
@@ -88,6 +93,7 @@ def encode(
     effort: Annotated[
         int, typer.Option("--effort", min=0, max=9, help="Search for a better file: 0 none, 9 about a minute.")
     ] = 0,
+    strict: Strict = False,
     output: Out = None,
     weights: Weights = None,
     max_pixels: MaxPixels = MAX_PIXELS,
@@ -103,9 +109,9 @@ def encode(
     def work(job: Job, report: Report) -> None:
         from ..imageio.open import open_rgb
 
-        picture = open_rgb(job.source, background=background, max_pixels=max_pixels)
-        if picture.dropped:
-            say("warning", f"{job.source}: dropped {', '.join(picture.dropped)}")
+        picture = open_rgb(job.source, background=background, max_pixels=max_pixels, strict=strict)
+        if picture.warning:
+            say("warning", f"{job.source}: {picture.warning}")
         data = codec().encode(
             picture, quality=quality, bpp=bpp, max_bytes=max_bytes, scale=scale, effort=effort, report=report
         )
@@ -168,7 +174,7 @@ def info(
 
     if not files:
         model = model_info(weights)
-        typer.echo(to_json(model) if as_json else model_lines(model))
+        tell(to_json(model) if as_json else model_lines(model))
         return 0
     found: list[FileInfo] = []
 
@@ -176,11 +182,11 @@ def info(
         about = file_info(read_bytes(files[index], BitstreamError), weights=weights)
         found.append(about)
         if not as_json:
-            typer.echo(file_lines(one_line(files[index]), about))
+            tell(file_lines(one_line(files[index]), about))
 
     status = run_jobs(files, work)
     if as_json and (found or len(files) > 1):
-        typer.echo(to_json(found[0] if len(files) == 1 else found))
+        tell(to_json(found[0] if len(files) == 1 else found))
     return status
 
 
@@ -225,11 +231,17 @@ def _run(jobs: Sequence[Job], work: Callable[[Job, Report], None], *, force: boo
 
 def _report(job: Job, text: str, *, quiet: bool) -> None:
     if not quiet and job.target != "-":
-        typer.echo(one_line(f"{job.source} -> {job.target}: {text}"))
+        tell(one_line(f"{job.source} -> {job.target}: {text}"))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status; no traceback unless SPRDIFF_DEBUG=1."""
+    if hasattr(sys.stdout, "reconfigure"):  # a name that the terminal cannot show is no reason to fail
+        sys.stdout.reconfigure(errors="backslashreplace")
+    return _flushed(_run_command(arguments))
+
+
+def _run_command(arguments: Sequence[str] | None) -> int:
     command = typer.main.get_command(app)
     try:
         with warnings.catch_warnings():
@@ -237,15 +249,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
             warnings.filterwarnings("ignore", module=r"PIL\.")
             given = None if arguments is None else list(arguments)
             status: Any = command.main(args=given, prog_name="sprdiff", standalone_mode=False)
-        sys.stdout.flush()
+        if status == INTERRUPTED:  # so typer says that it has met Ctrl+C
+            say("error", "interrupted")
         return int(status or 0)
     except (KeyboardInterrupt, typer.Abort):
+        say("error", "interrupted")
         return INTERRUPTED
-    except (BrokenPipeError, SystemExit) as error:  # typer itself exits on a broken pipe
-        _discard_output()
-        return int(error.code or 0) if isinstance(error, SystemExit) and isinstance(error.code, int) else 1
+    except BrokenPipeError:
+        return READER_GONE
+    except SystemExit as error:
+        if isinstance(error.__context__, BrokenPipeError):  # typer's way of dealing with it
+            return READER_GONE
+        return error.code if isinstance(error.code, int) else 1
+    except OSError as error:
+        if error.filename is None and error.errno in _UNWRITABLE:  # the help, which typer writes
+            say("error", f"standard output cannot be written: {describe(error)}")
+            return 1
+        return _fail(error)
     except Exception as error:
         return _fail(error)
+
+
+def _flushed(status: int) -> int:
+    """The exit status, once all that was said has arrived; what cannot arrive must not be tried again at exit."""
+    if sys.stdout is None:
+        return status
+    try:
+        if status != READER_GONE:
+            sys.stdout.flush()
+            return status
+    except BrokenPipeError:
+        status = READER_GONE
+    except OSError as error:
+        if status == 0:
+            say("error", f"standard output cannot be written: {describe(error)}")
+            status = 1
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return status
 
 
 def _fail(error: Exception) -> int:
@@ -257,9 +298,3 @@ def _fail(error: Exception) -> int:
         raise error
     say("error", explain(error))
     return 1
-
-
-def _discard_output() -> None:
-    """The reader has gone: keep the interpreter from complaining when it flushes at exit."""
-    with suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ..errors import ServiceError
-from .files import say
+from .files import say, tell
 from .options import Threads, Weights
 
 
@@ -53,5 +53,5 @@ def serve(
             say("warning", f"{address_of(bound)} can be reached from outside, and anybody may use it")
         logging.basicConfig(level=logging.INFO, format="sprdiff: %(message)s")
         server = make_server(codec, settings, root_path=root_path)
-        run(server, bound, lambda: typer.echo(f"sprdiff serves {address_of(bound)} (Ctrl+C ends it)"))
+        run(server, bound, lambda: tell(f"sprdiff serves {address_of(bound)} (Ctrl+C ends it)"))
     return 0

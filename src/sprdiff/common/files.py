@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import secrets
 import shutil
 import stat
@@ -18,12 +19,34 @@ from ..errors import OutputError, SprdiffError
 
 STDIO = "-"
 """The path that means standard input or standard output."""
+_STREAMS = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
+_DESCRIPTOR = re.compile(r"(?:/dev|/proc/(?P<process>self|thread-self|\d+))/fd/(?P<number>\d+)", re.ASCII)
 LOCK, HOLDER = "running.lock", "running.json"
 """In a folder that one run at a time may use: what is locked, and who has locked it."""
 
 
+def descriptor(path: str | Path) -> int | None:
+    """The number of the open file that a path stands for, such as 1 for ``/dev/stdout``; None: it is no such path."""
+    if os.name != "posix" or "\0" in str(path):
+        return None
+    name = os.path.abspath(path)
+    if name in _STREAMS:
+        return _STREAMS[name]
+    found = _DESCRIPTOR.fullmatch(name)
+    return (
+        int(found["number"]) if found and found["process"] in (None, "self", "thread-self", str(os.getpid())) else None
+    )
+
+
+def as_stdio(path: str, number: int) -> str:
+    """``-`` for every name of standard input (0) or standard output (1); any other path as it is."""
+    return STDIO if descriptor(path) == number else path
+
+
 def is_special(path: str | Path) -> bool:
-    """Whether the path is a device, a pipe or a socket: written in place, never replaced."""
+    """Whether the path is a device, a pipe, a socket or an open file by number: written in place, never replaced."""
+    if descriptor(path) is not None:
+        return True
     try:
         mode = os.stat(path).st_mode
     except (OSError, ValueError):  # ValueError: a null byte in the name
@@ -43,12 +66,15 @@ def read_bytes(path: str | Path, error: type[SprdiffError]) -> bytes:
     Raises:
         SprdiffError: of the class `error`, with one line, when the file cannot be read.
     """
+    name = "standard input" if as_stdio(str(path), 0) == STDIO else str(path)
     try:
-        if str(path) == STDIO:
+        if name != str(path):
+            if sys.stdin is None:  # so it is where the caller has closed it
+                raise error("standard input is closed")
             return sys.stdin.buffer.read()
         return Path(path).read_bytes()
     except OSError as caught:
-        raise error(f"{path} cannot be read: {describe(caught)}") from caught
+        raise error(f"{name} cannot be read: {describe(caught)}") from caught
 
 
 def check_output(path: str | Path, *, force: bool = False) -> None:
@@ -80,10 +106,18 @@ def write_atomic(path: str | Path, data: bytes, *, force: bool = False) -> None:
         BrokenPipeError: the reader of standard output has gone.
     """
     check_output(path, force=force)
+    number = descriptor(path)
+    name = "standard output" if str(path) == STDIO or number == 1 else str(path)
     try:
-        if str(path) == STDIO:
+        if name != str(path):
+            if sys.stdout is None:  # so it is where the caller has closed it
+                raise OutputError("standard output is closed")
+            sys.stdout.flush()
             sys.stdout.buffer.write(data)
             sys.stdout.buffer.flush()
+        elif number is not None:  # opened again by its name it would be written from its start
+            with os.fdopen(os.dup(number), "wb") as stream:
+                stream.write(data)
         elif is_special(path):
             with open(path, "wb") as stream:
                 stream.write(data)
@@ -94,7 +128,7 @@ def write_atomic(path: str | Path, data: bytes, *, force: bool = False) -> None:
     except FileExistsError as error:
         raise _exists(path) from error
     except OSError as error:
-        raise OutputError(f"{path} cannot be written: {describe(error)}") from error
+        raise OutputError(f"{name} cannot be written: {describe(error)}") from error
 
 
 def replace_folder(partial: Path, folder: Path) -> None:

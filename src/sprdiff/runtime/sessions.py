@@ -32,6 +32,10 @@ OUTPUTS = {
 }
 _ONLY_FATAL = 4
 
+# What `sprdiff.privacy` sets comes too late for a program that has imported onnxruntime before: at least no further
+# events are sent. Every version has this call; on Windows it is the only switch that there is.
+onnxruntime.disable_telemetry_events()
+
 
 class Sessions:
     """Runs graphs by name; safe to use from several threads."""

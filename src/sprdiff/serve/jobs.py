@@ -14,7 +14,8 @@ from ..codec import Codec
 from ..errors import TargetError
 from ..fileinfo import picture_text
 from ..format.container import SCALES, Header, parse_file, weights_name
-from ..imageio.open import open_rgb, parse_background
+from ..imageio.colour import parse_background
+from ..imageio.open import open_rgb
 from ..imageio.save import encode_image
 from .pool import Stop
 from .problems import Refusal
@@ -142,8 +143,8 @@ def encode(task: Task, options: EncodeOptions) -> Answer:
         data = codec.encode(picture, max_bytes=error.smallest, scale=options.scale)
     header = parse_file(data).header
     about = _about(header, data)
-    if picture.dropped:
-        about["Dropped"] = ", ".join(picture.dropped)
+    if picture.lost:
+        about["Dropped"] = picture.lost
     return Answer(data, SPRD_TYPE, about, header.width * header.height)
 
 

@@ -53,7 +53,9 @@ class Report:
         self.board = SummaryWriter(str(out / "tensorboard" / name))
         columns = (TextColumn(f"[bold]{name}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[text]}"),
                    TimeRemainingColumn())  # fmt: skip
-        self.progress = Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty())
+        self.progress = Progress(
+            *columns, console=Console(stderr=True), disable=sys.stderr is None or not sys.stderr.isatty()
+        )
         self.task = self.progress.add_task(name, total=steps, text="")
         self.progress.start()
 
