@@ -7,8 +7,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 
-INTERRUPTED = 130
-"""Exit status after Ctrl+C: 128 and the number of the signal, as shells have it."""
+from .common.exits import INTERRUPTED
 
 
 def main() -> int:

@@ -99,7 +99,7 @@ def test_damaged_phone_photographs() -> None:
 def test_nothing_is_registered_with_pillow() -> None:
     script = f"""
 import io, sys
-sys.path.insert(0, {str(Path(__file__).parent)!r})
+sys.path[:0] = {sys.path!r}
 from test_image_kinds import heic, jxl
 from PIL import Image
 from sprdiff.imageio.open import open_rgb

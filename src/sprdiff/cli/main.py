@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .. import __version__
+from ..common.exits import INTERRUPTED
 from ..common.files import describe, read_bytes, write_atomic
 from ..common.progress import Report
 from ..errors import BitstreamError
-from ..start import INTERRUPTED
 from .batch import batch
 from .data import app as data_app
 from .eval import eval_, report
