@@ -42,7 +42,7 @@ class Api:
         self.app = create_app(codec, settings)
         self.service: Service = self.app.state.service
         self.loop = asyncio.Runner()
-        self._http = httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://service")
+        self._http = httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://localhost")
 
     def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
         return self.loop.run(self._http.request(method, path, **options))

@@ -25,8 +25,8 @@ FLOORS = (  # lowest first; the names on one floor are siblings, which never imp
     ("cli",),
 )
 # Modules that belong to one idea count as one sibling.
-PARTS = {"files": "image", "progress": "image", "ratecontrol": "codec", "coding": "codec", "pretrained": "codec",
-         "__main__": "cli"}  # fmt: skip
+PARTS = {"interrupt": "errors", "files": "image", "progress": "image", "ratecontrol": "codec", "coding": "codec",
+         "pretrained": "codec", "__main__": "cli"}  # fmt: skip
 HEAVY = {  # packages that only these parts may import
     "torch": {"models", "train", "evaluate", "runtimes"},
     "onnxruntime": {"runtimes", "train"},

@@ -15,7 +15,9 @@ from PIL import Image
 from conftest import photo
 from serve_helpers import CODEC, Api, api, jpeg, refused, saved
 from sprdiff.codec import Codec
-from sprdiff.serve.pool import Pool, Stop, Stopped
+from sprdiff.errors import StoppedError
+from sprdiff.interrupt import checkpoint, interruptible
+from sprdiff.serve.pool import Pool, Stop
 from sprdiff.serve.problems import ClientGone, Refusal
 from sprdiff.serve.settings import Settings
 
@@ -172,8 +174,8 @@ def test_a_search_for_a_rival_ends_when_nobody_waits(monkeypatch: pytest.MonkeyP
         return encode(self, pixels, quality)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Jpeg, "encode", counted)
-    with pytest.raises(Stopped):
-        best_rival("jpeg", photo(192, 256), 700, stop.check)
+    with pytest.raises(StoppedError), interruptible(stop.check):
+        best_rival("jpeg", photo(192, 256), 700)
     assert tried == 1
 
 
@@ -187,7 +189,7 @@ async def forever() -> None:
 def test_a_client_that_goes_away_frees_its_place_in_the_queue() -> None:
     async def scene() -> None:
         pool, go = Pool("test", 1, 5), threading.Event()
-        running = asyncio.create_task(pool.run(lambda stop: go.wait(60), forever(), 60))
+        running = asyncio.create_task(pool.run(lambda: go.wait(60), forever(), 60))
         while not pool.busy:
             await asyncio.sleep(0.01)
         ran = []
@@ -196,10 +198,10 @@ def test_a_client_that_goes_away_frees_its_place_in_the_queue() -> None:
             await asyncio.sleep(0)
 
         with pytest.raises(ClientGone):
-            await pool.run(lambda stop: ran.append(1), leaves(), 60)
+            await pool.run(lambda: ran.append(1), leaves(), 60)
         go.set()
         assert await running
-        assert await pool.run(lambda stop: 7, forever(), 60) == 7
+        assert await pool.run(lambda: 7, forever(), 60) == 7
         assert ran == []
         pool.close()
 
@@ -210,10 +212,10 @@ def test_a_job_that_nobody_waits_for_ends_at_its_next_check() -> None:
     async def scene() -> None:
         pool, ended = Pool("test", 1, 0), threading.Event()
 
-        def job(stop: Stop) -> None:
+        def job() -> None:
             try:
                 while True:
-                    stop.check()
+                    checkpoint()
             finally:
                 ended.set()
 
@@ -230,7 +232,7 @@ def test_errors_of_jobs_come_out_and_free_the_place() -> None:
     async def scene() -> None:
         pool = Pool("test", 1, 0)
 
-        def fail(stop: Stop) -> None:
+        def fail() -> None:
             raise ZeroDivisionError
 
         for _ in range(3):

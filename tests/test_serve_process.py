@@ -124,7 +124,7 @@ def test_what_has_begun_may_end() -> None:
     with started() as (process, line):
         large = jpeg(600, 800)
         with connect(address_in(line)) as connection:
-            head = f"POST /encode?quality=0 HTTP/1.1\r\nHost: x\r\nContent-Length: {len(large)}\r\n\r\n"
+            head = f"POST /encode?quality=0 HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(large)}\r\n\r\n"
             connection.sendall(head.encode() + large[:-1])
             process.send_signal(signal.SIGTERM)
             time.sleep(0.5)
@@ -161,7 +161,7 @@ def busy(address: str) -> tuple[float, float]:
 
 
 @pytest.mark.services
-@pytest.mark.parametrize("sent", [b"", b"GET / HT", b"POST /encode HTTP/1.1\r\nHost: x\r\nX: y\r\n"])
+@pytest.mark.parametrize("sent", [b"", b"GET / HT", b"POST /encode HTTP/1.1\r\nHost: localhost\r\nX: y\r\n"])
 def test_heads_that_never_end(address: str, sent: bytes) -> None:
     with connect(address) as connection:
         connection.sendall(sent)
@@ -171,7 +171,7 @@ def test_heads_that_never_end(address: str, sent: bytes) -> None:
 @pytest.mark.services
 def test_a_head_that_never_ends_after_a_good_request(address: str) -> None:
     with connect(address) as connection:
-        connection.sendall(b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n")
+        connection.sendall(b"HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert connection.recv(65536).startswith(b"HTTP/1.1 200")
         connection.sendall(b"HEAD / HTTP/1.1\r\nHos")
         assert rest_of(connection) == b""
@@ -180,7 +180,7 @@ def test_a_head_that_never_ends_after_a_good_request(address: str) -> None:
 @pytest.mark.services
 def test_bodies_that_never_end(address: str) -> None:
     with connect(address) as connection:
-        connection.sendall(b"POST /encode HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n\r\nabc")
+        connection.sendall(b"POST /encode HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000\r\n\r\nabc")
         answer = rest_of(connection)
     assert answer.startswith(b"HTTP/1.1 408 ") and b"within 1 seconds" in answer
     assert busy(address) == (0, 0)
@@ -201,7 +201,7 @@ def test_a_body_that_is_too_large_is_refused_so_that_its_sender_hears_of_it(addr
 def test_a_client_that_asks_first_is_refused_before_it_sends(address: str) -> None:
     with connect(address) as connection:
         connection.sendall(
-            b"POST /encode HTTP/1.1\r\nHost: x\r\nContent-Length: 5000000\r\nExpect: 100-continue\r\n\r\n"
+            b"POST /encode HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000000\r\nExpect: 100-continue\r\n\r\n"
         )
         assert connection.recv(65536).startswith(b"HTTP/1.1 413 ")
 
@@ -210,7 +210,7 @@ def test_a_client_that_asks_first_is_refused_before_it_sends(address: str) -> No
 @pytest.mark.parametrize("length", [b"-5", b"x", b"5, 6"])
 def test_lengths_that_are_none(address: str, length: bytes) -> None:
     with connect(address) as connection:
-        connection.sendall(b"POST /encode HTTP/1.1\r\nHost: x\r\nContent-Length: " + length + b"\r\n\r\nabcdef")
+        connection.sendall(b"POST /encode HTTP/1.1\r\nHost: localhost\r\nContent-Length: " + length + b"\r\n\r\nabcdef")
         assert rest_of(connection).startswith(b"HTTP/1.1 400 ")
 
 
@@ -220,7 +220,9 @@ def test_clients_that_go_away_leave_nothing_behind(address: str) -> None:
     for sent in (body[:100], body):
         for _ in range(6):
             with connect(address) as connection:
-                connection.sendall(b"POST /encode HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + sent)
+                connection.sendall(
+                    b"POST /encode HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + sent
+                )
     until = time.monotonic() + 60
     while busy(address) != (0, 0):
         assert time.monotonic() < until
@@ -234,7 +236,7 @@ def test_a_client_that_does_not_read_is_cut_off(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("sprdiff.serve.jobs.encode_image", lambda *_: bytes(size))
     data = CODEC.encode(jpeg(64, 96), quality=0)
     with running(replace(QUICK, timeout=2)) as address, connect(address) as connection:
-        connection.sendall(b"POST /decode HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(data) + data)
+        connection.sendall(b"POST /decode HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(data) + data)
         until = time.monotonic() + 60
         while 'route="/decode",status="200"' not in httpx.get(f"{address}metrics").text:
             assert time.monotonic() < until

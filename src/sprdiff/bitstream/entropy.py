@@ -30,6 +30,7 @@ from sprdiff.bitstream.intnet import (
 from sprdiff.bitstream.rangecoder import SymbolCoder, SymbolCounter, SymbolDecoder, SymbolEncoder
 from sprdiff.bitstream.tables import Tables
 from sprdiff.errors import WeightsError
+from sprdiff.interrupt import checkpoint
 
 GAIN_ONE = 1 << 16
 """A gain of 1: gains have 16 fraction bits."""
@@ -170,6 +171,7 @@ class EntropyModel:
         row, column = np.divmod(np.arange(shape[0] * shape[1]), shape[1])
         odd = (row + column) % 2
         for step in self._steps:
+            checkpoint()
             positions = np.flatnonzero(odd == step.parity)
             mu, index = step(y_hat, h, positions, level)
             scaled = None if latents is None else latents.part(positions, step.channels)

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..image_tiles import Tile, tiles
+from ..image_tiles import Tile, area, tiles
+from ..interrupt import checkpoint
 from ..models.latent_codec import checkerboard, lambda_of, sigma_of, table_bits
 from ..models.sprdiff import SPRDiff
 from ..progress import Report
@@ -231,6 +232,7 @@ def refine(
         search = Search(window, free, seed=number)
         best, found = float("inf"), window.y
         for step in range(rounds + 1):
+            checkpoint(area(tile.padded) * STRIDE**2)
             before = window.y
             cost = search.round() if step < rounds else float(window.state(window.target).cost.sum())
             if cost < best:

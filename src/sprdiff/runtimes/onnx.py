@@ -22,7 +22,8 @@ from numpy.typing import DTypeLike, NDArray
 from ..bitstream.entropy import EntropyModel
 from ..bitstream.weights_hash import canonical_hash
 from ..errors import EffortError, WeightsError
-from ..image_tiles import Slices, Tile, tiles
+from ..image_tiles import Slices, Tile, area, tiles
+from ..interrupt import checkpoint
 from .canvas import Canvas
 from .noise import normal_noise
 from .sessions import Sessions, Tensors
@@ -210,13 +211,15 @@ class OnnxRuntime:
     def _tiles(self, graph: str, rows: int, columns: int, stride: int) -> Iterator[tuple[Tile, bool]]:
         """Tiles of a grid whose positions are `stride` pixels apart, and whether there are several.
 
-        A halo ends at the border of the picture, so that a graph sees zeros exactly where it would see them
-        in the whole picture.
+        Work can be interrupted before each. A halo ends at the border of the picture, so that a graph sees zeros
+        exactly where it would see them in the whole picture.
         """
         side = self._tile or (ENCODER_TILE if graph == "encoder" else DECODER_TILE)
         tile, halo = max(1, side // stride), -(-self.manifest.halo_of(graph) // stride)
         large = max(rows, columns) > tile
-        return ((part, large) for part in tiles(rows, columns, tile, halo, 1))
+        for part in tiles(rows, columns, tile, halo, 1):
+            checkpoint(area(part.padded) * stride**2)
+            yield part, large
 
     def _noise_channels(self) -> int:
         kernel = self._decoder.get(NOISE_KERNEL)

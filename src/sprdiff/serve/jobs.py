@@ -16,7 +16,7 @@ from ..bitstream.container import SCALES, Header, parse_file, weights_name
 from ..codec import Codec
 from ..errors import TargetError
 from ..image import encode_image, open_rgb, parse_background
-from .pool import Stop
+from ..interrupt import checkpoint
 from .problems import Refusal
 from .rivals import RivalName, best_rival
 from .upload import check_picture, check_sprd
@@ -24,7 +24,7 @@ from .upload import check_picture, check_sprd
 SPRD_TYPE = "image/x-sprdiff"
 FORMATS = {"png": "PNG", "webp": "WEBP", "jpeg": "JPEG"}
 MAX_STEPS = 16
-"""Most steps of the denoiser that a request may ask for: a job cannot be stopped while it runs."""
+"""Most steps of the denoiser that a request may ask for."""
 REMEMBERED = 2**26
 """Bytes of answers to ``/compare`` that are kept."""
 _MOST = 2**31 - 1
@@ -116,13 +116,11 @@ class Task:
     Attributes:
         body: of the request.
         max_pixels: width x height of a picture at most.
-        stop: tells that nobody waits any more.
     """
 
     codec: Codec
     body: bytes
     max_pixels: int
-    stop: Stop
 
 
 def encode(task: Task, options: EncodeOptions) -> Answer:
@@ -130,7 +128,7 @@ def encode(task: Task, options: EncodeOptions) -> Answer:
     codec = task.codec
     check_picture(task.body, task.max_pixels)
     picture = open_rgb(task.body, background=options.background, max_pixels=task.max_pixels)
-    task.stop.check()
+    checkpoint()
     try:
         data = codec.encode(
             picture, quality=options.quality, bpp=options.bpp, max_bytes=options.max_bytes, scale=options.scale
@@ -138,7 +136,7 @@ def encode(task: Task, options: EncodeOptions) -> Answer:
     except TargetError as error:
         if not options.or_smallest:
             raise
-        task.stop.check()
+        checkpoint()
         data = codec.encode(picture, max_bytes=error.smallest, scale=options.scale)
     header = parse_file(data).header
     about = _about(header, data)
@@ -152,7 +150,7 @@ def decode(task: Task, options: DecodeOptions) -> Answer:
     body = task.body
     header = check_sprd(body, task.max_pixels)
     image = task.codec.decode(body, realism=options.realism, steps=options.steps, seed=options.seed)
-    task.stop.check()
+    checkpoint()
     about = _about(header, body)
     text = {"version": __version__, "model": about["Model"], "realism": options.realism, "bytes": len(body)}
     content = encode_image(image, FORMATS[options.format], {"sprdiff": json.dumps(text)})
@@ -183,10 +181,8 @@ def compare(task: Task, options: CompareOptions) -> Answer:
     """What another codec makes of a picture within so many bytes, as PNG."""
     check_picture(task.body, task.max_pixels)
     picture = open_rgb(task.body, max_pixels=task.max_pixels)
-    task.stop.check()
-    found = best_rival(
-        options.codec, picture.pixels, options.max_bytes, task.stop.check, or_smallest=options.or_smallest
-    )
+    checkpoint()
+    found = best_rival(options.codec, picture.pixels, options.max_bytes, or_smallest=options.or_smallest)
     height, width = picture.pixels.shape[:2]
     about = {
         "Bytes": str(found.size),
