@@ -196,10 +196,11 @@ class OnnxRuntime:
 
     def _decode_latent(self, z0: Floats, canvas: Canvas, realism: float, seed: int) -> None:
         """Blend x̂ into the canvas, which holds the coarse picture."""
-        cut = list(self._tiles("vae_decode", z0.shape[1] // 2, z0.shape[2] // 2, Y_STRIDE))
-        # The halo of a tile must show the coarse picture, not what has been blended into it.
-        coarse = canvas.image.copy() if len(cut) > 1 else canvas.image
-        for tile, large in cut:
+        coarse = canvas.image
+        for tile, large in self._tiles("vae_decode", z0.shape[1] // 2, z0.shape[2] // 2, Y_STRIDE):
+            if large and coarse is canvas.image:
+                # The halo of a tile must show the coarse picture, not what has been blended into it.
+                coarse = canvas.image.copy()
             inputs = {
                 "z0": np.ascontiguousarray(z0[None, :, *_times(tile.padded, 2)]),
                 "x_tilde": _patch(coarse, _times(tile.padded, Y_STRIDE)),
