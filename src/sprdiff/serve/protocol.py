@@ -30,6 +30,8 @@ FREE_CHUNKS, CHUNK_BYTES = 1024, 256
 _SPARE = 128
 _SHORT = 1.0
 """Seconds for the request on a connection that is not let in."""
+_LINGER = 3.0
+"""Seconds for which what still comes is thrown away after a refusal: a reset might overtake the answer."""
 
 
 class Parser(h11.Connection):
@@ -50,7 +52,12 @@ class Parser(h11.Connection):
         Raises:
             RemoteProtocolError: it is no HTTP, or has too many fields or chunks.
         """
-        event = super().next_event()
+        try:
+            event = super().next_event()
+        except h11.RemoteProtocolError as error:
+            if error.error_status_hint == 431:
+                self.problem = "the head is too long"
+            raise
         if isinstance(event, h11.Request):
             self._chunks = self._bytes = 0
             if len(event.headers) > MAX_FIELDS:
@@ -87,6 +94,7 @@ class Protocol(H11Protocol):
     _timer: asyncio.TimerHandle | None = None
     _parser: Parser
     _refusal: Refusal | None = None
+    _over = False
     _who = ""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -110,19 +118,26 @@ class Protocol(H11Protocol):
     def data_received(self, data: bytes) -> None:
         # In pieces, so that the parser's own limit holds for a head that comes whole, too.
         for start in range(0, len(data), MAX_HEAD):
-            if self.transport.is_closing():
+            if self._over or self.transport.is_closing():
                 return
             super().data_received(data[start : start + MAX_HEAD])
         self._watch()
 
     def send_400_response(self, msg: str) -> None:
         """What the parser refuses; where an answer has begun, it can only be cut off."""
-        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+        self._over = True
+        answerable = self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE)
+        if answerable:
             self._send_problem(Refusal(400, self._parser.problem))
         if self.cycle is not None:
             self.cycle.disconnected = True  # nothing that the application answers may be sent any more
             self.cycle.message_event.set()
-        self.transport.close()
+        if answerable and self.transport.can_write_eof():
+            self.transport.write_eof()
+            self.flow.resume_reading()
+            self.loop.call_later(_LINGER, self.transport.close)
+        else:
+            self.transport.close()
 
     def _send_problem(self, refusal: Refusal) -> None:
         request_id = secrets.token_hex(8)
@@ -131,8 +146,8 @@ class Protocol(H11Protocol):
         headers = [*self.server_state.default_headers, *problem.raw_headers, *more]
         response = h11.Response(status_code=refusal.status, headers=headers, reason=b"")
         body = bytes(problem.body)
-        for event in (response, h11.Data(data=body), h11.EndOfMessage()):
-            self.transport.write(self.conn.send(event) or b"")
+        events = (response, h11.Data(data=body), h11.EndOfMessage())
+        self.transport.write(b"".join(self.conn.send(event) or b"" for event in events))
         if self._is_waiting():  # else the exchange that has begun is counted when it ends
             self.door.metrics.answered("other", refusal.status, 0.0, 0, len(body))
 
