@@ -45,6 +45,7 @@ class ClientGone(Exception):  # noqa: N818
 
 
 DESCRIPTIONS = {
+    400: "It is no sound HTTP, or made of far too many far too small parts.",
     403: "A page of another site sends this.",
     421: "Host is not a name of this service.",
     413: "The body has too many bytes, or the picture too many pixels.",

@@ -128,7 +128,7 @@ class Protocol(H11Protocol):
         self._over = True
         answerable = self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE)
         if answerable:
-            self._send_problem(Refusal(400, self._parser.problem))
+            self._send_bad_request()
         if self.cycle is not None:
             self.cycle.disconnected = True  # nothing that the application answers may be sent any more
             self.cycle.message_event.set()
@@ -139,12 +139,13 @@ class Protocol(H11Protocol):
         else:
             self.transport.close()
 
-    def _send_problem(self, refusal: Refusal) -> None:
+    def _send_bad_request(self) -> None:
+        refusal = Refusal(400, self._parser.problem)
         request_id = secrets.token_hex(8)
         problem = answer(refusal, request_id, {**HEADERS, "Request-Id": request_id})
         more = [(b"connection", b"close"), (b"cache-control", b"no-store")]
         headers = [*self.server_state.default_headers, *problem.raw_headers, *more]
-        response = h11.Response(status_code=refusal.status, headers=headers, reason=b"")
+        response = h11.Response(status_code=refusal.status, headers=headers, reason=b"Bad Request")
         body = bytes(problem.body)
         events = (response, h11.Data(data=body), h11.EndOfMessage())
         self.transport.write(b"".join(self.conn.send(event) or b"" for event in events))
