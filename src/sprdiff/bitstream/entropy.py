@@ -53,6 +53,19 @@ class Encoded:
 
 
 @dataclass(frozen=True)
+class LevelTables:
+    """What `EntropyModel` codes with at one level, by channel, float64.
+
+    Attributes:
+        y_gain, z_gain: factors on y and z; z_mean: what z, scaled, is predicted to be.
+    """
+
+    y_gain: Floats
+    z_gain: Floats
+    z_mean: Floats
+
+
+@dataclass(frozen=True)
 class _Latents:
     """The encoder's input: scaled z and y, float64 [positions, channels]."""
 
@@ -118,6 +131,12 @@ class EntropyModel:
     def z_grid(self, shape: tuple[int, int]) -> tuple[int, int]:
         """(rows, columns) of the z grid of a y grid."""
         return -(-shape[0] // self.ratio), -(-shape[1] // self.ratio)
+
+    def level_tables(self, level: int) -> LevelTables:
+        """The tables of a level, for a search that must count what is really coded."""
+        _check_level(level)
+        gains = self._gain_y[level] / GAIN_ONE, self._gain_z[level] / GAIN_ONE
+        return LevelTables(*gains, self._z_mean[level] / 2**FRACTION)
 
     def encode(self, y: NDArray[np.float32], z: NDArray[np.float32], level: int) -> Encoded:
         """Quantise and code the latents.

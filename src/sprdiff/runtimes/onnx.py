@@ -115,7 +115,8 @@ class OnnxRuntime:
             if self._model is None:
                 self._model = load_folder(self._folder).eval().requires_grad_(False)
         with torch_threads(self._threads):
-            return refine(self._model, pixels, y, z, level, rounds=ROUNDS[effort], report=report)
+            tables = self.entropy.level_tables(level)
+            return refine(self._model, tables, pixels, y, z, level, rounds=ROUNDS[effort], report=report)
 
     def synthesise(
         self,
