@@ -118,7 +118,7 @@ def test_the_symbols_are_those_of_the_file_at_every_level(model: SPRDiff, monkey
     # Only symbols are compared, and pictures take most of the time.
     monkeypatch.setattr(effort.Window, "_squared_error", lambda _, y_hat: torch.zeros_like(y_hat[:, :1]))
     runtime = OnnxRuntime(threads=1)
-    picture = photo(224, 288)
+    picture = photo(128, 160)
     y, z = runtime.analyse(picture)
     tile = next(iter(tiles(y.shape[1], y.shape[2], 32, 8, 2)))
     part, latents = effort._part(picture, tile), effort._latents(y, z, tile)
