@@ -31,7 +31,7 @@ FLOORS = (  # lowest first; the names on one floor are siblings, which never imp
     ("thumbnailer", "cli"),
     ("start",),
 )
-PARTS = {"__main__": "start"}
+PARTS = {"interrupt": "errors", "__main__": "start"}
 """Modules that count as one sibling with another part."""
 HEAVY = {  # packages that only these parts may import
     "torch": {"models", "runtime", "sd", "evaluate", "train"},

@@ -43,6 +43,10 @@ class DeviceError(SprdiffError):
     """The device to compute on is not there, or has too little memory for the networks."""
 
 
+class StoppedError(SprdiffError):
+    """The work was ended from outside before it was done (`sprdiff.interrupt`)."""
+
+
 class DialError(SprdiffError, ValueError):
     """A dial of the decoder stands at something that these networks do not have."""
 

@@ -15,6 +15,7 @@ from sprdiff.format.entropy import EntropyModel
 from sprdiff.format.intnet import hats as integer_hats
 from sprdiff.format.rangecoder import SymbolCounter
 from sprdiff.format.tables import Tables
+from sprdiff.models import latent_codec
 from sprdiff.models.blocks import ConvBlock, LevelModulation, hats
 from sprdiff.models.config import KNOTS, LEVELS, NANO, PRESETS, TINY, ModelConfig
 from sprdiff.models.flow import NOISE_SCALE, Denoiser, WindowCrossAttention, noised
@@ -23,6 +24,7 @@ from sprdiff.models.latent_codec import (
     IntegerDense,
     LatentCodec,
     checkerboard,
+    exact_dtype,
     round_ste,
     rounded_bits,
     table_bits,
@@ -31,6 +33,7 @@ from sprdiff.models.sprdiff import SPRDiff
 from sprdiff.models.stored import entropy_arrays
 from sprdiff.runtime.onnx import ENCODER_TILE
 from sprdiff.train.export.folder import receptive_field
+from tf32_helpers import emulate_tf32
 from training_helpers import disturb, nano_model
 
 
@@ -223,6 +226,53 @@ def test_double_precision_equals_the_integer_path(
 def flat(x: Tensor) -> np.ndarray:
     """[1, C, h, w] -> [h w, C]."""
     return np.asarray(x[0].flatten(1).T.numpy())
+
+
+def predictions(codec: LatentCodec, level: float) -> list[Tensor]:
+    """Mean and table of each step, and ŷ times its gain, of made-up latents in float32."""
+    generator = torch.Generator().manual_seed(1)
+    y = 4 * torch.randn(1, NANO.y_channels, 7, 9, generator=generator)
+    z = 3 * torch.randn(1, NANO.z_channels, 4, 5, generator=generator)
+    found: list[Tensor] = []
+    handles = [step.register_forward_hook(lambda _, __, out: found.extend(out)) for step in codec.context]
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        codec(y, z, torch.tensor([level]))
+    for handle in handles:
+        handle.remove()
+    return [value.double() for value in found]
+
+
+@pytest.mark.parametrize("level", [0.0, 37.0, 200.0])
+def test_integer_networks_stay_exact_on_a_gpu_that_uses_tf32(monkeypatch: pytest.MonkeyPatch, level: float) -> None:
+    torch.manual_seed(5)
+    codec = LatentCodec(NANO).eval()
+    with torch.no_grad():
+        for layer in (m for m in codec.modules() if isinstance(m, IntegerDense)):
+            layer.bias.add_(0.3 * torch.randn_like(layer.bias))
+        codec.z_mean.add_(0.5 * torch.randn_like(codec.z_mean))
+    with monkeypatch.context() as patch:
+        patch.setattr(latent_codec, "exact_dtype", lambda _: torch.float64)
+        expected = predictions(codec, level)
+    emulate_tf32(monkeypatch)
+    rounded = predictions(codec, level)
+    assert any(not torch.equal(a, b) for a, b in zip(rounded, expected, strict=True)), "float32 is not exact there"
+    on_gpu = exact_dtype(torch.device("cuda"))
+    monkeypatch.setattr(latent_codec, "exact_dtype", lambda _: on_gpu)
+    for a, b in zip(predictions(codec, level), expected, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_results_have_the_precision_of_the_latents(monkeypatch: pytest.MonkeyPatch) -> None:
+    codec = LatentCodec(NANO)
+    y, z = torch.randn(2, NANO.y_channels, 4, 4), torch.randn(2, NANO.z_channels, 2, 2)
+    levels = torch.tensor([10.0, 200.0])
+    monkeypatch.setattr(latent_codec, "exact_dtype", lambda _: torch.float64)
+    for given, expected in ((torch.bfloat16, torch.float32), (torch.float32, torch.float32)):
+        q = codec(y.to(given), z.to(given), levels)
+        assert {part.dtype for part in q} == {expected}
+    (q.y_bits.sum() + q.y_hat.square().sum()).backward()
+    gradients = [p.grad for name, p in codec.named_parameters() if name.startswith("context")]
+    assert all(g is not None and g.dtype == torch.float32 and torch.isfinite(g).all() for g in gradients)
 
 
 def test_the_comparison_is_not_vacuous(exact: tuple[ExactGains, EntropyModel]) -> None:

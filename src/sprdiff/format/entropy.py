@@ -32,6 +32,7 @@ from sprdiff.format.intnet import (
 from sprdiff.format.rangecoder import SymbolCoder, SymbolCounter, SymbolDecoder, SymbolEncoder
 from sprdiff.format.schedule import MAX_CHANNELS, Schedule
 from sprdiff.format.tables import Tables
+from sprdiff.interrupt import checkpoint
 
 T = TypeVar("T", bound=np.generic)
 
@@ -66,6 +67,19 @@ class Encoded(Exact):
 
     stream: bytes
     bits: float
+
+
+@dataclass(frozen=True)
+class LevelTables:
+    """What `EntropyModel` codes with at one level, by channel, float64.
+
+    Attributes:
+        y_gain, z_gain: factors on y and z; z_mean: what z, scaled, is predicted to be.
+    """
+
+    y_gain: Floats
+    z_gain: Floats
+    z_mean: Floats
 
 
 @dataclass(frozen=True)
@@ -133,6 +147,12 @@ class EntropyModel:
         """(rows, columns) of the z grid of a y grid."""
         return -(-shape[0] // self.ratio), -(-shape[1] // self.ratio)
 
+    def level_tables(self, level: int) -> LevelTables:
+        """The tables of a level, for a search that must count what is really coded."""
+        _check_level(level)
+        gains = self._gain_y[level] / GAIN_ONE, self._gain_z[level] / GAIN_ONE
+        return LevelTables(*gains, self._z_mean[level] / 2**FRACTION)
+
     def encode(self, y: NDArray[np.float32], z: NDArray[np.float32], level: int) -> Encoded:
         """Quantise and code the latents.
 
@@ -185,6 +205,7 @@ class EntropyModel:
         means = np.empty((shape[0] * shape[1], self.y_channels), np.int32)
         passes = self._schedule.positions(shape)
         for step, network in zip(self._schedule.steps, self._networks, strict=True):
+            checkpoint()
             positions = passes[step.number]
             mu, index = network(y_hat, h, positions, level)
             scaled = None if latents is None else latents.part(positions, step.channels)

@@ -45,6 +45,21 @@ def lambda_of(level: Tensor, bounds: tuple[float, float]) -> Tensor:
     return low * torch.exp(level / 255 * math.log(high / low))
 
 
+def exact_dtype(device: torch.device) -> torch.dtype:
+    """In which precision the integer networks run in training on a device.
+
+    On a GPU convolutions of float32 are computed with the 10 bits of TF32 unless that is switched off, and would round
+    to other integers; float64 is out of reach of TF32, of autocast and of a compiler's choices. It costs little on
+    grids this small. On a CPU float32 is what it says.
+    """
+    return torch.float64 if device.type == "cuda" else torch.float32
+
+
+def at_level(level: Tensor, knots: Tensor) -> Tensor:
+    """What lies between the knots at the given levels, [N] and [9,C] -> [N,C]; computed in float64."""
+    return (hats(level.double()) @ knots.double()).to(level.dtype)
+
+
 def round_ste(x: Tensor) -> Tensor:
     """Nearest integer, halves up (the integer path's rule); the gradient passes straight through."""
     return x + (torch.floor(x + 0.5) - x).detach()
@@ -103,8 +118,11 @@ class IntegerDense(nn.Module):
             here: input at the position itself, at the positions that the output has.
         """
         limit = 32767 / WEIGHT_UNIT
-        weight = round_ste(self.weight.clamp(-limit, limit) * WEIGHT_UNIT) / WEIGHT_UNIT
-        bias = round_ste(self.bias * WEIGHT_UNIT * ACTIVATION_UNIT) / (WEIGHT_UNIT * ACTIVATION_UNIT)
+        given = around if around is not None else here
+        assert given is not None
+        kind = given.dtype  # the precision of the input is that of the sums
+        weight = round_ste(self.weight.clamp(-limit, limit) * WEIGHT_UNIT).to(kind) / WEIGHT_UNIT
+        bias = round_ste(self.bias * WEIGHT_UNIT * ACTIVATION_UNIT).to(kind) / (WEIGHT_UNIT * ACTIVATION_UNIT)
         split = 9 * self.spatial
         total: Tensor | None = None
         if around is not None and self.spatial:
@@ -117,8 +135,8 @@ class IntegerDense(nn.Module):
             total = part if total is None else total + part
         assert total is not None
         if level is not None and self.level:
-            at_level = hats(level) @ weight[:, split + self.point :].T
-            total = total + at_level.repeat(len(cells or (0,)), 1)[:, :, None, None]
+            at_this = hats(level).to(kind) @ weight[:, split + self.point :].T
+            total = total + at_this.repeat(len(cells or (0,)), 1)[:, :, None, None]
         return total
 
 
@@ -281,17 +299,18 @@ class LatentCodec(nn.Module):
 
     def y_gain(self, level: Tensor) -> Tensor:
         """Factor on y before quantisation, [N,Cy,1,1]."""
-        return torch.exp(hats(level) @ self.y_log_gain)[:, :, None, None]
+        return torch.exp(at_level(level, self.y_log_gain))[:, :, None, None]
 
     def z_gain(self, level: Tensor) -> Tensor:
         """Factor on z before quantisation, [N,Cz,1,1]."""
-        return torch.exp(hats(level) @ self.z_log_gain)[:, :, None, None]
+        return torch.exp(at_level(level, self.z_log_gain))[:, :, None, None]
 
     def z_prior(self, level: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and table index of z by channel, each [N,Cz,1,1]."""
-        mean = round_ste(hats(level) @ self.z_mean * Z_SCALE * ACTIVATION_UNIT) / ACTIVATION_UNIT
-        last = self.config.tables - 1.0
-        index = round_ste(clamp_ste(hats(level) @ self.z_index * Z_SCALE * INDEX_SCALE, 0.0, last))
+        mean = round_ste(at_level(level, self.z_mean) * Z_SCALE * ACTIVATION_UNIT) / ACTIVATION_UNIT
+        index = round_ste(
+            clamp_ste(at_level(level, self.z_index) * Z_SCALE * INDEX_SCALE, 0.0, self.config.tables - 1.0)
+        )
         return mean[:, :, None, None], index[:, :, None, None]
 
     def forward(self, y: Tensor, z: Tensor, level: Tensor, *, hard: bool = False) -> Quantised:
@@ -306,7 +325,11 @@ class LatentCodec(nn.Module):
         """
         with torch.autocast(y.device.type, enabled=False):
             # In half precision the integer networks would round to other integers than they are run with.
-            return self._code(y.float() if y.dtype == torch.bfloat16 else y, z.to(level.dtype), level, hard=hard)
+            given = torch.promote_types(y.dtype, torch.float32)
+            kind = torch.promote_types(given, exact_dtype(y.device))
+            return Quantised(
+                *(part.to(given) for part in self._code(y.to(kind), z.to(kind), level.to(kind), hard=hard))
+            )
 
     def _code(self, y: Tensor, z: Tensor, level: Tensor, *, hard: bool) -> Quantised:
         gain = self.y_gain(level)

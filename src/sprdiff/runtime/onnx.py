@@ -21,7 +21,8 @@ from numpy.typing import DTypeLike, NDArray
 
 from ..errors import EffortError, WeightsError
 from ..format.entropy import EntropyModel
-from ..imageio.resize import Slices, Tile, tiles
+from ..imageio.resize import Slices, Tile, area, tiles
+from ..interrupt import checkpoint
 from .canvas import Canvas
 from .noise import normal_noise
 from .sessions import Sessions, Tensors
@@ -117,7 +118,8 @@ class OnnxRuntime:
             if self._model is None:
                 self._model = load_first(self._folder).eval().requires_grad_(False)
         with torch_threads(self._threads):
-            return refine(self._model, pixels, y, z, level, rounds=ROUNDS[effort], report=report)
+            tables = self.entropy.level_tables(level)
+            return refine(self._model, tables, pixels, y, z, level, rounds=ROUNDS[effort], report=report)
 
     def synthesise(
         self,
@@ -198,10 +200,11 @@ class OnnxRuntime:
 
     def _decode_latent(self, z0: Floats, canvas: Canvas, realism: float, seed: int) -> None:
         """Blend x̂ into the canvas, which holds the coarse picture."""
-        cut = list(self._tiles("vae_decode", z0.shape[1] // 2, z0.shape[2] // 2, Y_STRIDE))
-        # The halo of a tile must show the coarse picture, not what has been blended into it.
-        coarse = canvas.image.copy() if len(cut) > 1 else canvas.image
-        for tile, large in cut:
+        coarse = canvas.image
+        for tile, large in self._tiles("vae_decode", z0.shape[1] // 2, z0.shape[2] // 2, Y_STRIDE):
+            if large and coarse is canvas.image:
+                # The halo of a tile must show the coarse picture, not what has been blended into it.
+                coarse = canvas.image.copy()
             inputs = {
                 "z0": np.ascontiguousarray(z0[None, :, *_times(tile.padded, 2)]),
                 "x_tilde": _patch(coarse, _times(tile.padded, Y_STRIDE)),
@@ -213,13 +216,15 @@ class OnnxRuntime:
     def _tiles(self, graph: str, rows: int, columns: int, stride: int) -> Iterator[tuple[Tile, bool]]:
         """Tiles of a grid whose positions are `stride` pixels apart, and whether there are several.
 
-        A halo ends at the border of the picture, so that a graph sees zeros exactly where it would see them
-        in the whole picture.
+        Work can be interrupted before each. A halo ends at the border of the picture, so that a graph sees zeros
+        exactly where it would see them in the whole picture.
         """
         side = self._tile or (ENCODER_TILE if graph == "encoder" else DECODER_TILE)
         tile, halo = max(1, side // stride), -(-self.manifest.halo_of(graph) // stride)
         large = max(rows, columns) > tile
-        return ((part, large) for part in tiles(rows, columns, tile, halo, 1))
+        for part in tiles(rows, columns, tile, halo, 1):
+            checkpoint(area(part.padded) * stride**2)
+            yield part, large
 
     def _noise_channels(self) -> int:
         kernel = self._decoder.get(NOISE_KERNEL)

@@ -17,7 +17,7 @@ from ..format.container import SCALES, Header, parse_file, weights_name
 from ..imageio.colour import parse_background
 from ..imageio.open import open_rgb
 from ..imageio.save import encode_image
-from .pool import Stop
+from ..interrupt import checkpoint
 from .problems import Refusal
 from .rivals import RivalName, best_rival
 from .upload import check_picture, check_sprd
@@ -25,7 +25,7 @@ from .upload import check_picture, check_sprd
 SPRD_TYPE = "image/x-sprdiff"
 FORMATS = {"png": "PNG", "webp": "WEBP", "jpeg": "JPEG"}
 MAX_STEPS = 16
-"""Most steps of the denoiser that a request may ask for: a job cannot be stopped while it runs."""
+"""Most steps of the denoiser that a request may ask for."""
 REMEMBERED = 2**26
 """Bytes of answers to ``/compare`` that are kept."""
 _MOST = 2**31 - 1
@@ -117,13 +117,11 @@ class Task:
     Attributes:
         body: of the request.
         max_pixels: width x height of a picture at most.
-        stop: tells that nobody waits any more.
     """
 
     codec: Codec
     body: bytes
     max_pixels: int
-    stop: Stop
 
 
 def encode(task: Task, options: EncodeOptions) -> Answer:
@@ -131,7 +129,7 @@ def encode(task: Task, options: EncodeOptions) -> Answer:
     codec = task.codec
     check_picture(task.body, task.max_pixels)
     picture = open_rgb(task.body, background=options.background, max_pixels=task.max_pixels)
-    task.stop.check()
+    checkpoint()
     try:
         data = codec.encode(
             picture, quality=options.quality, bpp=options.bpp, max_bytes=options.max_bytes, scale=options.scale
@@ -139,7 +137,7 @@ def encode(task: Task, options: EncodeOptions) -> Answer:
     except TargetError as error:
         if not options.or_smallest:
             raise
-        task.stop.check()
+        checkpoint()
         data = codec.encode(picture, max_bytes=error.smallest, scale=options.scale)
     header = parse_file(data).header
     about = _about(header, data)
@@ -153,7 +151,7 @@ def decode(task: Task, options: DecodeOptions) -> Answer:
     body = task.body
     header = check_sprd(body, task.max_pixels)
     image = task.codec.decode(body, realism=options.realism, steps=options.steps, seed=options.seed)
-    task.stop.check()
+    checkpoint()
     about = _about(header, body)
     text = picture_text(body, task.codec.runtime.manifest.decoder_hash, options.realism)
     content = encode_image(image, FORMATS[options.format], text)
@@ -184,10 +182,8 @@ def compare(task: Task, options: CompareOptions) -> Answer:
     """What another codec makes of a picture within so many bytes, as PNG."""
     check_picture(task.body, task.max_pixels)
     picture = open_rgb(task.body, max_pixels=task.max_pixels)
-    task.stop.check()
-    found = best_rival(
-        options.codec, picture.pixels, options.max_bytes, task.stop.check, or_smallest=options.or_smallest
-    )
+    checkpoint()
+    found = best_rival(options.codec, picture.pixels, options.max_bytes, or_smallest=options.or_smallest)
     height, width = picture.pixels.shape[:2]
     about = {
         "Bytes": str(found.size),
