@@ -262,8 +262,8 @@ def register_sprdiff_opener(
     """Register ``.sprd`` with Pillow, or change the options for the files that are opened from now on.
 
     Args:
-        realism: how pictures are decoded, 0 (faithful on average, blurred) to 1 (sharp, partly invented); None: what the
-            weights say for the level of each file.
+        realism: how pictures are decoded, 0 (faithful on average, blurred) to 1 (sharp, partly invented);
+            None: what the weights say for the level of each file.
         threads: of the networks; None: one for each core.
         max_pixels: limit on width x height, both ways; opening a larger picture raises
             `Image.DecompressionBombError`. Pillow's own limit stays as it is.

@@ -44,7 +44,7 @@ _NOISE_ROWS = 64
 
 
 def strength(realism: float) -> float:
-    """s of the dial x̂ = x̃ + s·(D(z0, x̃) − x̃): 0 at a realism of 0, 1 at 1, continuous and growing between."""
+    """S of the dial x̂ = x̃ + s·(D(z0, x̃) − x̃): 0 at a realism of 0, 1 at 1, continuous and growing between."""
     return realism
 
 
@@ -129,9 +129,7 @@ class OnnxRuntime(FolderRuntime):
                 store(kept.setdefault(name, np.empty(shape, np.float16)), out[name], tile, scale)
         return kept
 
-    def _draw(
-        self, coarse: NDArray[Any], features: dict[str, Halves], level: int, steps: int, seed: int
-    ) -> Floats:
+    def _draw(self, coarse: NDArray[Any], features: dict[str, Halves], level: int, steps: int, seed: int) -> Floats:
         """z0 [Z, 4 yh, 4 yw], standardised: the latent that the noise of a seed leads to."""
         rows, columns = features["f32"].shape[1:]
         tiled = list(self._tiles("flow", rows, columns, side=FLOW_TILE))
@@ -151,9 +149,7 @@ class OnnxRuntime(FolderRuntime):
         noise = _noise(seed, self._latent_channels(), LATENT * rows, LATENT * columns)
         return solve(velocity, noise, steps, self.manifest.sampler, self.manifest.latest)
 
-    def _conditions(
-        self, coarse: NDArray[Any], features: dict[str, Halves], tile: Tile, *, large: bool
-    ) -> Tensors:
+    def _conditions(self, coarse: NDArray[Any], features: dict[str, Halves], tile: Tile, *, large: bool) -> Tensors:
         """The flow's conditions of all that a tile sees, each [1, C, h, w]."""
         grid = features["f32"].shape[1:]
         halo = -(-self.manifest.halo_of("condition") // Y_STRIDE)
@@ -163,9 +159,7 @@ class OnnxRuntime(FolderRuntime):
             inputs[name] = features[name][None, :, *times(around, scale)].astype(np.float32, order="C")
         out = self._receive("condition", inputs, large=large)
         seen = Tile(within, around, within)
-        return {
-            name: np.ascontiguousarray(inner(out[name], seen, scale)[None]) for name, scale in _CONDITIONS.items()
-        }
+        return {name: np.ascontiguousarray(inner(out[name], seen, scale)[None]) for name, scale in _CONDITIONS.items()}
 
     def _decode_latent(self, z0: Floats, canvas: Canvas, share: float) -> None:
         """Blend x̂ into the canvas, which holds the coarse picture."""

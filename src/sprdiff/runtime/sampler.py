@@ -88,7 +88,7 @@ def solve(velocity: Velocity[A], z: A, steps: int, sampler: str = "euler", lates
 
 
 def _moved(z: A, velocity: A, by: float) -> A:
-    """z + by·velocity, in the memory of the velocity: latents of large pictures are large."""
+    """Z + by·velocity, in the memory of the velocity: latents of large pictures are large."""
     velocity *= by
     velocity += z
     return velocity

@@ -78,13 +78,17 @@ class DecodeOptions(Options):
     realism: Annotated[
         float | None,
         Field(
-            ge=0, le=1, allow_inf_nan=False,
+            ge=0,
+            le=1,
+            allow_inf_nan=False,
             description="0 faithful and blurred, 1 sharp, partly invented; by default what the weights say.",
         ),
     ] = None
     steps: Annotated[
         int | None,
-        Field(ge=1, le=MAX_STEPS, description="Evaluations of the generative network; by default what the weights say.")
+        Field(
+            ge=1, le=MAX_STEPS, description="Evaluations of the generative network; by default what the weights say."
+        ),
     ] = None
     seed: Annotated[int, Field(ge=0, le=_MOST, description="Of the noise that texture is made of.")] = 0
     format: Annotated[

@@ -155,7 +155,9 @@ def _inputs(config: ModelConfig) -> dict[str, Input]:
 
     number = (torch.zeros(1), {})
     c32, c16 = config.synthesis
-    conditions = {name: planes(c, s) for name, c, s in zip(("at8", "at16", "at32"), config.flow, (4, 2, 1), strict=True)}
+    conditions = {
+        name: planes(c, s) for name, c, s in zip(("at8", "at16", "at32"), config.flow, (4, 2, 1), strict=True)
+    }
     return {
         "image": (torch.zeros(1, 3, 128, 192), {2: 64 * a, 3: 64 * b}),
         "y_hat": planes(config.y_channels, 1),
