@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from conftest import photo
 from sprdiff.codec import Codec
-from sprdiff.format.entropy import EntropyModel, Exact
 from sprdiff.models.config import NANO
 from sprdiff.models.sprdiff import SPRDiff
 from sprdiff.models.stored import entropy_arrays
@@ -29,12 +27,6 @@ def write_nano(folder: Path, seed: int = 0) -> Path:
                 parameter.add_(torch.randn_like(parameter), alpha=0.05)
     write_folder(folder, model, entropy_arrays(model.latent_codec), {"data": "none: random weights"})
     return folder
-
-
-def one_cell(entropy: EntropyModel, value: int = 0) -> Exact:
-    """What a decoder may know of a picture of 32x32 pixels."""
-    y = np.full((entropy.y_channels, 1, 1), value, np.int32)
-    return Exact(y, y, np.zeros_like(entropy.decode(b"", (1, 1), 0).h))
 
 
 @pytest.fixture(scope="session")

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from conftest import one_cell
 from sprdiff.errors import WeightsError
 from sprdiff.fileinfo import model_info
 from sprdiff.runtime.onnx import OnnxRuntime
 from sprdiff.runtime.weights import GRAPHS, default_folder, identity, read_arrays, read_manifest
-from weights_fixture import one_cell
 
 pytest_plugins = ("weights_fixture",)
 

@@ -5,16 +5,21 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import WeightsError
+from ..common.progress import Report
+from ..errors import EffortError, WeightsError
 from ..format.entropy import EntropyModel
 from ..imageio.resize import Tile
 from .sessions import Sessions, Tensors
 from .tiling import DECODER_TILE, ENCODER_TILE, Y_STRIDE, Z_STRIDE, Floats, cut, patch, store, times
 from .weights import Arrays, Manifest, check_hash, read_arrays, read_manifest
+
+if TYPE_CHECKING:
+    from .search import Model
 
 
 class FolderRuntime:
@@ -57,6 +62,7 @@ class FolderRuntime:
         self._lock = threading.Lock()
         self._tile = tile
         self._threads = threads
+        self._model: Model | None = None
 
     def analyse(self, pixels: NDArray[np.uint8]) -> tuple[Floats, Floats]:
         """uint8 [H, W, 3] -> unscaled y [Cy, ceil(H/32), ceil(W/32)] and z on half of that grid, float32."""
@@ -70,6 +76,28 @@ class FolderRuntime:
             store(y, out["y"], tile, 2)
             store(z, out["z"], tile, 1)
         return y[:, : -(-height // Y_STRIDE), : -(-width // Y_STRIDE)], z
+
+    def refine(
+        self, pixels: NDArray[np.uint8], y: Floats, z: Floats, level: int, effort: int, report: Report | None = None
+    ) -> Floats:
+        """Another y, that costs fewer bits for what it brings at a level: `search.refine`, for an effort of 1-9.
+
+        Raises:
+            EffortError: torch is not installed.
+        """
+        try:
+            from .search import ROUNDS, refine, torch_threads
+        except ImportError as error:
+            raise EffortError("effort needs torch: pip install 'sprdiff[train]'") from error
+        with self._lock:
+            if self._model is None:
+                self._model = self._torch_model().eval().requires_grad_(False)
+        with torch_threads(self._threads):
+            return refine(self._model, pixels, y, z, level, rounds=ROUNDS[effort], report=report)
+
+    def _torch_model(self) -> Model:
+        """The torch modules of the folder; called where torch is installed."""
+        raise NotImplementedError
 
     def _tiles(
         self, graph: str, rows: int, columns: int, stride: int = Y_STRIDE, side: int = DECODER_TILE

@@ -11,13 +11,12 @@ Each arrow goes over the whole picture, tile by tile, before the next begins. Wh
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from ..errors import EffortError, WeightsError
+from ..errors import WeightsError
 from ..format.entropy import Exact
 from .base import FolderRuntime
 from .canvas import Canvas
@@ -35,32 +34,10 @@ NOISE_KERNEL = "vae_decoder.noise.weight"
 class FirstRuntime(FolderRuntime):
     """The networks of a weights folder of the first generation."""
 
-    _model: SPRDiff | None = None
+    def _torch_model(self) -> SPRDiff:
+        from ..models.first.stored import load_first
 
-    def refine(
-        self,
-        pixels: NDArray[np.uint8],
-        y: Floats,
-        z: Floats,
-        level: int,
-        effort: int,
-        report: Callable[[float], None] | None = None,
-    ) -> Floats:
-        """Another y, that costs fewer bits for what it brings at a level: `effort.refine`, for an effort of 1-9.
-
-        Raises:
-            EffortError: torch is not installed.
-        """
-        try:
-            from ..models.first.stored import load_first
-            from .search import ROUNDS, refine, torch_threads
-        except ImportError as error:
-            raise EffortError("effort needs torch: pip install 'sprdiff[train]'") from error
-        with self._lock:
-            if self._model is None:
-                self._model = load_first(self._folder).eval().requires_grad_(False)
-        with torch_threads(self._threads):
-            return refine(self._model, pixels, y, z, level, rounds=ROUNDS[effort], report=report)
+        return load_first(self._folder)
 
     def decode(self, exact: Exact, *, level: int, **dials: Any) -> NDArray[Any]:
         """The picture of what is known exactly; dials as of `synthesise`."""

@@ -12,13 +12,12 @@ every graph only needs a halo of its own, and any number of evaluations needs no
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from ..errors import EffortError, WeightsError
+from ..errors import WeightsError
 from ..format.entropy import Exact
 from ..format.intnet import FRACTION
 from ..imageio.resize import Tile
@@ -29,6 +28,9 @@ from .sampler import solve
 from .sessions import Tensors
 from .tiling import Y_STRIDE, Floats, inner, patch, store, times
 from .weights import GRAPHS
+
+if TYPE_CHECKING:
+    from ..models.sprdiff import SPRDiff
 
 Halves = NDArray[np.float16]
 
@@ -51,21 +53,10 @@ def strength(realism: float) -> float:
 class OnnxRuntime(FolderRuntime):
     """The networks of one weights folder."""
 
-    def refine(
-        self,
-        pixels: NDArray[np.uint8],
-        y: Floats,
-        z: Floats,
-        level: int,
-        effort: int,
-        report: Callable[[float], None] | None = None,
-    ) -> Floats:
-        """Not yet.
+    def _torch_model(self) -> SPRDiff:
+        from ..models.stored import load_folder
 
-        Raises:
-            EffortError: always.
-        """
-        raise EffortError("these weights have no search for better integers yet: leave effort at 0")
+        return load_folder(self._folder)
 
     def decode(
         self,

@@ -137,7 +137,8 @@ def write_folder(folder: Path, model: SPRDiff, arrays: Arrays, card: dict[str, A
 
 def _write_files(partial: Path, model: SPRDiff, arrays: Arrays, card: dict[str, Any]) -> dict[str, Any]:
     graphs = export_graphs(model, partial)
-    encoder, decoder = dict(graphs["encoder"]), {}
+    encoder: Arrays = dict(graphs["encoder"])
+    decoder: Arrays = {}
     for name, weights in graphs.items():
         decoder |= weights if name != "encoder" else {}
     needed = {name for name in model.state_dict() if not name.startswith(EXACT)}

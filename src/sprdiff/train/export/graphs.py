@@ -153,7 +153,7 @@ def _inputs(config: ModelConfig) -> dict[str, Input]:
         rows, columns = (h, w) if scale == 1 else (scale * h, scale * w)
         return torch.zeros(1, channels, 3 * scale, 4 * scale), {2: rows, 3: columns}
 
-    number = (torch.zeros(1), {})
+    number: Input = (torch.zeros(1), {})
     c32, c16 = config.synthesis
     conditions = {
         name: planes(c, s) for name, c, s in zip(("at8", "at16", "at32"), config.flow, (4, 2, 1), strict=True)
