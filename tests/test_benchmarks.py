@@ -85,3 +85,10 @@ def test_what_the_picked_scale_loses() -> None:
     second = (1.5, {1.0: (25.0, 0.80), 1.5: (25.2, 0.81)})
     row = scale.line(0.01, [first, second, (math.nan, {})])
     assert row == "| 0.01 | 1: 1, 1.5: 1 | 1.5: 2 | 1: 1, 1.5: 1 | 0.150 | 0.0000 | 0.30 |"
+
+
+def test_speed_of_each_part(photos: Path) -> None:
+    done = run("speed", "--parts", "--image", str(photos / "one.png"))
+    assert (done.returncode, done.stderr) == (0, "")
+    parts = {line.split(" | ")[0].strip("| ") for line in done.stdout.splitlines() if line.startswith("| ")}
+    assert {"graph encoder", "entropy decoder", "encode", "decode, realism 0", "decode, default"} <= parts

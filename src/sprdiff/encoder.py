@@ -15,10 +15,11 @@ from .imageio.resize import resize
 from .ratecontrol import highest_fitting
 
 if TYPE_CHECKING:
+    from .runtime.first import FirstRuntime
     from .runtime.onnx import OnnxRuntime
     from .sd.runtime import TorchRuntime
 
-    Runtime = OnnxRuntime | TorchRuntime
+    Runtime = FirstRuntime | OnnxRuntime | TorchRuntime
 
 SAVED_LEVELS = 4
 """By how many levels refinement usually raises what fits."""

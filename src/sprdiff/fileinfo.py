@@ -10,7 +10,7 @@ from typing import Any
 from . import __version__
 from .errors import WeightsError
 from .format.container import PRESETS, SCALES, VERSION, ParsedFile, parse_file, verify, weights_name
-from .runtime.weights import MAX_MANIFEST, default_folder, read_limited, read_manifest
+from .runtime.weights import MAX_MANIFEST, Manifest, default_folder, read_limited, read_manifest
 from .sd.folder import is_trained, read_trained
 
 
@@ -149,19 +149,20 @@ def model_info(weights: Path | str | None = None) -> ModelInfo:
     )
 
 
-def picture_text(data: bytes, decoder_hash: bytes, realism: float) -> dict[str, str]:
+def picture_text(data: bytes, manifest: Manifest, realism: float | None) -> dict[str, str]:
     """The text that goes into a PNG: which file, weights, decoder and dials its picture came of.
 
     Args:
         data: the ``.sprd`` file.
-        decoder_hash: of the decoder that ran, as its manifest has it.
+        manifest: of the weights that decoded it.
+        realism: as `Codec.decode` was given it.
     """
     header = parse_file(data).header
     about = {
         "version": __version__,
         "model": weights_name(header.preset_id, header.tag),
-        "decoder": decoder_hash.hex(),
-        "realism": realism,
+        "decoder": manifest.decoder_hash.hex(),
+        "realism": manifest.dials(header.level, realism, None)[0],
         "bytes": len(data),
     }
     return {"sprdiff": json.dumps(about)}

@@ -46,13 +46,13 @@ _codecs: dict[tuple[object, ...], Codec] = {}
 class _Options:
     """What was said at registration; `register_sprdiff_opener` describes the fields."""
 
-    realism: float = 1.0
+    realism: float | None = None
     threads: int | None = None
     max_pixels: int = MAX_PIXELS
     weights: Path | str | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.realism <= 1:
+        if self.realism is not None and not 0 <= self.realism <= 1:
             raise ValueError(f"realism must be from 0 to 1, not {self.realism}")
         if self.threads is not None and self.threads < 1:
             raise ValueError(f"threads must be at least 1, not {self.threads}")
@@ -77,7 +77,7 @@ class SprdiffImageFile(ImageFile.ImageFile):
     """An open ``.sprd`` file.
 
     ``info["sprdiff"]`` says what the header holds (``model``, ``quality``, ``level``, ``scale``) and at which
-    ``realism`` the pixels are decoded, or were.
+    ``realism`` the pixels are decoded, or were; None: what the weights say, until they are loaded by `load`.
     """
 
     format = FORMAT
@@ -174,6 +174,9 @@ class SprdiffImageFile(ImageFile.ImageFile):
                 data, codec = self._read(), self._options.codec
                 if self.size == self._full:
                     picture = codec.decode(data, realism=self._options.realism)
+                    about = self.info["sprdiff"]
+                    realism, _ = codec.runtime.manifest.dials(about["level"], about["realism"], None)
+                    self.info["sprdiff"] = {**about, "realism": realism}
                 else:
                     picture = _coarse(codec, data, self.size)
         except PluginError as error:
@@ -185,7 +188,7 @@ class SprdiffImageFile(ImageFile.ImageFile):
         return picture.tobytes()
 
 
-def _describe(header: Header, realism: float) -> dict[str, Any]:
+def _describe(header: Header, realism: float | None) -> dict[str, Any]:
     return {
         "model": f"{PRESETS.get(header.preset_id, f'preset {header.preset_id}')}-{header.tag.hex()}",
         "quality": round(header.level * 100 / 255, 1),
@@ -259,7 +262,7 @@ def _accept(prefix: bytes) -> bool:
 
 def register_sprdiff_opener(
     *,
-    realism: float = 1.0,
+    realism: float | None = None,
     threads: int | None = None,
     max_pixels: int = MAX_PIXELS,
     weights: Path | str | None = None,
@@ -267,7 +270,8 @@ def register_sprdiff_opener(
     """Register ``.sprd`` with Pillow, or change the options for the files that are opened from now on.
 
     Args:
-        realism: how pictures are decoded, 0 (faithful on average, blurred) to 1 (sharp, partly invented).
+        realism: how pictures are decoded, 0 (faithful on average, blurred) to 1 (sharp, partly invented);
+            None: what the weights say for the level of each file.
         threads: of the networks; None: one for each core.
         max_pixels: limit on width x height, both ways; opening a larger picture raises
             `Image.DecompressionBombError`. Pillow's own limit stays as it is.

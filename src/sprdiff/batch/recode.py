@@ -111,8 +111,8 @@ class Decode:
     """
 
     to: str = "png"
-    realism: float = 1.0
-    steps: int = 1
+    realism: float | None = None
+    steps: int | None = None
     seed: int = 0
     weights: str | None = None
     max_pixels: int = MAX_PIXELS
@@ -136,7 +136,7 @@ class Decode:
         decoder = codec(self.weights, self.max_pixels)
         image = decoder.decode(data, realism=self.realism, steps=self.steps, seed=self.seed)
         about = info(data, weights=self.weights)
-        text = picture_text(data, decoder.runtime.manifest.decoder_hash, self.realism)
+        text = picture_text(data, decoder.runtime.manifest, self.realism)
         made = encode_image(image, output_format("x" + self.suffix), text)
         return Made(made, about.width, about.height, about.bpp)
 

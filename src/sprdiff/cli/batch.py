@@ -71,7 +71,9 @@ def batch(
     realism: Annotated[
         float | None, typer.Option("--realism", callback=between(0, 1), help="0 faithful, 1 sharp, partly invented.")
     ] = None,
-    steps: Annotated[int | None, typer.Option("--steps", min=1, max=1000, help="Steps of the denoiser.")] = None,
+    steps: Annotated[
+        int | None, typer.Option("--steps", min=1, max=1000, help="Evaluations of the generative network.")
+    ] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, max=2**63 - 1, help="Of the noise in pictures.")] = None,
     jobs: Annotated[int | None, typer.Option("-j", "--jobs", min=1, help="Processes; none given: all cores.")] = None,
     ray: Annotated[

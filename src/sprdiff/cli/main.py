@@ -127,10 +127,12 @@ def encode(
 def decode(
     files: Annotated[list[str], typer.Argument(metavar="IN [OUT]", help=".sprd file and picture; - is stdin.")],
     realism: Annotated[
-        float,
+        float | None,
         typer.Option("--realism", callback=between(0, 1), help="0 faithful and blurred, 1 sharp, partly invented."),
-    ] = 1.0,
-    steps: Annotated[int, typer.Option("--steps", min=1, max=1000, help="Steps of the denoiser.")] = 1,
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option("--steps", min=1, max=1000, help="Evaluations of the generative network.")
+    ] = None,
     seed: Annotated[
         int, typer.Option("--seed", min=0, max=2**63 - 1, help="Of the noise that texture is made of.")
     ] = 0,
@@ -154,7 +156,7 @@ def decode(
         data = read_bytes(job.source, BitstreamError)
         file_info(data, weights=weights, max_pixels=max_pixels)  # nor are networks loaded for a bad file
         image = codec().decode(data, realism=realism, steps=steps, seed=seed)
-        text = picture_text(data, codec().runtime.manifest.decoder_hash, realism)
+        text = picture_text(data, codec().runtime.manifest, realism)
         save_image(job.target, image, text, force=force)
         _report(job, f"{image.width} x {image.height} pixels", quiet=quiet)
 

@@ -16,6 +16,9 @@ KNOT_SPACING = 32
 """Everything that depends on the quality level is piecewise linear between 9 knots, 32 levels apart."""
 
 
+STRIDES = (0.0, 1 / 8, 1 / 4, 1 / 2, 1.0)
+"""Step sizes that the flow knows (shortcut models: Frans et al., ICLR 2025); 0: the velocity at this very time."""
+
 EXACT = ("latent_codec.hyper_synthesis.", "latent_codec.context.", "latent_codec.y_log_gain",
          "latent_codec.z_log_gain", "latent_codec.z_mean", "latent_codec.z_index")  # fmt: skip
 """Prefixes of the weights that live in the integer arrays (docs/bitstream.md) and nowhere else."""

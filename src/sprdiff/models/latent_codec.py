@@ -358,10 +358,11 @@ class LatentCodec(nn.Module):
             seen = torch.cat(grids[:known], 1) if known else even[0][:, :0]
             mean, index = network(seen, at_cells(even[1], cells), level, cells)
             here = at_cells(even[0][:, start : start + width], cells)
-            cost = self._bits(here - mean, index, hard=hard) * at_cells(inside, cells)
+            counts = at_cells(inside, cells)
+            cost = self._bits(here - mean, index, hard=hard) * counts
             bits = bits + cost.sum((1, 2, 3)).view(len(cells), -1).sum(0)
-            # round(y - mu) + mu: only y carries gradient to the decoder.
-            rounded = here + (round_ste(here - mean) + mean - here).detach()
+            # round(y - mu) + mu: only y carries gradient to the decoder. Beyond the picture later steps see zeros.
+            rounded = (here + (round_ste(here - mean) + mean - here).detach()) * counts
             for cell, value, mu in zip(cells, rounded.chunk(len(cells)), mean.chunk(len(cells)), strict=True):
                 values[group][CELLS.index(cell)] = value
                 means[group][CELLS.index(cell)] = mu

@@ -16,7 +16,7 @@ away, which is enough for other symbols.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -31,10 +31,21 @@ from ..format.entropy import LevelTables
 from ..imageio.resize import Tile, area, tiles
 from ..interrupt import checkpoint
 from ..models.config import LatentSizes
-from ..models.first.sprdiff import SPRDiff
-from ..models.latent_codec import checkerboard, lambda_of, sigma_of, table_bits
+from ..models.first.sprdiff import SPRDiff as FirstSPRDiff
+from ..models.latent_codec import (
+    CELLS,
+    at_cells,
+    cells_of,
+    known_groups,
+    lambda_of,
+    sigma_of,
+    table_bits,
+    whole_grid,
+)
+from ..models.sprdiff import SPRDiff
 
 Floats = NDArray[np.float32]
+Model = SPRDiff | FirstSPRDiff
 
 ROUNDS = (0, 1, 2, 4, 6, 9, 13, 18, 25, 36)
 """Gradients taken at efforts 0 to 9; each is followed by `TRIALS` trials."""
@@ -74,7 +85,7 @@ class Window:
     """One part of a picture, small enough to be refined at once."""
 
     def __init__(
-        self, model: SPRDiff, tables: LevelTables, image: Tensor, inside: Tensor, y: Tensor, z: Tensor, level: int
+        self, model: Model, tables: LevelTables, image: Tensor, inside: Tensor, y: Tensor, z: Tensor, level: int
     ) -> None:
         """All of the part with its surroundings.
 
@@ -113,35 +124,68 @@ class Window:
             return self._state(target, slope)
 
     def _state(self, target: Tensor, slope: bool) -> State:
-        masks = checkerboard(target)
-        probes = [torch.zeros_like(target[:, s : s + n], requires_grad=slope) for s, n in self._slices]
-        parts, symbols, indices = ([torch.zeros_like(p) for p in probes] for _ in range(3))
-        bits = torch.zeros_like(target[:, :1])
-        for step, network in enumerate(self._codec.context):
-            number, group = divmod(step, len(parts))
+        codec, order = self._codec, self._codec.config.order
+        whole, features = _even(target), _even(self._features)
+        inside = _even(torch.ones_like(target[:, :1]))
+        probes = [torch.zeros_like(whole[:, s : s + n], requires_grad=slope) for s, n in self._slices]
+        values, means, symbols, indices = (_empty(whole, self._slices) for _ in range(4))
+        grids = [whole_grid(cells) for cells in values]
+        (bits,) = _empty(whole, [(0, 1)])
+        for (number, group), known, network in zip(order, known_groups(order), codec.context, strict=True):
+            cells = cells_of(codec.config.passes, number)
             start, width = self._slices[group]
-            seen = torch.cat(parts, 1) if number else torch.cat(parts[:group], 1) if group else target[:, :0]
-            mean, index = network(seen, self._features, self._level)
-            symbol = torch.floor(target[:, start : start + width] - mean.detach() + 0.5)
+            seen = torch.cat(grids[:known], 1) if known else whole[:, :0]
+            mean, index = network(seen, at_cells(features, cells), self._level, cells)
+            counts = at_cells(inside, cells)
+            symbol = torch.floor(at_cells(whole[:, start : start + width], cells) - mean.detach() + 0.5)
             # What a symbol costs follows from the mean too: ŷ stays, so the residual moves against it.
-            cost = table_bits(symbol - (mean - mean.detach()), sigma_of(index, self._codec.config))
-            mask = masks[number]
-            bits = bits + (cost * mask).sum(1, keepdim=True)
-            parts[group] = torch.where(mask, symbol + mean.detach() + probes[group], parts[group])
-            symbols[group] = torch.where(mask, symbol, symbols[group])
-            indices[group] = torch.where(mask, index.detach(), indices[group])
-        y_hat = torch.cat(parts, 1)
-        cost = bits + self._weight * self._squared_error(y_hat)
-        gradient = torch.cat(torch.autograd.grad(cost.sum(), probes), 1).float() if slope else None
+            cost = (table_bits(symbol - (mean - mean.detach()), sigma_of(index, codec.config)) * counts).sum(1, True)
+            # Beyond the picture later steps see zeros.
+            value = (symbol + mean.detach() + at_cells(probes[group], cells)) * counts
+            for place, of_cell in zip(map(CELLS.index, cells), cost.chunk(len(cells)), strict=True):
+                bits[place] = bits[place] + of_cell
+            for kept, found in ((values, value), (means, mean), (symbols, symbol), (indices, index.detach())):
+                for place, of_cell in zip(map(CELLS.index, cells), found.chunk(len(cells)), strict=True):
+                    kept[group][place] = of_cell
+            grids[group] = whole_grid(values[group])
+        rows, columns = target.shape[2:]
+        y_hat, mu, coded, tables = (
+            torch.cat([whole_grid(cells) for cells in kept], 1)[:, :, :rows, :columns]
+            for kept in (values, means, symbols, indices)
+        )
+        cost = whole_grid(bits)[:, :, :rows, :columns] + self._weight * self._squared_error(y_hat, mu)
+        gradient = None
+        if slope:
+            gradient = torch.cat(torch.autograd.grad(cost.sum(), probes), 1)[:, :, :rows, :columns].float()
         # Only ŷ has to be exact: what it costs, and what else might be tried, is weighed in float32.
-        coded, chosen = torch.cat(symbols, 1).float(), torch.cat(indices, 1).float()
-        return State(y_hat.detach(), coded, chosen, cost.detach().float(), gradient)
+        return State(y_hat.detach(), coded.float(), tables.float(), cost.detach().float(), gradient)
 
-    def _squared_error(self, y_hat: Tensor) -> Tensor:
+    def _squared_error(self, y_hat: Tensor, means: Tensor) -> Tensor:
         """Of each cell, in pixels: [1,1,h,w]."""
-        _, f16, _ = self._model.synthesis((y_hat / self._gain).float(), self._level)
-        error = (self._model.reconstruction.coarse(f16) - self._image) * self._inside
+        exact = ((y_hat / self._gain).float(), (means / self._gain).float(), self._features.float())
+        error = (_coarse(self._model, *exact, self._level) - self._image) * self._inside
         return F.avg_pool2d(error.square().mean(1, keepdim=True), STRIDE) * STRIDE**2
+
+
+def _coarse(model: Model, y_hat: Tensor, means: Tensor, features: Tensor, level: Tensor) -> Tensor:
+    """x̃ [1,3,32h,32w] of unscaled ŷ and means; of the first generation it depends on ŷ alone."""
+    if isinstance(model, SPRDiff):
+        _, f16 = model.synthesis(y_hat, means, features, level)
+    else:
+        _, f16, _ = model.synthesis(y_hat, level)
+    coarse: Tensor = model.reconstruction.coarse(f16)
+    return coarse
+
+
+def _even(x: Tensor) -> Tensor:
+    """With zeros to even sides: all four kinds of positions are then equally many."""
+    return F.pad(x, (0, x.shape[3] % 2, 0, x.shape[2] % 2))
+
+
+def _empty(like: Tensor, slices: Sequence[tuple[int, int]]) -> list[list[Tensor]]:
+    """Zeros for each of the four kinds of positions, for each group of channels."""
+    blank = torch.zeros_like(like[:, :, ::2, ::2])
+    return [[blank[:, start : start + width]] * 4 for start, width in slices]
 
 
 class Search:
@@ -217,7 +261,7 @@ class Search:
 
 
 def refine(
-    model: SPRDiff,
+    model: Model,
     tables: LevelTables,
     pixels: NDArray[np.uint8],
     y: Floats,

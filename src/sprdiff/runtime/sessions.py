@@ -13,23 +13,11 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from ..errors import WeightsError
-from .weights import MAX_GRAPH, Manifest, read_limited
+from .weights import GRAPHS, MAX_GRAPH, Manifest, read_limited
 
 Arrays = Mapping[str, NDArray[Any]]
 Tensors = dict[str, NDArray[np.float32]]
 
-INPUTS = {
-    "encoder": ("image",),
-    "coarse": ("y_hat", "level"),
-    "denoise": ("z_t", "t", "c_pix", "c_sem"),
-    "vae_decode": ("z0", "x_tilde", "noise"),
-}
-OUTPUTS = {
-    "encoder": ("y", "z"),
-    "coarse": ("x_tilde", "z_est", "c_pix", "c_sem"),
-    "denoise": ("z0",),
-    "vae_decode": ("x_hat",),
-}
 _ONLY_FATAL = 4
 
 # What `sprdiff.privacy` sets comes too late for a program that has imported onnxruntime before: at least no further
@@ -61,7 +49,7 @@ class Sessions:
         options.log_severity_level = _ONLY_FATAL
         if large:
             options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
-        names = OUTPUTS[graph]
+        _, names = GRAPHS[self._manifest.generation][graph]
         try:
             outputs = session.run(list(names), dict(inputs), options)
         except Exception as error:  # onnxruntime's exceptions share no base of their own
@@ -89,7 +77,7 @@ class Sessions:
         except Exception as error:
             raise WeightsError(f"{path} cannot be loaded: {_one_line(error)}") from error
         found = tuple(i.name for i in session.get_inputs()), tuple(o.name for o in session.get_outputs())
-        if found != (INPUTS[graph], OUTPUTS[graph]):
+        if found != GRAPHS[self._manifest.generation][graph]:
             raise WeightsError(f"{path} is not a graph of this version: its inputs and outputs are {found}")
         return session
 

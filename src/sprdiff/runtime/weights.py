@@ -3,7 +3,7 @@
     manifest.json   what the folder holds, the hash H that files name their weights by, and those of the networks
     entropy.npz     exact part: tables and integer networks
     encoder.npz, decoder.npz   fp16 weights of the graphs, by torch's parameter names
-    encoder.onnx, coarse.onnx, denoise.onnx, vae_decode.onnx   structure only
+    encoder.onnx, coarse.onnx ...   structure only; which graphs there are depends on the generation
 
 Nothing here needs a network runtime. No size that a file states is trusted before it is checked.
 """
@@ -30,14 +30,34 @@ from ..format.intnet import LEVELS
 Arrays = dict[str, NDArray[Any]]
 
 FORMAT = 2
-GRAPHS = ("encoder", "coarse", "denoise", "vae_decode")
+Signature = tuple[tuple[str, ...], tuple[str, ...]]
+"""Names of a graph's inputs and outputs."""
+_ENCODER: Signature = (("image",), ("y", "z"))
+_CONDITIONS = ("at8", "at16", "at32")
+GRAPHS: Mapping[int, Mapping[str, Signature]] = {
+    1: {
+        "encoder": _ENCODER,
+        "coarse": (("y_hat", "level"), ("x_tilde", "z_est", "c_pix", "c_sem")),
+        "denoise": (("z_t", "t", "c_pix", "c_sem"), ("z0",)),
+        "vae_decode": (("z0", "x_tilde", "noise"), ("x_hat",)),
+    },
+    2: {
+        "encoder": _ENCODER,
+        "coarse": (("y_hat", "means", "features", "level"), ("x_tilde", "f16", "f32")),
+        "condition": (("x_tilde", "f16", "f32"), _CONDITIONS),
+        "flow": (("z_t", "time", "stride", "level", *_CONDITIONS), ("velocity",)),
+        "vae_decode": (("z0", "x_tilde"), ("x_hat",)),
+    },
+}
+"""The graphs of each generation of networks."""
+SAMPLERS = ("euler", "heun")
 MAX_MANIFEST = 2**20
 MAX_GRAPH = 2**24
 MAX_ARRAYS = 2**28
 """Most bytes of one ``.npz`` once unpacked; that of `tiny` may have 25 MB."""
 MAX_HALO = 4096
 MAX_STEPS = 1000
-"""Most evaluations of the denoiser."""
+"""Most evaluations of the flow."""
 SERVING = ("encoder", "decoder")
 """The networks around the exact part: each has a hash of its own, and names the H that it serves."""
 
@@ -51,11 +71,14 @@ class Manifest:
         weights_hash: H, 32 bytes, that of the exact part.
         decoder_hash, encoder_hash: those of the networks that serve it, 32 bytes each.
         realism: what decoding takes where nothing is said, by level, 256 numbers from 0 to 1.
-        steps: how many evaluations of the denoiser, likewise.
+        steps: how many evaluations of the flow (or of the first generation's denoiser), likewise.
         lambda_range: weights of the squared error against bits that levels 0 and 255 were trained for.
-        noise_scale: standard deviation of the denoiser's noise, in units of the latent.
-        halo: one-sided receptive field in pixels, by ``encoder``, ``decoder`` (ŷ to pixels) and by graph.
+        halo: one-sided receptive field in pixels, by graph.
         graphs: names of the arrays that each graph takes its weights from.
+        generation: of the networks' design, 1 or 2.
+        noise_scale: standard deviation of the denoiser's noise, in units of the latent; generation 1.
+        sampler: how the flow is followed, one of `SAMPLERS`; generation 2.
+        latest: the latest time that the flow may be asked at, above 0 and at most 1; generation 2.
     """
 
     preset: str
@@ -66,13 +89,20 @@ class Manifest:
     realism: tuple[float, ...]
     steps: int
     lambda_range: tuple[float, float]
-    noise_scale: float
     halo: Mapping[str, int]
     graphs: Mapping[str, tuple[str, ...]]
+    generation: int = 1
+    noise_scale: float = 0.0
+    sampler: str = SAMPLERS[0]
+    latest: float = 1.0
 
     def halo_of(self, graph: str) -> int:
         """Pixels that a tile of this graph must see beyond what it computes."""
-        return self.halo.get(graph, self.halo["encoder" if graph == "encoder" else "decoder"])
+        return self.halo[graph]
+
+    def dials(self, level: int, realism: float | None, steps: int | None) -> tuple[float, int]:
+        """Realism and steps of a picture of a level: what a user says, or else the defaults of these weights."""
+        return self.realism[level] if realism is None else realism, self.steps if steps is None else steps
 
 
 def default_folder() -> Path:
@@ -92,19 +122,35 @@ def read_manifest(folder: Path) -> Manifest:
         content = json.loads(data)
         if content["format"] != FORMAT:
             raise WeightsError(f"{path} has format {content['format']!r}; this version reads format {FORMAT}")
+        generation = content.get("generation", 1)
+        if type(generation) is not int or generation not in GRAPHS:
+            raise WeightsError(f"{path} has networks of generation {generation!r}, which this version does not know")
         manifest = Manifest(
             preset=str(content["preset"]),
             preset_id=_integer(content["preset_id"], 255),
             **read_identity(path, content),
-            noise_scale=float(content["noise_scale"]),
-            halo={str(name): _integer(size, MAX_HALO) for name, size in content["halo"].items()},
-            graphs={graph: tuple(map(str, content["graphs"][graph])) for graph in GRAPHS},
+            halo={graph: _integer(content["halo"][graph], MAX_HALO) for graph in GRAPHS[generation]},
+            graphs={graph: tuple(map(str, content["graphs"][graph])) for graph in GRAPHS[generation]},
+            generation=generation,
+            **(_first(content) if generation == 1 else _sampling(content)),
         )
-        if not math.isfinite(manifest.noise_scale) or not {"encoder", "decoder"} <= set(manifest.halo):
-            raise ValueError("noise_scale or halo")
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise WeightsError(f"{path} is not a manifest of weights: {error!r}") from error
     return manifest
+
+
+def _first(content: Mapping[str, Any]) -> dict[str, Any]:
+    scale = float(content["noise_scale"])
+    if not math.isfinite(scale):
+        raise ValueError("noise_scale")
+    return {"noise_scale": scale}
+
+
+def _sampling(content: Mapping[str, Any]) -> dict[str, Any]:
+    sampler, latest = content["sampler"], _number(content["latest"], 1.0)
+    if sampler not in SAMPLERS or latest == 0:
+        raise ValueError("sampler or latest")
+    return {"sampler": sampler, "latest": latest}
 
 
 def identity(exact: Arrays, decoder: Arrays, encoder: Arrays) -> dict[str, Any]:

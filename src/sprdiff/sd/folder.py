@@ -80,7 +80,7 @@ def read_trained(folder: Path) -> Trained:
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise WeightsError(f"{path} is not the configuration of a trained SPRDiff: {error!r}") from error
     # There are no graphs here, and no noise between steps.
-    manifest = Manifest(config.preset, config.preset_id, **names, noise_scale=0.0, halo={}, graphs={})
+    manifest = Manifest(config.preset, config.preset_id, **names, halo={}, graphs={})
     return Trained(folder, manifest, config, sources, card)
 
 

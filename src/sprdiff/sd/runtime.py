@@ -24,7 +24,7 @@ from numpy.typing import DTypeLike, NDArray
 from torch import Tensor, nn
 
 from ..errors import DeviceError, DialError, EffortError, WeightsError
-from ..format.entropy import EntropyModel
+from ..format.entropy import EntropyModel, Exact
 from ..imageio.resize import area, tiles
 from ..interrupt import checkpoint
 from ..models.config import EXACT
@@ -171,6 +171,10 @@ class TorchRuntime:
         """
         raise EffortError("effort is for preset tiny")
 
+    def decode(self, exact: Exact, *, level: int, **dials: Any) -> NDArray[Any]:
+        """The picture of what is known exactly; dials as of `synthesise`."""
+        return self.synthesise(self.entropy.dequantise(exact.y_hat, level), level=level, **dials)
+
     @_guarded
     def synthesise(
         self,
@@ -183,7 +187,7 @@ class TorchRuntime:
         size: tuple[int, int] | None = None,
         dtype: DTypeLike = np.float32,
     ) -> NDArray[Any]:
-        """The picture of unscaled ŷ, float32 [Cy, yh, yw]; arguments and result as of `OnnxRuntime.synthesise`.
+        """The picture of unscaled ŷ, float32 [Cy, yh, yw]; arguments and result as of `OnnxRuntime.decode`.
 
         Raises:
             DialError: more than one step: the UNet is trained for its last timestep alone, from ẑ.

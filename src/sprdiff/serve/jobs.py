@@ -25,7 +25,7 @@ from .upload import check_picture, check_sprd
 SPRD_TYPE = "image/x-sprdiff"
 FORMATS = {"png": "PNG", "webp": "WEBP", "jpeg": "JPEG"}
 MAX_STEPS = 16
-"""Most steps of the denoiser that a request may ask for."""
+"""Most evaluations of the generative network that a request may ask for."""
 REMEMBERED = 2**26
 """Bytes of answers to ``/compare`` that are kept."""
 _MOST = 2**31 - 1
@@ -77,9 +77,20 @@ class DecodeOptions(Options):
     """Of ``POST /decode``."""
 
     realism: Annotated[
-        float, Field(ge=0, le=1, allow_inf_nan=False, description="0 faithful and blurred, 1 sharp, partly invented.")
-    ] = 1.0
-    steps: Annotated[int, Field(ge=1, le=MAX_STEPS, description="Steps of the denoiser.")] = 1
+        float | None,
+        Field(
+            ge=0,
+            le=1,
+            allow_inf_nan=False,
+            description="0 faithful and blurred, 1 sharp, partly invented; by default what the weights say.",
+        ),
+    ] = None
+    steps: Annotated[
+        int | None,
+        Field(
+            ge=1, le=MAX_STEPS, description="Evaluations of the generative network; by default what the weights say."
+        ),
+    ] = None
     seed: Annotated[int, Field(ge=0, le=_MOST, description="Of the noise that texture is made of.")] = 0
     format: Annotated[
         Literal["png", "webp", "jpeg"], Field(description="Of the answer; png and webp are lossless.")
@@ -153,7 +164,7 @@ def decode(task: Task, options: DecodeOptions) -> Answer:
     image = task.codec.decode(body, realism=options.realism, steps=options.steps, seed=options.seed)
     checkpoint()
     about = _about(header, body)
-    text = picture_text(body, task.codec.runtime.manifest.decoder_hash, options.realism)
+    text = picture_text(body, task.codec.runtime.manifest, options.realism)
     content = encode_image(image, FORMATS[options.format], text)
     return Answer(content, f"image/{options.format}", about, header.width * header.height)
 
