@@ -22,7 +22,7 @@ from sprdiff.train.loop import Options, Trainer
 from sprdiff.train.report import Report
 from sprdiff.train.sd.losses import LpipsLoss
 from sprdiff.train.sd.stages import SD_STAGES, SDOptions
-from training_helpers import digest, disturb, memory_store
+from training_helpers import crop_of, digest, disturb, memory_store
 
 
 def made_up_lpips(seed: int = 0) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
@@ -74,8 +74,8 @@ class RecordingTrainer(Trainer):
             "wrapped": type(self.wrapped).__name__,
             "moved": digest([local(p) for p in self.parameters]) != before,
             "held": sum(local(p).numel() for p in self.parameters),
-            "weights": digest([local(p) for p in [*self.parameters, *self.ema]]),
-            "crops": digest([self.sampler.batch(0, self.accelerator.process_index, 2)]),
+            "weights": digest([local(p) for p in [*self.parameters, *self.ema.values]]),
+            "crops": digest([crop_of(self.sampler.batch(0, self.accelerator.process_index, 2))]),
         }
         name = f"{self.stage.name}.{self.accelerator.process_index}.json"
         (self.options.out / name).write_text(json.dumps(told))

@@ -1,6 +1,6 @@
-"""What the tests of training share: made-up photographs, a made-up teacher, `nano` models and trainers.
+"""What the tests of training share: made-up photographs, latents of a random codec, `nano` models and trainers.
 
-Run as a script it is the worker of the two-process test: every stage by ``run_stage``, with the figures of each
+Run as a script it is the worker of the two-process test: every case by ``run_stage``, with the figures of each
 rank in a JSON file.
 """
 
@@ -10,8 +10,8 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,29 @@ from sprdiff.models.config import NANO
 from sprdiff.models.sprdiff import SPRDiff
 from sprdiff.train.checkpoints import PARTS, Checkpoint, save
 from sprdiff.train.data.photos import PhotoStore
-from sprdiff.train.loop import Options, Trainer
+from sprdiff.train.latents import SIDE, LatentStore, encode_latents, make_latents
+from sprdiff.train.loop import Options, Store, Trainer
 from sprdiff.train.recipes import STAGES
 from sprdiff.train.report import Report
 
-TEACHER_CHANNELS = (16, 32, 16, 128, 16, 128, 32, 256, 32, 256, 64, 512, 64, 512, 128)
-"""Output channels of Tiny Darknet's convolutions; those of 16, 64 and 128 after the first two are 1x1."""
+
+@dataclass(frozen=True)
+class Case:
+    """A stage with settings, and the share of its first loss that 30 steps on one photograph may leave."""
+
+    stage: str
+    left: float
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+CASES = {
+    "codec": Case("codec", 0.94),
+    "codec-all": Case("codec", 0.92, {"structure": 0.008, "semantic": 0.1, "branches": ["vae", "semantic"]}),
+    "vae": Case("vae", 0.8),
+    "flow": Case("flow", 0.9),
+    "flow-few": Case("flow", 0.95, {"few": 0.5}),
+}
+"""Every stage, and those of its settings that change what it trains."""
 
 
 def nano_model(seed: int = 0, *, double: bool = False) -> SPRDiff:
@@ -69,36 +86,52 @@ def memory_store(photos: Sequence[np.ndarray]) -> PhotoStore:
     )
 
 
-def write_teacher(path: Path, seed: int = 0) -> Path:
-    """Random weights in the shape of Tiny Darknet, scaled to keep the variance."""
-    rng = np.random.default_rng(seed)
-    arrays, cin = {}, 3
-    for i, cout in enumerate(TEACHER_CHANNELS, 1):
-        kernel = 1 if i > 2 and cout < TEACHER_CHANNELS[i - 2] else 3
-        scale = np.sqrt(2 / (cin * kernel * kernel))
-        arrays[f"conv{i}.weight"] = rng.normal(0, scale, (cout, cin, kernel, kernel)).astype(np.float32)
-        arrays[f"conv{i}.bias"] = np.zeros(cout, np.float32)
-        cin = cout
-    np.savez(path, **arrays)  # type: ignore[arg-type]
-    return path
+def write_latents(folder: Path, count: int = 4) -> Path:
+    """A folder of latents that an untrained codec and an untrained VAE make of one made-up photograph."""
+    torch.manual_seed(3)
+    model = SPRDiff(NANO).eval()
+
+    def codec(x: Tensor, level: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        r = model(x, level, hard=True).reconstruction
+        return r.coarse, r.f16, r.f32
+
+    for _ in make_latents(codec, memory_store([photo(SIDE, SIDE)]), folder, count, 0, "cpu"):
+        pass
+    for _ in encode_latents(model, folder, "cpu"):
+        pass
+    return folder
 
 
 def write_checkpoint(path: Path, model: SPRDiff, networks: tuple[str, ...] = PARTS) -> Path:
     """A checkpoint of EMA weights only, as if earlier stages had made it."""
     ema = {f"ema.{k}": v for k, v in model.state_dict().items()}
-    save(path, Checkpoint("vae", 0, model.config, networks, ema))
+    save(path, Checkpoint("made", 0, model.config, networks, ema))
     return path
 
 
-def make_trainer(stage: str, out: Path, teacher: Path, *, steps: int = 30, lr: float = 3e-3) -> Trainer:
-    """A trainer on one photo of 64x64, batch 2, from fixed random weights."""
-    recipe = replace(STAGES[stage], steps=steps, batch=2, crop=64, lr=lr, ema=0.9)
+def make_trainer(
+    case: str, out: Path, latents: Path, *, steps: int = 30, lr: float = 3e-3, crop: int = 64, **options: Any
+) -> Trainer:
+    """A trainer on one photograph of 64x64 or on latents, batch 2, from fixed random weights."""
+    chosen = CASES[case]
+    recipe = replace(STAGES[chosen.stage], steps=steps, batch=2, crop=crop, lr=lr, ema=0.9)
     torch.manual_seed(0)
     model = SPRDiff(NANO)
-    extra = {"teacher": teacher} if recipe.teacher else {}
-    module = recipe.build(model, recipe.trains, **extra)
-    store = memory_store([photo(64, 64)])
-    return Trainer(recipe, module, store, store, Options(out), Accelerator(cpu=True))
+    assert model.triple_encoder.semantic is not None
+    model.triple_encoder.semantic.load_package()
+    module = recipe.build(model, recipe.trains, **chosen.settings)
+    store: Store = LatentStore.open(latents, recipe.latents) if recipe.latents else memory_store([photo(64, 64)])
+    return Trainer(recipe, module, store, None, Options(out, **options), Accelerator(cpu=True))
+
+
+def run_case(case: str, data: Path, out: Path, start: Path, **changes: Any) -> Path:
+    """Six steps of a case by the public entry, on ``data/photos`` or ``data/latents``; returns its checkpoint."""
+    chosen = CASES[case]
+    source = data / ("latents" if STAGES[chosen.stage].latents else "photos")
+    options = {"steps": 6, "batch": 2, "crop": 64, "init": [start], "device": "cpu", "threads": 1, "precision": "fp32",
+               "settings": chosen.settings, **changes}  # fmt: skip
+    sprdiff.train.run.run_stage(chosen.stage, preset="nano", data=[source], out=out, **options)
+    return out / f"{chosen.stage}.safetensors"
 
 
 def digest(tensors: Sequence[Tensor]) -> str:
@@ -116,25 +149,27 @@ class RecordingTrainer(Trainer):
         before = digest(self.parameters)
         super().run(report)
         buffers = [b for n, b in self.module.named_buffers() if "_mean" in n or "_std" in n]
+        rank = self.accelerator.process_index
         told: dict[str, Any] = {
             "processes": self.accelerator.num_processes,
             "wrapped": type(self.wrapped).__name__,
             "moved": digest(self.parameters) != before,
-            "weights": digest([*self.parameters, *self.ema, *buffers]),
-            "crops": digest([self.sampler.batch(0, self.accelerator.process_index, 2)]),
+            "weights": digest([*self.parameters, *self.ema.values, *buffers]),
+            "crops": digest([crop_of(self.sampler.batch(0, rank, 2))]),
         }
-        name = f"{self.stage.name}.{self.accelerator.process_index}.json"
-        (self.options.out / name).write_text(json.dumps(told))
+        (self.options.out / f"{self.stage.name}.{rank}.json").write_text(json.dumps(told))
+
+
+def crop_of(batch: Tensor | dict[str, Tensor]) -> Tensor:
+    """The pictures of a batch of any stage."""
+    return batch if isinstance(batch, Tensor) else batch["coarse"]
 
 
 def worker(folder: Path) -> None:
-    """Two steps of every stage, on whatever processes torchrun has started."""
+    """Two steps of every case, on whatever processes torchrun has started."""
     vars(sprdiff.train.run)["Trainer"] = RecordingTrainer
-    for stage in STAGES:
-        sprdiff.train.run.run_stage(
-            stage, preset="nano", data=[folder / "photos"], out=folder / "run", init=[folder / "start.safetensors"],
-            teacher=folder / "teacher.npz", steps=2, batch=2, crop=64, device="cpu", threads=1,
-        )  # fmt: skip
+    for case in CASES:
+        run_case(case, folder, folder / case, folder / "start.safetensors", steps=2, precision="auto")
     torch.distributed.destroy_process_group()
 
 

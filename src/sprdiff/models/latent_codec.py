@@ -16,7 +16,8 @@ activations of 2^-8, so a float64 forward of this file equals the integer path b
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -37,6 +38,27 @@ SIGMA_MIN = 0.1
 TAIL = 2.0**-12
 CELLS = ((0, 0), (0, 1), (1, 0), (1, 1))
 """The four kinds of positions of y: (row, column) modulo 2. A pass codes one, two or three of them."""
+
+
+@contextmanager
+def exact_products() -> Iterator[None]:
+    """TF32 off, which cuDNN takes unasked: its products keep ten bits, the integer networks need all of float32's."""
+    before = [part.allow_tf32 for part in _TF32]
+    forbid_tf32()
+    try:
+        yield
+    finally:
+        for part, allowed in zip(_TF32, before, strict=True):
+            part.allow_tf32 = allowed
+
+
+def forbid_tf32() -> None:
+    """TF32 off until further notice."""
+    for part in _TF32:
+        part.allow_tf32 = False
+
+
+_TF32: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
 
 
 def lambda_of(level: Tensor, bounds: tuple[float, float]) -> Tensor:
@@ -323,7 +345,9 @@ class LatentCodec(nn.Module):
 
         Returns: unscaled ŷ [N,Cy,h,w] and the bits of each image.
         """
-        with torch.autocast(y.device.type, enabled=False):
+        # Compiled code takes the flags that it finds when it runs, and must not set them.
+        exact = nullcontext() if torch.compiler.is_compiling() else exact_products()
+        with torch.autocast(y.device.type, enabled=False), exact:
             # In half precision the integer networks would round to other integers than they are run with.
             given = torch.promote_types(y.dtype, torch.float32)
             kind = torch.promote_types(given, exact_dtype(y.device))
@@ -394,7 +418,7 @@ def cells_of(passes: Passes, number: int) -> list[tuple[int, int]]:
 def _inside(size: Sequence[int], like: Tensor) -> Tensor:
     """1 where a padded grid holds positions of the picture, 0 where it was padded to even sides: [N,1,h,w]."""
     mask = torch.zeros_like(like[:, :1])
-    mask[:, :, : size[0], : size[1]] = 1
+    mask[:, :, : size[0], : size[1]].fill_(1)
     return mask
 
 

@@ -1,7 +1,8 @@
 """Checkpoints: one safetensors file, written atomically, loaded strictly.
 
-Keys: ``ema.<parameter>`` (always), and for resuming ``model.``, ``exp_avg.``, ``exp_avg_sq.``. The header carries
-the stage, the step, the model's configuration and ``networks``: the top-level parts whose weights are real.
+Keys: ``ema.<parameter>`` (always), ``extra.`` (heads, critics and the like of the stage), and for resuming
+``model.``, ``average.`` and the optimiser's states. The header carries the stage, its step and how many it has in all,
+the model's configuration and ``networks``: the top-level parts whose weights are real.
 Of preset `sd` only what is trained is stored, and the hashes of the pretrained files that it belongs to.
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ from ..sd.config import SDConfig
 PARTS = ("triple_encoder.vae", "triple_encoder.distortion", "triple_encoder.semantic", "triple_encoder.fuse",
          "latent_codec", "synthesis", "reconstruction.coarse", "reconstruction.semantic", "reconstruction.pixel",
          "flow", "vae_decoder", "latent_")  # fmt: skip
+DERIVED = ("slow.",)
+"""Extras that start as a copy of the model's own weights where a checkpoint has none."""
 ONLY_SD = ("synthesis.estimate", "denoiser")
 """Prefixes that checkpoints name in ``networks``; PARTS together cover every parameter and buffer of SPRDiff.
 
@@ -45,6 +48,10 @@ class Checkpoint:
     tensors: dict[str, Tensor]
     sources: dict[str, dict[str, str]] = field(default_factory=dict)
     """Preset `sd`: SHA-256 of every file of the pretrained parts that the weights were trained on, by part."""
+    total: int = 0
+    """Steps of the whole stage, over which its learning rate falls; 0: not known."""
+    first: int = 0
+    """Step at which this leg of the stage began, with its warm-up."""
 
     def part(self, prefix: str) -> dict[str, Tensor]:
         """The tensors under ``prefix.``, without it."""
@@ -90,6 +97,8 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     meta = {
         "stage": checkpoint.stage,
         "step": str(checkpoint.step),
+        "total": str(checkpoint.total),
+        "first": str(checkpoint.first),
         "config": checkpoint.config.to_json(),
         "networks": json.dumps(checkpoint.networks),
     }
@@ -122,6 +131,8 @@ def load(path: Path) -> Checkpoint:
             tuple(json.loads(meta["networks"])),
             tensors,
             json.loads(meta.get("sources", "{}")),
+            int(meta.get("total", 0)),
+            int(meta.get("first", 0)),
         )
     except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
         raise TrainingError(f"{path}: not a checkpoint of this version ({error})") from error
@@ -154,11 +165,11 @@ def load_networks(model: nn.Module, checkpoint: Checkpoint, source: Path) -> tup
 
 
 def trim(path: Path, out: Path) -> None:
-    """Rewrite a checkpoint as what a later leg needs: the EMA weights of its networks as fp16 (and the critics)."""
+    """Rewrite a checkpoint as what a later leg needs: the EMA weights of its networks and its extras, as fp16."""
     c = load(path)
-    ema = {f"ema.{k}": v.half() for k, v in c.part("ema").items() if part_of(k) in c.networks}
-    extra = {f"extra.{k}": v.half() for k, v in c.part("extra").items() if k.startswith(("critics.", "sizes"))}
-    save(out, Checkpoint(c.stage, c.step, c.config, c.networks, {**ema, **extra}, c.sources))
+    kept = {f"ema.{k}": v.half() for k, v in c.part("ema").items() if part_of(k) in c.networks}
+    kept |= {f"extra.{k}": v.half() for k, v in c.part("extra").items() if not k.startswith(DERIVED)}
+    save(out, replace(c, tensors=kept))
 
 
 def all_finite(tensors: dict[str, Tensor]) -> bool:

@@ -49,7 +49,7 @@ class FlowStage(StageModule):
         jumps = round(self.few * count)
         if jumps:
             stride[-jumps:] = torch.randint(1, len(STRIDES), (jumps,), device=z.device).float()
-            sizes = torch.tensor(STRIDES, device=z.device)[stride[-jumps:].long()]
+            sizes = stride_size(stride[-jumps:])
             time[-jumps:] = sizes * (1 + torch.floor(torch.rand(jumps, device=z.device) / sizes))
         z_t = z.lerp(noise, time[:, None, None, None])
         wanted = noise - z
@@ -69,7 +69,7 @@ class FlowStage(StageModule):
         assert not isinstance(slow, nn.Identity)
         z_t, time, stride, level, coarse = (part[-jumps:] for part in (z_t, time, stride, level, coarse))
         conditions = slow.condition(coarse, *(part[-jumps:] for part in given))
-        half = torch.tensor(STRIDES, device=time.device)[stride.long()] / 2
+        half = stride_size(stride) / 2
         first = slow(z_t, time, stride - 1, level, conditions).float()
         second = slow(z_t - half[:, None, None, None] * first, time - half, stride - 1, level, conditions).float()
         torch._foreach_lerp_(list(slow.parameters()), list(self.model.flow.parameters()), 1 - SLOW)
@@ -84,6 +84,11 @@ class FlowStage(StageModule):
             stride = stride_of(steps) if self.few else 0.0
             found[f"{steps} steps"] = draw(self.model, coarse, f16, f32, level, steps=steps, stride=stride)
         return {**found, "half of 8 steps": (coarse + found["8 steps"]) / 2}
+
+
+def stride_size(index: Tensor) -> Tensor:
+    """`STRIDES` at indices from 1 on, computed: a table would be copied to the device in every step."""
+    return torch.exp2(index - (len(STRIDES) - 1))
 
 
 def draw_times(count: int, device: torch.device) -> Tensor:

@@ -77,9 +77,7 @@ class LatentSampler:
 
     def batch(self, step: int, rank: int, count: int) -> Batch:
         """Images float32 in 0-1, features and latents float32, all [count,C,h,w] channels last; level [count]."""
-        rng = np.random.Generator(np.random.Philox(key=self.seed, counter=[0, rank, step, 0]))
-        picks = rng.integers(len(self.store), size=count)
-        corners = ALIGNED * rng.integers((SIDE - self.crop) // ALIGNED + 1, size=(count, 2))
+        picks, corners = self.draw(step, rank, count)
         found: Batch = {}
         for name, array in self.store.arrays.items():
             if name == "level":
@@ -90,6 +88,12 @@ class LatentSampler:
             values = torch.from_numpy(np.stack(parts)).permute(0, 3, 1, 2).float()
             found[name] = values.div_(255) if array.dtype == np.uint8 else values
         return found
+
+    def draw(self, step: int, rank: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Indices of the crops of a batch, [count], and the upper left pixels of their parts, [count,2]."""
+        rng = np.random.Generator(np.random.Philox(key=self.seed, counter=[0, rank, step, 0]))
+        picks = rng.integers(len(self.store), size=count)
+        return picks, ALIGNED * rng.integers((SIDE - self.crop) // ALIGNED + 1, size=(count, 2))
 
 
 def make_latents(codec: Codec, photos: PhotoStore, folder: Path, count: int, seed: int, device: str) -> Iterator[int]:
@@ -123,12 +127,17 @@ def encode_latents(model: SPRDiff, folder: Path, device: str) -> Iterator[int]:
     store = LatentStore.open(folder, ("x", "coarse", "level"))
     count, channels = len(store), model.config.vae_latent
     shape = (count, SIDE // 8, SIDE // 8, channels)
-    arrays = {n: open_memmap(folder / f"{n}.npy", "w+", np.float16, shape) for n in VAE}
+    # Under their names when they are complete: half of them would be zeros that nobody notices.
+    partial = {n: folder / f"{n}.part.npy" for n in VAE}
+    arrays = {n: open_memmap(path, "w+", np.float16, shape) for n, path in partial.items()}
     for first in range(0, count, CHUNK):
         x, coarse = (_images(store.arrays[n][first : first + CHUNK], device) for n in ("x", "coarse"))
         mean, log_deviation = model.triple_encoder.vae(x, coarse)
         for name, value in zip(VAE, (mean, log_deviation.float().exp()), strict=True):
             arrays[name][first : first + len(x)] = _halves(value)
+        if first + len(x) == count:
+            for name, path in partial.items():
+                path.replace(folder / f"{name}.npy")
         yield first + len(x)
 
 
@@ -150,11 +159,13 @@ def _open(folder: Path, count: int, values: dict[str, np.ndarray]) -> dict[str, 
         arrays: dict[str, np.ndarray] = {
             n: open_memmap(folder / f"{n}.npy", mode, v.dtype, (count, *v.shape[1:])) for n, v in values.items()
         }
-        arrays["level"] = open_memmap(folder / "level.npy", mode, np.int16, (count,))
+        if fresh:  # it says which crops are done, so it appears when it says none
+            partial = folder / "level.part.npy"
+            np.save(partial, np.full(count, -1, np.int16))
+            partial.replace(folder / "level.npy")
+        arrays["level"] = open_memmap(folder / "level.npy", "r+", np.int16, (count,))
     except (OSError, ValueError) as error:
         raise TrainingError(f"{folder}: cannot be written ({error})") from error
-    if fresh:
-        arrays["level"][:] = -1
     return arrays
 
 

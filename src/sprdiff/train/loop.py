@@ -16,9 +16,10 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from ..errors import TrainingError
+from ..models.latent_codec import forbid_tf32
 from ..models.sprdiff import SPRDiff
 from . import checkpoints
-from .checkpoints import Checkpoint
+from .checkpoints import DERIVED, Checkpoint
 from .data.photos import CropSampler, PhotoStore
 from .data.shards import ShardCrops
 from .ema import EMA
@@ -26,6 +27,7 @@ from .latents import Batch, LatentSampler, LatentStore
 from .muon import Muon
 from .recipes import Stage
 from .report import Report
+from .resident import ResidentLatents
 from .sd.sharding import assign, shard, whole
 from .soap import Soap
 from .stages import StageModule, draw_levels
@@ -94,10 +96,13 @@ class Trainer:
         else:
             self.wrapped, self.prepared = accelerator.prepare(self.module, self.optimizer)
         if options.compile:
+            forbid_tf32()
             self.wrapped = torch.compile(self.wrapped)
         self.ema = EMA(self.parameters, stage.ema)
         self.step = self.first = 0
         self.bad = torch.zeros((), device=accelerator.device)
+        self.skipped = torch.zeros((), device=accelerator.device)
+        self.warned = 0
         self.started = time.monotonic()
         self.precision = options.precision
         self.path = options.out / f"{stage.name}.safetensors"
@@ -110,7 +115,7 @@ class Trainer:
         factor = schedule(done, self.step - self.first)
         for group in self.optimizer.param_groups:
             group["lr"] = self.stage.lr * factor
-        self.module.step, self.module.progress = self.step, done
+        self.module.begin(self.step, done)
         scalars = self.gradients(self.step)
         self.prepared.step()
         self.prepared.zero_grad()
@@ -139,6 +144,7 @@ class Trainer:
             if parameter.grad is not None:
                 parameter.grad = torch.where(finite, parameter.grad, 0.0)
         self.bad = torch.where(finite, 0.0, self.bad + 1)
+        self.skipped = self.skipped + ~finite
         return scalars
 
     def autocast(self) -> torch.autocast:
@@ -160,30 +166,45 @@ class Trainer:
         return self.step >= self.stage.steps if self.options.minutes is None else self.elapsed() >= 1
 
     def choose_precision(self) -> None:
-        """Time a few steps of both precisions and take the faster; the weights stay as they are."""
+        """Time a few steps of both precisions and take the faster; weights and random numbers stay as they were."""
         if self.precision != "auto":
             return
-        took: dict[str, float] = {}
-        for precision in ("fp32", "bf16"):
-            self.precision = precision
-            for turn in range(TRIED + 1):
-                if turn == 1:
-                    began = time.perf_counter()
-                loss = self.gradients(turn)["loss"]
-                self.prepared.zero_grad()
-                float(loss.detach())
-            took[precision] = (time.perf_counter() - began) / TRIED
-        self.precision = min(took, key=lambda p: took[p])
+        # Stages keep averages and controllers of their own, which move with every gradient.
+        before = {name: value.clone() for name, value in self.module.state_dict().items()}
+        random = torch.get_rng_state()
+        self.module.begin(self.step, self.done())
+        took = {precision: self._seconds(precision) for precision in ("fp32", "bf16")}
+        for name, value in self.module.state_dict().items():
+            value.copy_(before[name])
+        torch.set_rng_state(random)
         self.bad.zero_()
+        self.skipped.zero_()
+        self.precision = min(took, key=lambda p: took[p])
         log.warning(
             "%s: fp32 takes %.3f s a step, bf16 %.3f s: training in %s",
             self.stage.name, took["fp32"], took["bf16"], self.precision,
         )  # fmt: skip
 
+    def _seconds(self, precision: str) -> float:
+        """Of one step in a precision, the same number in all processes."""
+        self.precision = precision
+        for turn in range(TRIED + 1):
+            if turn == 1:
+                began = time.perf_counter()
+            scalars = self.gradients(self.step + turn)
+            self.prepared.zero_grad()
+            float(scalars["grad"])  # waits for the gradients
+        own = torch.tensor((time.perf_counter() - began) / TRIED, device=self.accelerator.device)
+        return float(self.accelerator.reduce(own, "mean"))
+
     def _check_finite(self) -> None:
-        if (bad := int(self.bad)) == 0:
-            return
-        log.warning("step %d: the gradient is not finite, skipped (%d in a row)", self.step, bad)
+        bad, skipped = (int(v) for v in torch.stack([self.bad, self.skipped]).tolist())
+        if skipped > self.warned:
+            log.warning(
+                "up to step %d: the gradient of %d steps was not finite, they are skipped (%d in a row)",
+                self.step, skipped - self.warned, bad,
+            )  # fmt: skip
+            self.warned = skipped
         if bad >= PATIENCE:
             raise TrainingError(
                 f"diverged: no finite gradient in {bad} steps up to step {self.step}; {self.path} is the last good one"
@@ -250,7 +271,8 @@ class Trainer:
                 tensors[f"{key}.{name}"] = state if state.dim() else state.reshape(1)
         if self.accelerator.is_main_process:
             config, sources = self.model.config, checkpoints.sources_of(self.model)
-            c = Checkpoint(self.stage.name, self.step, config, self.stage.networks, tensors, sources)
+            c = Checkpoint(self.stage.name, self.step, config, self.stage.networks, tensors, sources,
+                           self.stage.steps, self.first)  # fmt: skip
             checkpoints.save(self.path, c)
 
     def resume(self) -> None:
@@ -281,7 +303,7 @@ class Trainer:
                     self.optimizer.state[parameter] = state
             except (KeyError, RuntimeError) as error:
                 raise TrainingError(f"{self.path}: cannot resume, {name} does not fit ({error})") from error
-        self.step = self.first = c.step
+        self.step, self.first = c.step, c.first
 
     def load_extras(self, c: Checkpoint) -> None:
         """Take over heads or critic of a checkpoint of the same stage.
@@ -291,6 +313,8 @@ class Trainer:
         """
         stored = c.part("extra")
         for name, value in self.module.extra_state().items():
+            if name.startswith(DERIVED) and name not in stored:
+                continue
             if name not in stored or stored[name].shape != value.shape:
                 raise TrainingError(f"the checkpoint has no fitting {name}")
             assign(value, stored[name].to(value.dtype))
@@ -303,10 +327,12 @@ Store = PhotoStore | ShardCrops | LatentStore
 def _sampler(
     store: Store, stage: Stage, seed: int, accelerator: Accelerator
 ) -> CropSampler | ShardCrops | LatentSampler:
+    device = str(accelerator.device)
     if isinstance(store, PhotoStore):
-        return CropSampler(store, stage.crop, seed, str(accelerator.device))
+        return CropSampler(store, stage.crop, seed, device)
     if isinstance(store, LatentStore):
-        return LatentSampler(store, stage.crop, seed)
+        on_cpu = accelerator.device.type == "cpu"
+        return LatentSampler(store, stage.crop, seed) if on_cpu else ResidentLatents(store, stage.crop, seed, device)
     return store
 
 

@@ -46,6 +46,7 @@ class Report:
         self.active, self.steps, self.count = active, steps, 0
         self.sums: dict[str, Tensor] = {}
         self.started: tuple[float, int] | None = None
+        self.last = 0, 0.0
         if not active:
             return
         out.mkdir(parents=True, exist_ok=True)
@@ -64,9 +65,13 @@ class Report:
         for key, value in scalars.items():
             self.sums[key] = self.sums[key] + value.detach() if key in self.sums else value.detach()
         self.count += 1
-        if step % EVERY and step != self.steps:
-            return
-        if self.active:
+        self.last = step, lr
+        if step % EVERY == 0 or step == self.steps:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self.active and self.count:
+            step, lr = self.last
             self._write(step, {k: float(v) / self.count for k, v in self.sums.items()}, lr)
         self.sums, self.count = {}, 0
 
@@ -87,8 +92,9 @@ class Report:
         large = [p for p in photos if p.shape[0] * p.shape[1] >= LARGE]
         small = [p for p in photos if p.shape[0] * p.shape[1] < LARGE]
         row: dict[str, Any] = {"step": step}
-        if small and module.reconstruct(_probe(device), torch.zeros(1, device=device)) is not None:
-            row["small"] = _rounded(best_at(module, small, RATES, (1.0,), device))
+        if photos and module.reconstruct(_probe(device), torch.zeros(1, device=device)) is not None:
+            if small:
+                row["small"] = _rounded(best_at(module, small, RATES, (1.0,), device))
             if large:
                 row["large"] = _rounded(best_at(module, large, RATES, LARGE_SCALES, device))
         else:
@@ -121,6 +127,7 @@ class Report:
     def close(self) -> None:
         """Flush and end the progress bar."""
         if self.active:
+            self._flush()  # a leg that ends by the clock ends at any step
             self.progress.stop()
             self.file.close()
             self.board.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -70,7 +71,8 @@ def run_stage(
         valid: folders or ``.tar`` shards for validation; a 64th of `data` is held out if absent.
         out: folder of checkpoints, logs and TensorBoard files.
         resume: continue the stage's own checkpoint in ``out``, exactly.
-        init: checkpoints, or weights folders, whose EMA weights the networks start from.
+        init: checkpoints, or weights folders, whose EMA weights the networks start from. One of the same stage is
+            gone on with, at its step; without `steps` to the end that it was made for.
         settings: arguments of the stage's module that differ from its recipe, by name.
         precision: of the networks: fp32, bf16, or auto, which times both and takes the faster.
         minutes, decay: this leg ends after so many minutes, its learning rate falling to zero if it is the last.
@@ -84,14 +86,22 @@ def run_stage(
         WeightsError: a pretrained part of preset `sd` cannot be had.
     """
     recipe = _recipe(preset, stage, {"steps": steps, "batch": batch, "crop": crop, "lr": lr})
-    _check(recipe, device, precision)
+    _check(recipe, device, precision, settings or {})
     sd = sd or SDOptions()
-    resume = resume and (out / f"{stage}.safetensors").exists()
+    own = out / f"{stage}.safetensors"
+    resume = resume and own.exists()
+    start = checkpoints.load(own) if resume else _same_stage(stage, init or [])
+    if start is not None and start.total and steps is None:
+        recipe = dataclasses.replace(recipe, steps=start.total)
+    if start is not None and not resume and minutes is None and start.step >= recipe.steps:
+        raise TrainingError(f"stage {stage} is over at step {start.step} of {recipe.steps}: give --steps for more")
     if threads:
         torch.set_num_threads(threads)
     accelerator = Accelerator(cpu=device == "cpu")
+    if minutes is not None and accelerator.num_processes > 1:
+        raise TrainingError("several processes would not stop at the same step: give --steps in place of --minutes")
     torch.manual_seed(seed)
-    model = _build(preset, sd)
+    model = build(preset, sd)
     _load(model, recipe, init or [], resume=resume)
     extra = {**recipe.settings, **(settings or {}), **_extras(recipe, preset, sd)}
     photos: Store
@@ -109,7 +119,7 @@ def run_stage(
     trainer = Trainer(recipe, module, photos, held, options, accelerator)
     if resume:
         trainer.resume()
-    elif (start := _same_stage(stage, init or [])) is not None:
+    elif start is not None:
         trainer.load_extras(start)
         trainer.step = trainer.first = start.step
     report = Report(out, stage, recipe.steps, active=accelerator.is_main_process, features=features)
@@ -148,9 +158,10 @@ def run_export(
         TrainingError: a network is missing, does not fit or holds what is no number; no data; a full disk.
         WeightsError: a pretrained part of preset `sd` cannot be had.
     """
-    model = _build(preset, sd or SDOptions())
+    model = build(preset, sd)
     found = {part for path in init for part in checkpoints.load_networks(model, read_init(path), path)}
-    if missing := set(SD_PARTS if preset == SD_PRESET else PARTS) - found:
+    # The pretrained part of `tiny` came with the package that `build` took it from.
+    if missing := set(SD_PARTS if preset == SD_PRESET else PARTS) - found - {"triple_encoder.semantic"}:
         raise TrainingError(f"the export needs trained {', '.join(sorted(missing))}: give --init")
     if not checkpoints.all_finite(checkpoints.own_state(model)):
         raise TrainingError("some weights are not numbers: a checkpoint of a run that diverged")
@@ -172,10 +183,10 @@ def run_export(
         write_folder(out, model, arrays, card or {})
 
 
-def _build(preset: str, sd: SDOptions) -> SPRDiff:
-    """The model of a preset; of `sd` one with the same attributes and methods."""
+def build(preset: str, sd: SDOptions | None = None) -> SPRDiff:
+    """The model of a preset, pretrained parts loaded; of `sd` one with the same attributes and methods."""
     if preset == SD_PRESET:
-        return build_model(sd)  # type: ignore[return-value]
+        return build_model(sd or SDOptions())  # type: ignore[return-value]
     if preset not in PRESETS:
         raise TrainingError(f"no preset {preset!r}; there are {', '.join((*PRESETS, SD_PRESET))}")
     model = SPRDiff(PRESETS[preset])
@@ -239,7 +250,10 @@ def _recipe(preset: str, name: str, changes: dict[str, float | int | None]) -> S
     return dataclasses.replace(stages[name], **given)  # type: ignore[arg-type]
 
 
-def _check(recipe: Stage, device: str, precision: str) -> None:
+def _check(recipe: Stage, device: str, precision: str, settings: Mapping[str, Any]) -> None:
+    known = [p.name for p in inspect.signature(recipe.build).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    if unknown := sorted(set(settings) - set(known)):
+        raise TrainingError(f"stage {recipe.name} has no setting {unknown[0]!r}; it has {', '.join(known) or 'none'}")
     if precision not in PRECISIONS:
         raise TrainingError(f"the precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
     if recipe.crop % 64 or recipe.crop < 64:

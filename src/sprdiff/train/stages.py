@@ -39,7 +39,7 @@ class StageModule(nn.Module):
     """Base of the stage modules: holds the model; gradients only where ``trains`` says."""
 
     progress = 0.0
-    """Part of the stage that is done, kept by the loop: what ramps reads it."""
+    """Part of the stage that is done: what ramps reads it."""
     step = 0
     extras: tuple[str, ...] = ()
     """Prefixes of what the stage has beside the model that a later leg needs: heads, a critic."""
@@ -50,6 +50,10 @@ class StageModule(nn.Module):
         own = own_state(model)  # inside a part, what is pretrained stays frozen
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name.startswith(trains) and name in own)
+
+    def begin(self, step: int, progress: float) -> None:
+        """Called before each step with its number and the part of the stage that is done."""
+        self.step, self.progress = step, progress
 
     def forward(self, x: Any, level: Tensor) -> Scalars:
         raise TypeError(f"{type(self).__name__} is abstract")
@@ -120,12 +124,14 @@ class CodecStage(StageModule):
         structure: weight of 1 − MS-SSIM beside the squared error.
         semantic: weight of the distillation; 0: none.
         branches: which encoders join the fusion beside the distortion-oriented one: ``vae``, ``semantic``.
-        noisy: share of the stage whose bits are those of noisy latents, the way to start.
+        noisy_steps: first steps, whose bits are those of noisy latents, the way to start.
     """
 
     SQUARED = 0.6
     """Weight of the squared error where MS-SSIM is counted too: about equal worth in bits (Kodak, 0.01 to 0.03 bpp)."""
     extras = ("tell.",)
+    hard = False
+    """Whether bits are those of rounded latents. A number of the step in `forward` would compile each step anew."""
 
     def __init__(
         self, model: SPRDiff, trains: tuple[str, ...], *, structure: float = 0.0, semantic: float = 0.0,
@@ -137,10 +143,21 @@ class CodecStage(StageModule):
         width = model.config.semantic_condition
         self.tell = nn.Sequential(nn.SiLU(), nn.Conv2d(width, 4 * model.config.semantic, 1), nn.PixelShuffle(2))
         self.tell.requires_grad_(semantic > 0)
+        # What the settings leave out gets no gradient, and several processes would wait for it.
+        if not semantic:
+            model.reconstruction.semantic.requires_grad_(False)
+        encoder = model.triple_encoder
+        for name, joined in (("vae", encoder.fuse_vae), ("semantic", encoder.fuse_semantic)):
+            if name not in branches and joined is not None:
+                joined.requires_grad_(False)
+
+    def begin(self, step: int, progress: float) -> None:
+        super().begin(step, progress)
+        self.hard = step >= self.noisy_steps
 
     def forward(self, x: Tensor, level: Tensor) -> Scalars:
         wanted = self._semantic(x) if self.semantic_weight or "semantic" in self.branches else None
-        q, r = self.code(x, level, wanted, hard=self.step >= self.noisy_steps)
+        q, r = self.code(x, level, wanted, hard=self.hard)
         pixels = x.shape[2] * x.shape[3]
         bpp, weight = (q.y_bits + q.z_bits) / pixels, lambda_of(level, self.model.config.lambda_range)
         coarse = r.coarse.float()

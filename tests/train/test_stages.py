@@ -1,0 +1,251 @@
+"""Every stage learns, trains what it says and nothing else, and sees the levels that it should."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import sprdiff.train.loop
+from sprdiff.models.config import LEVELS, NANO
+from sprdiff.models.flow import STRIDES
+from sprdiff.models.latent_codec import lambda_of
+from sprdiff.models.sprdiff import SPRDiff
+from sprdiff.train.checkpoints import PARTS, part_of
+from sprdiff.train.flow_stage import LAST, draw_times, stride_of, stride_size
+from sprdiff.train.latents import LatentSampler, LatentStore
+from sprdiff.train.loop import Trainer
+from sprdiff.train.losses import feature_distance, feature_statistics
+from sprdiff.train.recipes import CODEC_PARTS, STAGES
+from sprdiff.train.stages import StageModule, draw_levels
+from training_helpers import CASES, make_trainer
+
+pytest_plugins = ("training_fixtures",)
+
+
+def fixed_loss(trainer: Trainer) -> float:
+    """The stage's loss on a batch, at levels and with noise that are always the same."""
+    x = trainer.sampler.batch(0, 0, 4)
+    total = 0.0
+    with torch.no_grad():
+        trainer.module.eval()
+        for seed in range(4):
+            torch.manual_seed(seed)
+            scalars = trainer.module(x, torch.tensor([10.0, 90.0, 170.0, 250.0]))
+            total += float(scalars.get("flow", scalars["loss"]))  # what few steps aim at moves with the network
+        trainer.module.train()
+    return total / 4
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_each_stage_lowers_its_loss(case: str, tmp_path: Path, latents: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sprdiff.train.loop, "WARMUP", 5)
+    trainer = make_trainer(case, tmp_path, latents, lr=1e-2)
+    before = fixed_loss(trainer)
+    for _ in range(trainer.stage.steps):
+        trainer.train_step()
+    assert fixed_loss(trainer) < CASES[case].left * before
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_stage_trains_what_it_says_and_nothing_else(case: str, tmp_path: Path, latents: Path) -> None:
+    trainer = make_trainer(case, tmp_path, latents)
+    before = {k: v.clone() for k, v in trainer.model.state_dict().items()}
+    for _ in range(2):
+        scalars = trainer.train_step()
+    moved = {k for k, v in trainer.model.state_dict().items() if not torch.equal(v, before[k])}
+    assert moved and all(k.startswith(trainer.stage.trains) for k in moved)
+    assert {part_of(k) for k in moved} <= set(trainer.stage.networks), "a trained network would not be kept"
+    assert {"loss", "grad"} <= set(scalars)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_trained_parameter_gets_a_gradient(case: str, tmp_path: Path, latents: Path) -> None:
+    """Or several processes would wait for it for ever."""
+    trainer = make_trainer(case, tmp_path, latents)
+    trainer.module(trainer.sampler.batch(0, 0, 2), torch.tensor([3.0, 200.0]))["loss"].backward()
+    silent = [n for n, p in trainer.module.named_parameters() if p.requires_grad and p.grad is None]
+    stray = [n for n, p in trainer.module.named_parameters() if not p.requires_grad and p.grad is not None]
+    assert not silent and not stray
+
+
+def test_the_codecs_branches_join_when_told(tmp_path: Path, latents: Path) -> None:
+    """The pretrained encoder and the VAE's stay frozen; what brings them into the fusion learns."""
+    names = {"triple_encoder.fuse_vae.weight", "triple_encoder.fuse_semantic.weight"}
+    moved = {}
+    for case in ("codec", "codec-all"):
+        trainer = make_trainer(case, tmp_path, latents)
+        for _ in range(2):
+            trainer.train_step()
+        moved[case] = {n for n in names if bool(trainer.model.state_dict()[n].abs().max() > 0)}
+    assert moved == {"codec": set(), "codec-all": names}
+
+
+def test_bits_are_those_of_a_file_once_the_noise_is_over(tmp_path: Path, latents: Path) -> None:
+    trainer = make_trainer("codec", tmp_path, latents)
+    module: Any = trainer.module
+    x, level = trainer.sampler.batch(0, 0, 2), torch.tensor([60.0, 200.0])
+
+    def bits(step: int) -> list[float]:
+        module.begin(step, 0.0)
+        found = []
+        for seed in (0, 1):
+            torch.manual_seed(seed)
+            found.append(float(module(x, level)["bpp"].detach()))
+        return found
+
+    early, late = bits(0), bits(module.noisy_steps)
+    assert early[0] != early[1] and late[0] == late[1]
+    _, bpp = module.reconstruct(x, level)
+    assert float(bpp.mean().detach()) == pytest.approx(late[0], rel=1e-5)
+
+
+def test_the_vae_stage_measures_its_latent(tmp_path: Path, latents: Path) -> None:
+    trainer = make_trainer("vae", tmp_path, latents)
+    trainer.finish()
+    with torch.no_grad(), trainer.ema:
+        batches: Any = [trainer.sampler.batch(10**9 + i, 0, 2) for i in range(16)]
+        pairs = [trainer.model.triple_encoder.vae(b["x"], b["coarse"]) for b in batches]
+    mean = trainer.model.standardised(torch.cat([m for m, _ in pairs]))
+    noise = torch.cat([d.exp() for _, d in pairs]) / trainer.model.latent_std[None, :, None, None]
+    variance = mean.var((0, 2, 3)) + noise.square().mean((0, 2, 3))
+    assert mean.mean((0, 2, 3)).abs().max() < 1e-3 and (variance - 1).abs().max() < 1e-3
+
+
+def test_the_rate_of_the_latent_is_held(tmp_path: Path, latents: Path) -> None:
+    """Its weight rises while there is too much of it and falls while there is too little; NaN does not move it."""
+    module: Any = make_trainer("vae", tmp_path, latents).module
+    sampler = LatentSampler(LatentStore.open(latents, ("x", "coarse", "level")), 64, 0)
+    batch = sampler.batch(0, 0, 2)
+    weight = {}
+    for nats in (1e-3, 1e6):
+        module.nats = nats
+        before = float(module.log_beta)
+        module(batch, batch["level"])
+        weight[nats] = float(module.log_beta) - before
+    assert weight[1e-3] == pytest.approx(module.PACE, rel=1e-3)
+    assert weight[1e6] == pytest.approx(-module.PACE, rel=1e-2)
+    before = float(module.log_beta)
+    module({**batch, "x": batch["x"] * float("nan")}, batch["level"])
+    assert float(module.log_beta) == before
+    module.eval()
+    module(batch, batch["level"])
+    assert float(module.log_beta) == before
+
+
+# ---------------------------------------------------------------------------- levels and times
+
+
+def levels_seen(tmp_path: Path, latents: Path, batches: int) -> dict[str, np.ndarray]:
+    """The levels that each objective of stage flow is computed at, by the stride that the network is asked for."""
+    trainer = make_trainer("flow-few", tmp_path, latents)
+    assert isinstance(trainer.sampler, LatentSampler)
+    arrays = {n: np.array(a) for n, a in trainer.sampler.store.arrays.items()}
+    # As many stored crops as there are levels, one of each: what is drawn of them is seen in the level.
+    many = {n: np.broadcast_to(a[:1], (LEVELS, *a.shape[1:])) for n, a in arrays.items()}
+    many["level"] = np.arange(LEVELS, dtype=np.int16)
+    sampler = LatentSampler(LatentStore(many), 64, 0)
+    seen: dict[str, list[float]] = {"flow": [], "jump": []}
+    ask = trainer.model.flow.forward
+
+    def asked(z: Tensor, time: Tensor, stride: Tensor, level: Tensor, given: Any) -> Tensor:
+        for d, v in zip(stride.tolist(), level.tolist(), strict=True):
+            seen["jump" if d else "flow"].append(v)
+        return ask(z[:1], time[:1], stride[:1], level[:1], tuple(g[:1] for g in given)).expand_as(z)
+
+    vars(trainer.model.flow)["forward"] = asked
+    with torch.no_grad():
+        for step in range(batches):
+            torch.manual_seed(step)
+            batch = sampler.batch(step, 0, 32)
+            trainer.module(batch, batch["level"])
+    return {name: np.array(found) for name, found in seen.items()}
+
+
+def test_every_objective_of_the_flow_sees_the_same_levels(tmp_path: Path, latents: Path) -> None:
+    """They once shared the parity of the index: the one step saw a level below 32 in 3% of its samples."""
+    seen = levels_seen(tmp_path, latents, batches=60)
+    assert len(seen["flow"]) == len(seen["jump"]) == 60 * 16
+    for found in seen.values():
+        eighths = np.histogram(found, bins=8, range=(0, LEVELS))[0] / len(found)
+        assert eighths.min() > 0.09 and eighths.max() < 0.16  # 0.125 each, four standard deviations of .0107
+
+
+def test_levels_are_drawn_apart_from_the_place_in_the_batch() -> None:
+    """Whatever half of a batch an objective takes, it sees the same levels: all of them, the middle ones more."""
+    torch.manual_seed(0)
+    levels = torch.stack([draw_levels(8) for _ in range(4000)])
+    for part in (levels[:, :4], levels[:, 4:], levels[:, ::2], levels[:, 1::2]):
+        eighths = torch.histc(part, bins=8, min=0, max=LEVELS) / part.numel()
+        # Half of them even over all, half the mean of two: 0.0625 + 0.5 · (0.03125, 0.09375, 0.15625, 0.21875).
+        wanted = torch.tensor([0.078125, 0.109375, 0.140625, 0.171875])
+        assert torch.allclose(eighths, torch.cat([wanted, wanted.flip(0)]), atol=0.01)
+    assert levels.min() == 0 and levels.max() == LEVELS - 1
+
+
+def test_stored_crops_have_levels_of_all_qualities(latents: Path) -> None:
+    level = np.load(latents / "level.npy")
+    assert len(set(level.tolist())) == len(level) and level.min() >= 0 and level.max() < LEVELS
+
+
+def test_the_flow_is_shown_both_ends_of_time() -> None:
+    torch.manual_seed(0)
+    time = draw_times(100_000, torch.device("cpu"))
+    assert time.min() >= 0 and time.max() == 1
+    assert float((time == 1).float().mean()) == pytest.approx(LAST, abs=0.003)
+    logit_normal = torch.sigmoid(torch.randn(100_000))
+    for near in (lambda t: t < 0.02, lambda t: (t > 0.98) & (t < 1)):
+        assert near(time).float().mean() > 20 * near(logit_normal).float().mean()
+
+
+def test_strides_and_steps() -> None:
+    index = torch.arange(1.0, len(STRIDES))
+    assert stride_size(index).tolist() == list(STRIDES[1:])
+    assert [stride_of(n) for n in (1, 2, 4, 8)] == [4, 3, 2, 1]
+    assert stride_of(16) == stride_of(3) == 0
+
+
+def test_few_steps_start_from_the_flow_and_follow_it_slowly(tmp_path: Path, latents: Path) -> None:
+    trainer = make_trainer("flow-few", tmp_path, latents)
+    module: Any = trainer.module
+    first = [p.clone() for p in module.slow.parameters()]
+    assert all(torch.equal(a, b) for a, b in zip(first, module.model.flow.parameters(), strict=True))
+    scalars = [trainer.train_step() for _ in range(2)]
+    assert all({"flow", "jump", "loss"} <= set(s) for s in scalars)
+    now, slow = (torch.cat([p.detach().flatten() for p in m.parameters()]) for m in (module.model.flow, module.slow))
+    start = torch.cat([p.flatten() for p in first])
+    assert 0 < (slow - start).abs().max() < 0.1 * (now - start).abs().max()
+
+
+# ---------------------------------------------------------------------------- losses and recipes
+
+
+def test_feature_losses(tmp_path: Path, latents: Path) -> None:
+    features = make_trainer("vae", tmp_path, latents).module.features.features  # type: ignore[union-attr, operator]
+    a, b = torch.rand(2, 3, 64, 64), torch.rand(2, 3, 64, 64)
+    for distance in (feature_distance, feature_statistics):
+        assert distance(features(a), features(a)) == 0 and distance(features(a), features(b)) > 0.01
+
+
+def test_lambda_grows_geometrically_from_end_to_end() -> None:
+    bounds = NANO.lambda_range
+    low, middle, high = lambda_of(torch.tensor([0.0, 127.5, 255.0]), bounds).tolist()
+    assert (low, high) == pytest.approx(bounds) and middle**2 == pytest.approx(low * high)
+
+
+def test_stages_are_recipes_with_known_parts() -> None:
+    names = [n for n, _ in SPRDiff(NANO).named_parameters()]
+    for stage in STAGES.values():
+        assert set(stage.networks) <= set(PARTS) and set(stage.needs) <= set(PARTS)
+        assert all(any(n.startswith(prefix) for n in names) for prefix in stage.trains)
+    made = {part for stage in STAGES.values() for part in stage.networks}
+    assert made == set(PARTS) - {"triple_encoder.semantic"} and set(CODEC_PARTS) <= made
+
+
+def test_an_abstract_stage_says_so(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="StageModule is abstract"):
+        StageModule(SPRDiff(NANO), ())(torch.zeros(1), torch.zeros(1))
