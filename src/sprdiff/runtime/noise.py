@@ -18,7 +18,8 @@ def normal_noise(seed: int, step: int, rows: slice, columns: slice, channels: in
 
     Args:
         seed: 0 .. 2^64 - 1.
-        step: number of the step, 0 for the flow; the first generation's denoiser counts from 1, its VAE decoder takes 0.
+        step: number of the step: 0 for the flow. The first generation's VAE decoder takes 0 too, its denoiser
+            counts from 1.
         rows, columns: the part, in absolute positions of the grid.
     """
     first, last = columns.start * channels, columns.stop * channels
