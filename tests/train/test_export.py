@@ -208,7 +208,7 @@ def test_the_model_and_its_graphs_agree(exported: Path, stored: SPRDiff) -> None
         assert np.abs(own[0].numpy() - theirs).max() < 1e-3
     for realism, wanted in ((0.0, coarse), (1.0, picture)):
         made = runtime.decode(exact, level=90, realism=realism, seed=7)
-        assert np.abs(made - wanted[0].permute(1, 2, 0).numpy()).max() < 0.01, f"realism {realism}"
+        assert np.abs(made - wanted[0].permute(1, 2, 0).numpy()).max() < 0.004, f"realism {realism}"
 
 
 def test_an_encoder_that_nobody_listens_to_is_not_run(model: SPRDiff, tmp_path: Path) -> None:

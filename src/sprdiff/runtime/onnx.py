@@ -37,8 +37,6 @@ Halves = NDArray[np.float16]
 
 LATENT = 4
 """Positions of the flow's latent, at 1/8, along one position of y."""
-FLOW_TILE = 2560
-"""Largest side of what one run of the flow computes, in pixels, without its halo. It takes some 500 MB."""
 FEATURES = {"f16": 2, "f32": 1}
 """Positions of the receiver's features along one position of y."""
 _CONDITIONS = dict(zip(GRAPHS[2]["condition"][1], (4, 2, 1), strict=True))
@@ -124,7 +122,7 @@ class OnnxRuntime(FolderRuntime):
     def _draw(self, coarse: NDArray[Any], features: dict[str, Halves], level: int, steps: int, seed: int) -> Floats:
         """z0 [Z, 4 yh, 4 yw], standardised: the latent that the noise of a seed leads to."""
         rows, columns = features["f32"].shape[1:]
-        tiled = list(self._cut("flow", rows, columns, side=FLOW_TILE))
+        tiled = list(self._cut("flow", rows, columns))
         once = self._conditions(coarse, features, tiled[0][0], large=False) if len(tiled) == 1 else None
         levels = np.array([level], np.float32)
 

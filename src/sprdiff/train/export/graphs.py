@@ -153,7 +153,6 @@ def _inputs(config: ModelConfig) -> dict[str, Input]:
         rows, columns = (h, w) if scale == 1 else (scale * h, scale * w)
         return torch.zeros(1, channels, 3 * scale, 4 * scale), {2: rows, 3: columns}
 
-    number: Input = (torch.zeros(1), {})
     c32, c16 = config.synthesis
     conditions = {
         name: planes(c, s) for name, c, s in zip(("at8", "at16", "at32"), config.flow, (4, 2, 1), strict=True)
@@ -168,7 +167,8 @@ def _inputs(config: ModelConfig) -> dict[str, Input]:
         "f32": planes(c32, 1),
         "z_t": planes(config.vae_latent, 4),
         "z0": planes(config.vae_latent, 4),
-        **dict.fromkeys(("time", "stride", "level"), number),
+        # Of each a tensor of its own: the exporter takes one that is given twice for one input.
+        **{name: (torch.zeros(1), {}) for name in ("time", "stride", "level")},
         **conditions,
     }
 
