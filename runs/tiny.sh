@@ -1,46 +1,60 @@
 #!/usr/bin/env bash
-# The shipped weights of `tiny`, from photographs to package data: every stage in order, each resumable.
+# The weights of `tiny`, from photographs to package data: every stage in order, each resumable.
 #
-#   runs/tiny.sh --data FOLDER_OR_SHARD [--data …] --teacher tiny_darknet.npz --valid FOLDER_OR_SHARD --out RUN
+#   runs/tiny.sh --data FOLDER_OR_SHARD [--data …] [--valid FOLDER_OR_SHARD …] [--out RUN] [--weights FOLDER]
+#                [--count CROPS] [--preset tiny|nano] [--steps N] [--train OPTION …]
 #
-# Steps times the seconds that dev/LOG.md gives for one: about eight hours of one core. The shipped weights took these
-# steps in several legs (dev/LOG.md). Stages that do not depend on each other (vae, pixel, semantic) can be run side by
-# side. Run it again after a kill: finished stages are skipped, the interrupted one resumes.
+# Run it again after a kill: finished stages are skipped, the interrupted one resumes. --steps N: so many in every stage,
+# to try the script. Everything after --train goes to every stage: --threads 1, --device cpu, --batch 2 …
+#
+#   codec ──► data latents ──► vae ──► data latents (with z) ──► flow ──► flow with few steps ──► export
 set -euo pipefail
 
-data=() valid=() teacher="" out=runs/tiny weights=src/sprdiff/weights/tiny
+data=() valid=() common=() out=runs/tiny weights=src/sprdiff/weights/tiny preset=tiny count=3000 all=""
 while (($#)); do
   case "$1" in
     --data) data+=(--data "$2"); shift 2 ;;
     --valid) valid+=(--valid "$2"); shift 2 ;;
-    --teacher) teacher=$2; shift 2 ;;
     --out) out=$2; shift 2 ;;
     --weights) weights=$2; shift 2 ;;
+    --count) count=$2; shift 2 ;;
+    --preset) preset=$2; shift 2 ;;
+    --steps) all=$2; shift 2 ;;
+    --train) shift; common=("$@"); break ;;
     *) echo "runs/tiny.sh: unknown argument $1" >&2; exit 2 ;;
   esac
 done
-if [ ${#data[@]} -eq 0 ] || [ -z "$teacher" ]; then
-  echo "runs/tiny.sh: --data and --teacher are needed" >&2
+if [ ${#data[@]} -eq 0 ]; then
+  echo "runs/tiny.sh: --data is needed" >&2
   exit 2
 fi
+codec=$out/codec.safetensors vae=$out/vae.safetensors flow=$out/flow.safetensors few=$out/few/flow.safetensors
+cache=(--cache "$out/photos")
 
-stage() {  # stage NAME STEPS [checkpoints of earlier stages] [-- options of this leg]; a later leg resumes the earlier
-  local name=$1 steps=$2 init=()
-  shift 2
-  [ -e "$out/$name.$steps.done" ] && return
-  while (($#)) && [ "$1" != -- ]; do init+=(--init "$out/$1.safetensors"); shift; done
-  sprdiff train "$name" --preset tiny "${data[@]}" "${valid[@]}" --teacher "$teacher" --out "$out" \
-    --cache "$out/photos" --threads 1 --steps "$steps" --resume "${init[@]}" "${@:2}"
-  touch "$out/$name.$steps.done"
+once() {  # once NAME COMMAND …: what is finished is not done again
+  local mark=$out/$1.done
+  shift
+  [ -e "$mark" ] && return
+  "$@"
+  touch "$mark"
 }
 
-stage vae 5000
-stage semantic 1600
-stage pixel 8000
-stage denoise 3000 vae semantic pixel
-stage codec 17400 vae semantic pixel denoise
-stage codec 22500 vae semantic pixel denoise -- --crop 320 --batch 3
-stage refine 9200 vae semantic codec
-sprdiff train export --preset tiny "${data[@]}" --cache "$out/photos" \
-  --init "$out/vae.safetensors" --init "$out/semantic.safetensors" --init "$out/codec.safetensors" \
-  --init "$out/refine.safetensors" --out "$weights"
+stage() {  # stage NAME FOLDER STEPS OPTION …
+  local name=$1 folder=$2 steps=$3
+  shift 3
+  sprdiff train "$name" --preset "$preset" --out "$folder" "${cache[@]}" --steps "$steps" --resume "${valid[@]}" "$@" \
+    "${common[@]}"
+}
+
+latents() { sprdiff data latents "$out/latents" --preset "$preset" --count "$count" "${cache[@]}" "$@"; }
+
+mkdir -p "$out"
+once codec stage codec "$out" "${all:-60000}" "${data[@]}"
+once latents latents "${data[@]}" --init "$codec"
+once vae stage vae "$out" "${all:-20000}" --data "$out/latents" --init "$codec"
+once z latents --vae-only --init "$vae"
+once flow stage flow "$out" "${all:-40000}" --data "$out/latents" --init "$codec" --init "$vae"
+# The flow is gone on with at its last step: so many more.
+once few stage flow "$out/few" "$((${all:-40000} + ${all:-15000}))" --data "$out/latents" --init "$codec" --init "$vae" \
+  --init "$flow" --set few=0.3
+sprdiff train export --preset "$preset" "${data[@]}" "${cache[@]}" --init "$codec" --init "$vae" --init "$few" --out "$weights"
