@@ -33,6 +33,7 @@ from .options import (
     MaxBytes,
     MaxPixels,
     Out,
+    Partial,
     Quality,
     Quiet,
     Threads,
@@ -128,6 +129,7 @@ def decode(
     seed: Annotated[
         int, typer.Option("--seed", min=0, max=2**63 - 1, help="Of the noise that texture is made of.")
     ] = 0,
+    partial: Partial = False,
     output: Out = None,
     weights: Weights = None,
     max_pixels: MaxPixels = MAX_PIXELS,
@@ -143,13 +145,17 @@ def decode(
         from ..fileinfo import info as file_info
         from ..fileinfo import picture_text
         from ..imageio.save import output_format, save_image
+        from .info import held
 
         output_format(job.target)  # an unknown extension fails before any work
         data = read_bytes(job.source, BitstreamError)
-        file_info(data, weights=weights, max_pixels=max_pixels)  # nor are networks loaded for a bad file
-        image = codec().decode(data, realism=realism, steps=steps, seed=seed)
-        text = picture_text(data, codec().runtime.manifest.decoder_hash, realism)
+        # Nor are networks loaded for a bad file.
+        file_info(data, weights=weights, max_pixels=max_pixels, partial=partial)
+        image = codec().decode(data, realism=realism, steps=steps, seed=seed, partial=partial)
+        text = picture_text(data, codec().runtime.manifest.decoder_hash, realism, image.info)
         save_image(job.target, image, text, force=force)
+        if not image.info.get("whole", True):
+            say("warning", f"{job.source}: {held(image.info['known'])}")
         _report(job, f"{image.width} x {image.height} pixels", quiet=quiet)
 
     return _run(jobs, work, force=force)
@@ -159,6 +165,7 @@ def decode(
 def info(
     files: Annotated[list[str] | None, typer.Argument(metavar="[IN]...", help=".sprd files; none: the model.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    partial: Partial = False,
     weights: Weights = None,
 ) -> int:
     """Say what files hold, or without files which model comes with this installation."""
@@ -173,7 +180,7 @@ def info(
     found: list[FileInfo] = []
 
     def work(index: int, _: Report) -> None:
-        about = file_info(read_bytes(files[index], BitstreamError), weights=weights)
+        about = file_info(read_bytes(files[index], BitstreamError), weights=weights, partial=partial)
         found.append(about)
         if not as_json:
             typer.echo(file_lines(one_line(files[index]), about))

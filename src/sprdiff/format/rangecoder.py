@@ -158,7 +158,7 @@ class SymbolDecoder(SymbolCoder):
         return int(self._coder.decode(self._fair, 1)[0])
 
 
-class _Ended(Exception):
+class _Ended(Exception):  # noqa: N818
     """The beginning of a stream does not say more."""
 
 
