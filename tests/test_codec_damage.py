@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from conftest import photo
 from sprdiff.codec import Codec
 from sprdiff.errors import BitstreamError, ImageError, ModelMismatchError, SprdiffError, WeightsError
-from sprdiff.fileinfo import info
 from sprdiff.format.container import Header, pack_file, parse_file
 
 pytest_plugins = ("weights_fixture",)
@@ -87,37 +86,3 @@ def test_other_weights_are_told_apart(data: bytes, codec: Codec, nano_weights: P
     unknown = Header(384, 256, 0, 0, False, 99, codec.runtime.weights_hash[:2])
     with pytest.raises(ModelMismatchError, match="preset 99"):
         codec.decode(pack_file(unknown, parsed.stream, codec.runtime.weights_hash))
-
-
-def test_any_beginning_of_a_file_is_a_picture(codec: Codec, data: bytes) -> None:
-    before = -1.0
-    for length in (14, 15, 20, len(data) // 4, len(data) // 2, len(data) - 1):
-        with pytest.raises(BitstreamError):
-            codec.decode(data[:length])
-        image = codec.decode(data[:length], partial=True)
-        about = info(data[:length], weights=codec.runtime._folder, partial=True)
-        assert image.size == (384, 256) and image.info["whole"] is about.whole is False
-        assert before <= image.info["known"] == about.known < 1
-        before = image.info["known"]
-    assert before > 0.5
-
-
-def test_a_whole_file_decodes_as_without_partial(codec: Codec, data: bytes) -> None:
-    whole = codec.decode(data, partial=True)
-    assert (whole.info["whole"], whole.info["known"]) == (True, 1.0)
-    assert whole.tobytes() == codec.decode(data).tobytes()
-    assert "known" not in codec.decode(data).info
-
-
-def test_what_is_no_beginning_is_refused(codec: Codec, data: bytes, nano_weights: Path) -> None:
-    header = len(parse_file(data).header.pack()) + 2
-    for length in range(header):
-        with pytest.raises(BitstreamError, match=r"empty|truncated"):
-            codec.decode(data[:length], partial=True)
-    with pytest.raises(BitstreamError, match="no symbol has"):
-        codec.decode(data[:header] + b"\xff" * 12, partial=True)
-    with pytest.raises(BitstreamError, match="above the limit"):
-        Codec(nano_weights, max_pixels=99).decode(data[:-5], partial=True)
-    other = data[:5] + bytes(2) + data[7:-5]
-    with pytest.raises(ModelMismatchError):
-        codec.decode(other, partial=True)
