@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         ImageError,
         ModelMismatchError,
         OutputError,
+        PacketError,
         PluginError,
         ServiceError,
         SprdiffError,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
         WeightsError,
     )
     from .fileinfo import FileInfo, ModelInfo, info, model_info
+    from .packets import Received, from_packets, to_packets
     from .pillow import register_sprdiff_opener
 
 __version__ = "0.1.0.dev0"
@@ -47,6 +49,7 @@ _HOME = {
         "ImageError",
         "ModelMismatchError",
         "OutputError",
+        "PacketError",
         "PluginError",
         "ServiceError",
         "SprdiffError",
@@ -55,6 +58,7 @@ _HOME = {
         "WeightsError",
     ),
     "fileinfo": ("FileInfo", "ModelInfo", "info", "model_info"),
+    "packets": ("Received", "from_packets", "to_packets"),
     "pillow": ("register_sprdiff_opener",),
 }
 _WHERE = {name: module for module, names in _HOME.items() for name in names}
@@ -71,7 +75,9 @@ __all__ = [
     "ModelInfo",
     "ModelMismatchError",
     "OutputError",
+    "PacketError",
     "PluginError",
+    "Received",
     "ServiceError",
     "SprdiffError",
     "TargetError",
@@ -80,9 +86,11 @@ __all__ = [
     "__version__",
     "decode",
     "encode",
+    "from_packets",
     "info",
     "model_info",
     "register_sprdiff_opener",
+    "to_packets",
 ]
 
 

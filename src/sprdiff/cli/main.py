@@ -43,6 +43,7 @@ from .options import (
     check_scale,
     check_targets,
 )
+from .packets import join, packets
 from .serve import serve
 from .train import train
 
@@ -191,6 +192,8 @@ def info(
     return status
 
 
+app.command("packets")(packets)
+app.command("join")(join)
 app.command("batch")(batch)
 app.command("train")(train)
 app.add_typer(data_app, name="data")
