@@ -23,6 +23,7 @@ from ..errors import BitstreamError
 from .batch import batch
 from .data import app as data_app
 from .eval import eval_, report
+from .export import export
 from .files import DEBUG, Job, check_job, explain, one_line, plan, run_jobs, say
 from .models import models
 from .options import (
@@ -200,6 +201,7 @@ app.add_typer(data_app, name="data")
 app.command("eval")(eval_)
 app.command("report")(report)
 app.command("models")(models)
+app.command("export")(export)
 app.command("serve")(serve)
 
 

@@ -25,7 +25,7 @@ from ..imageio.resize import Slices, Tile, tiles
 from .canvas import Canvas
 from .noise import normal_noise
 from .sessions import Sessions, Tensors
-from .weights import Arrays, check_hash, default_folder, read_arrays, read_manifest
+from .weights import Arrays, check_hash, default_folder, read_arrays, read_manifest, sends_only
 
 if TYPE_CHECKING:
     from ..models.first.sprdiff import SPRDiff
@@ -65,10 +65,11 @@ class OnnxRuntime:
         self._folder = default_folder() if weights_dir is None else Path(weights_dir)
         self.manifest = read_manifest(self._folder)
         exact = read_arrays(self._folder / "entropy.npz")
-        self._decoder = read_arrays(self._folder / "decoder.npz")
+        self._decoder: Arrays = {} if sends_only(self._folder) else read_arrays(self._folder / "decoder.npz")
         self.weights_hash = self.manifest.weights_hash
         check_hash(self._folder, "exact part", exact, self.weights_hash)
-        check_hash(self._folder, "decoder", self._decoder, self.manifest.decoder_hash)
+        if self._decoder:
+            check_hash(self._folder, "decoder", self._decoder, self.manifest.decoder_hash)
         self.entropy = EntropyModel.from_arrays(exact)
         grids = (self.entropy.stride, self.entropy.stride * self.entropy.ratio)
         if grids != (Y_STRIDE, Z_STRIDE):
@@ -142,7 +143,12 @@ class OnnxRuntime:
 
         Returns:
             [height, width, 3].
+
+        Raises:
+            WeightsError: the folder holds the encoder alone.
         """
+        if not self._decoder:
+            raise WeightsError(f"{self._folder} holds the encoder alone: it sends pictures, and decodes none")
         grid = y_hat.shape[1:]
         # Whole cells, for the VAE decoder looks at the coarse picture beyond the border too.
         canvas = Canvas((Y_STRIDE * grid[0], Y_STRIDE * grid[1]), dtype)
