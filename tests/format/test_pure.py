@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import exact_case
 from sprdiff.errors import BitstreamError
 from sprdiff.format import native, pure, rangecoder
 from sprdiff.format.rangecoder import SymbolDecoder, SymbolEncoder
@@ -69,29 +69,11 @@ def test_constriction_is_chosen_where_it_is_there(monkeypatch: pytest.MonkeyPatc
     assert rangecoder.fastest.__wrapped__() is pure
 
 
-CODE = """
-import hashlib, json
-from bitstream_helpers import GOLDEN, load_golden_weights, make_entropy_arrays, make_latents
-from sprdiff.format import rangecoder
-from sprdiff.format.container import parse_file
-from sprdiff.format.entropy import EntropyModel
-
-def results():
-    parsed = parse_file((GOLDEN / "escapes.sprd").read_bytes())
-    model = EntropyModel.from_arrays(load_golden_weights("checkerboard"))
-    y_hat = model.decode(parsed.stream, parsed.header.latent_size(model.stride), parsed.header.level).y_hat
-    arrays = make_entropy_arrays(3)
-    coded = EntropyModel.from_arrays(arrays).encode(*make_latents(arrays, 3, (6, 7)), 200)
-    return [hashlib.sha256(y_hat.tobytes()).hexdigest(), coded.stream.hex(), coded.bits]
-"""
-
-
 def test_without_constriction_files_are_the_same() -> None:
-    """A fresh interpreter that cannot import constriction decodes a golden file and encodes random latents."""
-    folder = str(Path(__file__).parent)
-    block = f"import sys; sys.modules['constriction'] = None; sys.path.insert(0, {folder!r})"
-    show = "print(json.dumps([rangecoder.fastest().__name__, *results()]))"
-    done = subprocess.run([sys.executable, "-c", block + CODE + show], capture_output=True, text=True, check=True)
-    here: dict[str, Any] = {}
-    exec(CODE, here)
-    assert json.loads(done.stdout) == ["sprdiff.format.pure", *here["results"]()]
+    """A fresh interpreter that cannot import constriction decodes the golden files and encodes random latents."""
+    block = "import sys, json; sys.modules['constriction'] = None; import exact_case; from exact_case import rangecoder"
+    show = "print(json.dumps([rangecoder.fastest().__name__, exact_case.results()]))"
+    paths = os.pathsep.join(sys.path)
+    done = subprocess.run([sys.executable, "-c", f"{block}; {show}"], capture_output=True, text=True, check=True,
+                          env=os.environ | {"PYTHONPATH": paths})  # fmt: skip
+    assert json.loads(done.stdout) == ["sprdiff.format.pure", exact_case.results()]

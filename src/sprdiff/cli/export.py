@@ -32,7 +32,7 @@ def export(
     source = Path(model_info(weights).folder)
     if output.is_dir() and not force:
         raise OutputError(f"{output} already exists; only -f (force) replaces it")
-    if output.is_dir() and not set(path.name for path in output.iterdir()) <= {*SENDS, *TEXTS}:
+    if output.is_dir() and not {path.name for path in output.iterdir()} <= {*SENDS, *TEXTS}:
         raise OutputError(f"{output} holds other files, which an export would take with it")
     if not output.is_dir():
         check_output(output, force=force)
