@@ -1,6 +1,7 @@
 # make demo   a photograph to about a thousand bytes and back (needs nothing but Python >= 3.11 and a package index)
 # make test   everything a commit must pass: lint, format, types, tests, in a fresh environment
-# make services  the tests that drive a browser, a Ray cluster and a running server (Chromium and strace must be installed)
+# make services  the tests that drive a browser, a Ray cluster, a running server and an emulated Arm machine
+#             (Chromium, strace and qemu-user-static must be installed)
 # make check  the same as make test in the environment that it left
 # make docs   the documentation as a folder of pages, site/
 # PYTHON=python3.12 chooses another interpreter.

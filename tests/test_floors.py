@@ -18,7 +18,7 @@ FLOORS = (  # lowest first; the names on one floor are siblings, which never imp
     ("errors", "privacy"),
     ("common",),
     ("format", "imageio"),
-    ("models",),
+    ("models", "packets"),
     ("runtime",),
     ("sd",),
     ("ratecontrol",),
@@ -42,6 +42,7 @@ HEAVY = {  # packages that only these parts may import
     "transformers": {"sd"},
     "peft": {"sd"},
     "huggingface_hub": {"sd"},
+    "reedsolo": {"packets"},
     "pickle": set(),
 }
 LEVEL = {name: level for level, names in enumerate(FLOORS) for name in names}

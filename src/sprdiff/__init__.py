@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         ImageError,
         ModelMismatchError,
         OutputError,
+        PacketError,
         PluginError,
         ServiceError,
         SprdiffError,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
         WeightsError,
     )
     from .fileinfo import FileInfo, ModelInfo, info, model_info
+    from .packets import Received, from_packets, to_packets
     from .pillow import register_sprdiff_opener
 
 __version__ = "0.1.0.dev0"
@@ -52,6 +54,7 @@ _HOME = {
         "ImageError",
         "ModelMismatchError",
         "OutputError",
+        "PacketError",
         "PluginError",
         "ServiceError",
         "SprdiffError",
@@ -61,6 +64,7 @@ _HOME = {
         "WeightsError",
     ),
     "fileinfo": ("FileInfo", "ModelInfo", "info", "model_info"),
+    "packets": ("Received", "from_packets", "to_packets"),
     "pillow": ("register_sprdiff_opener",),
 }
 _WHERE = {name: module for module, names in _HOME.items() for name in names}
@@ -77,7 +81,9 @@ __all__ = [
     "ModelInfo",
     "ModelMismatchError",
     "OutputError",
+    "PacketError",
     "PluginError",
+    "Received",
     "ServiceError",
     "SprdiffError",
     "StoppedError",
@@ -87,9 +93,11 @@ __all__ = [
     "__version__",
     "decode",
     "encode",
+    "from_packets",
     "info",
     "model_info",
     "register_sprdiff_opener",
+    "to_packets",
 ]
 
 

@@ -23,7 +23,9 @@ from PIL import Image
 from .common.progress import Report, unheard
 from .encoder import Coding, refined_to
 from .errors import ImageError, TargetError
-from .format.container import MAX_SIDE, parse_file, verify
+from .format.container import MAX_SIDE, parse_file
+from .format.entropy import Beginning
+from .format.reading import read_exact
 from .imageio.colour import Rgb
 from .imageio.open import MAX_PIXELS, Picture, Source, open_rgb
 from .imageio.resize import resize
@@ -189,7 +191,13 @@ class Codec:
         return self._encode_to(picture, max_bytes, code, finish, stated=stated)
 
     def decode(
-        self, data: bytes, *, realism: float | None = None, steps: int | None = None, seed: int = 0
+        self,
+        data: bytes,
+        *,
+        realism: float | None = None,
+        steps: int | None = None,
+        seed: int = 0,
+        partial: bool = False,
     ) -> Image.Image:
         """The picture of an ``.sprd`` file, in mode RGB, or L when it is grey.
 
@@ -200,6 +208,9 @@ class Codec:
             steps: evaluations of the generative network, 1-1000: more are slower, and better or equal; None: what
                 the weights say.
             seed: of the noise that texture is made of.
+            partial: take a file that was cut off anywhere after its header, too. What is lost is decoded as its mean.
+                No check can tell a cut file from a damaged one. The image's ``info["whole"]`` says whether the file
+                is whole, ``info["known"]`` which part of the symbols it holds, from 0 to 1.
 
         Raises:
             BitstreamError: the bytes are not a readable file, or the picture is larger than `max_pixels`.
@@ -212,11 +223,17 @@ class Codec:
         parsed = parse_file(data, self.max_pixels)
         header = parsed.header
         runtime = self.runtime
-        verify(parsed, data, runtime.weights_hash, runtime.manifest.preset_id)
         realism, steps = runtime.manifest.dials(header.level, realism, steps)
+        exact = read_exact(
+            parsed, data, runtime.entropy, runtime.weights_hash, runtime.manifest.preset_id, partial=partial
+        )
+        whole = not isinstance(exact, Beginning)
+        known = exact.known / exact.symbols if isinstance(exact, Beginning) else 1.0
+        # Held by nobody else: of a large picture it is large, and the runtime lets it go.
+        held = [exact]
+        del exact
         pixels = runtime.decode(
-            # Held by nobody else: of a large picture it is large, and the runtime lets it go.
-            runtime.entropy.decode(parsed.stream, header.latent_size(runtime.entropy.stride), header.level),
+            held.pop(),
             level=header.level,
             realism=realism,
             steps=steps,
@@ -224,7 +241,10 @@ class Codec:
             size=header.coded_size,
             dtype=np.uint8,
         )
-        return to_pil(resize(pixels, (header.height, header.width)), header.grey)
+        image = to_pil(resize(pixels, (header.height, header.width)), header.grey)
+        if partial:
+            image.info |= {"whole": whole, "known": known}
+        return image
 
     def _open(self, image: Input, background: str | Rgb) -> Picture:
         source = _from_array(image) if isinstance(image, np.ndarray) else image
@@ -338,6 +358,8 @@ def encode(
     )
 
 
-def decode(data: bytes, *, realism: float | None = None, steps: int | None = None, seed: int = 0) -> Image.Image:
+def decode(
+    data: bytes, *, realism: float | None = None, steps: int | None = None, seed: int = 0, partial: bool = False
+) -> Image.Image:
     """`Codec.decode` with the weights that come with the package."""
-    return default_codec().decode(data, realism=realism, steps=steps, seed=seed)
+    return default_codec().decode(data, realism=realism, steps=steps, seed=seed, partial=partial)

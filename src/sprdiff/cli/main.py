@@ -25,6 +25,7 @@ from ..errors import BitstreamError
 from .batch import batch
 from .data import app as data_app
 from .eval import eval_, report
+from .export import export
 from .files import DEBUG, Job, check_job, explain, one_line, plan, run_jobs, say, tell
 from .models import models
 from .options import (
@@ -35,6 +36,7 @@ from .options import (
     MaxBytes,
     MaxPixels,
     Out,
+    Partial,
     Quality,
     Quiet,
     Strict,
@@ -45,6 +47,7 @@ from .options import (
     check_scale,
     check_targets,
 )
+from .packets import join, packets
 from .serve import serve
 from .train import train
 
@@ -136,6 +139,7 @@ def decode(
     seed: Annotated[
         int, typer.Option("--seed", min=0, max=2**63 - 1, help="Of the noise that texture is made of.")
     ] = 0,
+    partial: Partial = False,
     output: Out = None,
     weights: Weights = None,
     max_pixels: MaxPixels = MAX_PIXELS,
@@ -151,13 +155,17 @@ def decode(
         from ..fileinfo import info as file_info
         from ..fileinfo import picture_text
         from ..imageio.save import output_format, save_image
+        from .info import held
 
         output_format(job.target)  # an unknown extension fails before any work
         data = read_bytes(job.source, BitstreamError)
-        file_info(data, weights=weights, max_pixels=max_pixels)  # nor are networks loaded for a bad file
-        image = codec().decode(data, realism=realism, steps=steps, seed=seed)
-        text = picture_text(data, codec().runtime.manifest, realism)
+        # Nor are networks loaded for a bad file.
+        file_info(data, weights=weights, max_pixels=max_pixels, partial=partial)
+        image = codec().decode(data, realism=realism, steps=steps, seed=seed, partial=partial)
+        text = picture_text(data, codec().runtime.manifest, realism, image.info)
         save_image(job.target, image, text, force=force)
+        if not image.info.get("whole", True):
+            say("warning", f"{job.source}: {held(image.info['known'])}")
         _report(job, f"{image.width} x {image.height} pixels", quiet=quiet)
 
     return _run(jobs, work, force=force)
@@ -167,6 +175,7 @@ def decode(
 def info(
     files: Annotated[list[str] | None, typer.Argument(metavar="[IN]...", help=".sprd files; none: the model.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    partial: Partial = False,
     weights: Weights = None,
 ) -> int:
     """Say what files hold, or without files which model comes with this installation."""
@@ -181,7 +190,7 @@ def info(
     found: list[FileInfo] = []
 
     def work(index: int, _: Report) -> None:
-        about = file_info(read_bytes(files[index], BitstreamError), weights=weights)
+        about = file_info(read_bytes(files[index], BitstreamError), weights=weights, partial=partial)
         found.append(about)
         if not as_json:
             tell(file_lines(one_line(files[index]), about))
@@ -192,12 +201,15 @@ def info(
     return status
 
 
+app.command("packets")(packets)
+app.command("join")(join)
 app.command("batch")(batch)
 app.command("train")(train)
 app.add_typer(data_app, name="data")
 app.command("eval")(eval_)
 app.command("report")(report)
 app.command("models")(models)
+app.command("export")(export)
 app.command("serve")(serve)
 
 

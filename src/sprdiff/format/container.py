@@ -168,7 +168,17 @@ def verify(parsed: ParsedFile, data: bytes, weights_hash: bytes, preset_id: int 
         ModelMismatchError: the file wants other weights; the message names both.
         BitstreamError: the check fails: the file is damaged or truncated.
     """
-    header = parsed.header
+    check_weights(parsed.header, weights_hash, preset_id)
+    if not is_whole(parsed, data, weights_hash):
+        raise BitstreamError("the file is damaged or truncated: its check does not match its contents")
+
+
+def check_weights(header: Header, weights_hash: bytes, preset_id: int | None = None) -> None:
+    """The first half of `verify`: a file wants the weights at hand; arguments as there.
+
+    Raises:
+        ModelMismatchError: it wants others; the message names both.
+    """
     same_preset = header.preset_id in PRESETS if preset_id is None else header.preset_id == preset_id
     if not same_preset or header.tag != weights_hash[:2]:
         at_hand = weights_name(header.preset_id if preset_id is None else preset_id, weights_hash[:2])
@@ -176,9 +186,12 @@ def verify(parsed: ParsedFile, data: bytes, weights_hash: bytes, preset_id: int 
             f"the file was made with the weights {weights_name(header.preset_id, header.tag)}, "
             f"but those at hand are {at_hand} (until version 1.0 a release may end older weights' files)"
         )
-    end = len(header.pack())  # header fields have one form only, so this is where the check begins
-    if _crc(weights_hash, data[:end], data[end + _CHECK :]) != parsed.check:
-        raise BitstreamError("the file is damaged or truncated: its check does not match its contents")
+
+
+def is_whole(parsed: ParsedFile, data: bytes, weights_hash: bytes) -> bool:
+    """The second half of `verify`: whether the check holds, which no mere beginning of a file can be sure to do."""
+    end = len(parsed.header.pack())  # header fields have one form only, so this is where the check begins
+    return _crc(weights_hash, data[:end], data[end + _CHECK :]) == parsed.check
 
 
 def weights_name(preset_id: int, tag: bytes) -> str:

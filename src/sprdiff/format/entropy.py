@@ -29,7 +29,7 @@ from sprdiff.format.intnet import (
     Ints,
     fetch,
 )
-from sprdiff.format.rangecoder import SymbolCoder, SymbolCounter, SymbolDecoder, SymbolEncoder
+from sprdiff.format.rangecoder import PrefixDecoder, SymbolCoder, SymbolCounter, SymbolDecoder, SymbolEncoder
 from sprdiff.format.schedule import MAX_CHANNELS, Schedule
 from sprdiff.format.tables import Tables
 from sprdiff.interrupt import checkpoint
@@ -80,6 +80,19 @@ class LevelTables:
     y_gain: Floats
     z_gain: Floats
     z_mean: Floats
+
+
+@dataclass(frozen=True)
+class Beginning(Exact):
+    """What the beginning of a stream says; values that it does not determine are at their means, step by step.
+
+    Attributes:
+        known: symbols of z and y that every file with this beginning has.
+        symbols: all of them.
+    """
+
+    known: int
+    symbols: int
 
 
 @dataclass(frozen=True)
@@ -186,10 +199,25 @@ class EntropyModel:
         Raises:
             BitstreamError: the stream is not one that an encoder can have made.
         """
+        return self._read(SymbolDecoder(self.tables, stream), shape, level)
+
+    def decode_beginning(self, stream: bytes, shape: tuple[int, int], level: int) -> Beginning:
+        """What the first bytes of a stream determine, even none; arguments and bounds as of `decode`.
+
+        Raises:
+            BitstreamError: no stream that an encoder can have made begins so.
+        """
+        coder = PrefixDecoder(self.tables, stream)
+        exact = self._read(coder, shape, level)
+        rows, columns = self.z_grid(shape)
+        symbols = self.y_channels * shape[0] * shape[1] + self.z_channels * rows * columns
+        return Beginning(exact.y_hat, exact.mu, exact.h, coder.known, symbols)
+
+    def _read(self, coder: SymbolDecoder, shape: tuple[int, int], level: int) -> Exact:
         _check_level(level)
         if min(shape) < 1:
             raise ValueError(f"the grid {shape} has no positions")
-        return self._walk(SymbolDecoder(self.tables, stream), shape, level, None)
+        return self._walk(coder, shape, level, None)
 
     def dequantise(self, values: Ints, level: int) -> NDArray[np.float32]:
         """y_hat or mu as the networks after the exactness line take it: float32 [Cy, yh, yw], the gain undone."""

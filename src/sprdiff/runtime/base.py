@@ -17,7 +17,7 @@ from ..imageio.resize import Tile, area
 from ..interrupt import checkpoint
 from .sessions import Sessions, Tensors
 from .tiling import DECODER_TILE, ENCODER_TILE, Y_STRIDE, Z_STRIDE, Floats, cut, patch, store, times
-from .weights import Arrays, Manifest, check_hash, read_arrays, read_manifest
+from .weights import Arrays, Manifest, check_hash, read_arrays, read_manifest, sends_only
 
 if TYPE_CHECKING:
     from .search import Model
@@ -49,10 +49,11 @@ class FolderRuntime:
         self._folder = folder
         self.manifest = read_manifest(folder) if manifest is None else manifest
         exact = read_arrays(folder / "entropy.npz")
-        self._decoder = read_arrays(folder / "decoder.npz")
+        self._decoder: Arrays = {} if sends_only(folder) else read_arrays(folder / "decoder.npz")
         self.weights_hash = self.manifest.weights_hash
         check_hash(folder, "exact part", exact, self.weights_hash)
-        check_hash(folder, "decoder", self._decoder, self.manifest.decoder_hash)
+        if self._decoder:
+            check_hash(folder, "decoder", self._decoder, self.manifest.decoder_hash)
         self.entropy = EntropyModel.from_arrays(exact)
         grids = (self.entropy.stride, self.entropy.stride * self.entropy.ratio)
         if grids != (Y_STRIDE, Z_STRIDE):
@@ -115,7 +116,13 @@ class FolderRuntime:
         return cut(rows, columns, stride, self._tile or side, self.manifest.halo_of(graph))
 
     def _receive(self, graph: str, inputs: Tensors, *, large: bool) -> Tensors:
-        """The outputs of one of the receiver's graphs."""
+        """The outputs of one of the receiver's graphs.
+
+        Raises:
+            WeightsError: the folder holds the encoder alone.
+        """
+        if not self._decoder:
+            raise WeightsError(f"{self._folder} holds the encoder alone: it sends pictures, and decodes none")
         return self._sessions.run(graph, self._decoder, inputs, large=large)
 
     def _encoder_weights(self) -> Arrays:

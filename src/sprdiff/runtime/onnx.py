@@ -82,6 +82,9 @@ class OnnxRuntime(FolderRuntime):
 
         Returns:
             [height, width, 3].
+
+        Raises:
+            WeightsError: the folder holds the encoder alone.
         """
         rows, columns = exact.y_hat.shape[1:]
         # Whole cells, for the networks look at the coarse picture beyond the border too.

@@ -208,6 +208,12 @@ def check_hash(folder: Path, part: str, arrays: Arrays, wanted: bytes) -> None:
         raise WeightsError(f"{folder} is damaged: its {part} does not have the hash of its manifest")
 
 
+def sends_only(folder: Path) -> bool:
+    """Whether a folder holds the encoder alone, as `sprdiff export --encoder` makes it: it can send, not receive."""
+    graphs = [path.name for path in folder.glob("*.onnx")]
+    return graphs == ["encoder.onnx"] and not (folder / "decoder.npz").exists()
+
+
 def read_limited(path: Path, limit: int) -> bytes:
     """The bytes of a file of at most `limit` bytes.
 
