@@ -77,6 +77,7 @@ def test_the_wheel_holds_what_is_easily_forgotten(wheel: Path) -> None:
     assert [name for name in names if name.startswith("sprdiff/serve/page/") and name.endswith(".html")]
     for ending in (
         ".dist-info/licenses/LICENSE",
+        ".dist-info/licenses/NOTICE",
         ".dist-info/entry_points.txt",
         ".data/data/share/mime/packages/sprdiff.xml",
         ".data/data/share/thumbnailers/sprdiff.thumbnailer",
