@@ -118,7 +118,7 @@ class ModelConfig:
     semantic: int = 112
     fused: int = 192
     trunk: int = 256
-    analysis_blocks: int = 2
+    analysis_blocks: int = 1
     y_channels: int = 160
     z_channels: int = 32
     groups: tuple[int, ...] = (16, 16, 32, 32, 64)
@@ -128,9 +128,9 @@ class ModelConfig:
     sigma_max: float = 128.0
     hyper_hidden: int = 192
     hyper_features: int = 96
-    context_hidden: int = 192
+    context_hidden: int = 64
     synthesis: tuple[int, int] = (256, 144)
-    synthesis_blocks: tuple[int, int] = (2, 2)
+    synthesis_blocks: tuple[int, int] = (1, 2)
     coarse: tuple[int, int] = (64, 32)
     coarse_blocks: int = 1
     pixel_condition: int = 128
