@@ -81,7 +81,7 @@ def start(tmp_path_factory: pytest.TempPathFactory, parts: Path) -> Path:
 
 def fixed_loss(trainer: Trainer) -> float:
     """The stage's loss on a batch at its last step, at levels and with noise that are always the same."""
-    trainer.module.step = trainer.stage.steps
+    trainer.module.begin(trainer.stage.steps, 1.0)
     x = trainer.sampler.batch(0, 0, 2)
     torch.manual_seed(0)
     with torch.no_grad():
@@ -89,7 +89,10 @@ def fixed_loss(trainer: Trainer) -> float:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_each_stage_lowers_its_loss_and_trains_what_it_says(stage: str, parts: Path) -> None:
+def test_each_stage_lowers_its_loss_and_trains_what_it_says(
+    stage: str, parts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sprdiff.train.loop.WARMUP", 1)
     trainer = make_sd_trainer(stage, parts, steps=10, lpips=lpips_loss() if stage == "codec" else None)
     frozen = {k: v.clone() for k, v in trainer.model.state_dict().items()}
     before = fixed_loss(trainer)
@@ -152,11 +155,12 @@ def test_rate_and_critic_come_in_slowly(parts: Path) -> None:
     refine: Any = make_sd_trainer("refine", parts, steps=100).module
     rates, heard = [], []
     for step in (0, 25, 50, 99):
-        codec.step = refine.step = step
+        for module in (codec, refine):
+            module.begin(step, step / 100)
         rates.append(codec.rate_weight())
         heard.append(refine.heard())
     assert rates == pytest.approx([0.25, 0.625, 1, 1]) and heard == [0, 1, 1, 1]
-    refine.step = 7
+    refine.begin(7, 0.07)
     assert refine.heard() == pytest.approx(0.5)
 
 
