@@ -27,7 +27,7 @@ class Channel:
 
 CHANNELS: dict[str, Channel] = {
     "meshtastic": Channel(233, 200),
-    "meshcore": Channel(184, 160),
+    "meshcore": Channel(165, 160),
     "sms": Channel(133, 160, ("base64url",)),
     "iridium-sbd": Channel(340),
     "iridium-sbd-mt": Channel(270),
