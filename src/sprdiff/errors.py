@@ -26,6 +26,10 @@ class ImageError(SprdiffError):
     """The input is not an image that can be read, or is beyond the stated limits."""
 
 
+class LimitError(SprdiffError):
+    """The work on a picture took longer than it may."""
+
+
 class PacketError(SprdiffError):
     """Packets cannot be made so, or packets of one stream contradict each other.
 
