@@ -34,6 +34,7 @@ def test_any_beginning_of_a_file_is_a_picture(codec: Codec, data: bytes) -> None
         image = codec.decode(data[:length], partial=True)
         about = info(data[:length], partial=True)
         assert image.size == (192, 128) and image.info["whole"] is about.whole is False
+        assert about.known is not None
         assert before <= image.info["known"] == about.known < 1
         before = image.info["known"]
     assert before > 0.5

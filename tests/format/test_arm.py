@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import exact_case
+from bitstream_helpers import GOLDEN
 
 QEMU = "qemu-aarch64-static"
 PACKAGES = ("python3.11-minimal", "libpython3.11-stdlib", "libstdc++6")
@@ -61,6 +62,6 @@ def test_arm_makes_the_same_integers_and_bytes(arm: Path) -> None:
 
 def test_the_case_covers_all_golden_files_and_the_shipped_weights() -> None:
     found = exact_case.results()
-    names = [path.stem for path in exact_case.GOLDEN.glob("*.sprd")]
+    names = [path.stem for path in GOLDEN.glob("*.sprd")]
     assert {*names, "shipped", "checkerboard, encoded"} <= set(found)
     assert all(len(bytes.fromhex(value)) >= 20 for value in found.values())

@@ -22,6 +22,7 @@ from sprdiff.models.latent_codec import (
     LatentCodec,
     cells_of,
     checkerboard,
+    known_inputs,
     round_ste,
     rounded_bits,
     table_bits,
@@ -206,3 +207,18 @@ def test_rounded_bits_are_those_of_the_symbol_with_the_slope_that_noise_has_on_a
     noisy = table_bits(residual[:, None] + noise, sigma[:, None]).mean(1)
     (expected,) = torch.autograd.grad(noisy.sum(), residual)
     assert torch.allclose(slope, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_inputs_that_nothing_is_known_of_have_no_weights_and_no_say() -> None:
+    torch.manual_seed(0)
+    codec, level = LatentCodec(NANO).double(), torch.tensor([30.0, 200.0], dtype=torch.float64)
+    y, z = 3 * torch.randn(2, 12, 7, 5, dtype=torch.float64), torch.randn(2, 4, 4, 3, dtype=torch.float64)
+    with torch.no_grad():
+        before, idle = codec(y, z, level, hard=True), 0
+        for number, step in enumerate(codec.context):
+            known, weight = known_inputs(NANO, number), step.layer0.weight
+            assert not (weight[:, : known.numel()] * (1 - known)).any()
+            idle += int((1 - known).sum())
+            weight[:, : known.numel()] += (1 - known) * torch.randn(len(weight), known.numel())
+        after = codec(y, z, level, hard=True)
+    assert idle > 0 and all(torch.equal(a, b) for a, b in zip(before, after, strict=True))

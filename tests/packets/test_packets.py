@@ -121,7 +121,7 @@ def altered(packet: bytes, **fields: int | bytes) -> bytes:
     """The packet with other fields and a true CRC."""
     parsed = parse_packet(packet)
     assert parsed is not None
-    return Packet(**{**parsed.__dict__, **fields}).pack()  # type: ignore[arg-type]
+    return Packet(**{**parsed.__dict__, **fields}).pack()
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from serve_helpers import CODEC, Api, api, jpeg, refused, saved
 from sprdiff.codec import Codec
 from sprdiff.errors import StoppedError
 from sprdiff.interrupt import checkpoint, interruptible
-from sprdiff.runtime.onnx import OnnxRuntime
+from sprdiff.runtime.load import load_runtime
 from sprdiff.runtime.sessions import Sessions
 from sprdiff.serve.clients import Uploads, client_of
 from sprdiff.serve.pool import Pool, Stop
@@ -292,7 +292,7 @@ class Gate:
     """Networks that begin a tile, wait there until they are let go, and count their tiles."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.codec = Codec.from_runtime(OnnxRuntime(threads=1, tile=64))
+        self.codec = Codec.from_runtime(load_runtime(threads=1, tile=64))
         self.begun, self.go, self.tiles = threading.Semaphore(0), threading.Event(), 0
         run = Sessions.run
 

@@ -124,7 +124,7 @@ def test_crops_come_from_large_photos_and_are_flipped() -> None:
     small, large = np.full((64, 64, 3), 0, np.uint8), np.full((64, 192, 3), 200, np.uint8)
     large[:, ::2] = 255
     sampler = CropSampler(memory_store([small, large]), 64, seed=0)
-    sampler.TURNED = sampler.RECOLOURED = sampler.REDUCED = 0.0  # type: ignore[misc]
+    sampler.TURNED = sampler.RECOLOURED = sampler.REDUCED = 0.0
     crops = sampler.batch(0, 0, 400)
     from_large = crops[:, 0, 0, 0] > 0
     assert 0.68 < from_large.float().mean() < 0.82  # 3 : 1, by the area
@@ -173,7 +173,7 @@ def test_reduced_crops_are_larger_parts_made_smaller() -> None:
 
 def test_a_reduced_part_fits_into_the_smallest_photograph() -> None:
     sampler = CropSampler(memory_store([photo(65, 300)]), 64, seed=0)
-    sampler.REDUCED = 1.0  # type: ignore[misc]
+    sampler.REDUCED = 1.0
     assert sampler.batch(0, 0, 50).shape == (50, 3, 64, 64)
 
 
@@ -181,7 +181,7 @@ def test_crops_are_turned_and_recoloured() -> None:
     """A photograph whose rows are all alike shows a turn, one of even grey a change of colour."""
     rows = np.broadcast_to(np.arange(0, 256, 2, dtype=np.uint8)[None, :, None], (128, 128, 3)).copy()
     sampler = CropSampler(memory_store([rows]), 64, seed=0)
-    sampler.RECOLOURED = sampler.REDUCED = 0.0  # type: ignore[misc]
+    sampler.RECOLOURED = sampler.REDUCED = 0.0
     crops = sampler.batch(0, 0, 300)
     vertical = crops.std(2).amax((1, 2)) > 1e-3
     assert 0.12 < vertical.float().mean() < 0.28  # turned by a quarter or three, of 30% turned at all

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 import sprdiff.train.loop
-from sprdiff.models.config import LEVELS, NANO
-from sprdiff.models.flow import STRIDES
+from sprdiff.models.config import LEVELS, NANO, STRIDES
 from sprdiff.models.latent_codec import lambda_of
 from sprdiff.models.sprdiff import SPRDiff
 from sprdiff.train.checkpoints import PARTS, part_of
@@ -225,7 +224,8 @@ def test_few_steps_start_from_the_flow_and_follow_it_slowly(tmp_path: Path, late
 
 
 def test_feature_losses(tmp_path: Path, latents: Path) -> None:
-    features = make_trainer("vae", tmp_path, latents).module.features.features  # type: ignore[union-attr, operator]
+    module: Any = make_trainer("vae", tmp_path, latents).module
+    features = module.features.features
     a, b = torch.rand(2, 3, 64, 64), torch.rand(2, 3, 64, 64)
     for distance in (feature_distance, feature_statistics):
         assert distance(features(a), features(a)) == 0 and distance(features(a), features(b)) > 0.01

@@ -159,7 +159,7 @@ class ModelConfig:
     sigma_max: float = 128.0
     hyper_hidden: int = 192
     hyper_features: int = 96
-    context_hidden: int = 64
+    context_hidden: int = 96
     synthesis: tuple[int, int] = (256, 144)
     synthesis_blocks: tuple[int, int] = (1, 2)
     coarse: tuple[int, int] = (64, 32)

@@ -298,6 +298,7 @@ class LatentCodec(nn.Module):
             ContextStep(config, sum(config.groups[:known]), config.groups[group])
             for (_, group), known in zip(config.order, known_groups(config.order), strict=True)
         )
+        self.forget_unknown()
         # Gains end near a slope of 0.7 per unit of log λ.
         low, high = config.lambda_range
         slope = torch.linspace(-0.5, 0.5, KNOTS)[:, None] * math.log(high / low)
@@ -305,6 +306,14 @@ class LatentCodec(nn.Module):
         self.z_log_gain = nn.Parameter(math.log(2.0) + 0.5 * slope.expand(KNOTS, cz).clone())
         self.z_mean = nn.Parameter(torch.zeros(KNOTS, cz))
         self.z_index = nn.Parameter(torch.full((KNOTS, cz), 25.0 / INDEX_SCALE / Z_SCALE))
+
+    @torch.no_grad()
+    def forget_unknown(self) -> None:
+        """Zeros as weights of inputs that nothing is known of yet: they stay so, and cost no bytes in a file."""
+        for number, step in enumerate(self.context):
+            assert isinstance(step, ContextStep)
+            weight, known = step.layer0.weight, known_inputs(self.config, number)
+            weight[:, : known.numel()].mul_(known.to(weight.device))
 
     def analyse(self, fused: Tensor) -> tuple[Tensor, Tensor]:
         """Unscaled latents; neither depends on the level, so rate control analyses once."""
@@ -408,6 +417,18 @@ class LatentCodec(nn.Module):
 def known_groups(order: Order) -> list[int]:
     """For each step how many groups, from the first on, its context looks at: up to the last one coded from."""
     return [max((group + 1 for _, group in order[:step]), default=0) for step in range(len(order))]
+
+
+def known_inputs(config: LatentSizes, number: int) -> Tensor:
+    """Which inputs from the 3x3 neighbourhood a step can know anything of, 1 or 0, [9·n]: offset by offset."""
+    before, groups = set(config.order[:number]), config.groups[: known_groups(config.order)[number]]
+    cells, found = cells_of(config.passes, config.order[number][0]), []
+    for row, column in ((i - 1, j - 1) for i in range(3) for j in range(3)):
+        near = [
+            config.passes[(r + row) % 2][(c + column) % 2] for r, c in cells_of(config.passes, config.order[number][0])
+        ]
+        found += [float(any((p, g) in before for p in near)) for g, width in enumerate(groups) for _ in range(width)]
+    return torch.tensor(found)
 
 
 def cells_of(passes: Passes, number: int) -> list[tuple[int, int]]:

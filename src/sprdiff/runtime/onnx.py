@@ -151,6 +151,7 @@ class OnnxRuntime(FolderRuntime):
         halo = -(-self.manifest.halo_of("condition") // Y_STRIDE)
         around, within = zip(*(_widened(s, halo, n) for s, n in zip(tile.padded, grid, strict=True)), strict=True)
         inputs = {"x_tilde": patch(coarse, times(around, Y_STRIDE))}
+        checkpoint(area(around) * Y_STRIDE**2)
         for name, scale in FEATURES.items():
             inputs[name] = features[name][None, :, *times(around, scale)].astype(np.float32, order="C")
         out = self._receive("condition", inputs, large=large)
