@@ -216,6 +216,7 @@ def test_inputs_that_nothing_is_known_of_have_no_weights_and_no_say() -> None:
     with torch.no_grad():
         before, idle = codec(y, z, level, hard=True), 0
         for number, step in enumerate(codec.context):
+            assert isinstance(step, ContextStep)
             known, weight = known_inputs(NANO, number), step.layer0.weight
             assert not (weight[:, : known.numel()] * (1 - known)).any()
             idle += int((1 - known).sum())

@@ -422,11 +422,9 @@ def known_groups(order: Order) -> list[int]:
 def known_inputs(config: LatentSizes, number: int) -> Tensor:
     """Which inputs from the 3x3 neighbourhood a step can know anything of, 1 or 0, [9·n]: offset by offset."""
     before, groups = set(config.order[:number]), config.groups[: known_groups(config.order)[number]]
-    cells, found = cells_of(config.passes, config.order[number][0]), []
+    cells, found = cells_of(config.passes, config.order[number][0]), list[float]()
     for row, column in ((i - 1, j - 1) for i in range(3) for j in range(3)):
-        near = [
-            config.passes[(r + row) % 2][(c + column) % 2] for r, c in cells_of(config.passes, config.order[number][0])
-        ]
+        near = [config.passes[(r + row) % 2][(c + column) % 2] for r, c in cells]
         found += [float(any((p, g) in before for p in near)) for g, width in enumerate(groups) for _ in range(width)]
     return torch.tensor(found)
 
