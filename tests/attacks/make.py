@@ -141,7 +141,7 @@ def _() -> bytes:
 
 @attack("sprd/long.sprd", "be read and decoded although it is longer than any picture of one pixel")
 def _() -> bytes:
-    return sprd(1, 1, stream=bytes(5000))
+    return sprd(1, 1, stream=bytes(20_000))
 
 
 @attack("sprd/noise.sprd", "lead the entropy decoder astray with a true check over noise")
