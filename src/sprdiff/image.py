@@ -18,6 +18,7 @@ from PIL import ExifTags, Image, ImageColor, ImageFile
 from .errors import ImageError
 from .files import STDIO, check_output, describe, is_special, read_bytes, write_atomic
 from .image_colour import Converter, Rgb, bit_depth
+from .image_formats import MOST_FRAMES, RASTER, check_format, check_tiles, count_frames
 from .image_save import FORMATS, encode_image, output_format, save_image, to_pil
 from .image_tiles import Tile, resize, tiles
 
@@ -42,8 +43,6 @@ __all__ = [
 MAX_PIXELS = 2**28
 """Default limit on the pixels of a picture, both ways."""
 
-# PostScript is a program: Pillow would start Ghostscript for it.
-_UNSAFE = frozenset({"EPS"})
 _LAYERED = frozenset({"PSD"})  # its "frames" are layers, and the picture is their sum already
 _TURNS = {
     2: lambda a: a[:, ::-1],
@@ -165,7 +164,7 @@ def identify(stream: IO[bytes], name: str) -> ImageFile.ImageFile:
     tried: set[str] = set()
     for load_plugins in (Image.preinit, Image.init):
         load_plugins()
-        for kind in [kind for kind in Image.ID if kind not in tried | _UNSAFE]:
+        for kind in [kind for kind in Image.ID if kind in RASTER - tried]:
             tried.add(kind)
             factory, accept = Image.OPEN[kind]
             try:
@@ -189,9 +188,11 @@ def _check_size(size: tuple[int, ...], name: str, max_pixels: int) -> None:
 
 def _picture(image: Image.Image, name: str, background: Rgb, max_pixels: int) -> Picture:
     _check_size(image.size, name, max_pixels)
+    check_format(image, name)
+    check_tiles(image, name, max_pixels)
     depth = bit_depth(image)
     _load(image)
-    _check_size(image.size, name, max_pixels)  # icons know their size only now
+    _check_size(image.size, name, max_pixels)  # should a plug-in learn it only now
     converter = Converter(image, background, depth)
     pixels = converter.pixels()
     turn = _TURNS.get(_orientation(image))
@@ -224,7 +225,8 @@ def _further_frames(image: Image.Image) -> str:
     if image.format in _LAYERED:
         return ""
     try:
-        further = int(getattr(image, "n_frames", 1)) - 1
+        further = count_frames(image) - 1
     except Exception:  # a damaged later frame does not matter: it is dropped anyway
         return "further frames"
-    return "" if further < 1 else f"{further} further frame{'s' if further > 1 else ''}"
+    more = "at least " if further == MOST_FRAMES - 1 else ""
+    return "" if further < 1 else f"{more}{further} further frame{'s' if further > 1 else ''}"
