@@ -15,6 +15,7 @@ import sprdiff
 SOURCE = Path(__file__).parents[1] / "src" / "sprdiff"
 FLOORS = (  # lowest first; the names on one floor are siblings, which never import each other
     ("errors",),
+    ("limits",),
     ("bitstream", "image"),
     ("models",),
     ("runtimes",),

@@ -36,8 +36,7 @@ from .cli_options import (
     check_scale,
     check_targets,
 )
-from .errors import BitstreamError
-from .files import read_bytes, write_atomic
+from .files import write_atomic
 from .progress import Report
 
 if TYPE_CHECKING:
@@ -136,10 +135,11 @@ def decode(
 
     def work(job: Job, _: Report) -> None:
         from .fileinfo import info as file_info
+        from .fileinfo import read_sprd
         from .image import output_format, save_image
 
         output_format(job.target)  # an unknown extension fails before any work
-        data = read_bytes(job.source, BitstreamError)
+        data = read_sprd(job.source, max_pixels)
         about = file_info(data, weights=weights, max_pixels=max_pixels)  # nor are networks loaded for a bad file
         image = codec().decode(data, realism=realism, steps=steps, seed=seed)
         text = {"version": __version__, "model": about.model, "realism": realism, "bytes": len(data)}
@@ -158,7 +158,7 @@ def info(
     """Say what files hold, or without files which model comes with this installation."""
     from .cli_info import file_lines, model_lines, to_json
     from .fileinfo import info as file_info
-    from .fileinfo import model_info
+    from .fileinfo import model_info, read_sprd
 
     if not files:
         model = model_info(weights)
@@ -167,7 +167,7 @@ def info(
     found: list[FileInfo] = []
 
     def work(index: int, _: Report) -> None:
-        about = file_info(read_bytes(files[index], BitstreamError), weights=weights)
+        about = file_info(read_sprd(files[index]), weights=weights)
         found.append(about)
         if not as_json:
             typer.echo(file_lines(one_line(files[index]), about))

@@ -14,7 +14,7 @@ import math
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,8 @@ from .coding import Coding, refined_to
 from .errors import ImageError, TargetError
 from .image import MAX_PIXELS, Picture, Source, open_rgb, resize, to_pil
 from .image_colour import Rgb
-from .progress import Report, unheard
+from .limits import Check, stopped_by
+from .progress import Report, stoppable, unheard
 from .ratecontrol import (
     AUTO,
     DEFAULT_BPP,
@@ -143,6 +144,7 @@ class Codec:
         background: str | Rgb = "white",
         effort: int = 0,
         report: Report | None = None,
+        between: Check | None = None,
     ) -> bytes:
         """The bytes of an ``.sprd`` file of a picture.
 
@@ -161,6 +163,8 @@ class Codec:
             effort: 0-9. Above 0 the sender searches for better integers: the file comes out smaller or truer, any
                 decoder reads it, and it takes seconds to minutes a megapixel (extra: train, for torch).
             report: told from time to time which fraction of that search is done.
+            between: called between the tiles of the networks and the passes of the coder; what it raises ends the
+                work (`limits.Deadline` is one).
 
         Raises:
             EffortError: torch is missing, or these networks cannot.
@@ -176,17 +180,22 @@ class Codec:
         _check_targets(bpp, max_bytes)
         _check_effort(effort)
         picture = self._open(image, background)
+        report = stoppable(report or unheard)
         if level is not None:
-            coding = Coding(self.runtime, picture, code or 0)
-            return (coding.refined(level, effort, report or unheard) if effort else coding).file(level)
+            with stopped_by(between):
+                coding = Coding(self.runtime, picture, code or 0)
+                return (coding.refined(level, effort, report) if effort else coding).file(level)
         pixels = picture.pixels.shape[0] * picture.pixels.shape[1]
         stated = bpp is not None or max_bytes is not None
         if max_bytes is None:
             max_bytes = math.floor((DEFAULT_BPP if bpp is None else bpp) * pixels / 8)
-        finish = functools.partial(refined_to, effort=effort, report=report or unheard) if effort else None
-        return self._encode_to(picture, max_bytes, code, finish, stated=stated)
+        finish = functools.partial(refined_to, effort=effort, report=report) if effort else None
+        with stopped_by(between):
+            return self._encode_to(picture, max_bytes, code, finish, stated=stated)
 
-    def decode(self, data: bytes, *, realism: float = 1.0, steps: int = 1, seed: int = 0) -> Image.Image:
+    def decode(
+        self, data: bytes, *, realism: float = 1.0, steps: int = 1, seed: int = 0, between: Check | None = None
+    ) -> Image.Image:
         """The picture of an ``.sprd`` file, in mode RGB, or L when it is grey.
 
         Args:
@@ -194,6 +203,8 @@ class Codec:
             realism: 0 (faithful on average, blurred) to 1 (sharp, partly invented), linear between.
             steps: of the denoiser, 1-1000; from 2 on noise is added between them.
             seed: of that noise, and of the noise that texture is made of.
+            between: called between the tiles of the networks and the passes of the coder; what it raises ends the
+                work (`limits.Deadline` is one).
 
         Raises:
             BitstreamError: the bytes are not a readable file, or the picture is larger than `max_pixels`.
@@ -207,18 +218,12 @@ class Codec:
         header = parsed.header
         runtime = self.runtime
         verify(parsed, data, runtime.weights_hash, runtime.manifest.preset_id)
-        exact = runtime.entropy.decode(parsed.stream, header.latent_size, header.level)
-        y_hat = runtime.entropy.dequantise(exact, header.level)
-        del exact
-        pixels = runtime.synthesise(
-            y_hat,
-            level=header.level,
-            realism=realism,
-            steps=steps,
-            seed=seed,
-            size=header.coded_size,
-            dtype=np.uint8,
-        )
+        with stopped_by(between):
+            exact = runtime.entropy.decode(parsed.stream, header.latent_size, header.level)
+            y_hat = runtime.entropy.dequantise(exact, header.level)
+            del exact
+            dials: dict[str, Any] = {"realism": realism, "steps": steps, "seed": seed}
+            pixels = runtime.synthesise(y_hat, level=header.level, size=header.coded_size, dtype=np.uint8, **dials)
         return to_pil(resize(pixels, (header.height, header.width)), header.grey)
 
     def _open(self, image: Input, background: str | Rgb) -> Picture:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .bitstream.container import PRESETS, SCALES, VERSION, ParsedFile, parse_file, verify
-from .errors import WeightsError
+from .bitstream.container import PRESETS, SCALES, VERSION, ParsedFile, parse_file, read_file, verify
+from .errors import BitstreamError, WeightsError
+from .files import read_bytes
 from .runtimes.trained import is_trained, read_trained
 from .runtimes.weights import MAX_MANIFEST, default_folder, read_limited, read_manifest
 
@@ -81,6 +82,15 @@ class ModelInfo:
     bytes: int
     licence: str
     card: dict[str, Any]
+
+
+def read_sprd(path: Path | str, max_pixels: int | None = None) -> bytes:
+    """The bytes of an ``.sprd`` file, or of standard input for ``-``; no more than its header allows are read.
+
+    Raises:
+        BitstreamError: it cannot be read, does not begin with a header, or is longer than such a file can be.
+    """
+    return read_bytes(path, BitstreamError, lambda stream: read_file(stream, max_pixels))
 
 
 def info(data: bytes, *, weights: Path | str | None = None, max_pixels: int | None = None) -> FileInfo:
@@ -156,7 +166,7 @@ def _card(folder: Path) -> dict[str, Any]:
 
 def _licence(folder: Path) -> str:
     try:
-        lines = (folder / "LICENSE-weights").read_text("utf-8", errors="replace").splitlines()
-    except OSError:
+        lines = read_limited(folder / "LICENSE-weights", MAX_MANIFEST).decode("utf-8", "replace").splitlines()
+    except WeightsError:
         return "not stated"
     return next((line.strip(" #") for line in lines if line.strip()), "not stated")

@@ -5,22 +5,23 @@ from __future__ import annotations
 import io
 import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageColor, ImageFile
 
 from .errors import ImageError
-from .files import STDIO, check_output, describe, is_special, read_bytes, write_atomic
+from .files import STDIO, check_output, describe, is_special, read_at_most, read_bytes, write_atomic
 from .image_colour import Converter, Rgb, bit_depth
-from .image_formats import MOST_FRAMES, RASTER, check_format, check_tiles, count_frames
+from .image_formats import MOST_FRAMES, RASTER, Bounded, check_format, check_tiles, count_frames, most_bytes
 from .image_save import FORMATS, encode_image, output_format, save_image, to_pil
 from .image_tiles import Tile, resize, tiles
+from .limits import above, size_message
 
 __all__ = [
     "FORMATS",
@@ -43,6 +44,8 @@ __all__ = [
 MAX_PIXELS = 2**28
 """Default limit on the pixels of a picture, both ways."""
 
+_HEAD = 2**10
+"""Bytes of a stream by which it is told whether it may be a picture."""
 _LAYERED = frozenset({"PSD"})  # its "frames" are layers, and the picture is their sum already
 _TURNS = {
     2: lambda a: a[:, ::-1],
@@ -95,7 +98,7 @@ def open_rgb(source: Source | Picture, *, background: str | Rgb = "white", max_p
     if isinstance(source, Image.Image):
         with _clear_errors("the image"):
             return _picture(source, "the image", colour, max_pixels)
-    name, stream = _stream(source)
+    name, stream = _stream(source, most_bytes(max_pixels))
     with stream, _clear_errors(name), identify(stream, name) as image:
         return _picture(image, name, colour, max_pixels)
 
@@ -117,14 +120,14 @@ def parse_background(background: str | Rgb) -> Rgb:
     return values[0], values[1], values[2]
 
 
-def _stream(source: str | Path | bytes | BinaryIO) -> tuple[str, IO[bytes]]:
-    """(name for messages, seekable stream that we may close)."""
+def _stream(source: str | Path | bytes | BinaryIO, most: int) -> tuple[str, IO[bytes]]:
+    """(name for messages, seekable stream that we may close); what cannot be sought is read up to `most` bytes."""
     if isinstance(source, (bytes, bytearray, memoryview)):
         return "the image", io.BytesIO(source)
     if isinstance(source, (str, Path)):
         name = "standard input" if str(source) == STDIO else str(source)
         if str(source) == STDIO or is_special(source):
-            return name, io.BytesIO(read_bytes(source, ImageError))
+            return name, io.BytesIO(read_bytes(source, ImageError, lambda stream: _whole(stream, name, most)))
         try:
             return name, open(source, "rb")
         except (OSError, ValueError) as error:
@@ -133,7 +136,18 @@ def _stream(source: str | Path | bytes | BinaryIO) -> tuple[str, IO[bytes]]:
     if not hasattr(source, "read"):
         raise ImageError(f"a {type(source).__name__} is not an image, a path or a file")
     with _clear_errors("the image"):
-        return "the image", io.BytesIO(source.read())
+        return "the image", io.BytesIO(_whole(source, "the image", most))
+
+
+def _whole(stream: IO[bytes], name: str, most: int) -> bytes:
+    """All of a stream that cannot be sought, once its beginning is that of a picture."""
+    head = stream.read(_HEAD)
+    if not _known(head):
+        raise ImageError(f"{name} is not an image that can be read" if head else f"{name} is empty")
+    data = read_at_most(stream, most, head)
+    if data is None:
+        raise ImageError(f"{name} is longer than {most} bytes")
+    return data
 
 
 @contextmanager
@@ -161,6 +175,20 @@ def identify(stream: IO[bytes], name: str) -> ImageFile.ImageFile:
     prefix = stream.read(16)
     if not prefix:
         raise ImageError(f"{name} is empty")
+    bounded: Any = Bounded(stream, name)
+    for factory in _factories(prefix):
+        try:
+            stream.seek(0)
+            image = factory(bounded, "")
+        except (SyntaxError, IndexError, TypeError, struct.error):
+            continue  # how a Pillow plugin says "not mine"
+        bounded.allow(image.width * image.height)
+        return image
+    raise ImageError(f"{name} is not an image that can be read")
+
+
+def _factories(prefix: bytes) -> Iterator[Callable[[IO[bytes], str], ImageFile.ImageFile]]:
+    """The plug-ins that may be meant by the first bytes of a file."""
     tried: set[str] = set()
     for load_plugins in (Image.preinit, Image.init):
         load_plugins()
@@ -169,21 +197,31 @@ def identify(stream: IO[bytes], name: str) -> ImageFile.ImageFile:
             factory, accept = Image.OPEN[kind]
             try:
                 accepted = accept is None or accept(prefix)
-                if not accepted or isinstance(accepted, str):  # a string: why it cannot read its own format
-                    continue
-                stream.seek(0)
-                return factory(stream, "")
             except (SyntaxError, IndexError, TypeError, struct.error):
-                continue  # how a Pillow plugin says "not mine"
-    raise ImageError(f"{name} is not an image that can be read")
+                continue
+            if accepted and not isinstance(accepted, str):  # a string: why it cannot read its own format
+                yield factory
+
+
+def _known(head: bytes) -> bool:
+    """Whether a file that begins so may be a picture; some formats have no mark, and their header is tried."""
+    for factory in _factories(head[:16]):
+        if any(accept is not None for made, accept in Image.OPEN.values() if made is factory):
+            return True
+        try:
+            factory(io.BytesIO(head), "")
+            return True
+        except Exception:  # whatever a head that is none makes it raise
+            continue
+    return False
 
 
 def _check_size(size: tuple[int, ...], name: str, max_pixels: int) -> None:
     width, height = size
     if width < 1 or height < 1:
         raise ImageError(f"{name} has no pixels ({width} x {height})")
-    if width * height > max_pixels:
-        raise ImageError(f"{name} has {width} x {height} pixels, above the limit of {max_pixels}")
+    if above(width, height, max_pixels):
+        raise ImageError(f"{name} has {size_message(width, height, max_pixels)}")
 
 
 def _picture(image: Image.Image, name: str, background: Rgb, max_pixels: int) -> Picture:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import IO, Any
 
 from PIL import Image, ImageFile, TiffImagePlugin
 
 from .errors import ImageError
+from .files import read_at_most
 
 RASTER = frozenset(
     {
@@ -24,9 +25,55 @@ RASTER = frozenset(
 OWN = "SPRDIFF"
 """Our own format in Pillow: an open image may be of it, a picture to be encoded is not."""
 MOST_FRAMES = 1000
-"""Frames that are counted at most: a TIFF chains pages of a hundred bytes, and each takes longer than the one before."""
+"""Frames that are counted at most: a TIFF chains pages of a hundred bytes, each slower to find than the last."""
 MIN_TILE = 2**22
-"""Pixels of one tile of a TIFF that are always accepted: those of a whole tile are decoded for a picture of any size."""
+"""Pixels of one tile of a TIFF that are always accepted: a whole tile is decoded for a picture of any size."""
+
+
+OPENING = 2**27
+"""Bytes that a plug-in may read before it tells the size of the picture."""
+_BYTES_PER_PIXEL = 16
+"""Four channels of 32 bits: what a pixel takes at most where it is not compressed."""
+
+
+def most_bytes(pixels: int) -> int:
+    """Bytes that are read of the file of a picture of so many pixels."""
+    return OPENING + _BYTES_PER_PIXEL * pixels
+
+
+class Bounded:
+    """A stream of which a plug-in may read so many bytes and no more; else it is the stream."""
+
+    def __init__(self, stream: IO[bytes], name: str) -> None:
+        self._stream, self._name = stream, name
+        self._left = OPENING
+
+    def allow(self, pixels: int) -> None:
+        """Now that the size of the picture is known, as many bytes more as it may need."""
+        self._left += most_bytes(pixels)
+
+    def read(self, size: int = -1) -> bytes:
+        """Like that of the stream.
+
+        Raises:
+            ImageError: more has been read than a picture can need.
+        """
+        if size is None or size < 0:
+            return self._counted(read_at_most(self._stream, self._left))
+        return self._counted(self._stream.read(min(size, self._left + 1)))
+
+    def readline(self) -> bytes:
+        """Like that of the stream; errors as of `read`."""
+        return self._counted(self._stream.readline(self._left + 1))
+
+    def _counted(self, data: bytes | None) -> bytes:
+        if data is None or len(data) > self._left:
+            raise ImageError(f"{self._name} has more bytes than a picture of its size can need")
+        self._left -= len(data)
+        return data
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def check_format(image: Image.Image, name: str) -> None:

@@ -22,8 +22,9 @@ from typing import IO, TYPE_CHECKING, Any
 
 from PIL import ExifTags, Image, ImageFile
 
-from .bitstream.container import MAGIC, PRESETS, SCALES, Header, pack_file, parse_file, verify
+from .bitstream.container import HEAD, MAGIC, PRESETS, SCALES, Header, pack_file, parse_file, read_file, verify
 from .errors import BitstreamError, PluginError, SprdiffError
+from .limits import Deadline, above, size_message
 
 if TYPE_CHECKING:
     from .codec import Codec
@@ -35,8 +36,9 @@ MIME = "image/x-sprdiff"
 EXTENSION = ".sprd"
 MAX_PIXELS = 2**26
 """Default limit on width x height: 67 megapixels, three quarters of what Pillow itself warns at."""
+MAX_SECONDS = 600.0
+"""Default limit on the time that one picture may take; a picture at the limit of pixels takes some minutes."""
 
-_HEADER_BYTES = 16  # the longest header with its check
 _SAVE_OPTIONS = ("quality", "bpp", "max_bytes", "scale", "background")
 _codecs: dict[tuple[object, ...], Codec] = {}
 
@@ -49,6 +51,7 @@ class _Options:
     threads: int | None = None
     max_pixels: int = MAX_PIXELS
     weights: Path | str | None = None
+    max_seconds: float = MAX_SECONDS
 
     def __post_init__(self) -> None:
         if not 0 <= self.realism <= 1:
@@ -57,6 +60,8 @@ class _Options:
             raise ValueError(f"threads must be at least 1, not {self.threads}")
         if self.max_pixels < 1:
             raise ValueError(f"max_pixels must be at least 1, not {self.max_pixels}")
+        if not self.max_seconds > 0:
+            raise ValueError(f"max_seconds must be above 0, not {self.max_seconds}")
 
     @property
     def codec(self) -> Codec:
@@ -87,13 +92,13 @@ class SprdiffImageFile(ImageFile.ImageFile):
         self._options = _options
         self._start = self.fp.tell()
         try:
-            header = parse_file(self.fp.read(_HEADER_BYTES)).header
+            header = parse_file(self.fp.read(HEAD)).header
         except BitstreamError as error:
             raise SyntaxError(str(error)) from error  # how a plug-in says "not mine"
-        if header.width * header.height > self._options.max_pixels:
+        if above(header.width, header.height, self._options.max_pixels):
             raise Image.DecompressionBombError(
-                f"the picture has {header.width} x {header.height} pixels, above the limit of "
-                f"{self._options.max_pixels} (max_pixels of register_sprdiff_opener)"
+                f"the picture has {size_message(header.width, header.height, self._options.max_pixels)} "
+                "(max_pixels of register_sprdiff_opener)"
             )
         self._mode = "L" if header.grey else "RGB"
         self._full = header.width, header.height
@@ -164,17 +169,18 @@ class SprdiffImageFile(ImageFile.ImageFile):
         if self.fp is None:
             raise ValueError("Operation on closed image")
         self.fp.seek(self._start)
-        return self.fp.read()
+        return read_file(self.fp, self._options.max_pixels)  # type: ignore[arg-type]
 
     def _decode(self) -> bytes:
         """The pixels of the size and mode that were announced; none of a damaged file if Pillow is to bear that."""
         try:
             with _as_oserror():
                 data, codec = self._read(), self._options.codec
+                deadline = Deadline(self._options.max_seconds)
                 if self.size == self._full:
-                    picture = codec.decode(data, realism=self._options.realism)
+                    picture = codec.decode(data, realism=self._options.realism, between=deadline)
                 else:
-                    picture = _coarse(codec, data, self.size)
+                    picture = _coarse(codec, data, self.size, deadline)
         except PluginError as error:
             if ImageFile.LOAD_TRUNCATED_IMAGES and isinstance(error.__cause__, BitstreamError):
                 return b""
@@ -194,7 +200,7 @@ def _describe(header: Header, realism: float) -> dict[str, Any]:
     }
 
 
-def _coarse(codec: Codec, data: bytes, size: tuple[int, int]) -> Image.Image:
+def _coarse(codec: Codec, data: bytes, size: tuple[int, int], deadline: Deadline) -> Image.Image:
     """The coarse picture in another size, (width, height), without first enlarging it to that of the original."""
     weights_hash = codec.runtime.weights_hash
     parsed = parse_file(data)
@@ -203,7 +209,7 @@ def _coarse(codec: Codec, data: bytes, size: tuple[int, int]) -> Image.Image:
     # with a check made anew now that the old one has held, it is a file of the coded picture.
     height, width = parsed.header.coded_size
     header = replace(parsed.header, width=width, height=height, scale=0)
-    picture = codec.decode(pack_file(header, parsed.stream, weights_hash), realism=0)
+    picture = codec.decode(pack_file(header, parsed.stream, weights_hash), realism=0, between=deadline)
     return picture.resize(size, Image.Resampling.LANCZOS)
 
 
@@ -214,7 +220,7 @@ def _save(image: Image.Image, stream: IO[bytes], filename: str | bytes) -> None:
     if isinstance(options.get("quality"), str):  # such as JPEG's "keep"
         raise ValueError(f"quality must be a number from 0 to 100, not {options['quality']!r}")
     with _as_oserror():
-        data = _options.codec.encode(_bare(image, given), **options)
+        data = _options.codec.encode(_bare(image, given), between=Deadline(_options.max_seconds), **options)
     stream.write(data)
 
 
@@ -255,6 +261,7 @@ def register_sprdiff_opener(
     threads: int | None = None,
     max_pixels: int = MAX_PIXELS,
     weights: Path | str | None = None,
+    max_seconds: float = MAX_SECONDS,
 ) -> None:
     """Register ``.sprd`` with Pillow, or change the options for the files that are opened from now on.
 
@@ -264,12 +271,14 @@ def register_sprdiff_opener(
         max_pixels: limit on width x height, both ways; opening a larger picture raises
             `Image.DecompressionBombError`. Pillow's own limit stays as it is.
         weights: a weights folder; None: the one that comes with the package.
+        max_seconds: limit on the time of one picture, looked at between its tiles; beyond it `load` and `save` raise
+            an `OSError`.
 
     Raises:
         ValueError: an option is out of its range.
     """
     global _options
-    _options = _Options(realism, threads, max_pixels, weights)
+    _options = _Options(realism, threads, max_pixels, weights, max_seconds)
     Image.register_open(FORMAT, SprdiffImageFile, _accept)
     Image.register_save(FORMAT, _save)
     Image.register_extension(FORMAT, EXTENSION)

@@ -18,8 +18,10 @@ from __future__ import annotations
 import binascii
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import BinaryIO
 
 from sprdiff.errors import BitstreamError, ModelMismatchError
+from sprdiff.limits import above, size_message
 
 MAGIC = b"SPR"
 VERSION = 1
@@ -31,6 +33,15 @@ PRESETS: dict[int, str] = {1: "tiny", 2: "sd"}
 LATENT_STRIDES: dict[int, int] = {2: 64}
 DEFAULT_STRIDE = 32
 """Pixels of the coded picture per position of the y grid, by preset id; 32 for those not named."""
+MAX_SYMBOLS = 512
+"""Most symbols of a stream per position of the y grid: channels of y and z; no weights that have more are loaded."""
+_SYMBOL_BITS = 55
+"""Most bits of one symbol: 24 for the escape, a sign, and an Exp-Golomb code of at most 15 zeros (30 bits)."""
+_SLACK = 64
+"""Bytes of the header, and of the rounding of the range coder."""
+_PIECE = 2**20
+HEAD = 16
+"""Bytes that hold the longest header with its check."""
 _FIXED = 8
 _CHECK = 2
 
@@ -80,6 +91,12 @@ class Header:
         height, width = self.coded_size
         return -(-height // stride), -(-width // stride)
 
+    @property
+    def most_bytes(self) -> int:
+        """No file with this header is longer: what all symbols cost at their dearest."""
+        rows, columns = self.latent_size
+        return _SLACK + rows * columns * MAX_SYMBOLS * _SYMBOL_BITS // 8
+
     def pack(self) -> bytes:
         """The header's bytes, without the check: 10 to 14."""
         flags = VERSION << 4 | self.grey << 3 | self.scale
@@ -122,8 +139,7 @@ def parse_file(data: bytes, max_pixels: int | None = None) -> ParsedFile:
 
     Args:
         data: the whole file.
-        max_pixels: refuse pictures of more pixels (width x height of the original); None: no limit but
-        `MAX_SIDE`.
+        max_pixels: refuse pictures of more pixels (see `limits.above`); None: no limit but `MAX_SIDE`.
 
     Raises:
         BitstreamError: with one sentence that says what is wrong.
@@ -143,10 +159,32 @@ def parse_file(data: bytes, max_pixels: int | None = None) -> ParsedFile:
     if len(data) < end + _CHECK:
         raise BitstreamError(f"the file is truncated: it ends after {len(data)} bytes, inside its header")
     header = Header(width, height, data[7], data[3] & 7, bool(data[3] >> 3 & 1), data[4], bytes(data[5:7]))
-    if max_pixels is not None and width * height > max_pixels:
-        raise BitstreamError(f"the picture has {width} x {height} pixels, above the limit of {max_pixels}")
+    if max_pixels is not None and above(width, height, max_pixels):
+        raise BitstreamError(f"the picture has {size_message(width, height, max_pixels)}")
+    if len(data) > header.most_bytes:
+        raise _too_long(header)
     check = int.from_bytes(data[end : end + _CHECK], "big")
     return ParsedFile(header, check, bytes(data[end + _CHECK :]))
+
+
+def read_file(stream: BinaryIO, max_pixels: int | None = None) -> bytes:
+    """The whole file from where a stream stands: its header first, and no more bytes than that allows.
+
+    Raises:
+        BitstreamError: the header is not one, its picture is above the limit, or the file is longer than it can be.
+    """
+    data = bytearray(stream.read(HEAD))
+    header = parse_file(bytes(data), max_pixels).header
+    while len(data) <= header.most_bytes and (piece := stream.read(min(_PIECE, header.most_bytes + 1 - len(data)))):
+        data += piece
+    if len(data) > header.most_bytes:
+        raise _too_long(header)
+    return bytes(data)
+
+
+def _too_long(header: Header) -> BitstreamError:
+    most = header.most_bytes
+    return BitstreamError(f"the file is longer than {most} bytes, which no picture of its size can be")
 
 
 def verify(parsed: ParsedFile, data: bytes, weights_hash: bytes, preset_id: int | None = None) -> None:

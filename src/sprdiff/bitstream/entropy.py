@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from sprdiff.bitstream.container import MAX_SYMBOLS
 from sprdiff.bitstream.intnet import (
     FRACTION,
     LEVELS,
@@ -88,6 +89,8 @@ class EntropyModel:
         self._check_ranges()
         self._hyper = HyperSynthesis(arrays, self.z_channels)
         self.ratio = self._hyper.ratio
+        if self.y_channels + self.z_channels > MAX_SYMBOLS:
+            raise WeightsError(f"the weights have more than {MAX_SYMBOLS} channels of latents")
         sizes = (self.y_channels, self._hyper.features, len(self.tables))
         stops = np.cumsum(groups).tolist()
         spans = [slice(stop - size, stop) for stop, size in zip(stops, groups.tolist(), strict=True)]

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sprdiff.errors import WeightsError
+from sprdiff.limits import checkpoint
 
 FRACTION = 8
 """Fraction bits of latents, means and hats."""
@@ -101,8 +102,10 @@ def shift_clip(acc: Floats, bits: int, low: int, high: int) -> Floats:
 
 
 def chunks(count: int) -> Iterator[slice]:
-    """Slices of at most `CHUNK` positions."""
-    return (slice(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK))
+    """Slices of at most `CHUNK` positions; work can be stopped between them."""
+    for start in range(0, count, CHUNK):
+        checkpoint()
+        yield slice(start, min(start + CHUNK, count))
 
 
 class Grid:

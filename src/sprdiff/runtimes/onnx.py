@@ -23,6 +23,7 @@ from ..bitstream.entropy import EntropyModel
 from ..bitstream.weights_hash import canonical_hash
 from ..errors import EffortError, WeightsError
 from ..image_tiles import Slices, Tile, tiles
+from ..limits import checkpoint
 from .canvas import Canvas
 from .noise import normal_noise
 from .sessions import Sessions, Tensors
@@ -199,6 +200,7 @@ class OnnxRuntime:
         # The halo of a tile must show the coarse picture, not what has been blended into it.
         coarse = canvas.image.copy() if len(cut) > 1 else canvas.image
         for tile, large in cut:
+            checkpoint()
             inputs = {
                 "z0": np.ascontiguousarray(z0[None, :, *_times(tile.padded, 2)]),
                 "x_tilde": _patch(coarse, _times(tile.padded, Y_STRIDE)),
@@ -210,13 +212,15 @@ class OnnxRuntime:
     def _tiles(self, graph: str, rows: int, columns: int, stride: int) -> Iterator[tuple[Tile, bool]]:
         """Tiles of a grid whose positions are `stride` pixels apart, and whether there are several.
 
-        A halo ends at the border of the picture, so that a graph sees zeros exactly where it would see them
-        in the whole picture.
+        Work can be stopped before each. A halo ends at the border of the picture, so that a graph sees zeros
+        exactly where it would see them in the whole picture.
         """
         side = self._tile or (ENCODER_TILE if graph == "encoder" else DECODER_TILE)
         tile, halo = max(1, side // stride), -(-self.manifest.halo_of(graph) // stride)
         large = max(rows, columns) > tile
-        return ((part, large) for part in tiles(rows, columns, tile, halo, 1))
+        for part in tiles(rows, columns, tile, halo, 1):
+            checkpoint()
+            yield part, large
 
     def _noise_channels(self) -> int:
         kernel = self._decoder.get(NOISE_KERNEL)

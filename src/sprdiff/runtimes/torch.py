@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from ..bitstream.entropy import EntropyModel
 from ..errors import DeviceError, DialError, EffortError, WeightsError
 from ..image_tiles import tiles
+from ..limits import checkpoint
 from ..models.config import EXACT
 from .blend import cell_means, match_colours, parts
 from .trained import Trained
@@ -205,6 +206,7 @@ class TorchRuntime:
         coarse = np.empty((3, CELL * rows, CELL * columns), np.float32)
         kept: list[Tensor] = []
         for tile in tiles(rows, columns, t.receiver // CELL, t.halo // CELL, 1):
+            checkpoint()
             values = np.ascontiguousarray(y_hat[None, :, *tile.padded], dtype=np.float32)
             found = self.model.receive(torch.from_numpy(values).to(self.device), levels)
             inner = found.coarse[0][:, *_times(tile.inner, CELL)].clamp(0, 1)
@@ -233,6 +235,7 @@ class TorchRuntime:
         picture = np.zeros((3, LATENT * z0.shape[2], LATENT * z0.shape[3]), np.float32)
         total = np.zeros(picture.shape[1:], np.float32)
         for part in parts(*picture.shape[1:], t.decoder, t.decoder_overlap, CELL):
+            checkpoint()
             latent = z0[:, :, *(slice(s.start // LATENT, s.stop // LATENT) for s in part.place)]
             # NaN, which damaged latents can lead to, becomes black rather than a hole in its neighbours.
             image = self.model.decode_latent(latent)[0].clamp(0, 1).nan_to_num(0.0)
@@ -248,6 +251,7 @@ class TorchRuntime:
         whole: Tensor | None = None
         total = torch.zeros(grid, device=self.device)
         for part in parts(*grid, *sides):
+            checkpoint()
             value = run(part.place)
             if value.shape[2:] == grid:
                 return value
