@@ -41,6 +41,8 @@ Y_STRIDE, Z_STRIDE = 32, 64
 NOISE_KERNEL = "vae_decoder.noise.weight"
 """Tells how many channels of noise the VAE decoder takes, at 1/4 of the picture."""
 
+MAX_NOISE_CHANNELS = 64
+
 
 class OnnxRuntime:
     """The networks of one weights folder.
@@ -224,8 +226,8 @@ class OnnxRuntime:
 
     def _noise_channels(self) -> int:
         kernel = self._decoder.get(NOISE_KERNEL)
-        if kernel is None or kernel.ndim != 4:
-            raise WeightsError(f"{self._folder} has no {NOISE_KERNEL}: it is of another version")
+        if kernel is None or kernel.ndim != 4 or not 1 <= kernel.shape[1] <= MAX_NOISE_CHANNELS:
+            raise WeightsError(f"{self._folder} has no {NOISE_KERNEL} of 1 to {MAX_NOISE_CHANNELS} channels")
         return int(kernel.shape[1])
 
     def _encoder_weights(self) -> Arrays:
