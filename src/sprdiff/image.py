@@ -25,11 +25,13 @@ from .limits import above, size_message
 
 __all__ = [
     "FORMATS",
+    "HEAD",
     "MAX_PIXELS",
     "Picture",
     "Tile",
     "check_output",
     "encode_image",
+    "may_be_picture",
     "open_rgb",
     "output_format",
     "parse_background",
@@ -44,7 +46,7 @@ __all__ = [
 MAX_PIXELS = 2**28
 """Default limit on the pixels of a picture, both ways."""
 
-_HEAD = 2**10
+HEAD = 2**10
 """Bytes of a stream by which it is told whether it may be a picture."""
 _LAYERED = frozenset({"PSD"})  # its "frames" are layers, and the picture is their sum already
 _TURNS = {
@@ -141,8 +143,8 @@ def _stream(source: str | Path | bytes | BinaryIO, most: int) -> tuple[str, IO[b
 
 def _whole(stream: IO[bytes], name: str, most: int) -> bytes:
     """All of a stream that cannot be sought, once its beginning is that of a picture."""
-    head = stream.read(_HEAD)
-    if not _known(head):
+    head = stream.read(HEAD)
+    if not may_be_picture(head):
         raise ImageError(f"{name} is not an image that can be read" if head else f"{name} is empty")
     data = read_at_most(stream, most, head)
     if data is None:
@@ -203,7 +205,7 @@ def _factories(prefix: bytes) -> Iterator[Callable[[IO[bytes], str], ImageFile.I
                 yield factory
 
 
-def _known(head: bytes) -> bool:
+def may_be_picture(head: bytes) -> bool:
     """Whether a file that begins so may be a picture; some formats have no mark, and their header is tried."""
     for factory in _factories(head[:16]):
         if any(accept is not None for made, accept in Image.OPEN.values() if made is factory):

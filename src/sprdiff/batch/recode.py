@@ -15,11 +15,13 @@ from typing import Any, ClassVar
 from PIL import Image
 
 from .. import __version__
+from ..bitstream import container
 from ..bitstream.container import parse_file
 from ..codec import Codec
-from ..errors import BitstreamError, SprdiffError, WeightsError
+from ..errors import BitstreamError, ImageError, SprdiffError, WeightsError
 from ..fileinfo import info
-from ..image import FORMATS, MAX_PIXELS, encode_image, open_rgb, output_format, parse_background
+from ..image import FORMATS, MAX_PIXELS, encode_image, may_be_picture, open_rgb, output_format, parse_background
+from ..image_formats import most_bytes
 from ..ratecontrol import AUTO, quality_level, scale_code
 
 _FURTHER = (".dib", ".gif", ".heic", ".heif", ".j2k", ".jfif", ".jpe", ".jpf", ".jpx", ".jxl", ".pbm", ".pgm", ".psd")
@@ -88,6 +90,16 @@ class Encode:
         height, width = picture.pixels.shape[:2]
         return Made(made, width, height, 8 * len(made) / (width * height), ", ".join(picture.dropped))
 
+    def most(self, head: bytes) -> int:
+        """Bytes of a picture's file at most, by its first `HEAD` bytes.
+
+        Raises:
+            ImageError: it is none.
+        """
+        if not may_be_picture(head):
+            raise ImageError("the image is not an image that can be read" if head else "the image is empty")
+        return most_bytes(self.max_pixels)
+
     def recognise(self, data: bytes, source: bytes) -> Made | None:
         """What `make` gave before it could be noted; None if it is something else."""
         try:
@@ -138,6 +150,14 @@ class Decode:
         text = {"version": __version__, "model": about.model, "realism": self.realism, "bytes": len(data)}
         made = encode_image(image, output_format("x" + self.suffix), {"sprdiff": json.dumps(text)})
         return Made(made, about.width, about.height, about.bpp)
+
+    def most(self, head: bytes) -> int:
+        """Bytes of an ``.sprd`` file at most, by its first `HEAD` bytes.
+
+        Raises:
+            BitstreamError: it is none, or its picture is above the limit.
+        """
+        return parse_file(head[: container.HEAD], self.max_pixels).header.most_bytes
 
     def recognise(self, data: bytes, source: bytes) -> Made | None:
         """What `make` gave before it could be noted; None if it is something else."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 FRACTION_BITS = 8
 """Exact latents are integers with this many fractional bits (docs/bitstream.md)."""
 
+MAX_WIDTH, MAX_DEPTH = 8192, 64
+"""Largest sizes of a stored configuration: channels, and blocks one after the other."""
 LEVELS = 256
 KNOTS = 9
 KNOT_SPACING = 32
@@ -45,6 +48,19 @@ class LatentSizes(Protocol):
     def hyper_features(self) -> int: ...
     @property
     def context_hidden(self) -> int: ...
+
+
+def check_sizes(fields: Mapping[str, Any]) -> None:
+    """Refuse a configuration whose networks nobody can have trained.
+
+    Raises:
+        ValueError: a size is no whole number from 1 to `MAX_WIDTH`, or a depth is above `MAX_DEPTH`.
+    """
+    for name, value in fields.items():
+        most = MAX_DEPTH if "blocks" in name or name == "depth" else MAX_WIDTH
+        sizes = value if isinstance(value, tuple) else (value,)
+        if name != "preset" and not all(type(size) is int and 1 <= size <= most for size in sizes):
+            raise ValueError(f"the stored configuration has {name} {value!r}, not whole numbers from 1 to {most}")
 
 
 @dataclass(frozen=True)
@@ -103,6 +119,7 @@ class ModelConfig:
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(text).items()}
         if set(fields) != {f.name for f in dataclasses.fields(cls)}:
             raise TypeError("the stored configuration has other fields than this version's ModelConfig")
+        check_sizes(fields)
         return cls(**fields)
 
 

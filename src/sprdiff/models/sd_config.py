@@ -7,6 +7,8 @@ import json
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from .config import check_sizes
+
 
 @dataclass(frozen=True)
 class SDConfig:
@@ -64,6 +66,7 @@ class SDConfig:
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(text).items()}
         if set(fields) != {f.name for f in dataclasses.fields(cls)}:
             raise TypeError("the stored configuration has other fields than this version's SDConfig")
+        check_sizes(fields)
         return cls(**fields)
 
 

@@ -6,6 +6,7 @@ The shipped weights are stored once: refinement on the sender and fine-tuning lo
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -91,8 +92,15 @@ def _layers(network: torch.nn.Module) -> list[IntegerDense]:
     return [layer for layer in network.children() if isinstance(layer, IntegerDense)]
 
 
-def load_folder(folder: Path) -> SPRDiff:
+def _read_npz(path: Path) -> Arrays:
+    return dict(np.load(path, allow_pickle=False))
+
+
+def load_folder(folder: Path, read: Callable[[Path], Arrays] = _read_npz) -> SPRDiff:
     """The torch model of a weights folder, every weight loaded strictly: for refinement and fine-tuning.
+
+    Args:
+        read: of an ``.npz``; where the folder may be a stranger's, `runtimes.weights.read_arrays`.
 
     Raises:
         WeightsError: a file is missing or a weight is missing, unknown or of another shape.
@@ -100,10 +108,14 @@ def load_folder(folder: Path) -> SPRDiff:
     try:
         manifest = json.loads((folder / "manifest.json").read_text())
         config = ModelConfig.from_json(json.dumps(manifest["config"]))
-        parts = [dict(np.load(folder / f"{name}.npz", allow_pickle=False)) for name in ("encoder", "decoder")]
-        arrays = dict(np.load(folder / "entropy.npz", allow_pickle=False))
-        model = SPRDiff(config)
+        parts = [read(folder / f"{name}.npz") for name in ("encoder", "decoder")]
+        arrays = read(folder / "entropy.npz")
         stored = {k: torch.from_numpy(v.astype(np.float32)) for k, v in {**parts[0], **parts[1]}.items()}
+        with torch.device("meta"):  # no memory yet, should its sizes not be those of the weights
+            expected = {name: value.shape for name, value in SPRDiff(config).state_dict().items()}
+        if other := sorted(name for name in stored if expected.get(name, stored[name].shape) != stored[name].shape):
+            raise ValueError(f"{other[0]} has another shape than the configuration says")
+        model = SPRDiff(config)
         exact = set(model.state_dict()) - set(stored)
         if wrong := sorted(n for n in exact if not n.startswith(EXACT)) + sorted(set(stored) - set(model.state_dict())):
             raise WeightsError(f"{folder}: weights missing or unknown, {wrong[0]} for one")

@@ -115,7 +115,7 @@ class OnnxRuntime:
             raise EffortError("effort needs torch: pip install 'sprdiff[train]'") from error
         with self._lock:
             if self._model is None:
-                self._model = load_folder(self._folder).eval().requires_grad_(False)
+                self._model = load_folder(self._folder, read_arrays).eval().requires_grad_(False)
         with torch_threads(self._threads):
             return refine(self._model, pixels, y, z, level, rounds=ROUNDS[effort], report=report)
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from ..bitstream.weights_hash import canonical_hash
 from ..errors import OutputError, WeightsError
-from ..files import replace_folder
+from ..files import open_regular, replace_folder
 from ..models.sd_config import SDConfig
 from ..models.sd_hub import Source
 from .weights import MAX_MANIFEST, Manifest, read_limited
@@ -92,6 +92,7 @@ def read_weights(trained: Trained) -> tuple[Arrays, Arrays]:
     path = trained.folder / WEIGHTS
     safetensors, load_file, _ = _library()
     try:
+        open_regular(path).close()  # the library would wait at a pipe for ever
         arrays: Arrays = load_file(path)
     except (OSError, safetensors.SafetensorError, KeyError, ValueError) as error:
         raise WeightsError(f"{path} is missing or damaged: {error}") from error

@@ -18,6 +18,7 @@ from ..models.sd_config import SDConfig
 from ..models.sprdiff import SPRDiff
 from ..models.stored import entropy_arrays, load_folder
 from ..runtimes.trained import is_trained
+from ..runtimes.weights import read_arrays
 from . import checkpoints
 from .checkpoints import PARTS
 from .data import CropSampler, PhotoStore, holdout, open_store
@@ -242,6 +243,6 @@ def read_init(path: Path) -> checkpoints.Checkpoint:
         return checkpoints.load(path)
     if is_trained(path):
         return load_trained(path)
-    model = load_folder(path)
+    model = load_folder(path, read_arrays)
     tensors = {f"ema.{name}": value for name, value in model.state_dict().items()}
     return checkpoints.Checkpoint("export", 0, model.config, PARTS, tensors)
