@@ -22,8 +22,8 @@ MAX_ROWS = 10_000_000
 MAX_PAGE = 2**26
 """Bytes that a page may unpack to, whatever it is packed in; a larger one to `MAX_RATIO` times its packed size."""
 MAX_RATIO = 16
-MAX_BATCH = 2**28
-"""Bytes of one column of the rows that are read together."""
+MAX_BATCH = 2**26
+"""Bytes of one column of the rows that are read together, unless one row has more."""
 MAX_VALUES = 2**24
 """Values in a chunk of a column that holds lists: one row may have all of them."""
 _HEAD = 2**16
@@ -72,7 +72,7 @@ def rows_together(path: Path, metadata: Any, most: int) -> int:
 
 
 def _rows_of(file: BinaryIO, chunk: Any, column: Any) -> int:
-    """How many rows of a chunk fit into a batch; 0: not one."""
+    """How many rows of a chunk are read together; 0: not even one can be."""
     widest, values, lists = _WIDTHS.get(chunk.physical_type, 0), 0, column.max_repetition_level > 0
     if chunk.physical_type == "FIXED_LEN_BYTE_ARRAY":
         widest = column.length
@@ -86,7 +86,7 @@ def _rows_of(file: BinaryIO, chunk: Any, column: Any) -> int:
         values += page.values if page.kind != _DICTIONARY else 0
     if lists:
         return MAX_BATCH if values <= MAX_VALUES and values * widest <= MAX_BATCH else 0
-    return MAX_BATCH // max(widest, 1)
+    return max(1, MAX_BATCH // max(widest, 1))
 
 
 def _pages(file: BinaryIO, chunk: Any) -> Iterator[Page]:
