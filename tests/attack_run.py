@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import attack_doors as doors
 from sprdiff.batch.stores import read
 from sprdiff.errors import SprdiffError
@@ -88,8 +90,6 @@ def pipes(room: Path) -> Iterator[tuple[str, Callable[[], object]]]:
 
 def used(folder: Path) -> str:
     """A folder of weights, for everything there is."""
-    import numpy as np
-
     licence = model_info(folder).licence
     runtime = OnnxRuntime(folder, threads=1)
     runtime.analyse(np.zeros((8, 8, 3), np.uint8))
@@ -99,9 +99,8 @@ def used(folder: Path) -> str:
 
 def main() -> None:
     """Meet them all."""
-    doors.codec().runtime.synthesise(  # what it takes to have the networks is not the attacks' fault
-        __import__("numpy").zeros((96, 1, 1), "f4"), level=0
-    )
+    # What it takes to have the networks is not the attacks' fault.
+    doors.codec().runtime.synthesise(np.zeros((96, 1, 1), np.float32), level=0)
     used_now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     limit = used_now + int(sys.argv[1]) * 2**20
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

@@ -40,7 +40,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         env={**os.environ, "OMP_NUM_THREADS": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"},
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
-    return {case: result for case, result in map(json.loads, run.stdout.splitlines())}
+    return dict(map(json.loads, run.stdout.splitlines()))
 
 
 def test_each_ends_in_a_picture_or_in_one_line(results: dict[str, str]) -> None:
