@@ -1,4 +1,4 @@
-"""Makes the attack files of this folder and the table in README.md; needs onnx and pyarrow: python tests/attacks/make.py.
+"""Makes the attack files of this folder and the table in README.md: python tests/attacks/make.py.
 
 Each file is small and harmless as long as it is read with care. Its folder says by which door it comes in: see
 `tests/attack_doors.py`.
@@ -238,12 +238,11 @@ def _() -> bytes:
 
 @attack("graph/loop.onnx", "run for ever in a Loop")
 def _() -> bytes:
-    body = helper.make_graph(
-        [helper.make_node("Identity", ["c"], ["d"]), helper.make_node("Identity", ["v"], ["w"])], "b",
-        [helper.make_tensor_value_info("i", TensorProto.INT64, []), helper.make_tensor_value_info("c", TensorProto.BOOL, []),
-         helper.make_tensor_value_info("v", TensorProto.FLOAT, None)],
-        [helper.make_tensor_value_info("d", TensorProto.BOOL, []), helper.make_tensor_value_info("w", TensorProto.FLOAT, None)],
-    )  # fmt: skip
+    nodes = [helper.make_node("Identity", ["c"], ["d"]), helper.make_node("Identity", ["v"], ["w"])]
+    kinds = {"i": TensorProto.INT64, "c": TensorProto.BOOL, "d": TensorProto.BOOL}
+    about = {name: helper.make_tensor_value_info(name, kind, []) for name, kind in kinds.items()}
+    about |= {name: helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in "vw"}
+    body = helper.make_graph(nodes, "b", [about[name] for name in "icv"], [about[name] for name in "dw"])
     return graph([helper.make_node("Loop", ["", "", "y_hat"], ["x_tilde"], body=body)])
 
 
