@@ -9,10 +9,12 @@ A finding is written to ./crash-... by Atheris; put it into tests/attacks/DOOR w
 from __future__ import annotations
 
 import importlib.util
-import random
 import sys
 import tempfile
 from pathlib import Path
+
+import hypothesis
+from hypothesis import strategies as st
 
 LONGEST = 2**17
 MEGABYTES = 3000
@@ -38,17 +40,33 @@ def with_atheris(door: str, runs: int, seed: int) -> None:
         atheris.Fuzz()
 
 
-def without(door: str, runs: int, seed: int) -> None:
-    """So many inputs, made of the seeds by changing, cutting and repeating bytes."""
+def damaged(door: str) -> st.SearchStrategy[bytes]:
+    """The seeds of a door with some bytes changed, cut out or put in."""
     import attack_doors as doors
 
-    chosen, seeds, luck = doors.DOORS[door], doors.seeds(door), random.Random(seed)
-    for _ in range(runs):
-        data = bytearray(luck.choice(seeds))
-        for _ in range(luck.randrange(8)):
-            place = luck.randrange(len(data) + 1)
-            data[place : place + luck.randrange(3)] = luck.randbytes(luck.randrange(4))
-        doors.met(chosen, bytes(data[:LONGEST]))
+    change = st.tuples(st.integers(0, LONGEST), st.integers(0, 2), st.binary(max_size=3))
+    return st.builds(_changed, st.sampled_from(doors.seeds(door)), st.lists(change, max_size=6))
+
+
+def _changed(data: bytes, changes: list[tuple[int, int, bytes]]) -> bytes:
+    made = bytearray(data)
+    for place, removed, added in changes:
+        place %= len(made) + 1
+        made[place : place + removed] = added
+    return bytes(made[:LONGEST])
+
+
+def without(door: str, runs: int, seed: int) -> None:
+    """So many inputs, drawn by hypothesis."""
+    import attack_doors as doors
+
+    @hypothesis.seed(seed)
+    @hypothesis.settings(max_examples=runs, database=None, deadline=None, derandomize=False)
+    @hypothesis.given(damaged(door))
+    def meet(data: bytes) -> None:
+        doors.met(doors.DOORS[door], data)
+
+    meet()
 
 
 def main(arguments: list[str]) -> None:

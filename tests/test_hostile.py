@@ -12,6 +12,7 @@ import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from PIL import Image
 import attack_doors as doors
 from batch_helpers import DECODE, ENCODE, manifest, members, outputs, png, run, write_samples, write_table, write_tar
 from conftest import photo
-from sprdiff.batch import tables, tars
+from sprdiff.batch import pages, tables, tars
 from sprdiff.batch.names import has_controls
 from sprdiff.bitstream.container import Header, pack_file, read_file
 from sprdiff.codec import Codec
@@ -84,7 +85,7 @@ def test_an_image_that_its_program_has_loaded_is_taken(tmp_path: Path) -> None:
         with pytest.raises(ImageError, match="format ICNS"):
             open_rgb(image)
         image.load()
-        assert open_rgb(image).pixels.shape == (128, 128, 3)
+        assert open_rgb(image).pixels.shape == (*image.size, 3)
 
 
 def test_no_plug_in_that_is_allowed_opens_a_second_file() -> None:
@@ -488,6 +489,24 @@ def test_rows_of_tables_have_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyP
     path = write_table(tmp_path / "a.parquet", [b"x"] * 4)
     with pytest.raises(Exception, match="has 4 rows, above the limit of 3"):
         tables.Table(path, ENCODE)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"\x15\0\x15\2\x15\2\x25\2\0",  # a number where there should be a structure (found by the fuzzer)
+        b"\x15\0\x15\2\x15\2\0",
+        b"\x15\0\x15\1\x15\2\x2c\x15\2\x15\0\0\0",
+        b"\x15\0\x18\x02ab\x15\2\0",
+        b"\x2c" * 30,
+        b"\x19\xff\xff\xff\xff\x7f",
+        b"",
+    ],
+)
+def test_page_headers_that_are_none(header: bytes) -> None:
+    about: Any = SimpleNamespace(data_page_offset=0, has_dictionary_page=False, total_compressed_size=100)
+    with pytest.raises((ValueError, LookupError, TypeError, AttributeError)):
+        list(pages._pages(io.BytesIO(header), about))
 
 
 @pytest.mark.parametrize("codec", ["none", "snappy", "gzip", "zstd", "brotli", "lz4"])

@@ -57,14 +57,14 @@ def rows_together(path: Path, metadata: Any, most: int) -> int:
     """
     if metadata.num_rows > MAX_ROWS:
         raise BatchError(f"{path.name} has {metadata.num_rows} rows, above the limit of {MAX_ROWS}")
-    together = most
+    together, arrow = most, need("pyarrow")
     try:
         with open_regular(path) as file:
             for group in range(metadata.num_row_groups):
                 about = metadata.row_group(group)
                 for number in range(about.num_columns if about.num_rows else 0):
                     together = min(together, _rows_of(file, about.column(number), metadata.schema.column(number)))
-    except (OSError, ValueError, IndexError, KeyError, struct.error, need("pyarrow").ArrowException) as error:
+    except (OSError, LookupError, TypeError, ValueError, AttributeError, struct.error, arrow.ArrowException) as error:
         raise BatchError(f"{path.name} is damaged: {reason(error)}") from error
     if together < 1:
         raise BatchError(f"{path.name} would unpack to more memory than a table of pictures takes")
@@ -101,10 +101,11 @@ def _pages(file: BinaryIO, chunk: Any) -> Iterator[Page]:
         found = _Thrift(file.read(min(_HEAD, end - place)))
         header = found.struct()
         kind, packed, unpacked = header[1], header[3], header[2]
-        if packed < 0 or unpacked < 0:
+        about = header[_ABOUT[kind]] if kind in _ABOUT else {}
+        numbers = (kind, packed, unpacked, about.get(1, 0), about.get(_ENCODING.get(kind, 0), 0))
+        if any(type(number) is not int or number < 0 for number in numbers):
             raise ValueError("a page of no possible size")
-        about = header.get(_ABOUT.get(kind, 0), {1: 0})
-        yield Page(kind, place + found.place, packed, unpacked, about[1], about.get(_ENCODING.get(kind, 0), 0))
+        yield Page(kind, place + found.place, *numbers[1:])
         place += found.place + packed
 
 
