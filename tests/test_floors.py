@@ -16,6 +16,7 @@ import sprdiff
 SOURCE = Path(__file__).parents[1] / "src" / "sprdiff"
 FLOORS = (  # lowest first; the names on one floor are siblings, which never import each other
     ("errors", "privacy"),
+    ("limits",),
     ("common",),
     ("format", "imageio"),
     ("models",),

@@ -23,6 +23,10 @@ class ImageError(SprdiffError):
     """The input is not an image that can be read, or is beyond the stated limits."""
 
 
+class LimitError(SprdiffError):
+    """The work on a picture took longer than it may."""
+
+
 class TargetError(SprdiffError):
     """No file as small as the stated target can be made of this image.
 

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
-from .errors import WeightsError
-from .format.container import PRESETS, SCALES, VERSION, ParsedFile, parse_file, verify, weights_name
+from .common.files import read_bytes
+from .errors import BitstreamError, WeightsError
+from .format.container import PRESETS, SCALES, STRIDES, VERSION, ParsedFile, parse_file, read_file, verify, weights_name
+from .runtime.tiling import Y_STRIDE
 from .runtime.weights import MAX_MANIFEST, Manifest, default_folder, read_limited, read_manifest
+from .sd.config import SDConfig
 from .sd.folder import is_trained, read_trained
 
 
@@ -92,6 +95,23 @@ class ModelInfo:
         """All three hashes, shortened: another encoder makes other files, another decoder other pictures."""
         parts = (self.hash, self.encoder_hash, self.decoder_hash)
         return "-".join(digest[:16] for digest in parts)
+
+
+def stride_of(weights: Path | str | None) -> int:
+    """The stride of y of a folder of weights, as of `Header.latent_size`: by what runs it, nothing is loaded."""
+    return 16 << SDConfig.y_downs if weights is not None and is_trained(Path(weights)) else Y_STRIDE
+
+
+def read_sprd(path: Path | str, max_pixels: int | None = None, stride: int = STRIDES[0]) -> bytes:
+    """The bytes of an ``.sprd`` file, or of standard input for ``-``; no more than its header allows are read.
+
+    Args:
+        max_pixels, stride: as of `read_file`.
+
+    Raises:
+        BitstreamError: it cannot be read, does not begin with a header, or is longer than such a file can be.
+    """
+    return read_bytes(path, BitstreamError, lambda stream: read_file(stream, max_pixels, stride))
 
 
 def info(data: bytes, *, weights: Path | str | None = None, max_pixels: int | None = None) -> FileInfo:
@@ -188,7 +208,7 @@ def _card(folder: Path) -> dict[str, Any]:
 
 def _licence(folder: Path) -> str:
     try:
-        lines = (folder / "LICENSE-weights").read_text("utf-8", errors="replace").splitlines()
-    except OSError:
+        lines = read_limited(folder / "LICENSE-weights", MAX_MANIFEST).decode("utf-8", "replace").splitlines()
+    except WeightsError:
         return "not stated"
     return next((line.strip(" #") for line in lines if line.strip()), "not stated")

@@ -16,10 +16,13 @@ from PIL import Image
 
 from ..codec import Codec
 from ..errors import BitstreamError, SprdiffError, WeightsError
-from ..fileinfo import info, picture_text
+from ..fileinfo import info, picture_text, stride_of
+from ..format import container
 from ..format.container import parse_file
 from ..imageio.colour import parse_background
-from ..imageio.open import MAX_PIXELS, open_rgb
+from ..imageio.formats import most_bytes
+from ..imageio.kinds import refusal
+from ..imageio.open import MAX_PIXELS, may_be_picture, open_rgb
 from ..imageio.save import FORMATS, encode_image, output_format
 from ..ratecontrol import AUTO, quality_level, scale_code
 
@@ -90,6 +93,16 @@ class Encode:
         height, width = picture.pixels.shape[:2]
         return Made(made, width, height, 8 * len(made) / (width * height), picture.lost)
 
+    def most(self, head: bytes) -> int:
+        """Bytes of a picture's file at most, by its first `HEAD` bytes.
+
+        Raises:
+            ImageError: it is none.
+        """
+        if not may_be_picture(head):
+            raise refusal("the image", head)
+        return most_bytes(self.max_pixels)
+
     def recognise(self, data: bytes, source: bytes) -> Made | None:
         """What `make` gave before it could be noted; None if it is something else."""
         try:
@@ -139,6 +152,14 @@ class Decode:
         text = picture_text(data, decoder.runtime.manifest, self.realism)
         made = encode_image(image, output_format("x" + self.suffix), text)
         return Made(made, about.width, about.height, about.bpp)
+
+    def most(self, head: bytes) -> int:
+        """Bytes of an ``.sprd`` file at most, by its first `HEAD` bytes.
+
+        Raises:
+            BitstreamError: it is none, or its picture is above the limit.
+        """
+        return parse_file(head[: container.HEAD], self.max_pixels).header.most_bytes(stride_of(self.weights))
 
     def recognise(self, data: bytes, source: bytes) -> Made | None:
         """What `make` gave before it could be noted; None if it is something else."""

@@ -19,9 +19,8 @@ import typer
 
 from .. import __version__
 from ..common.exits import INTERRUPTED
-from ..common.files import describe, read_bytes, write_atomic
+from ..common.files import describe, write_atomic
 from ..common.progress import Report
-from ..errors import BitstreamError
 from .batch import batch
 from .data import app as data_app
 from .eval import eval_, report
@@ -149,11 +148,11 @@ def decode(
 
     def work(job: Job, _: Report) -> None:
         from ..fileinfo import info as file_info
-        from ..fileinfo import picture_text
+        from ..fileinfo import picture_text, read_sprd, stride_of
         from ..imageio.save import output_format, save_image
 
         output_format(job.target)  # an unknown extension fails before any work
-        data = read_bytes(job.source, BitstreamError)
+        data = read_sprd(job.source, max_pixels, stride_of(weights))
         file_info(data, weights=weights, max_pixels=max_pixels)  # nor are networks loaded for a bad file
         image = codec().decode(data, realism=realism, steps=steps, seed=seed)
         text = picture_text(data, codec().runtime.manifest, realism)
@@ -171,7 +170,7 @@ def info(
 ) -> int:
     """Say what files hold, or without files which model comes with this installation."""
     from ..fileinfo import info as file_info
-    from ..fileinfo import model_info
+    from ..fileinfo import model_info, read_sprd
     from .info import file_lines, model_lines, to_json
 
     if not files:
@@ -181,7 +180,7 @@ def info(
     found: list[FileInfo] = []
 
     def work(index: int, _: Report) -> None:
-        about = file_info(read_bytes(files[index], BitstreamError), weights=weights)
+        about = file_info(read_sprd(files[index]), weights=weights)
         found.append(about)
         if not as_json:
             tell(file_lines(one_line(files[index]), about))

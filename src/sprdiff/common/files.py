@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
@@ -10,10 +11,10 @@ import secrets
 import shutil
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, BinaryIO
 
 from ..errors import OutputError, SprdiffError
 
@@ -21,6 +22,7 @@ STDIO = "-"
 """The path that means standard input or standard output."""
 _STREAMS = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
 _DESCRIPTOR = re.compile(r"(?:/dev|/proc/(?P<process>self|thread-self|\d+))/fd/(?P<number>\d+)", re.ASCII)
+_PIECE = 2**20
 LOCK, HOLDER = "running.lock", "running.json"
 """In a folder that one run at a time may use: what is locked, and who has locked it."""
 
@@ -60,21 +62,44 @@ def describe(error: OSError) -> str:
     return text[:1].lower() + text[1:]
 
 
-def read_bytes(path: str | Path, error: type[SprdiffError]) -> bytes:
+def open_regular(path: str | Path) -> BinaryIO:
+    """Open a regular file for reading; what is none, such as a pipe that would wait for ever, is an `OSError`."""
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "No regular file", str(path))
+    return open(handle, "rb")
+
+
+def read_bytes(
+    path: str | Path, error: type[SprdiffError], read: Callable[[BinaryIO], bytes] = lambda stream: stream.read()
+) -> bytes:
     """The bytes of a file, or of standard input for ``-``.
 
+    Args:
+        read: what takes them from the stream, for a file whose beginning tells how long it may be.
+
     Raises:
-        SprdiffError: of the class `error`, with one line, when the file cannot be read.
+        SprdiffError: of the class `error`, with one line, when the file cannot be read; what `read` raises.
     """
     name = "standard input" if as_stdio(str(path), 0) == STDIO else str(path)
     try:
         if name != str(path):
             if sys.stdin is None:  # so it is where the caller has closed it
                 raise error("standard input is closed")
-            return sys.stdin.buffer.read()
-        return Path(path).read_bytes()
+            return read(sys.stdin.buffer)
+        with open(path, "rb") as stream:
+            return read(stream)
     except OSError as caught:
         raise error(f"{name} cannot be read: {describe(caught)}") from caught
+
+
+def read_at_most(stream: IO[bytes], most: int, data: bytes = b"") -> bytes | None:
+    """`data` and the rest of a stream; None if that is more than `most` bytes."""
+    found = bytearray(data)
+    while len(found) <= most and (piece := stream.read(min(_PIECE, most + 1 - len(found)))):
+        found += piece
+    return bytes(found) if len(found) <= most else None
 
 
 def check_output(path: str | Path, *, force: bool = False) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sprdiff.errors import WeightsError
+from sprdiff.format.container import MAX_CHANNELS
 from sprdiff.format.intnet import (
     FRACTION,
     LEVELS,
@@ -30,7 +31,7 @@ from sprdiff.format.intnet import (
     fetch,
 )
 from sprdiff.format.rangecoder import SymbolCoder, SymbolCounter, SymbolDecoder, SymbolEncoder
-from sprdiff.format.schedule import MAX_CHANNELS, Schedule
+from sprdiff.format.schedule import Schedule
 from sprdiff.format.tables import Tables
 from sprdiff.interrupt import checkpoint
 

@@ -16,6 +16,7 @@ from PIL import ExifTags, Image, ImageFile
 
 from .boxes import Described, describe_heif, describe_jpeg2000, read_jxl_head
 from .facts import Facts
+from .formats import MOST_FRAMES, count_frames
 from .jpeg import has_gain_map, is_adobe_rgb
 from .png import GREY_STEPS, Chunks, walk
 from .primaries import HDR, adobe, from_chromaticities, from_codes
@@ -220,7 +221,8 @@ def orientation_of(image: Image.Image, facts: Facts) -> int:
 def further_frames(image: Image.Image, facts: Facts) -> str:
     """What else there is to see in the file, in words."""
     try:
-        further = int(getattr(image, "n_frames", 1)) - 1 if facts.further is None else facts.further
+        further = count_frames(image) - 1 if facts.further is None else facts.further
     except Exception:  # a damaged later frame does not matter: it is dropped anyway
         return "further frames"
-    return "" if further < 1 else f"{further} further frame{'s' if further > 1 else ''}"
+    more = "at least " if further >= MOST_FRAMES - 1 else ""
+    return "" if further < 1 else f"{more}{further} further frame{'s' if further > 1 else ''}"

@@ -13,9 +13,10 @@ from typing import IO, Any
 from PIL import Image, ImageFile
 
 from ..errors import ImageError
+from ..limits import above, size_message
 from .boxes import read_jxl_head
 
-HEAD = 32
+HEAD = 2**10
 """Bytes of a file that tell what it is."""
 _JXL = (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
@@ -118,14 +119,14 @@ def _open_jxl(stream: IO[bytes], name: str, max_pixels: int) -> ImageFile.ImageF
         head = read_jxl_head(stream)
     except ValueError as error:
         raise ImageError(f"{name} is a damaged JPEG XL picture: {error}") from error
-    if head.width * head.height > max_pixels:
-        raise ImageError(f"{name} has {head.width} x {head.height} pixels, above the limit of {max_pixels}")
+    if above(head.width, head.height, max_pixels):
+        raise ImageError(f"{name} has {size_message(head.width, head.height, max_pixels)}")
     stream.seek(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # floats become wider: no news
         image: ImageFile.ImageFile = plugin.JXLImageFile(stream, "")
-    if image.width * image.height > max_pixels:
-        raise ImageError(f"{name} has {image.width} x {image.height} pixels, above the limit of {max_pixels}")
+    if above(image.width, image.height, max_pixels):
+        raise ImageError(f"{name} has {size_message(image.width, image.height, max_pixels)}")
     return image
 
 

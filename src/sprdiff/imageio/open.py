@@ -5,34 +5,35 @@ from __future__ import annotations
 import io
 import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import EllipsisType
-from typing import IO, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 
-from ..common.files import STDIO, describe, is_special, read_bytes
+from ..common.files import STDIO, describe, is_special, read_at_most, read_bytes
 from ..errors import ImageError
+from ..limits import above, size_message
 from .colour import Converter, Rgb, parse_background
 from .facts import Facts
+from .formats import RASTER, Bounded, check_format, check_tiles, most_bytes
 from .gather import further_frames, gather, orientation_of, prepare
 from .jpeg import completed, warning_of
-from .kinds import HEAD, failure, is_raw, open_by_extra, refusal
+from .kinds import HEAD, failure, is_heif, is_jxl, is_raw, open_by_extra, refusal
 from .png import SIGNATURE, Parts, walk
 from .tiff import Tiff, find_picture, has_extra, is_misread, is_uncertain, is_unusual, read_by_extra
 from .tiff_pages import is_tiff
 
 MAX_PIXELS = 2**28
 """Default limit on the pixels of a picture, both ways."""
-
-# PostScript is a program: Pillow would start Ghostscript for it.
-_UNSAFE = frozenset({"EPS"})
+_NOT_MINE = (SyntaxError, IndexError, TypeError, KeyError, struct.error)
+"""How a plug-in of Pillow says that a file is not of its format."""
 _LAYERED = frozenset({"PSD"})  # its "frames" are layers, and the picture is their sum already
 _TURNS = {
     2: lambda a: a[:, ::-1],
@@ -105,7 +106,7 @@ def open_rgb(
     colour = parse_background(background)
     if isinstance(source, Image.Image):
         return picture_of(source, background=colour, max_pixels=max_pixels)
-    name, stream = _stream(source)
+    name, stream = _stream(source, most_bytes(max_pixels))
     with stream, _clear_errors(name), identify(stream, name, max_pixels) as found:
         picture = _picture(found, name, colour, max_pixels)
     if strict and picture.damage:
@@ -140,14 +141,14 @@ def picture_of(
         return _picture(Found(image.size, image, facts), "the image", background, max_pixels)
 
 
-def _stream(source: str | Path | bytes | BinaryIO) -> tuple[str, IO[bytes]]:
-    """(name for messages, seekable stream that we may close)."""
+def _stream(source: str | Path | bytes | BinaryIO, most: int) -> tuple[str, IO[bytes]]:
+    """(name for messages, seekable stream that we may close); what cannot be sought is read up to `most` bytes."""
     if isinstance(source, (bytes, bytearray, memoryview)):
         return "the image", io.BytesIO(source)
     if isinstance(source, (str, Path)):
         name = "standard input" if str(source) == STDIO else str(source)
         if str(source) == STDIO or is_special(source):
-            return name, io.BytesIO(read_bytes(source, ImageError))
+            return name, io.BytesIO(read_bytes(source, ImageError, lambda stream: _whole(stream, name, most)))
         try:
             return name, open(source, "rb")
         except (OSError, ValueError) as error:
@@ -156,7 +157,18 @@ def _stream(source: str | Path | bytes | BinaryIO) -> tuple[str, IO[bytes]]:
     if not hasattr(source, "read"):
         raise ImageError(f"a {type(source).__name__} is not an image, a path or a file")
     with _clear_errors("the image"):
-        return "the image", io.BytesIO(source.read())
+        return "the image", io.BytesIO(_whole(source, "the image", most))
+
+
+def _whole(stream: IO[bytes], name: str, most: int) -> bytes:
+    """All of a stream that cannot be sought, once its beginning is that of a picture."""
+    head = stream.read(HEAD)
+    if not may_be_picture(head):
+        raise refusal(name, head) if head else ImageError(f"{name} is empty")
+    data = read_at_most(stream, most, head)
+    if data is None:
+        raise ImageError(f"{name} is longer than {most} bytes")
+    return data
 
 
 @contextmanager
@@ -214,16 +226,18 @@ def identify(stream: IO[bytes], name: str, max_pixels: int = MAX_PIXELS) -> Iter
     elif is_tiff(head):
         if is_raw(head):
             raise refusal(name, head)
-        tiff = find_picture(stream, name)
+        tiff = find_picture(stream, name, max_pixels)
         stream = stream if tiff is None else tiff.stream
-    image = open_by_extra(stream, head, name, max_pixels) or _open_by_pillow(stream)
+    bounded: Any = Bounded(stream, name)
+    image = open_by_extra(bounded, head, name, max_pixels) or _open_by_pillow(bounded)
     if image is not None and tiff is not None and (is_misread(image) or (is_uncertain(image) and has_extra())):
         image = None
     if image is not None:
         with image:
-            yield Found(image.size, image, gather(image, chunks, tiff), stream, tiff)
+            bounded.allow(image.width * image.height)
+            yield Found(image.size, image, gather(image, chunks, tiff), bounded, tiff)
     elif tiff is not None:
-        yield Found(tiff.page.size, None, Facts(), stream, tiff)
+        yield Found(tiff.page.size, None, Facts(), bounded, tiff)
     else:
         raise refusal(name, head)
 
@@ -231,36 +245,61 @@ def identify(stream: IO[bytes], name: str, max_pixels: int = MAX_PIXELS) -> Iter
 def _open_by_pillow(stream: IO[bytes]) -> ImageFile.ImageFile | None:
     """`Image.open` without its limit on pixels: that one is a global which belongs to the application."""
     stream.seek(0)
-    prefix = stream.read(16)
+    for factory in _factories(stream.read(16)):
+        try:
+            stream.seek(0)
+            return factory(stream, "")
+        except _NOT_MINE:
+            continue
+    return None
+
+
+def _factories(prefix: bytes) -> Iterator[Callable[[IO[bytes], str], ImageFile.ImageFile]]:
+    """The plug-ins that may be meant by the first bytes of a file."""
     tried: set[str] = set()
     for load_plugins in (Image.preinit, Image.init):
         load_plugins()
-        for kind in [kind for kind in Image.ID if kind not in tried | _UNSAFE]:
+        for kind in [kind for kind in Image.ID if kind in RASTER - tried]:
             tried.add(kind)
             factory, accept = Image.OPEN[kind]
             try:
                 accepted = accept is None or accept(prefix)
-                if not accepted or isinstance(accepted, str):  # a string: why it cannot read its own format
-                    continue
-                stream.seek(0)
-                return factory(stream, "")
-            except (SyntaxError, IndexError, TypeError, KeyError, struct.error):
-                continue  # how a Pillow plugin says "not mine"
-    return None
+            except _NOT_MINE:
+                continue
+            if accepted and not isinstance(accepted, str):  # a string: why it cannot read its own format
+                yield factory
+
+
+def may_be_picture(head: bytes) -> bool:
+    """Whether a file that begins so may be a picture; some formats have no mark, and their header is tried."""
+    if is_heif(head) or is_jxl(head):
+        return True
+    for factory in _factories(head[:16]):
+        if any(accept is not None for made, accept in Image.OPEN.values() if made is factory):
+            return True
+        try:
+            factory(io.BytesIO(head), "")
+            return True
+        except Exception:  # whatever a head that is none makes it raise
+            continue
+    return False
 
 
 def _check_size(size: tuple[int, ...], name: str, max_pixels: int) -> None:
     width, height = size
     if width < 1 or height < 1:
         raise ImageError(f"{name} has no pixels ({width} x {height})")
-    if width * height > max_pixels:
-        raise ImageError(f"{name} has {width} x {height} pixels, above the limit of {max_pixels}")
+    if above(width, height, max_pixels):
+        raise ImageError(f"{name} has {size_message(width, height, max_pixels)}")
 
 
 def _picture(found: Found, name: str, background: Rgb, max_pixels: int) -> Picture:
     _check_size(found.size, name, max_pixels)
+    if found.image is not None:
+        check_format(found.image, name)
+        check_tiles(found.image, name, max_pixels)
     image = _loaded(found, name, max_pixels)
-    _check_size(image.size, name, max_pixels)  # icons know their size only now
+    _check_size(image.size, name, max_pixels)  # should a plug-in learn it only now
     facts = found.facts
     converter = Converter(image, background, facts, name)
     pixels = converter.pixels()

@@ -20,8 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
+from ..common.files import read_at_most
 from ..errors import ImageError
+from ..limits import above, size_message
 from .facts import Facts
+from .formats import check_tile, most_bytes
 from .primaries import from_codes
 from .samples import Samples, value_range
 from .tiff_pages import (
@@ -58,11 +61,14 @@ class Tiff:
     page: Page
 
 
-def find_picture(stream: IO[bytes], name: str) -> Tiff | None:
+def find_picture(stream: IO[bytes], name: str, max_pixels: int) -> Tiff | None:
     """Look for the page that is the picture; None if the file is too damaged to tell.
 
+    Args:
+        max_pixels: bounds how much of the file is read; a larger picture is refused by others.
+
     Raises:
-        ImageError: the picture is the raw data of a camera's sensor.
+        ImageError: the picture is the raw data of a camera's sensor, or the file is longer than it can need.
     """
     pages = read_pages(stream)
     if pages is None:
@@ -72,7 +78,10 @@ def find_picture(stream: IO[bytes], name: str) -> Tiff | None:
         raise ImageError(f"{name} holds the {page.kind()} and a small preview: develop it first")
     if page is not pages.chain[0]:
         stream.seek(0)
-        data = bytearray(stream.read())
+        whole = read_at_most(stream, most_bytes(min(page.pixels, max_pixels)))
+        if whole is None:
+            raise ImageError(f"{name} has more bytes than a picture of its size can need")
+        data = bytearray(whole)
         head = pages.head(page)
         data[: len(head)] = head
         stream = io.BytesIO(bytes(data))
@@ -141,12 +150,13 @@ def read_by_extra(tiff: Tiff, name: str, max_pixels: int) -> tuple[Image.Image, 
         tifffile: Any = importlib.import_module("tifffile")
     except ImportError as error:
         raise ImageError(f"{kind}; the extra tiff reads more: pip install 'sprdiff[tiff]'") from error
-    if page.pixels > max_pixels:
-        raise ImageError(f"{name} has {page.pixels} pixels, above the limit of {max_pixels}")
+    if above(*page.size, max_pixels):
+        raise ImageError(f"{name} has {size_message(*page.size, max_pixels)}")
     try:
         tiff.stream.seek(0)
         with _silent(), tifffile.TiffFile(tiff.stream) as file:
             found = file.pages[0]
+            check_tile(found.tile or (), name, max_pixels)
             if found.nbytes > _MOST_BYTES_A_PIXEL * max(1, page.pixels):
                 raise ImageError(kind)
             array = found.asarray(maxworkers=1)

@@ -23,12 +23,14 @@ from .canvas import Canvas
 from .noise import normal_noise
 from .sessions import Tensors
 from .tiling import Y_STRIDE, Floats, inner, patch, store, times
+from .weights import read_arrays
 
 if TYPE_CHECKING:
     from ..models.first.sprdiff import SPRDiff
 
 NOISE_KERNEL = "vae_decoder.noise.weight"
 """Tells how many channels of noise the VAE decoder takes, at 1/4 of the picture."""
+MAX_NOISE_CHANNELS = 64
 
 
 class FirstRuntime(FolderRuntime):
@@ -37,7 +39,7 @@ class FirstRuntime(FolderRuntime):
     def _torch_model(self) -> SPRDiff:
         from ..models.first.stored import load_first
 
-        return load_first(self._folder)
+        return load_first(self._folder, read_arrays)
 
     def decode(self, exact: Exact, *, level: int, **dials: Any) -> NDArray[Any]:
         """The picture of what is known exactly; dials as of `synthesise`."""
@@ -136,6 +138,6 @@ class FirstRuntime(FolderRuntime):
 
     def _noise_channels(self) -> int:
         kernel = self._decoder.get(NOISE_KERNEL)
-        if kernel is None or kernel.ndim != 4:
-            raise WeightsError(f"{self._folder} has no {NOISE_KERNEL}: it is of another version")
+        if kernel is None or kernel.ndim != 4 or not 1 <= kernel.shape[1] <= MAX_NOISE_CHANNELS:
+            raise WeightsError(f"{self._folder} has no {NOISE_KERNEL} of 1 to {MAX_NOISE_CHANNELS} channels")
         return int(kernel.shape[1])

@@ -28,7 +28,7 @@ from .noise import normal_noise
 from .sampler import solve
 from .sessions import Tensors
 from .tiling import Y_STRIDE, Floats, inner, patch, store, times
-from .weights import GRAPHS
+from .weights import GRAPHS, read_arrays
 
 if TYPE_CHECKING:
     from ..models.sprdiff import SPRDiff
@@ -43,6 +43,8 @@ FEATURES = {"f16": 2, "f32": 1}
 """Positions of the receiver's features along one position of y."""
 _CONDITIONS = dict(zip(GRAPHS[2]["condition"][1], (4, 2, 1), strict=True))
 """Positions of the flow's conditions along one position of y."""
+MAX_LATENT = 256
+"""Most channels of the flow's latent: its noise is made for the whole picture."""
 _NOISE_ROWS = 64
 
 
@@ -57,7 +59,7 @@ class OnnxRuntime(FolderRuntime):
     def _torch_model(self) -> SPRDiff:
         from ..models.stored import load_folder
 
-        return load_folder(self._folder)
+        return load_folder(self._folder, read_arrays)
 
     def decode(
         self,
@@ -170,8 +172,8 @@ class OnnxRuntime(FolderRuntime):
 
     def _latent_channels(self) -> int:
         deviations = self._decoder.get("latent_std")
-        if deviations is None:
-            raise WeightsError(f"{self._folder} has no latent_std: it is of another version")
+        if deviations is None or deviations.ndim != 1 or deviations.size > MAX_LATENT:
+            raise WeightsError(f"{self._folder} has no latent_std of 1 to {MAX_LATENT} channels")
         return int(deviations.size)
 
 

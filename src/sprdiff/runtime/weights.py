@@ -23,7 +23,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from ..common.files import open_regular, read_at_most
 from ..errors import WeightsError
+from ..format.container import PRESETS_WITHOUT_GRAPHS
 from ..format.hash import canonical_hash
 from ..format.intnet import LEVELS
 
@@ -53,13 +55,20 @@ GRAPHS: Mapping[int, Mapping[str, Signature]] = {
 SAMPLERS = ("euler", "heun")
 MAX_MANIFEST = 2**20
 MAX_GRAPH = 2**24
-MAX_ARRAYS = 2**28
-"""Most bytes of one ``.npz`` once unpacked; that of `tiny` may have 25 MB."""
-MAX_HALO = 4096
+MAX_ARRAYS = 2**27
+"""Most bytes of one ``.npz``, packed and unpacked; the decoder of the second generation may have 80 MB."""
+MAX_DIRECTORY = 2**20
+"""Most bytes of the list of its members, all of which is read before any of them."""
+MAX_HALO = 1024
+MAX_NOISE = 1000.0
 MAX_STEPS = 1000
 """Most evaluations of the flow."""
 SERVING = ("encoder", "decoder")
 """The networks around the exact part: each has a hash of its own, and names the H that it serves."""
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""Others are unpacked as far as they go before anybody can count."""
+_END = 22
+"""Bytes at the end of an archive that say where its list is."""
 
 
 @dataclass(frozen=True)
@@ -134,16 +143,15 @@ def read_manifest(folder: Path) -> Manifest:
             generation=generation,
             **(_first(content) if generation == 1 else _sampling(content)),
         )
+        if manifest.preset_id in PRESETS_WITHOUT_GRAPHS:
+            raise ValueError(f"preset_id {manifest.preset_id}, whose networks are no graphs")
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise WeightsError(f"{path} is not a manifest of weights: {error!r}") from error
     return manifest
 
 
 def _first(content: Mapping[str, Any]) -> dict[str, Any]:
-    scale = float(content["noise_scale"])
-    if not math.isfinite(scale):
-        raise ValueError("noise_scale")
-    return {"noise_scale": scale}
+    return {"noise_scale": _number(content["noise_scale"], MAX_NOISE)}
 
 
 def _sampling(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -215,11 +223,11 @@ def read_limited(path: Path, limit: int) -> bytes:
         WeightsError: it cannot be read, or is larger.
     """
     try:
-        with open(path, "rb") as file:
-            data = file.read(limit + 1)
-    except OSError as error:
-        raise WeightsError(f"{path} cannot be read: {error.strerror or error}") from error
-    if len(data) > limit:
+        with open_regular(path) as file:
+            data = read_at_most(file, limit)
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{path} cannot be read: {_reason(error)}") from error
+    if data is None:
         raise WeightsError(f"{path} is larger than {limit} bytes")
     return data
 
@@ -228,16 +236,18 @@ def read_arrays(path: Path) -> Arrays:
     """The arrays of an ``.npz``, numbers only, each read once its size is known to be true.
 
     Raises:
-        WeightsError: missing, damaged, unpacks to more than `MAX_ARRAYS` bytes, or holds Python objects.
+        WeightsError: missing, damaged, unpacks to more than `MAX_ARRAYS` bytes, or holds what is no number.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-            if sum(member.file_size for member in members) > MAX_ARRAYS:
-                raise WeightsError(f"{path} unpacks to more than {MAX_ARRAYS} bytes")
-            return {_array_name(member.filename): _member(archive, member) for member in members}
+        with open_regular(path) as file:
+            _check_archive(file, path)
+            with zipfile.ZipFile(file) as archive:
+                members = archive.infolist()
+                if sum(member.file_size for member in members) > MAX_ARRAYS:
+                    raise WeightsError(f"{path} unpacks to more than {MAX_ARRAYS} bytes")
+                return {_array_name(member.filename): _member(archive, member) for member in members}
     except OSError as error:
-        raise WeightsError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise WeightsError(f"{path} cannot be read: {_reason(error)}") from error
     except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError, RuntimeError) as error:
         raise WeightsError(f"{path} is damaged: {error}") from error
     except Exception as error:  # zlib.error and what else broken archives make the zip module raise
@@ -246,17 +256,41 @@ def read_arrays(path: Path) -> Arrays:
         raise WeightsError(f"{path} is damaged: {error!r}") from error
 
 
+def _check_archive(file: BinaryIO, path: Path) -> None:
+    """Look at the end of an archive before the zip module reads the list that it names.
+
+    Raises:
+        ValueError: there is no plain end, or the list is too long.
+        WeightsError: the file is too large.
+    """
+    size = file.seek(0, 2)
+    if size > MAX_ARRAYS:
+        raise WeightsError(f"{path} is larger than {MAX_ARRAYS} bytes")
+    file.seek(max(0, size - _END))
+    end = file.read()
+    if len(end) < _END or not end.startswith(b"PK\5\6") or end[-2:] != b"\0\0":
+        raise ValueError("it does not end as an archive of arrays does")
+    if int.from_bytes(end[12:16], "little") > MAX_DIRECTORY:
+        raise ValueError("its list of members is too long")
+    file.seek(0)
+
+
 def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
+    if member.compress_type not in _METHODS:
+        raise ValueError(f"{member.filename} is packed in a way that no array is written in")
     with archive.open(member) as file:
         shape, fortran, dtype = _header(file)  # type: ignore[arg-type]
         if dtype.kind not in "iuf":
             raise ValueError(f"{member.filename} is not an array of numbers")
         size = math.prod(shape) * dtype.itemsize
         # The size by the header is compared with what is there before memory is asked for.
-        data = file.read(min(size, MAX_ARRAYS) + 1)
-        if len(data) != size:
+        data = read_at_most(file, min(size, MAX_ARRAYS))
+        if data is None or len(data) != size:
             raise ValueError(f"{member.filename} does not hold {shape} numbers")
-    return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
+    array = np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
+    if dtype.kind == "f" and not np.isfinite(array).all():
+        raise ValueError(f"{member.filename} holds what is no number")
+    return array
 
 
 def _header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
@@ -290,6 +324,10 @@ def _by_level(value: Any) -> tuple[float, ...]:
     if len(table) != LEVELS:
         raise ValueError(f"realism has {len(table)} entries, not {LEVELS}")
     return tuple(_number(entry, 1.0) for entry in table)
+
+
+def _reason(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def _digest(value: Any) -> bytes:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..common.files import replace_folder
+from ..common.files import open_regular, replace_folder
 from ..errors import OutputError, WeightsError
 from ..runtime.weights import MAX_MANIFEST, Manifest, check_hash, defaults, identity, read_identity, read_limited
 from .config import SDConfig
@@ -95,6 +95,7 @@ def read_weights(trained: Trained) -> tuple[Arrays, Arrays]:
     path = trained.folder / WEIGHTS
     safetensors, load_file, _ = _library()
     try:
+        open_regular(path).close()  # the library would wait at a pipe for ever
         arrays: Arrays = load_file(path)
     except (OSError, safetensors.SafetensorError, KeyError, ValueError) as error:
         raise WeightsError(f"{path} is missing or damaged: {error}") from error

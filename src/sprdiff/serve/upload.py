@@ -11,6 +11,7 @@ from ..errors import ImageError
 from ..format.container import MAGIC, Header, parse_file
 from ..imageio.kinds import failure
 from ..imageio.open import identify
+from ..limits import above, size_message
 from .problems import ClientGone, Refusal
 
 # What senders say of bytes that they know nothing about; the second is curl's word for everything.
@@ -87,8 +88,8 @@ def check_sprd(data: bytes, max_pixels: int) -> Header:
 
 
 def _check_pixels(width: int, height: int, most: int) -> None:
-    if width * height > most:
-        raise Refusal(413, f"the picture has {width} x {height} pixels, above the limit of {most}")
+    if above(width, height, most):
+        raise Refusal(413, f"the picture has {size_message(width, height, most)}")
 
 
 def _too_large(most: int) -> Refusal:

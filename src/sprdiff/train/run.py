@@ -15,6 +15,7 @@ from ..errors import TrainingError
 from ..models.config import PRESETS
 from ..models.sprdiff import SPRDiff
 from ..models.stored import entropy_arrays, load_folder
+from ..runtime.weights import read_arrays
 from ..sd import pretrained
 from ..sd.config import SDConfig
 from ..sd.folder import is_trained
@@ -266,6 +267,6 @@ def read_init(path: Path) -> checkpoints.Checkpoint:
         return checkpoints.load(path)
     if is_trained(path):
         return load_trained(path)
-    model = load_folder(path)
+    model = load_folder(path, read_arrays)
     tensors = {f"ema.{name}": value for name, value in model.state_dict().items()}
     return checkpoints.Checkpoint("export", 0, model.config, PARTS, tensors)
