@@ -65,10 +65,10 @@ part() {
 }
 
 rehearse() {
-  local stage=$1 minutes=1 copy
+  local stage=$1 minutes=1
   shift
   if [ "${1:-}" = --minutes ]; then minutes=$2; shift 2; fi
-  copy=$(mktemp -d)
+  copy=$(mktemp -d)  # of the whole script: the trap needs it at the end
   trap 'rm -rf "$copy"' EXIT
   mkdir "$copy/tree"
   git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -t "$copy/tree"

@@ -302,7 +302,7 @@ def test_optimiser_of_8_bits(
     class AdamW8bit(torch.optim.SGD):
         """Keeps states of the kinds that bitsandbytes keeps: bytes, scales of another size, an integer count."""
 
-        def __init__(self, parameters: Any, lr: float, betas: tuple[float, float], weight_decay: float) -> None:
+        def __init__(self, parameters: Any, lr: float, weight_decay: float) -> None:
             super().__init__(parameters, lr=lr)
 
         def step(self, closure: Any = None) -> None:  # type: ignore[override]
