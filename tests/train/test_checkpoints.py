@@ -118,5 +118,5 @@ def test_kernels_of_bytes_are_near_and_half_as_large(tmp_path: Path) -> None:
     found = load(tmp_path / "bytes").tensors
     assert found.keys() == tensors.keys()
     error = (found["ema.synthesis.enter.weight"] - kernel).flatten(1).abs().amax(1)
-    assert (error <= kernel.flatten(1).abs().amax(1) / 127 * 0.51).all()
+    assert (error <= kernel.flatten(1).abs().amax(1) / 127 * 0.6).all()
     assert torch.equal(found["ema.synthesis.enter.bias"], bias.half())
