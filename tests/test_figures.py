@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sprdiff import cli
-from sprdiff.models.stored import load_folder
+from sprdiff.models.first.stored import load_first
 from sprdiff.runtime.weights import default_folder
 
 ROOT = Path(__file__).parents[1]
@@ -52,7 +52,7 @@ def quoted(pattern: str) -> Iterator[tuple[str, str]]:
 @cache
 def millions() -> Decimal:
     """Parameters of the networks that are shipped: all that training learns."""
-    return Decimal(sum(p.numel() for p in load_folder(WEIGHTS).parameters())) / 10**6
+    return Decimal(sum(p.numel() for p in load_first(WEIGHTS).parameters())) / 10**6
 
 
 @cache

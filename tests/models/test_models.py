@@ -211,7 +211,7 @@ def test_the_middle_of_a_tile_is_the_whole_latent() -> None:
 
 
 @pytest.mark.parametrize(
-    ("graph", "limit"), [("encoder", 448), ("coarse", 256), ("condition", 64), ("flow", 256), ("vae_decode", 64)]
+    ("graph", "limit"), [("encoder", 384), ("coarse", 256), ("condition", 64), ("flow", 256), ("vae_decode", 64)]
 )
 def test_receptive_fields_are_bounded(tiny: SPRDiff, graph: str, limit: int) -> None:
     """Limits in pixels, from docs/architecture.md. The codec tiles each graph by itself."""

@@ -139,6 +139,8 @@ def _package(module: str, name: str, kind: str, extra: str) -> Any:
 
 def refusal(name: str, head: bytes) -> ImageError:
     """The error about a file that nothing here opens."""
+    if not head:
+        return ImageError(f"{name} is empty")
     if other := _named(_NOT_READ[:5], head):  # CR2 looks like TIFF
         return ImageError(f"{name} is {other}: that is not supported")
     if kind := _named(_READ, head):

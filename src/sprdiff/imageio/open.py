@@ -164,7 +164,7 @@ def _whole(stream: IO[bytes], name: str, most: int) -> bytes:
     """All of a stream that cannot be sought, once its beginning is that of a picture."""
     head = stream.read(HEAD)
     if not may_be_picture(head):
-        raise refusal(name, head) if head else ImageError(f"{name} is empty")
+        raise refusal(name, head)
     data = read_at_most(stream, most, head)
     if data is None:
         raise ImageError(f"{name} is longer than {most} bytes")

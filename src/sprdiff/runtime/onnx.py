@@ -135,9 +135,9 @@ class OnnxRuntime(FolderRuntime):
             result = np.empty_like(z)
             inputs = {"time": np.array([time], np.float32), "stride": np.array([stride], np.float32), "level": levels}
             for tile, large in tiled:
-                checkpoint(area(tile.padded) * Y_STRIDE**2)
                 # Of a picture in several tiles the conditions are made anew: they are larger than all else together.
                 given = once or self._conditions(coarse, features, tile, large=large)
+                checkpoint(area(tile.padded) * Y_STRIDE**2)
                 inputs["z_t"] = np.ascontiguousarray(z[None, :, *times(tile.padded, LATENT)])
                 store(result, self._receive("flow", inputs | given, large=large)["velocity"], tile, LATENT)
             return result
