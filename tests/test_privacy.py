@@ -29,7 +29,8 @@ WAYS_IN = {
     "service": [
         "-c",
         "from sprdiff.serve.app import create_app; from starlette.testclient import TestClient\n"
-        "answer = TestClient(create_app(), base_url='http://127.0.0.1').post('/encode?quality=10', content=open('in.png', 'rb').read())\n"
+        "client = TestClient(create_app(), base_url='http://127.0.0.1')\n"
+        "answer = client.post('/encode?quality=10', content=open('in.png', 'rb').read())\n"
         "assert answer.status_code == 200, answer.text",
     ],
 }
