@@ -5,7 +5,6 @@ Everything random in step ``s`` is drawn from (seed, s, rank), so a killed run r
 
 from __future__ import annotations
 
-import importlib
 import logging
 import time
 from dataclasses import dataclass
@@ -24,12 +23,11 @@ from .data.photos import CropSampler, PhotoStore
 from .data.shards import ShardCrops
 from .ema import EMA
 from .latents import Batch, LatentSampler, LatentStore
-from .muon import Muon
+from .optimizers import make_optimizer
 from .recipes import Stage
 from .report import Report
 from .resident import ResidentLatents
 from .sd.sharding import assign, shard, whole
-from .soap import Soap
 from .stages import StageModule, draw_levels
 
 log = logging.getLogger(__name__)
@@ -90,7 +88,7 @@ class Trainer:
             shard(module, accelerator)
         named = [(n, p) for n, p in module.named_parameters() if p.requires_grad]
         self.names, self.parameters = [n for n, _ in named], [p for _, p in named]
-        self.optimizer = _optimizer(stage, named, options)
+        self.optimizer = make_optimizer(stage, named, adam8bit=options.adam8bit, shard=options.shard)
         if options.shard:
             self.wrapped, self.prepared = self.module, accelerator.prepare(self.optimizer)
         else:
@@ -99,10 +97,8 @@ class Trainer:
             forbid_tf32()
             self.wrapped = torch.compile(self.wrapped)
         self.ema = EMA(self.parameters, stage.ema)
-        self.step = self.first = 0
-        self.bad = torch.zeros((), device=accelerator.device)
-        self.skipped = torch.zeros((), device=accelerator.device)
-        self.warned = 0
+        self.step = self.first = self.warned = 0
+        self.bad, self.skipped = torch.zeros(2, device=accelerator.device)
         self.started = time.monotonic()
         self.precision = options.precision
         self.path = options.out / f"{stage.name}.safetensors"
@@ -334,32 +330,6 @@ def _sampler(
         on_cpu = accelerator.device.type == "cpu"
         return LatentSampler(store, stage.crop, seed) if on_cpu else ResidentLatents(store, stage.crop, seed, device)
     return store
-
-
-def _optimizer(stage: Stage, named: list[tuple[str, nn.Parameter]], options: Options) -> torch.optim.AdamW:
-    if stage.optimizer == "soap":
-        return Soap(named, lr=stage.lr)
-    if stage.optimizer == "muon":
-        return Muon(named, lr=stage.lr)
-    return _adamw(options)([p for _, p in named], lr=stage.lr, weight_decay=1e-4)
-
-
-def _adamw(options: Options) -> type[torch.optim.AdamW]:
-    """AdamW, or the one of bitsandbytes with states of 8 bits.
-
-    Raises:
-        TrainingError: bitsandbytes is not installed.
-    """
-    if not options.adam8bit:
-        return torch.optim.AdamW
-    if options.shard:
-        raise TrainingError("--adam8bit cannot be spread over processes: leave out --fsdp")
-    try:
-        module = importlib.import_module("bitsandbytes.optim")
-    except ImportError as error:
-        raise TrainingError("--adam8bit needs bitsandbytes: pip install bitsandbytes") from error
-    found: type[torch.optim.AdamW] = module.AdamW8bit  # takes the same arguments
-    return found
 
 
 def _to(batch: Tensor | Batch, device: torch.device) -> Tensor | Batch:
