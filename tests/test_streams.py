@@ -186,7 +186,14 @@ def test_ctrl_c_while_reading(place: Path) -> None:
     import signal
 
     command = [sys.executable, "-m", "sprdiff", "info", "-"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, cwd=place) as child:
+
+    def restore() -> None:
+        # A shell's background job, which the tests may be, ignores the signal and hands that on.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, cwd=place, preexec_fn=restore
+    ) as child:
         assert child.stdin is not None and child.stderr is not None
         _wait_until_reading(child)
         child.send_signal(signal.SIGINT)
