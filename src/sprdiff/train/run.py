@@ -102,13 +102,14 @@ def run_stage(
     if minutes is not None and accelerator.num_processes > 1:
         raise TrainingError("several processes would not stop at the same step: give --steps in place of --minutes")
     torch.manual_seed(seed)
+    latents = _latents(data, recipe) if recipe.latents else None
     model = build(preset, sd)
     _load(model, recipe, init or [], resume=resume)
     extra = {**recipe.settings, **(settings or {}), **_extras(recipe, preset, sd)}
     photos: Store
     held: PhotoStore | None = None
-    if recipe.latents:
-        photos = _latents(data, recipe)
+    if latents is not None:
+        photos = latents
         held = open_store(valid, cache or out / "photos", exclude or []) if valid else None
     elif preset == SD_PRESET:
         photos, held = _shards(recipe, data, valid, exclude or [], cache or out / "shards", seed, accelerator, sd)
