@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from ..evaluate.metrics.distortion import MIN_SIDE
 from ..evaluate.metrics.features import FeatureNetwork
 from ..evaluate.pairs import Pairs
 from .data.photos import PhotoStore
@@ -110,7 +111,7 @@ class Report:
         judged: dict[str, Pairs] = {}
         columns: dict[str, list[np.ndarray]] = {"original": []}
         level = torch.full((1,), SAMPLED_LEVEL, device=device)
-        for photo in photos:
+        for photo in (p for p in photos if min(p.shape[:2]) >= MIN_SIDE):
             x = torch.from_numpy(np.array(photo)).to(device).permute(2, 0, 1)[None].float() / 255
             found = module.samples(padded(x), level)
             if found is None:
@@ -120,7 +121,7 @@ class Report:
                 picture = to_pixels(image, photo.shape[:2])
                 columns.setdefault(name, []).append(picture)
                 judged.setdefault(name, Pairs(self.network)).add(np.asarray(photo), picture)
-        if self.active and photos:
+        if self.active and judged:
             sheet(self.out / f"{self.name}.png", list(columns.values()))
         return {name: pairs.means() for name, pairs in judged.items()}
 
