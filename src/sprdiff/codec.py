@@ -264,7 +264,7 @@ class Codec:
             level = highest_fitting(coding.size, limit, first_guess(limit, coding.pixels))
             if level is not None:
                 return finish(coding, limit, level) if finish else coding.file(level)
-            least = coding.file(0)
+            least = coding.smallest()
             smallest = least if smallest is None or len(least) < len(smallest) else smallest
         assert smallest is not None  # there is always a scale to try
         if stated:
