@@ -26,6 +26,7 @@ from PIL import Image
 import attack_doors as doors
 from batch_helpers import DECODE, ENCODE, manifest, members, outputs, png, run, write_samples, write_table, write_tar
 from conftest import photo
+from serve_helpers import api, refused
 from sprdiff.batch import pages, tables, tars
 from sprdiff.batch.names import has_controls
 from sprdiff.codec import Codec
@@ -83,6 +84,13 @@ def test_nothing_runs_ghostscript(name: str, reason: bytes, ghostscript: Path) -
         assert done.stderr.count(b"\n") == 1
     with Image.open(path) as image, pytest.raises(ImageError, match="which is not opened here: load it first"):
         open_rgb(image)
+    assert not ghostscript.exists()
+
+
+@pytest.mark.parametrize("name", ["eps.eps", "iptc_eps.iim"])
+def test_no_upload_runs_ghostscript(name: str, ghostscript: Path) -> None:
+    with api() as service:
+        refused(service.post("/encode", (doors.ATTACKS / "picture" / name).read_bytes()), 415, "not")
     assert not ghostscript.exists()
 
 
