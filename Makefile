@@ -1,6 +1,7 @@
 # make demo   a photograph to about a thousand bytes and back (needs nothing but Python >= 3.11 and a package index)
 # make test   everything a commit must pass: lint, format, types, tests, in a fresh environment
-# make services  the tests that drive a browser, a Ray cluster and a running server (Chromium must be installed)
+# make services  the tests that drive a browser, a Ray cluster, a running server, an emulated Arm machine, and the fuzzer
+#             (Chromium, strace and qemu-user-static must be installed)
 # make check  the same as make test in the environment that it left
 # make docs   the documentation as a folder of pages, site/
 # PYTHON=python3.12 chooses another interpreter.
@@ -52,5 +53,5 @@ $(VENV)/test.ok: pyproject.toml | $(BIN)/python
 	touch $@
 
 $(VENV)/services.ok: $(VENV)/test.ok
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c $(VENV)/constraints.txt -e '.[ray]'
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c $(VENV)/constraints.txt -e '.[ray,fuzz]'
 	touch $@

@@ -1,10 +1,14 @@
 """Time and memory of the codec on this machine.
 
-    python benchmarks/speed.py [--image FILE] [--large 12500x8000] [--threads N]
+    python benchmarks/speed.py [--image FILE] [--large 12500x8000] [--threads N] [--parts]
 
 Prints Markdown tables: a 768x512 picture with the networks loaded and as whole processes; then 1, 4 and 16
 megapixels and one large picture, each in a process of its own whose peak memory is read at its end. Pictures
 are smooth synthetic texture unless a file is given, so no data is needed.
+
+With ``--parts`` instead: the time of each part of encoding and decoding the small picture, on one thread and on two.
+Processor time is what one thread would take on a machine with nothing else to do; it is given because wall time says
+little on a busy one.
 """
 
 from __future__ import annotations
@@ -19,8 +23,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +40,7 @@ SQUARES = ((1000, 1000), (2000, 2000), (4000, 4000))
 STRIP = 256
 REPEATS = 7
 PROCESS_REPEATS = 5
+NUMPY_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 def texture(width: int, start: int, stop: int) -> NDArray[np.uint8]:
@@ -131,12 +138,59 @@ def measure_small(folder: Path, options: argparse.Namespace) -> list[list[str]]:
     tasks: dict[str, Callable[[], object]] = {
         f"encode {name}, quality {options.quality:g}": lambda: codec.encode(image, quality=options.quality),
         f"encode {name}, target {options.bpp:g} bpp": lambda: codec.encode(image, bpp=options.bpp),
+        f"decode {name}, default": lambda: codec.decode(data),
         f"decode {name}, realism 1": lambda: codec.decode(data, realism=1.0),
         f"decode {name}, realism 0": lambda: codec.decode(data, realism=0.0),
     }
     rows = []
     for task, call in tasks.items():
         rows.append([task, f"{median_seconds(call, REPEATS):.3f}", f"median of {REPEATS}, networks loaded"])
+    return rows
+
+
+Times = dict[str, list[tuple[float, float]]]
+"""Wall and processor seconds of every call of a part."""
+
+
+@contextmanager
+def clocked(times: Times, part: str) -> Iterator[None]:
+    wall, processor = time.perf_counter(), time.process_time()
+    yield
+    times.setdefault(part, []).append((time.perf_counter() - wall, time.process_time() - processor))
+
+
+def measure_parts(options: argparse.Namespace, threads: int) -> list[list[str]]:
+    """Each graph of a weights folder, the entropy coder, and the whole of encoding and decoding."""
+    from sprdiff.runtime.load import load_runtime
+
+    runtime, times = load_runtime(options.weights, threads), Times()
+    image = Image.fromarray(texture(SMALL[0], 0, SMALL[1]))
+    if options.image:
+        image = Image.open(options.image).convert("RGB")
+    pixels, level = np.asarray(image), round(options.quality * 255 / 100)
+    run, size = runtime._sessions.run, pixels.shape[:2]
+
+    def clocked_run(graph: str, *arguments: Any, **named: Any) -> Any:
+        with clocked(times, f"graph {graph}"):
+            return run(graph, *arguments, **named)
+
+    runtime._sessions.run = clocked_run  # type: ignore[method-assign]
+    realism, steps = runtime.manifest.dials(level, None, None)
+    dials = {"realism 0": (0.0, 1), "default": (realism, steps), "default, one evaluation more": (realism, steps + 1)}
+    for _ in range(REPEATS + 1):
+        with clocked(times, "encode"):
+            y, z = runtime.analyse(pixels)
+            with clocked(times, "entropy encoder"):
+                stream = runtime.entropy.encode(y, z, level).stream
+        for name, (share, count) in dials.items():
+            with clocked(times, f"decode, {name}"):
+                with clocked(times, "entropy decoder"):
+                    exact = runtime.entropy.decode(stream, y.shape[1:], level)
+                runtime.decode(exact, level=level, realism=share, steps=count, size=size, dtype=np.uint8)
+    rows = []
+    for part, calls in times.items():
+        wall, processor = (statistics.median(values) for values in zip(*calls[1:], strict=True))
+        rows.append([part, str(threads), f"{wall:.3f}", f"{processor:.3f}"])
     return rows
 
 
@@ -200,6 +254,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--large", type=size, default=LARGE, metavar="WxH", help="default 12500x8000")
     parser.add_argument("--no-large", action="store_true", help="leave the large picture out")
     parser.add_argument("--small-only", action="store_true", help="measure the small picture only")
+    parser.add_argument("--parts", action="store_true", help="time each part of the small picture instead")
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     return parser.parse_args(argv)
 
@@ -210,8 +265,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         task, source, target = options.child
         child(task, Path(source), Path(target), options)
         return 0
+    if options.parts and not options.threads:
+        for count in ("1", "2"):  # in processes of their own: numpy's threads are settled when it is loaded
+            command = [sys.executable, __file__, *(sys.argv[1:] if argv is None else argv), "--threads", count]
+            subprocess.run(command, check=True, env=os.environ | dict.fromkeys(NUMPY_THREADS, count))
+        return 0
     threads = options.threads or "default"
     print(f"{processor()}, {os.cpu_count()} CPUs, Python {platform.python_version()}, threads: {threads}\n")
+    if options.parts:
+        print_table(("part", "threads", "seconds", "processor seconds"), measure_parts(options, options.threads))
+        return 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         rows = measure_small(folder, options) + measure_process(folder, options)

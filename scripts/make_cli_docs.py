@@ -38,9 +38,11 @@ HEAD = """\
 | 1 | something failed: one line on standard error for each, the other files are done |
 | 2 | wrong usage |
 | 130 | interrupted |
+| 141 | the reader of standard output has gone |
 
 Nothing half-written is left behind, and nothing is overwritten without `-f`. Where a file is expected `-` is standard
-input or output. `SPRDIFF_DEBUG=1` shows where an unexpected error came from. Progress bars appear on a terminal only.
+input or output, and so are `/dev/stdin`, `/dev/stdout` and their like. `SPRDIFF_DEBUG=1` shows where an unexpected
+error came from. Progress bars appear on a terminal only.
 """
 
 

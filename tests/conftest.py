@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
+    from sprdiff.format.entropy import EntropyModel, Exact
+
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 settings.register_profile(
@@ -75,3 +77,11 @@ def photo(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
     picture = 128 + 70 * np.stack(waves, -1) + edges + rng.normal(0, 3, (height, width, 3))
     pixels: NDArray[np.uint8] = np.clip(np.rint(picture), 0, 255).astype(np.uint8)
     return pixels
+
+
+def one_cell(entropy: EntropyModel, value: int = 0) -> Exact:
+    """What a decoder may know of a picture of 32x32 pixels."""
+    from sprdiff.format.entropy import Exact
+
+    y = np.full((entropy.y_channels, 1, 1), value, np.int32)
+    return Exact(y, y, np.zeros_like(entropy.decode(b"", (1, 1), 0).h))

@@ -57,13 +57,40 @@ def test_scale(photos: Path) -> None:
     assert "| 0.0001 | none can be so small |" in done.stdout and "| 0.03 | 1: 1 |" in done.stdout
 
 
-@pytest.mark.parametrize("name", ["dials", "scale"])
+def test_prefixes(photos: Path) -> None:
+    done = run("prefixes", str(photos), "--bpp", "0.05")
+    assert done.returncode == 0 and not done.stderr
+    parts = [line.split(" | ")[:2] for line in done.stdout.splitlines() if line.startswith("| ")][1:]
+    assert [part for part, _ in parts] == ["| 25%", "| 50%", "| 75%", "| 90%", "| 100%"]
+    assert parts[-1][1] == "100%"
+
+
+def test_links(photos: Path) -> None:
+    done = run("links", str(photos), "--packets", "4", "--payload", "300", "--trials", "50")
+    assert done.returncode == 0 and not done.stderr
+    rows = [line for line in done.stdout.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) == 3 * 11
+    assert all("| 100% | 0% | 0% |" in row for row in rows[:3])
+
+
+@pytest.mark.usefixtures("beside")
+def test_simulated_losses_are_as_many_as_asked_for() -> None:
+    links = script("links")
+    for rate in (0.05, 0.4):
+        for bursty in (False, True):
+            arrive = links.lossy(rate, 8, 20000, bursty=bursty)
+            assert abs(1 - arrive.mean() - rate) < 0.01
+            pairs = float((~arrive[:, 1:] & ~arrive[:, :-1]).mean() / (1 - arrive.mean()))
+            assert abs(pairs - (1 - 1 / links.BURST if bursty else rate)) < 0.03
+
+
+@pytest.mark.parametrize("name", ["dials", "scale", "prefixes", "links"])
 def test_no_photographs(name: str, tmp_path: Path) -> None:
     done = run(name, str(tmp_path))
     assert done.returncode == 1 and done.stderr.startswith("no photographs in ")
 
 
-@pytest.mark.parametrize("name", ["dials", "scale", "effort"])
+@pytest.mark.parametrize("name", ["dials", "scale", "effort", "prefixes", "links"])
 def test_what_is_no_photograph_ends_with_one_line(name: str, tmp_path: Path) -> None:
     (tmp_path / "one.png").write_bytes(b"no picture")
     done = run(name, str(tmp_path))
@@ -85,3 +112,10 @@ def test_what_the_picked_scale_loses() -> None:
     second = (1.5, {1.0: (25.0, 0.80), 1.5: (25.2, 0.81)})
     row = scale.line(0.01, [first, second, (math.nan, {})])
     assert row == "| 0.01 | 1: 1, 1.5: 1 | 1.5: 2 | 1: 1, 1.5: 1 | 0.150 | 0.0000 | 0.30 |"
+
+
+def test_speed_of_each_part(photos: Path) -> None:
+    done = run("speed", "--parts", "--image", str(photos / "one.png"))
+    assert (done.returncode, done.stderr) == (0, "")
+    parts = {line.split(" | ")[0].strip("| ") for line in done.stdout.splitlines() if line.startswith("| ")}
+    assert {"graph encoder", "entropy decoder", "encode", "decode, realism 0", "decode, default"} <= parts

@@ -13,6 +13,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from .privacy import keep_quiet
+
 if TYPE_CHECKING:
     from .codec import Codec, decode, encode
     from .errors import (
@@ -22,19 +24,25 @@ if TYPE_CHECKING:
         DialError,
         EffortError,
         ImageError,
+        LimitError,
         ModelMismatchError,
         OutputError,
+        PacketError,
         PluginError,
         ServiceError,
         SprdiffError,
+        StoppedError,
         TargetError,
         TrainingError,
         WeightsError,
     )
     from .fileinfo import FileInfo, ModelInfo, info, model_info
+    from .packets import Received, from_packets, to_packets
     from .pillow import register_sprdiff_opener
 
 __version__ = "0.1.0.dev0"
+
+keep_quiet()
 
 _HOME = {
     "codec": ("Codec", "decode", "encode"),
@@ -45,16 +53,20 @@ _HOME = {
         "DialError",
         "EffortError",
         "ImageError",
+        "LimitError",
         "ModelMismatchError",
         "OutputError",
+        "PacketError",
         "PluginError",
         "ServiceError",
         "SprdiffError",
+        "StoppedError",
         "TargetError",
         "TrainingError",
         "WeightsError",
     ),
     "fileinfo": ("FileInfo", "ModelInfo", "info", "model_info"),
+    "packets": ("Received", "from_packets", "to_packets"),
     "pillow": ("register_sprdiff_opener",),
 }
 _WHERE = {name: module for module, names in _HOME.items() for name in names}
@@ -68,21 +80,27 @@ __all__ = [
     "EffortError",
     "FileInfo",
     "ImageError",
+    "LimitError",
     "ModelInfo",
     "ModelMismatchError",
     "OutputError",
+    "PacketError",
     "PluginError",
+    "Received",
     "ServiceError",
     "SprdiffError",
+    "StoppedError",
     "TargetError",
     "TrainingError",
     "WeightsError",
     "__version__",
     "decode",
     "encode",
+    "from_packets",
     "info",
     "model_info",
     "register_sprdiff_opener",
+    "to_packets",
 ]
 
 

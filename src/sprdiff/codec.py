@@ -2,7 +2,7 @@
 
     encode:  open ─► coded scale ─► runtime.analyse ─► y, z ─► entropy.encode ─► pack_file
                           └───────────── rate control repeats what is right of y, z ──┘
-    decode:  parse_file ─► verify ─► entropy.decode ─► ŷ ═ exactness line ═ runtime.synthesise ─► resize
+    decode:  parse_file ─► verify ─► entropy.decode ═ exactness line ═ runtime.decode ─► resize
 
 A decoder is handed nothing but the bytes and its dials, so the original can never leak into a result.
 """
@@ -23,7 +23,9 @@ from PIL import Image
 from .common.progress import Report, unheard
 from .encoder import Coding, refined_to
 from .errors import ImageError, TargetError
-from .format.container import MAX_SIDE, parse_file, verify
+from .format.container import MAX_SIDE, parse_file
+from .format.entropy import Beginning
+from .format.reading import read_exact
 from .imageio.colour import Rgb
 from .imageio.open import MAX_PIXELS, Picture, Source, open_rgb
 from .imageio.resize import resize
@@ -188,14 +190,27 @@ class Codec:
         finish = functools.partial(refined_to, effort=effort, report=report or unheard) if effort else None
         return self._encode_to(picture, max_bytes, code, finish, stated=stated)
 
-    def decode(self, data: bytes, *, realism: float = 1.0, steps: int = 1, seed: int = 0) -> Image.Image:
+    def decode(
+        self,
+        data: bytes,
+        *,
+        realism: float | None = None,
+        steps: int | None = None,
+        seed: int = 0,
+        partial: bool = False,
+    ) -> Image.Image:
         """The picture of an ``.sprd`` file, in mode RGB, or L when it is grey.
 
         Args:
             data: the whole file.
-            realism: 0 (faithful on average, blurred) to 1 (sharp, partly invented), linear between.
-            steps: of the denoiser, 1-1000; from 2 on noise is added between them.
-            seed: of that noise, and of the noise that texture is made of.
+            realism: 0 (faithful on average, blurred) to 1 (sharp, partly invented), linear between; None: what the
+                weights say for the file's level.
+            steps: evaluations of the generative network, 1-1000: more are slower, and better or equal; None: what
+                the weights say.
+            seed: of the noise that texture is made of.
+            partial: take a file that was cut off anywhere after its header, too. What is lost is decoded as its mean.
+                No check can tell a cut file from a damaged one. The image's ``info["whole"]`` says whether the file
+                is whole, ``info["known"]`` which part of the symbols it holds, from 0 to 1.
 
         Raises:
             BitstreamError: the bytes are not a readable file, or the picture is larger than `max_pixels`.
@@ -208,12 +223,17 @@ class Codec:
         parsed = parse_file(data, self.max_pixels)
         header = parsed.header
         runtime = self.runtime
-        verify(parsed, data, runtime.weights_hash, runtime.manifest.preset_id)
-        exact = runtime.entropy.decode(parsed.stream, header.latent_size(runtime.entropy.stride), header.level)
-        y_hat = runtime.entropy.dequantise(exact.y_hat, header.level)
+        realism, steps = runtime.manifest.dials(header.level, realism, steps)
+        exact = read_exact(
+            parsed, data, runtime.entropy, runtime.weights_hash, runtime.manifest.preset_id, partial=partial
+        )
+        whole = not isinstance(exact, Beginning)
+        known = exact.known / exact.symbols if isinstance(exact, Beginning) else 1.0
+        # Held by nobody else: of a large picture it is large, and the runtime lets it go.
+        held = [exact]
         del exact
-        pixels = runtime.synthesise(
-            y_hat,
+        pixels = runtime.decode(
+            held.pop(),
             level=header.level,
             realism=realism,
             steps=steps,
@@ -221,7 +241,10 @@ class Codec:
             size=header.coded_size,
             dtype=np.uint8,
         )
-        return to_pil(resize(pixels, (header.height, header.width)), header.grey)
+        image = to_pil(resize(pixels, (header.height, header.width)), header.grey)
+        if partial:
+            image.info |= {"whole": whole, "known": known}
+        return image
 
     def _open(self, image: Input, background: str | Rgb) -> Picture:
         source = _from_array(image) if isinstance(image, np.ndarray) else image
@@ -241,7 +264,7 @@ class Codec:
             level = highest_fitting(coding.size, limit, first_guess(limit, coding.pixels))
             if level is not None:
                 return finish(coding, limit, level) if finish else coding.file(level)
-            least = coding.file(0)
+            least = coding.smallest()
             smallest = least if smallest is None or len(least) < len(smallest) else smallest
         assert smallest is not None  # there is always a scale to try
         if stated:
@@ -262,9 +285,9 @@ def _load_folder(weights: Path | str | None, threads: int | None) -> Runtime:
             from .sd.pretrained import load
 
             return load(weights, threads=threads)
-    from .runtime.onnx import OnnxRuntime
+    from .runtime.load import load_runtime
 
-    return OnnxRuntime(weights, threads)
+    return load_runtime(weights, threads)
 
 
 def _from_array(array: NDArray[np.uint8]) -> Picture:
@@ -289,10 +312,10 @@ def _check_effort(effort: int) -> None:
         raise ValueError(f"effort must be a whole number from 0 to {MAX_EFFORT}, not {effort}")
 
 
-def _check_dials(realism: float, steps: int, seed: int) -> None:
-    if not 0 <= realism <= 1:
+def _check_dials(realism: float | None, steps: int | None, seed: int) -> None:
+    if realism is not None and not 0 <= realism <= 1:
         raise ValueError(f"realism must be from 0 to 1, not {realism}")
-    if not isinstance(steps, int) or not 1 <= steps <= MAX_STEPS:
+    if steps is not None and (not isinstance(steps, int) or not 1 <= steps <= MAX_STEPS):
         raise ValueError(f"steps must be a whole number from 1 to {MAX_STEPS}, not {steps}")
     if not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
         raise ValueError(f"seed must be a whole number from 0 to {MAX_SEED}, not {seed}")
@@ -335,6 +358,8 @@ def encode(
     )
 
 
-def decode(data: bytes, *, realism: float = 1.0, steps: int = 1, seed: int = 0) -> Image.Image:
+def decode(
+    data: bytes, *, realism: float | None = None, steps: int | None = None, seed: int = 0, partial: bool = False
+) -> Image.Image:
     """`Codec.decode` with the weights that come with the package."""
-    return default_codec().decode(data, realism=realism, steps=steps, seed=seed)
+    return default_codec().decode(data, realism=realism, steps=steps, seed=seed, partial=partial)

@@ -15,11 +15,14 @@ from .imageio.resize import resize
 from .ratecontrol import highest_fitting
 
 if TYPE_CHECKING:
+    from .runtime.first import FirstRuntime
     from .runtime.onnx import OnnxRuntime
     from .sd.runtime import TorchRuntime
 
-    Runtime = OnnxRuntime | TorchRuntime
+    Runtime = FirstRuntime | OnnxRuntime | TorchRuntime
 
+LITTLE, LOWEST_OF_LITTLE = 2**16, 64
+"""Coded pixels up to which so many levels are tried for the smallest file."""
 SAVED_LEVELS = 4
 """By how many levels refinement usually raises what fits."""
 QUICKER = 3
@@ -54,6 +57,11 @@ class Coding:
     def size(self, level: int) -> int:
         """Bytes of the whole file at a level."""
         return len(self.file(level))
+
+    def smallest(self) -> bytes:
+        """The smallest file at low levels: sizes of next to nothing differ by single bytes and need not grow."""
+        levels = LOWEST_OF_LITTLE if self.pixels <= LITTLE else 1
+        return min(map(self.file, range(levels)), key=len)
 
     def refined(self, level: int, effort: int, report: Report) -> Coding:
         """The same with another y, which costs less at a level for what it brings; meant for that level only."""

@@ -6,6 +6,9 @@ Floor 0 of the layout: this module imports nothing of the package. The command l
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 
 class SprdiffError(Exception):
     """Base of every error that a user of the package can cause or meet."""
@@ -21,6 +24,22 @@ class ModelMismatchError(SprdiffError):
 
 class ImageError(SprdiffError):
     """The input is not an image that can be read, or is beyond the stated limits."""
+
+
+class LimitError(SprdiffError):
+    """The work on a picture took longer than it may."""
+
+
+class PacketError(SprdiffError):
+    """Packets cannot be made so, or packets of one stream contradict each other.
+
+    Attributes:
+        received: what came of all other streams: entries as `from_packets` returns them.
+    """
+
+    def __init__(self, message: str, received: Sequence[Any] = ()) -> None:
+        super().__init__(message)
+        self.received = list(received)
 
 
 class TargetError(SprdiffError):
@@ -41,6 +60,10 @@ class WeightsError(SprdiffError):
 
 class DeviceError(SprdiffError):
     """The device to compute on is not there, or has too little memory for the networks."""
+
+
+class StoppedError(SprdiffError):
+    """The work was ended from outside before it was done (`sprdiff.interrupt`)."""
 
 
 class DialError(SprdiffError, ValueError):

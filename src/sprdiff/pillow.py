@@ -23,10 +23,13 @@ from typing import IO, TYPE_CHECKING, Any
 from PIL import ExifTags, Image, ImageFile
 
 from .errors import BitstreamError, PluginError, SprdiffError
-from .format.container import MAGIC, PRESETS, SCALES, Header, pack_file, parse_file, verify
+from .format.container import HEAD, MAGIC, PRESETS, SCALES, Header, pack_file, parse_file, read_file, verify
+from .interrupt import interruptible
+from .limits import Deadline, above, size_message
 
 if TYPE_CHECKING:
     from .codec import Codec
+    from .imageio.open import Picture
 
 __all__ = ["SprdiffImageFile", "register_sprdiff_opener"]
 
@@ -35,8 +38,9 @@ MIME = "image/x-sprdiff"
 EXTENSION = ".sprd"
 MAX_PIXELS = 2**26
 """Default limit on width x height: 67 megapixels, three quarters of what Pillow itself warns at."""
+MAX_SECONDS = 600.0
+"""Default limit on the time that one picture may take; a picture at the limit of pixels takes some minutes."""
 
-_HEADER_BYTES = 16  # the longest header with its check
 _SAVE_OPTIONS = ("quality", "bpp", "max_bytes", "scale", "background")
 _codecs: dict[tuple[object, ...], Codec] = {}
 
@@ -45,18 +49,21 @@ _codecs: dict[tuple[object, ...], Codec] = {}
 class _Options:
     """What was said at registration; `register_sprdiff_opener` describes the fields."""
 
-    realism: float = 1.0
+    realism: float | None = None
     threads: int | None = None
     max_pixels: int = MAX_PIXELS
     weights: Path | str | None = None
+    max_seconds: float = MAX_SECONDS
 
     def __post_init__(self) -> None:
-        if not 0 <= self.realism <= 1:
+        if self.realism is not None and not 0 <= self.realism <= 1:
             raise ValueError(f"realism must be from 0 to 1, not {self.realism}")
         if self.threads is not None and self.threads < 1:
             raise ValueError(f"threads must be at least 1, not {self.threads}")
         if self.max_pixels < 1:
             raise ValueError(f"max_pixels must be at least 1, not {self.max_pixels}")
+        if not self.max_seconds > 0:
+            raise ValueError(f"max_seconds must be above 0, not {self.max_seconds}")
 
     @property
     def codec(self) -> Codec:
@@ -76,7 +83,7 @@ class SprdiffImageFile(ImageFile.ImageFile):
     """An open ``.sprd`` file.
 
     ``info["sprdiff"]`` says what the header holds (``model``, ``quality``, ``level``, ``scale``) and at which
-    ``realism`` the pixels are decoded, or were.
+    ``realism`` the pixels are decoded, or were; None: what the weights say, until they are loaded by `load`.
     """
 
     format = FORMAT
@@ -87,13 +94,13 @@ class SprdiffImageFile(ImageFile.ImageFile):
         self._options = _options
         self._start = self.fp.tell()
         try:
-            header = parse_file(self.fp.read(_HEADER_BYTES)).header
+            header = parse_file(self.fp.read(HEAD)).header
         except BitstreamError as error:
             raise SyntaxError(str(error)) from error  # how a plug-in says "not mine"
-        if header.width * header.height > self._options.max_pixels:
+        if above(header.width, header.height, self._options.max_pixels):
             raise Image.DecompressionBombError(
-                f"the picture has {header.width} x {header.height} pixels, above the limit of "
-                f"{self._options.max_pixels} (max_pixels of register_sprdiff_opener)"
+                f"the picture has {size_message(header.width, header.height, self._options.max_pixels)} "
+                "(max_pixels of register_sprdiff_opener)"
             )
         self._mode = "L" if header.grey else "RGB"
         self._full = header.width, header.height
@@ -163,18 +170,19 @@ class SprdiffImageFile(ImageFile.ImageFile):
     def _read(self) -> bytes:
         if self.fp is None:
             raise ValueError("Operation on closed image")
+        from .fileinfo import stride_of
+
         self.fp.seek(self._start)
-        return self.fp.read()
+        stride = stride_of(self._options.weights)
+        return read_file(self.fp, self._options.max_pixels, stride)  # type: ignore[arg-type]
 
     def _decode(self) -> bytes:
         """The pixels of the size and mode that were announced; none of a damaged file if Pillow is to bear that."""
         try:
             with _as_oserror():
                 data, codec = self._read(), self._options.codec
-                if self.size == self._full:
-                    picture = codec.decode(data, realism=self._options.realism)
-                else:
-                    picture = _coarse(codec, data, self.size)
+                with interruptible(Deadline(self._options.max_seconds)):
+                    picture = self._picture(data, codec)
         except PluginError as error:
             if ImageFile.LOAD_TRUNCATED_IMAGES and isinstance(error.__cause__, BitstreamError):
                 return b""
@@ -183,8 +191,17 @@ class SprdiffImageFile(ImageFile.ImageFile):
             raise PluginError("the file has changed since it was opened")
         return picture.tobytes()
 
+    def _picture(self, data: bytes, codec: Codec) -> Image.Image:
+        if self.size != self._full:
+            return _coarse(codec, data, self.size)
+        picture = codec.decode(data, realism=self._options.realism)
+        about = self.info["sprdiff"]
+        realism, _ = codec.runtime.manifest.dials(about["level"], about["realism"], None)
+        self.info["sprdiff"] = {**about, "realism": realism}
+        return picture
 
-def _describe(header: Header, realism: float) -> dict[str, Any]:
+
+def _describe(header: Header, realism: float | None) -> dict[str, Any]:
     return {
         "model": f"{PRESETS.get(header.preset_id, f'preset {header.preset_id}')}-{header.tag.hex()}",
         "quality": round(header.level * 100 / 255, 1),
@@ -214,24 +231,33 @@ def _save(image: Image.Image, stream: IO[bytes], filename: str | bytes) -> None:
     if isinstance(options.get("quality"), str):  # such as JPEG's "keep"
         raise ValueError(f"quality must be a number from 0 to 100, not {options['quality']!r}")
     with _as_oserror():
-        data = _options.codec.encode(_bare(image, given), **options)
+        codec = _options.codec
+        picture = _picture(image, given, options.pop("background", "white"), codec.max_pixels)
+        with interruptible(Deadline(_options.max_seconds)):
+            data = codec.encode(picture, **options)
     stream.write(data)
 
 
-def _bare(image: Image.Image, given: dict[str, Any]) -> Image.Image:
-    """The image with what belongs to its pixels, and with the orientation only if the caller hands it on.
+def _picture(image: Image.Image, given: dict[str, Any], background: Any, max_pixels: int) -> Picture:
+    """The picture, with the orientation only if the caller hands it on.
 
     So it is with Pillow's own formats: an image may have been turned upright and still carry its old metadata.
     """
-    bare = image.copy()
-    bare.info = {name: image.info[name] for name in ("icc_profile", "transparency") if name in image.info}
-    if "icc_profile" in given:
-        bare.info["icc_profile"] = given["icc_profile"]
+    from .imageio.colour import parse_background
+    from .imageio.open import picture_of
+
+    orientation = 1
     if given.get("exif"):
         exif = Image.Exif()
         exif.load(given["exif"].tobytes() if isinstance(given["exif"], Image.Exif) else given["exif"])
-        bare.getexif()[ExifTags.Base.Orientation] = exif.get(ExifTags.Base.Orientation, 1)
-    return bare
+        orientation = exif.get(ExifTags.Base.Orientation, 1)
+    return picture_of(
+        image,
+        background=parse_background(background),
+        max_pixels=max_pixels,
+        orientation=orientation,
+        profile=given.get("icc_profile", ...),
+    )
 
 
 @contextmanager
@@ -251,25 +277,29 @@ def _accept(prefix: bytes) -> bool:
 
 def register_sprdiff_opener(
     *,
-    realism: float = 1.0,
+    realism: float | None = None,
     threads: int | None = None,
     max_pixels: int = MAX_PIXELS,
     weights: Path | str | None = None,
+    max_seconds: float = MAX_SECONDS,
 ) -> None:
     """Register ``.sprd`` with Pillow, or change the options for the files that are opened from now on.
 
     Args:
-        realism: how pictures are decoded, 0 (faithful on average, blurred) to 1 (sharp, partly invented).
+        realism: how pictures are decoded, 0 (faithful on average, blurred) to 1 (sharp, partly invented);
+            None: what the weights say for the level of each file.
         threads: of the networks; None: one for each core.
         max_pixels: limit on width x height, both ways; opening a larger picture raises
             `Image.DecompressionBombError`. Pillow's own limit stays as it is.
         weights: a weights folder; None: the one that comes with the package.
+        max_seconds: limit on the time of one picture, looked at between its tiles; beyond it `load` and `save` raise
+            an `OSError`.
 
     Raises:
         ValueError: an option is out of its range.
     """
     global _options
-    _options = _Options(realism, threads, max_pixels, weights)
+    _options = _Options(realism, threads, max_pixels, weights, max_seconds)
     Image.register_open(FORMAT, SprdiffImageFile, _accept)
     Image.register_save(FORMAT, _save)
     Image.register_extension(FORMAT, EXTENSION)

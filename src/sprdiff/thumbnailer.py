@@ -17,11 +17,13 @@ from typing import NoReturn
 from PIL import Image
 
 from . import __version__
-from .common.files import read_bytes, write_atomic
-from .errors import BitstreamError
-from .pillow import MIME, SprdiffImageFile
+from .common.files import write_atomic
+from .fileinfo import read_sprd, stride_of
+from .pillow import MAX_PIXELS, MIME, SprdiffImageFile, register_sprdiff_opener
 
 NAME = "sprdiff-thumbnailer"
+SECONDS = 60.0
+"""Time for one picture: a file manager makes many, and nobody waits for one."""
 SIZES = range(1, 4097)
 """Sizes that may be asked for; the largest of the freedesktop standard is 1024."""
 
@@ -36,14 +38,12 @@ def thumbnail(path: Path | str, size: int, uri: str | None = None) -> bytes:
         uri: of the file; None: the one of `path`.
 
     Raises:
-        BitstreamError: the file cannot be read.
-        SyntaxError: it is not an ``.sprd`` file.
-        OSError: it is damaged, or was made with other weights.
-        DecompressionBombError: the picture has too many pixels.
+        BitstreamError: the file cannot be read, is none, or its picture has too many pixels.
+        OSError: it is damaged, was made with other weights, or takes too long.
     """
     from .imageio.save import encode_image
 
-    data = read_bytes(path, BitstreamError)
+    data = read_sprd(path, MAX_PIXELS, stride_of(None))
     with SprdiffImageFile(io.BytesIO(data)) as image:
         width, height = image.size
         shrink = size / max(width, height)
@@ -87,13 +87,15 @@ def _size(text: str) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     given = _parser().parse_args(arguments)
+    register_sprdiff_opener(max_seconds=SECONDS)
     try:
         write_atomic(given.output, thumbnail(given.input, given.size, given.uri), force=True)
     except Exception as error:  # a file manager has no use for a traceback, whatever the file did
         text = str(error) or type(error).__name__
         line = text if given.input in text else f"{given.input}: {text}"
         printable = "".join(c if c.isprintable() else "?" for c in " ".join(line.split()))
-        sys.stderr.write(f"{NAME}: error: {printable}\n")
+        if sys.stderr is not None:
+            sys.stderr.write(f"{NAME}: error: {printable}\n")
         return 1
     return 0
 

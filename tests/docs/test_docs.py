@@ -225,8 +225,12 @@ def shown_in_the_api() -> set[str]:
     return set(re.findall(r"^::: ([\w.]+)$", (DOCS / "api.md").read_text("utf-8"), re.MULTILINE))
 
 
+def is_error(value: object) -> bool:
+    return inspect.isclass(value) and issubclass(value, sprdiff.errors.SprdiffError)
+
+
 def test_every_error_is_a_public_name() -> None:
-    errors = {name for name, value in vars(sprdiff.errors).items() if inspect.isclass(value)}
+    errors = {name for name, value in vars(sprdiff.errors).items() if is_error(value)}
     assert errors <= set(sprdiff.__all__)
 
 

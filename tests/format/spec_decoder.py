@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 Weights = dict[str, Any]
@@ -92,21 +93,34 @@ def grid_of(fields: dict[str, Any], weights: Weights) -> tuple[int, int]:
     return -(-coded[0] // stride), -(-coded[1] // stride)
 
 
-class RangeDecoder:
-    """The decoder's state: the width of the interval and the offset of the stream's number inside it."""
+class End(Exception):  # noqa: N818
+    """The beginning of a file says no more."""
 
-    def __init__(self, stream: bytes) -> None:
-        self.stream, self.at = stream, 0
+
+class RangeDecoder:
+    """The decoder's state: the width of the interval and the offset of the stream's number inside it.
+
+    For the beginning of a stream there is more: `tail` is the byte that follows without end, `limit` how many symbols
+    may be read, `seen` what was read. With a tail of ones the gap above the last symbol counts as the last symbol.
+    """
+
+    def __init__(self, stream: bytes, tail: int = 0, limit: float = float("inf")) -> None:
+        self.stream, self.tail, self.limit, self.at = stream, tail, limit, 0
+        self.seen: list[int] = []
         self.width = 2**64 - 1
         self.offset = self.word() << 32 | self.word()
 
     def word(self) -> int:
         chunk = self.stream[self.at : self.at + 4]
         self.at += 4
-        return int.from_bytes(chunk + bytes(4 - len(chunk)), "big")
+        return int.from_bytes(chunk + bytes([self.tail] * (4 - len(chunk))), "big")
 
     def symbol(self, counts: Vector) -> int:
+        if len(self.seen) >= self.limit:
+            raise End
         scale = self.width // 2**24
+        if self.tail:
+            self.offset = min(self.offset, scale * 2**24 - 1)
         quantile = self.offset // scale
         if quantile >= 2**24:
             raise InvalidError("range")
@@ -119,6 +133,7 @@ class RangeDecoder:
         if self.width < 2**32:
             self.width <<= 32
             self.offset = self.offset << 32 | self.word()
+        self.seen.append(symbol)
         return symbol
 
     def bit(self) -> int:
@@ -180,24 +195,47 @@ def tables_of(weights: Weights) -> list[Vector]:
 
 
 def read_block(coder: RangeDecoder, tables: list[Vector], index: list[Vector]) -> list[Vector]:
-    """The symbols of one block (position, channel): by table descending, in raster order inside a table."""
+    """The symbols of one block (position, channel): by table descending, in raster order inside a table.
+
+    After the end of a beginning all are 0; so are those whose escape it does not hold whole.
+    """
     q = [[0] * len(row) for row in index]
     for t, counts in reversed(list(enumerate(tables))):
         radius = len(counts) // 2 - 1
         places = [(p, c) for p, row in enumerate(index) for c, table in enumerate(row) if table == t]
         escaped = []
-        for p, c in places:
-            symbol = coder.symbol(counts)
-            q[p][c] = symbol - radius
-            if symbol == 2 * radius + 1:
-                escaped.append((p, c))
-        for p, c in escaped:
-            q[p][c] = coder.escape(radius)
+        try:
+            for p, c in places:
+                symbol = coder.symbol(counts)
+                if symbol == 2 * radius + 1:
+                    escaped.append((p, c))
+                else:
+                    q[p][c] = symbol - radius
+            for p, c in escaped:
+                q[p][c] = coder.escape(radius)
+        except End:
+            continue
     return q
 
 
 def decode_latents(stream: bytes, grid: tuple[int, int], level: int, weights: Weights) -> Exact:
-    coder, tables = RangeDecoder(stream), tables_of(weights)
+    return decode_with(RangeDecoder(stream), grid, level, weights)
+
+
+def decode_beginning(stream: bytes, grid: tuple[int, int], level: int, weights: Weights) -> Exact:
+    """ŷ, μ, h of every file whose stream begins so, as far as they agree; means for the rest."""
+    low, high = RangeDecoder(stream, 0), RangeDecoder(stream, 255)
+    for coder in (low, high):
+        with suppress(InvalidError):  # after the first difference either may meet anything
+            decode_with(coder, grid, level, weights)
+    certain = 0
+    while certain < min(len(low.seen), len(high.seen)) and low.seen[certain] == high.seen[certain]:
+        certain += 1
+    return decode_with(RangeDecoder(stream, 0, certain), grid, level, weights)
+
+
+def decode_with(coder: RangeDecoder, grid: tuple[int, int], level: int, weights: Weights) -> Exact:
+    tables = tables_of(weights)
     h = hyper(coder, tables, grid, level, weights)
     groups, passes = weights["groups"], weights["passes"]
     stops = [sum(groups[: g + 1]) for g in range(len(groups))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 import spec_decoder
 from bitstream_helpers import group_by_group, make_entropy_arrays, make_latents, make_tiny_arrays, to_lists
 from sprdiff.errors import BitstreamError, WeightsError
-from sprdiff.format import intnet
+from sprdiff.format import intnet, native, pure
 from sprdiff.format.entropy import EntropyModel
 from sprdiff.format.hash import canonical_hash
 from sprdiff.format.rangecoder import SymbolDecoder, SymbolEncoder
@@ -141,14 +142,14 @@ def lists(tables: Tables) -> dict[str, Any]:
     return {"tables.radius": tables.radius.tolist(), "tables.counts": tables.counts.tolist()}
 
 
+@pytest.mark.parametrize("module", [native, pure])
 @pytest.mark.parametrize("payload", [[0] * 16, [1, *[0] * 15, 1], [0, *[0] * 14, *[1] * 15]])
-def test_an_escape_beyond_the_limit_is_refused(payload: list[int]) -> None:
+def test_an_escape_beyond_the_limit_is_refused(payload: list[int], module: ModuleType) -> None:
     tables = Tables(*make_gaussian_tables([0.1]))
-    encoder = SymbolEncoder(tables)
-    encoder._coder.encode(np.array([2 * int(tables.radius[0]) + 1], np.int32), tables.model(0))
-    fair = Tables(np.zeros(1, np.int32), np.full(2, 2**23, np.uint32)).model(0)
-    encoder._coder.encode(np.array(payload, np.int32), fair)
-    decoder = SymbolDecoder(tables, encoder.finish())
+    encoder = SymbolEncoder(tables, pure)
+    encoder._coder.encode(np.array([2 * int(tables.radius[0]) + 1], np.int32), tables.model(0, pure.cumulative))
+    encoder._coder.encode(np.array(payload, np.int32), pure.cumulative(np.full(2, 2**23, np.uint32)))
+    decoder = SymbolDecoder(tables, encoder.finish(), module)
     with pytest.raises(BitstreamError, match="beyond the limit"):
         decoder.code(np.zeros(1, np.uint8), np.zeros(1, np.int32), None)
 

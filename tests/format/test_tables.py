@@ -8,6 +8,7 @@ import pytest
 
 from spec_decoder import InvalidError, RangeDecoder
 from sprdiff.errors import WeightsError
+from sprdiff.format.native import categorical
 from sprdiff.format.tables import TOTAL, Tables, fit_tables, make_gaussian_tables, sigma_ladder
 
 RADIUS, COUNTS = make_gaussian_tables(sigma_ladder())
@@ -70,9 +71,9 @@ def test_the_range_coder_uses_exactly_the_counts(table: int) -> None:
             wanted = None
         if wanted is None:
             with pytest.raises(AssertionError):
-                theirs.decode(tables.model(table), 1)
+                theirs.decode(tables.model(table, categorical), 1)
             break
-        assert theirs.decode(tables.model(table), 1)[0] == wanted
+        assert theirs.decode(tables.model(table, categorical), 1)[0] == wanted
 
 
 @pytest.mark.parametrize("where", ["below", "at"])
@@ -84,7 +85,7 @@ def test_every_boundary_between_symbols_is_where_the_counts_put_it(where: str) -
             point = scale * start - (where == "below")
             words = np.array([point >> 32, point & 0xFFFFFFFF], np.uint32)
             decoder = constriction.stream.queue.RangeDecoder(words)
-            assert decoder.decode(tables.model(table), 1)[0] == symbol + (where == "at")
+            assert decoder.decode(tables.model(table, categorical), 1)[0] == symbol + (where == "at")
 
 
 def test_refitting_without_data_keeps_the_base() -> None:

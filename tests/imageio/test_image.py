@@ -17,7 +17,8 @@ from PIL import Image, ImageCms
 
 from conftest import photo
 from sprdiff.errors import ImageError
-from sprdiff.imageio.open import Picture, open_rgb, parse_background
+from sprdiff.imageio.colour import parse_background
+from sprdiff.imageio.open import Picture, open_rgb
 from sprdiff.imageio.resize import resize, tiles
 from sprdiff.imageio.save import to_pil
 

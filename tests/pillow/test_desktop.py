@@ -120,13 +120,15 @@ def test_the_mime_package_with_the_real_tool(tmp_path: Path) -> None:
     assert magic in (tmp_path / "mime" / "magic").read_bytes()
 
 
-def test_the_entry_of_the_thumbnailer() -> None:
+def test_the_entry_of_the_thumbnailer(monkeypatch: pytest.MonkeyPatch) -> None:
     entry = read_entry()
     assert set(entry) == {"TryExec", "Exec", "MimeType"}
     assert entry["MimeType"] == pillow.MIME + ";"
     assert entry["TryExec"] == shlex.split(entry["Exec"])[0] == thumbnailer.NAME
     module, _, function = PROJECT["project"]["scripts"][entry["TryExec"]].partition(":")
-    assert getattr(importlib.import_module(module), function) is thumbnailer.main
+    start = getattr(importlib.import_module(module), function)
+    monkeypatch.setattr(thumbnailer, "main", lambda: 17)
+    assert start() == 17
 
 
 def read_entry() -> dict[str, str]:

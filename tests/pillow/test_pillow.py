@@ -67,8 +67,11 @@ def test_open_reads_the_header_alone() -> None:
         "quality": about.quality,
         "level": about.level,
         "scale": 1.0,
-        "realism": 1.0,
+        "realism": None,  # what the weights say, which are not looked at yet
     }
+    image = opened(sprd())
+    image.load()
+    assert image.info["sprdiff"]["realism"] == 1.0
 
 
 def test_load_gives_the_decoded_picture(tmp_path: Path) -> None:

@@ -1,24 +1,31 @@
-"""The networks on onnxruntime: tiles, dials, noise, and folders of weights that are not what they say."""
+"""The networks on onnxruntime: tiles, dials, noise, and what is loaded when."""
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from conftest import photo
+from conftest import one_cell, photo
 from sprdiff.errors import WeightsError
+from sprdiff.format.entropy import Exact
 from sprdiff.runtime.canvas import Canvas
+from sprdiff.runtime.first import FirstRuntime
+from sprdiff.runtime.load import load_runtime
 from sprdiff.runtime.noise import normal_noise
-from sprdiff.runtime.onnx import OnnxRuntime
-from sprdiff.runtime.weights import read_manifest
+from sprdiff.runtime.onnx import OnnxRuntime, strength
+from sprdiff.runtime.sessions import Tensors
+from sprdiff.runtime.weights import GRAPHS, read_manifest
 
 pytest_plugins = ("weights_fixture",)
 
 LEVEL = 128
+SIZE = (700, 1030)
 
 
 @pytest.fixture(scope="module")
@@ -27,21 +34,25 @@ def runtime(nano_weights: Path) -> OnnxRuntime:
 
 
 @pytest.fixture(scope="module")
-def y_hat(runtime: OnnxRuntime) -> NDArray[np.float32]:
-    """ŷ of a picture that is larger than any halo."""
-    return latents(runtime, photo(700, 1030))
+def exact(runtime: OnnxRuntime) -> Exact:
+    """What is known of a picture that is larger than any halo."""
+    return known(runtime, photo(*SIZE))
 
 
-def latents(runtime: OnnxRuntime, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    y, z = runtime.analyse(pixels)
-    return runtime.entropy.dequantise(runtime.entropy.encode(y, z, LEVEL).y_hat, LEVEL)
+def known(runtime: OnnxRuntime, pixels: NDArray[np.uint8]) -> Exact:
+    return runtime.entropy.encode(*runtime.analyse(pixels), LEVEL)
+
+
+def corner(exact: Exact, rows: int, columns: int) -> Exact:
+    place = (slice(None), slice(rows), slice(columns))
+    return Exact(exact.y_hat[place], exact.mu[place], exact.h[place])
 
 
 # --- tiles
 
 
 def test_tiled_analysis_is_that_of_the_whole(runtime: OnnxRuntime, nano_weights: Path) -> None:
-    pixels = photo(700, 1030)
+    pixels = photo(*SIZE)
     whole = runtime.analyse(pixels)
     tiled = OnnxRuntime(nano_weights, threads=1, tile=128).analyse(pixels)
     for a, b in zip(whole, tiled, strict=True):
@@ -51,24 +62,25 @@ def test_tiled_analysis_is_that_of_the_whole(runtime: OnnxRuntime, nano_weights:
 
 
 @pytest.mark.parametrize(("realism", "steps"), [(1.0, 1), (0.0, 1), (0.5, 3)])
-def test_tiled_synthesis_is_that_of_the_whole(
-    runtime: OnnxRuntime, nano_weights: Path, y_hat: NDArray[np.float32], realism: float, steps: int
+@pytest.mark.parametrize("tile", [96, 288])
+def test_tiled_pictures_are_those_of_the_whole(
+    runtime: OnnxRuntime, nano_weights: Path, exact: Exact, realism: float, steps: int, tile: int
 ) -> None:
+    """And so the same seed gives the same picture, whatever the tiles."""
+
     def picture(which: OnnxRuntime) -> NDArray[np.int16]:
-        image = which.synthesise(
-            y_hat, level=LEVEL, realism=realism, steps=steps, seed=5, size=(700, 1030), dtype=np.uint8
-        )
+        image = which.decode(exact, level=LEVEL, realism=realism, steps=steps, seed=5, size=SIZE, dtype=np.uint8)
         return image.astype(np.int16)
 
-    whole, tiled = picture(runtime), picture(OnnxRuntime(nano_weights, threads=1, tile=96))
+    whole, tiled = picture(runtime), picture(OnnxRuntime(nano_weights, threads=1, tile=tile))
     assert whole.std() > 5
     assert np.abs(whole - tiled).max() <= 1
 
 
-def test_halos_are_those_of_each_graph(nano_weights: Path) -> None:
+def test_every_graph_has_a_halo(nano_weights: Path) -> None:
     manifest = read_manifest(nano_weights)
-    assert manifest.halo_of("coarse") + manifest.halo_of("denoise") <= manifest.halo["decoder"] + 64
-    assert all(manifest.halo_of(graph) % 64 == 0 for graph in manifest.halo)
+    assert set(manifest.halo) == set(GRAPHS[2])
+    assert all(0 < manifest.halo_of(graph) <= 512 and manifest.halo_of(graph) % 64 == 0 for graph in manifest.halo)
 
 
 # --- analyse
@@ -91,28 +103,47 @@ def test_edges_are_repeated_beyond_the_border(runtime: OnnxRuntime) -> None:
     assert np.array_equal(z, z_padded)
 
 
-# --- synthesise
+# --- decode
 
 
-def test_pictures_are_floats_or_bytes(runtime: OnnxRuntime, y_hat: NDArray[np.float32]) -> None:
-    small = y_hat[:, :3, :5]
-    floats = runtime.synthesise(small, level=LEVEL)
-    integers = runtime.synthesise(small, level=LEVEL, size=(70, 130), dtype=np.uint8)
+def test_pictures_are_floats_or_bytes(runtime: OnnxRuntime, exact: Exact) -> None:
+    small = corner(exact, 3, 5)
+    floats = runtime.decode(small, level=LEVEL)
+    integers = runtime.decode(small, level=LEVEL, size=(70, 130), dtype=np.uint8)
     assert floats.shape == (96, 160, 3) and floats.dtype == np.float32
     assert floats.min() >= 0 and floats.max() <= 1
     assert integers.shape == (70, 130, 3)
-    assert np.abs(floats[:70, :130] * 255 - integers).mean() < 0.5  # the VAE decoder sees a rounded coarse picture
+    assert np.abs(floats[:70, :130] * 255 - integers).mean() < 0.5  # the flow sees a rounded coarse picture
 
 
-def test_realism_is_linear(runtime: OnnxRuntime, y_hat: NDArray[np.float32]) -> None:
-    coarse, half, decoded = (runtime.synthesise(y_hat[:, :4, :4], level=LEVEL, realism=r) for r in (0.0, 0.5, 1.0))
+def test_realism_goes_from_the_coarse_picture_to_the_sample(runtime: OnnxRuntime, exact: Exact) -> None:
+    def picture(realism: float) -> NDArray[np.float32]:
+        return runtime.decode(corner(exact, 4, 4), level=LEVEL, realism=realism)
+
+    coarse, nearly, half, decoded = map(picture, (0.0, 0.01, 0.5, 1.0))
     assert np.abs(coarse - decoded).max() > 0.05
     assert np.allclose(half, (coarse + decoded) / 2, atol=1e-6)
+    assert (np.abs(nearly - coarse) <= 1 / 255).mean() >= 0.999 and not np.array_equal(nearly, coarse)
 
 
-def test_steps_and_seeds(runtime: OnnxRuntime, y_hat: NDArray[np.float32]) -> None:
+def test_the_dial_is_continuous_and_grows() -> None:
+    shares = [strength(i / 1000) for i in range(1001)]
+    assert (shares[0], shares[-1]) == (0, 1)
+    assert all(0 < b - a < 0.01 for a, b in itertools.pairwise(shares))
+
+
+def test_every_input_of_the_picture_matters(runtime: OnnxRuntime, exact: Exact) -> None:
+    small = corner(exact, 2, 2)
+    base = runtime.decode(small, level=LEVEL, realism=0)
+    for name in ("y_hat", "mu", "h"):
+        other = Exact(**{**vars(small), name: getattr(small, name) + np.array(64, getattr(small, name).dtype)})
+        assert np.abs(runtime.decode(other, level=LEVEL, realism=0) - base).max() > 1e-4, name
+    assert np.abs(runtime.decode(small, level=LEVEL + 40, realism=0) - base).max() > 1e-4
+
+
+def test_steps_and_seeds(runtime: OnnxRuntime, exact: Exact) -> None:
     def picture(steps: int, seed: int) -> NDArray[np.float32]:
-        return runtime.synthesise(y_hat[:, :3, :3], level=LEVEL, steps=steps, seed=seed)
+        return runtime.decode(corner(exact, 3, 3), level=LEVEL, steps=steps, seed=seed)
 
     assert np.array_equal(picture(2, 9), picture(2, 9))
     pictures = [picture(1, 0), picture(1, 9), picture(2, 0), picture(2, 2**64 - 1), picture(4, 0)]
@@ -120,32 +151,55 @@ def test_steps_and_seeds(runtime: OnnxRuntime, y_hat: NDArray[np.float32]) -> No
         assert all(np.abs(a - b).max() > 1e-3 for b in pictures[:i])
 
 
+@pytest.mark.parametrize("steps", [1, 3, 5])
+def test_steps_count_evaluations(
+    runtime: OnnxRuntime, exact: Exact, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    run = runtime._sessions.run
+
+    def counted(graph: str, *arguments: Any, **options: Any) -> Tensors:
+        asked.append(graph)
+        return run(graph, *arguments, **options)
+
+    monkeypatch.setattr(runtime._sessions, "run", counted)
+    runtime.decode(corner(exact, 1, 1), level=LEVEL, steps=steps)
+    assert asked == ["coarse", "condition", *["flow"] * steps, "vae_decode"]
+    asked.clear()
+    runtime.decode(corner(exact, 1, 1), level=LEVEL, steps=steps, realism=0)
+    assert asked == ["coarse"]
+
+
 def test_any_latent_gives_a_picture(runtime: OnnxRuntime) -> None:
-    extremes = np.array([-3e38, 3e38, -1e20, 1e20], np.float32)
-    y_hat = np.resize(extremes, (runtime.entropy.y_channels, 2, 3))
-    for realism in (0.0, 0.5, 1.0):
-        assert np.isfinite(runtime.synthesise(y_hat, level=255, realism=realism)).all()
-        assert runtime.synthesise(y_hat, level=255, realism=realism, dtype=np.uint8).shape == (64, 96, 3)
+    for value in (2**31 - 1, -(2**31)):
+        exact = one_cell(runtime.entropy, value)
+        for realism in (0.0, 0.5, 1.0):
+            assert np.isfinite(runtime.decode(exact, level=255, realism=realism)).all()
+            assert runtime.decode(exact, level=0, realism=realism, dtype=np.uint8).shape == (32, 32, 3)
 
 
 def test_only_the_graphs_that_are_run_are_loaded(nano_weights: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(nano_weights, tmp_path / "w")
-    for graph in ("encoder", "denoise", "vae_decode"):
+    for graph in ("encoder", "condition", "flow", "vae_decode"):
         (folder / f"{graph}.onnx").unlink()
     (folder / "encoder.npz").unlink()
     runtime = OnnxRuntime(folder, threads=1)
-    y_hat = np.zeros((runtime.entropy.y_channels, 1, 1), np.float32)
-    assert runtime.synthesise(y_hat, level=0, realism=0).shape == (32, 32, 3)
-    with pytest.raises(WeightsError, match=r"denoise\.onnx cannot be read"):
-        runtime.synthesise(y_hat, level=0)
+    assert runtime.decode(one_cell(runtime.entropy), level=0, realism=0).shape == (32, 32, 3)
+    with pytest.raises(WeightsError, match=r"condition\.onnx cannot be read"):
+        runtime.decode(one_cell(runtime.entropy), level=0)
     with pytest.raises(WeightsError, match=r"encoder\.npz cannot be read"):
         runtime.analyse(photo(8, 8))
 
 
 def test_the_runtime_is_silent(nano_weights: Path, capfd: pytest.CaptureFixture[str]) -> None:
     runtime = OnnxRuntime(nano_weights, threads=1)
-    runtime.synthesise(latents(runtime, photo(64, 64)), level=LEVEL)
+    runtime.decode(known(runtime, photo(64, 64)), level=LEVEL)
     assert capfd.readouterr() == ("", "")
+
+
+def test_the_runtime_is_that_of_the_generation(nano_weights: Path) -> None:
+    assert isinstance(load_runtime(nano_weights), OnnxRuntime)
+    assert isinstance(load_runtime(), FirstRuntime), "until new weights ship"
 
 
 # --- canvas

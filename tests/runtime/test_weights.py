@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from conftest import one_cell
 from sprdiff.errors import WeightsError
 from sprdiff.fileinfo import model_info
 from sprdiff.runtime.onnx import OnnxRuntime
-from sprdiff.runtime.weights import default_folder, identity, read_arrays, read_manifest
+from sprdiff.runtime.weights import GRAPHS, default_folder, identity, read_arrays, read_manifest
 
 pytest_plugins = ("weights_fixture",)
 
@@ -110,8 +111,11 @@ OTHER = "ab" * 32
         (replace_arrays(stride=np.array([31], np.int32)), "stride must be one of"),
         (edit_manifest(hash="zz"), "is not a manifest"),
         (edit_manifest(preset_id=256), "is not a manifest"),
-        (edit_manifest(noise_scale=float("nan")), "is not a manifest"),
-        (edit_manifest(halo={"encoder": 10**9, "decoder": 64}), "is not a manifest"),
+        *((edit_manifest(sampler=value), "is not a manifest") for value in ("midpoint", None, ["euler"])),
+        *((edit_manifest(latest=value), "is not a manifest") for value in (0, 1.01, -1, "1", float("nan"), True)),
+        *((edit_manifest(generation=value), "has networks of generation") for value in (0, 3, "2", True, None)),
+        (edit_manifest(generation=1), "is not a manifest"),
+        (edit_manifest(halo=dict.fromkeys(GRAPHS[2], 10**9)), "is not a manifest"),
         (edit_manifest(halo={"encoder": 64}), "is not a manifest"),
         (edit_manifest(graphs={}), "is not a manifest"),
         (lambda f: (f / "entropy.npz").unlink(), r"entropy\.npz cannot be read"),
@@ -148,7 +152,7 @@ def test_damaged_graphs_are_refused(
 ) -> None:
     runtime = OnnxRuntime(damaged(nano_weights, tmp_path / "w", damage), threads=1)
     with pytest.raises(WeightsError, match=message) as caught:
-        runtime.synthesise(np.zeros((runtime.entropy.y_channels, 1, 1), np.float32), level=0)
+        runtime.decode(one_cell(runtime.entropy), level=0)
     assert "\n" not in str(caught.value)
 
 
@@ -159,7 +163,7 @@ def edit_graphs(folder: Path, **changes: list[str]) -> None:
 
 def test_a_damaged_encoder_is_refused_when_it_is_loaded(nano_weights: Path, tmp_path: Path) -> None:
     runtime = OnnxRuntime(damaged(nano_weights, tmp_path / "w", flip_a_weight("encoder.npz")), threads=1)
-    runtime.synthesise(np.zeros((runtime.entropy.y_channels, 1, 1), np.float32), level=0)
+    runtime.decode(one_cell(runtime.entropy), level=0)
     for _ in range(2):
         with pytest.raises(WeightsError, match="its encoder does not have the hash"):
             runtime.analyse(np.zeros((8, 8, 3), np.uint8))

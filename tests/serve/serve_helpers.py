@@ -42,7 +42,12 @@ class Api:
         self.app = create_app(codec, settings)
         self.service: Service = self.app.state.service
         self.loop = asyncio.Runner()
-        self._http = httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://service")
+        self._http = self.client("127.0.0.1")
+
+    def client(self, address: str) -> httpx.AsyncClient:
+        """A client with an address."""
+        transport = httpx.ASGITransport(self.app, client=(address, 4711))
+        return httpx.AsyncClient(transport=transport, base_url="http://localhost")
 
     def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
         return self.loop.run(self._http.request(method, path, **options))
@@ -103,10 +108,10 @@ def running(settings: Settings | None = None, codec: Codec = CODEC, root_path: s
         assert not thread.is_alive()
 
 
-def connect(address: str) -> socket.socket:
+def connect(address: str, source: str = "127.0.0.1") -> socket.socket:
     """A bare connection to a server."""
     url = httpx.URL(address)
-    return socket.create_connection((url.host, url.port or 80), timeout=20)
+    return socket.create_connection((url.host, url.port or 80), timeout=60, source_address=(source, 0))
 
 
 def rest_of(connection: socket.socket) -> bytes:

@@ -15,6 +15,7 @@ from schemathesis.checks import CHECKS, load_all_checks
 
 from serve_helpers import CODEC, Api, api, jpeg, saved
 from sprdiff.serve.app import create_app
+from sprdiff.serve.origins import LOOPBACK, Names
 from sprdiff.serve.settings import Settings
 
 FUZZ = settings(
@@ -27,7 +28,7 @@ FUZZ = settings(
 )
 SEEDS = (jpeg(64, 96), saved(Image.new("P", (40, 30)), "GIF"), saved(Image.new("RGBA", (9, 9)), "PNG"))
 FILES = tuple(CODEC.encode(jpeg(64, 96), quality=quality) for quality in (0, 50))
-LIMITS = Settings(max_upload=200_000, max_pixels=200_000)
+LIMITS = Settings(max_upload=200_000, max_pixels=200_000, names=Names((*LOOPBACK, "testserver")))
 APP = create_app(CODEC, LIMITS)
 # Some bodies are good for one route and not for another.
 schemathesis.openapi.media_type("application/octet-stream", st.sampled_from(SEEDS + FILES) | st.binary(max_size=50))

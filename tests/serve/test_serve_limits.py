@@ -15,10 +15,16 @@ from PIL import Image
 from conftest import photo
 from serve_helpers import CODEC, Api, api, jpeg, refused, saved
 from sprdiff.codec import Codec
-from sprdiff.serve.pool import Pool, Stop, Stopped
+from sprdiff.errors import StoppedError
+from sprdiff.interrupt import checkpoint, interruptible
+from sprdiff.runtime.load import load_runtime
+from sprdiff.runtime.sessions import Sessions
+from sprdiff.serve.clients import Uploads, client_of
+from sprdiff.serve.pool import Pool, Stop
 from sprdiff.serve.problems import ClientGone, Refusal
 from sprdiff.serve.settings import Settings
 
+FILE = CODEC.encode(jpeg(), quality=20, scale=1)
 SMALL = Settings(max_upload=50_000, max_pixels=50_000, concurrency=1, queue=1)
 
 
@@ -134,6 +140,108 @@ def test_a_body_that_does_not_arrive() -> None:
         assert service.service.coding.places == 0
 
 
+def test_uploads_take_no_places() -> None:
+    """Bodies that hardly begin took every place for half a minute."""
+    one_byte = Settings(concurrency=1, queue=1, uploads=8)
+
+    async def scene(service: Api) -> None:
+        never = asyncio.Event()
+
+        async def endless() -> AsyncIterator[bytes]:
+            yield b"\xff"
+            await never.wait()
+
+        slow = [asyncio.create_task(service.client("192.0.2.1").post("/encode", content=endless())) for _ in range(66)]
+        uploads = service.service.uploads
+        while uploads.busy < 2:
+            await asyncio.sleep(0.01)
+        assert service.service.coding.places == 0
+        answer = await service.client("192.0.2.2").post("/encode?quality=0", content=jpeg())
+        assert answer.content == CODEC.encode(jpeg(), quality=0)
+        assert uploads.busy == 2, "a quarter of all is the share of one client"
+        for task in slow:
+            task.cancel()
+        await asyncio.gather(*slow, return_exceptions=True)
+        assert uploads.busy == 0
+
+    with api(one_byte) as service:
+        service.loop.run(scene(service))
+
+
+def test_uploads_wait_for_their_turn() -> None:
+    async def scene(service: Api) -> None:
+        go = asyncio.Event()
+
+        async def slow() -> AsyncIterator[bytes]:
+            yield jpeg()[:100]
+            await go.wait()
+            yield jpeg()[100:]
+
+        bodies: list[bytes | AsyncIterator[bytes]] = [slow(), jpeg()]
+        tasks = []
+        for body in bodies:
+            tasks.append(asyncio.create_task(service.client("192.0.2.1").post("/encode?quality=0", content=body)))
+            await asyncio.sleep(0.05)
+        assert service.service.uploads.busy == 1 and not tasks[1].done()
+        go.set()
+        for task in tasks:
+            assert (await task).content == CODEC.encode(jpeg(), quality=0)
+
+    with api(Settings(uploads=1)) as service:
+        service.loop.run(scene(service))
+        assert service.service.uploads._turns == {}
+
+
+@pytest.mark.parametrize("client", ["a", "b"])
+def test_uploads_do_not_wait_for_ever(client: str) -> None:
+    async def scene() -> None:
+        uploads = Uploads(1)
+        async with uploads.turn("a", 60):
+            with pytest.raises(Refusal, match="bodies are being received") as caught:
+                async with uploads.turn(client, 0.05):
+                    raise AssertionError
+            assert caught.value.status == 429
+        async with uploads.turn(client, 0.05):
+            assert uploads.busy == 1
+
+    asyncio.run(scene())
+
+
+def test_no_client_waits_for_the_uploads_of_another() -> None:
+    async def scene() -> None:
+        uploads, held = Uploads(4), []
+        for client in ("a", "b", "c"):
+            held.append(uploads.turn(client, 60))
+            await held[-1].__aenter__()
+        waits = asyncio.create_task(uploads.turn("a", 60).__aenter__())
+        await asyncio.sleep(0)
+        async with uploads.turn("d", 60):
+            assert uploads.busy == 4
+        waits.cancel()
+        await asyncio.gather(waits, return_exceptions=True)
+        for turn in held:
+            await turn.__aexit__(None, None, None)
+        assert uploads.busy == 0
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize(
+    ("host", "client"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::9", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("", ""),
+        ("testclient", "testclient"),
+    ],
+)
+def test_who_counts_as_one_client(host: str, client: str) -> None:
+    assert client_of(host) == client
+
+
 def test_comparisons_have_a_thread_of_their_own() -> None:
     with held(SMALL) as (service, codec):
 
@@ -172,9 +280,90 @@ def test_a_search_for_a_rival_ends_when_nobody_waits(monkeypatch: pytest.MonkeyP
         return encode(self, pixels, quality)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Jpeg, "encode", counted)
-    with pytest.raises(Stopped):
-        best_rival("jpeg", photo(192, 256), 700, stop.check)
+    with pytest.raises(StoppedError), interruptible(stop.check):
+        best_rival("jpeg", photo(192, 256), 700)
     assert tried == 1
+
+
+# Work that nobody waits for
+
+
+class Gate:
+    """Networks that begin a tile, wait there until they are let go, and count their tiles."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.codec = Codec.from_runtime(load_runtime(threads=1, tile=64))
+        self.begun, self.go, self.tiles = threading.Semaphore(0), threading.Event(), 0
+        run = Sessions.run
+
+        def held(sessions: Sessions, graph: str, *given: object, **options: object) -> object:
+            self.tiles += 1
+            self.begun.release()
+            assert self.go.wait(60)
+            return run(sessions, graph, *given, **options)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(Sessions, "run", held)
+
+    async def wait(self) -> None:
+        while not self.begun.acquire(blocking=False):
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    made = Gate(monkeypatch)
+    yield made
+    made.go.set()
+
+
+@pytest.mark.parametrize(("path", "body"), [("/encode?quality=0", jpeg()), ("/decode", None)])
+def test_work_stops_before_its_next_tile_when_its_time_is_over(gate: Gate, path: str, body: bytes | None) -> None:
+    with api(replace(SMALL, timeout=0.2), gate.codec) as service:
+        refused(service.post(path, body or FILE), 503, "within 0.2 seconds")
+        gate.go.set()
+        assert service.service.coding.ended(60)
+    assert gate.tiles == 1
+
+
+def test_work_stops_before_its_next_tile_when_the_client_has_gone(gate: Gate) -> None:
+    async def scene() -> None:
+        pool = Pool("test", 1, 0)
+        with pytest.raises(ClientGone):
+            await pool.run(lambda: gate.codec.decode(FILE), gate.wait(), 60)
+        gate.go.set()
+        assert pool.ended(60)
+        pool.close()
+
+    asyncio.run(scene())
+    assert gate.tiles == 1
+
+
+def test_a_service_that_stops_answers_and_ends_its_work(gate: Gate) -> None:
+    async def scene(service: Api) -> list[httpx.Response]:
+        async def slow() -> AsyncIterator[bytes]:
+            yield b"S"
+            await asyncio.Event().wait()
+
+        posts: list[bytes | AsyncIterator[bytes]] = [
+            FILE,
+            FILE,
+            slow(),
+        ]  # one works, one waits for a thread, one still sends
+        tasks = [asyncio.create_task(service.client("192.0.2.1").post("/decode", content=body)) for body in posts]
+        await gate.wait()
+        while not (service.service.uploads.busy and service.service.coding.waiting):
+            await asyncio.sleep(0.01)
+        service.service.stop()
+        answers = [await task for task in tasks]
+        return [*answers, await service.client("192.0.2.1").post("/decode", content=FILE)]
+
+    with api(replace(SMALL, queue=5), gate.codec) as service:
+        for answer in service.loop.run(scene(service)):
+            refused(answer, 503, "stopping")
+        assert not service.service.close(0.0), "it waits inside a tile"
+        gate.go.set()
+        assert service.service.close(60)
+    assert gate.tiles == 1
 
 
 # The pool by itself
@@ -187,7 +376,7 @@ async def forever() -> None:
 def test_a_client_that_goes_away_frees_its_place_in_the_queue() -> None:
     async def scene() -> None:
         pool, go = Pool("test", 1, 5), threading.Event()
-        running = asyncio.create_task(pool.run(lambda stop: go.wait(60), forever(), 60))
+        running = asyncio.create_task(pool.run(lambda: go.wait(60), forever(), 60))
         while not pool.busy:
             await asyncio.sleep(0.01)
         ran = []
@@ -196,10 +385,10 @@ def test_a_client_that_goes_away_frees_its_place_in_the_queue() -> None:
             await asyncio.sleep(0)
 
         with pytest.raises(ClientGone):
-            await pool.run(lambda stop: ran.append(1), leaves(), 60)
+            await pool.run(lambda: ran.append(1), leaves(), 60)
         go.set()
         assert await running
-        assert await pool.run(lambda stop: 7, forever(), 60) == 7
+        assert await pool.run(lambda: 7, forever(), 60) == 7
         assert ran == []
         pool.close()
 
@@ -210,10 +399,10 @@ def test_a_job_that_nobody_waits_for_ends_at_its_next_check() -> None:
     async def scene() -> None:
         pool, ended = Pool("test", 1, 0), threading.Event()
 
-        def job(stop: Stop) -> None:
+        def job() -> None:
             try:
                 while True:
-                    stop.check()
+                    checkpoint()
             finally:
                 ended.set()
 
@@ -230,7 +419,7 @@ def test_errors_of_jobs_come_out_and_free_the_place() -> None:
     async def scene() -> None:
         pool = Pool("test", 1, 0)
 
-        def fail(stop: Stop) -> None:
+        def fail() -> None:
             raise ZeroDivisionError
 
         for _ in range(3):

@@ -105,3 +105,18 @@ def test_only_the_named_networks_are_loaded(start: Path) -> None:
 def test_the_parts_cover_the_model() -> None:
     assert {part_of(k) for k in SPRDiff(NANO).state_dict()} == set(PARTS)
     assert part_of("something_else") == ""
+
+
+def test_kernels_of_bytes_are_near_and_half_as_large(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    kernel, bias = torch.randn(64, 32, 3, 3), torch.randn(64)
+    tensors = {"ema.synthesis.enter.weight": kernel, "ema.synthesis.enter.bias": bias}
+    save(tmp_path / "a", Checkpoint("codec", 5, NANO, ("synthesis",), tensors))
+    trim(tmp_path / "a", tmp_path / "half")
+    trim(tmp_path / "a", tmp_path / "bytes", bytes_only=True)
+    assert (tmp_path / "bytes").stat().st_size < 0.55 * (tmp_path / "half").stat().st_size
+    found = load(tmp_path / "bytes").tensors
+    assert found.keys() == tensors.keys()
+    error = (found["ema.synthesis.enter.weight"] - kernel).flatten(1).abs().amax(1)
+    assert (error <= kernel.flatten(1).abs().amax(1) / 127 * 0.6).all()
+    assert torch.equal(found["ema.synthesis.enter.bias"], bias.half())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from collections.abc import Iterator
@@ -20,11 +21,13 @@ from sprdiff.errors import TrainingError, WeightsError
 from sprdiff.format.entropy import EntropyModel
 from sprdiff.format.hash import canonical_hash
 from sprdiff.models.config import EXACT, NANO, TINY, ModelConfig
-from sprdiff.models.latent_codec import LAMBDA_MAX, LAMBDA_MIN, LatentCodec
+from sprdiff.models.latent_codec import LatentCodec
 from sprdiff.models.sprdiff import SPRDiff
 from sprdiff.models.stored import entropy_arrays, load_entropy_arrays, load_folder
-from sprdiff.runtime.sessions import OUTPUTS, Sessions
-from sprdiff.runtime.weights import read_arrays, read_manifest
+from sprdiff.runtime.noise import normal_noise
+from sprdiff.runtime.onnx import OnnxRuntime
+from sprdiff.runtime.sessions import Sessions
+from sprdiff.runtime.weights import GRAPHS, read_arrays, read_manifest
 from sprdiff.train import run_export
 from sprdiff.train.checkpoints import PARTS, load, load_networks
 from sprdiff.train.data.photos import CropSampler
@@ -34,13 +37,24 @@ from sprdiff.train.export.folder import (
     refit_tables,
     write_folder,
 )
-from sprdiff.train.export.graphs import CoarseGraph, DenoiseGraph, EncoderGraph, VAEDecodeGraph
+from sprdiff.train.export.graphs import (
+    GENERATION,
+    Branches,
+    CoarseGraph,
+    ConditionGraph,
+    EncoderGraph,
+    FlowGraph,
+    VAEDecodeGraph,
+    _export,
+    _inputs,
+)
 from sprdiff.train.run import read_init
 from training_helpers import memory_store, nano_model, write_checkpoint, write_photos
 
 pytest_plugins = ("weights_fixture",)
 
-CHANGED = ("latent_mean", "latent_std", "denoiser.condition.bias", "denoiser.condition_mid.bias")
+SIGNATURES = GRAPHS[GENERATION]
+CHANGED = ("latent_mean", "latent_std", "flow.pixel16.bias", "flow.semantic32.bias")
 CARD = {"data": "none: random weights", "hours": 0.5}
 
 
@@ -77,6 +91,8 @@ def test_the_folder_is_complete(exported: Path) -> None:
     assert set(os.listdir(exported)) == set(FILES) - set(KEPT)
     manifest = json.loads((exported / "manifest.json").read_text())
     assert (manifest["format"], manifest["preset"], manifest["preset_id"]) == (2, "nano", 255)
+    assert (manifest["generation"], manifest["sampler"], manifest["latest"]) == (2, "euler", 1.0)
+    assert ModelConfig.from_json(json.dumps(manifest["config"])) == NANO
     assert manifest["card"] == CARD and manifest["tag"] == manifest["hash"][:4]
     assert all(0 < h <= 512 and h % 64 == 0 for h in manifest["halo"].values())
 
@@ -89,7 +105,7 @@ def test_every_part_has_a_hash_of_its_own(exported: Path) -> None:
     assert manifest.encoder_hash == canonical_hash(encoder)
     written = json.loads((exported / "manifest.json").read_text())
     assert set(written["serves"].values()) == {manifest.weights_hash.hex()}
-    assert (manifest.realism, manifest.steps, manifest.lambda_range) == ((1.0,) * 256, 1, (LAMBDA_MIN, LAMBDA_MAX))
+    assert (manifest.realism, manifest.steps, manifest.lambda_range) == ((1.0,) * 256, 1, NANO.lambda_range)
 
 
 def test_weights_are_stored_once_as_half_floats(exported: Path, model: SPRDiff) -> None:
@@ -101,12 +117,12 @@ def test_weights_are_stored_once_as_half_floats(exported: Path, model: SPRDiff) 
     for path in exported.glob("*.onnx"):
         inside = onnx.load(path, load_external_data=False).graph.initializer
         stored = sum(np.prod(t.dims) for t in inside if t.data_location != onnx.TensorProto.EXTERNAL)
-        assert stored < 200, f"{path.name} holds weights of its own"
+        assert stored < 300, f"{path.name} holds weights of its own"
 
 
 def test_the_same_networks_give_the_same_files_again(exported: Path, nano_weights: Path) -> None:
     """And so the same hash; only what differs in the model differs in the folder."""
-    for graph in OUTPUTS:
+    for graph in SIGNATURES:
         assert (exported / f"{graph}.onnx").read_bytes() == (nano_weights / f"{graph}.onnx").read_bytes()
     different = set()
     for name in ("entropy", "encoder", "decoder"):
@@ -126,45 +142,93 @@ def stored(exported: Path) -> SPRDiff:
     return load_folder(exported).eval()
 
 
-@pytest.mark.parametrize("graph", OUTPUTS)
+def example(name: str, h: int, w: int) -> torch.Tensor:
+    """An input of any graph for a picture of h x w cells of 32x32 pixels."""
+    (c8, c16, c32), (s32, s16) = NANO.flow, NANO.synthesis
+    planes = {
+        "y_hat": (NANO.y_channels, 1), "means": (NANO.y_channels, 1), "features": (NANO.hyper_features, 1),
+        "f16": (s16, 2), "f32": (s32, 1), "z_t": (NANO.vae_latent, 4), "z0": (NANO.vae_latent, 4),
+        "at8": (c8, 4), "at16": (c16, 2), "at32": (c32, 1),
+    }  # fmt: skip
+    numbers = {"level": 77.0, "time": 0.7, "stride": 2.0}
+    if name in numbers:
+        return torch.tensor([numbers[name]])
+    if name == "image":
+        return torch.rand(1, 3, 64 * h, 64 * w)
+    if name == "x_tilde":
+        return torch.rand(1, 3, 32 * h, 32 * w)
+    channels, scale = planes[name]
+    return torch.randn(1, channels, scale * h, scale * w)
+
+
+def module_of(graph: str, model: SPRDiff) -> torch.nn.Module:
+    if graph == "encoder":
+        return EncoderGraph(model, Branches.of(model))
+    kinds = {"coarse": CoarseGraph, "condition": ConditionGraph, "flow": FlowGraph, "vae_decode": VAEDecodeGraph}
+    return kinds[graph](model)
+
+
+@pytest.mark.parametrize("graph", SIGNATURES)
 @pytest.mark.parametrize("size", [(1, 1), (3, 2)])
 def test_graphs_compute_what_torch_computes(graph: str, size: tuple[int, int], exported: Path, stored: SPRDiff) -> None:
     torch.manual_seed(0)
-    h, w = size
-    z_t, c_pix = (torch.randn(1, c, 2 * h, 2 * w) for c in (NANO.vae_latent, NANO.pixel_condition))
-    module, inputs = {
-        "encoder": (EncoderGraph(stored), {"image": torch.rand(1, 3, 64 * h, 64 * w)}),
-        "coarse": (
-            CoarseGraph(stored),
-            {"y_hat": torch.randn(1, NANO.y_channels, h, w), "level": torch.tensor([77.0])},
-        ),
-        "denoise": (
-            DenoiseGraph(stored),
-            {
-                "z_t": z_t,
-                "t": torch.tensor([0.7]),
-                "c_pix": c_pix,
-                "c_sem": torch.randn(1, NANO.semantic_condition, h, w),
-            },
-        ),
-        "vae_decode": (
-            VAEDecodeGraph(stored),
-            {
-                "z0": z_t,
-                "x_tilde": torch.rand(1, 3, 32 * h, 32 * w),
-                "noise": torch.randn(1, NANO.noise, 8 * h, 8 * w),
-            },
-        ),
-    }[graph]
+    names, outputs = SIGNATURES[graph]
+    inputs = {name: example(name, *size) for name in names}
     with torch.no_grad():
-        expected = module(*inputs.values())
+        expected = module_of(graph, stored)(*inputs.values())
     expected = expected if isinstance(expected, tuple) else (expected,)
     sessions = Sessions(exported, read_manifest(exported), threads=1)
     weights = read_arrays(exported / ("encoder.npz" if graph == "encoder" else "decoder.npz"))
     found = sessions.run(graph, weights, {k: v.numpy() for k, v in inputs.items()})
-    for name, want in zip(OUTPUTS[graph], expected, strict=True):
+    for name, want in zip(outputs, expected, strict=True):
         assert found[name].shape == tuple(want.shape)
-        assert np.abs(found[name] - want.numpy()).max() < 1e-3, name
+        assert np.abs(found[name] - want.numpy()).max() < 1e-3 * max(1, float(want.abs().max())), name
+
+
+def test_the_model_and_its_graphs_agree(exported: Path, stored: SPRDiff) -> None:
+    """From pixels to a picture, as torch's own modules are put together."""
+    runtime = OnnxRuntime(exported, threads=1)
+    pixels = photo(128, 192)
+    x, level = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255, torch.tensor([90.0])
+    y, z = runtime.analyse(pixels)
+    exact = runtime.entropy.encode(y, z, 90)
+    with torch.no_grad():
+        found = stored.latent_codec.analyse(stored.triple_encoder(x))
+        values = (runtime.entropy.dequantise(part, 90) for part in (exact.y_hat, exact.mu))
+        y_hat, means = (torch.from_numpy(part)[None] for part in values)
+        features = torch.from_numpy(exact.h / 256).float()[None]
+        f32, f16 = stored.synthesis(y_hat, means, features, level)
+        coarse = stored.reconstruction.coarse(f16).clamp(0, 1)
+        given = stored.flow.condition(coarse, *stored.reconstruction.conditions(coarse, f32, f16))
+        noise = torch.from_numpy(normal_noise(7, 0, slice(0, 16), slice(0, 24), NANO.vae_latent))[None]
+        ones = torch.ones(1)
+        z0 = noise - stored.flow(noise, ones, 4 * ones, level, given)
+        picture = stored.decode_latent(z0, coarse).clamp(0, 1)
+    for own, theirs in zip(found, (y, z), strict=True):
+        assert np.abs(own[0].numpy() - theirs).max() < 1e-3
+    for realism, wanted in ((0.0, coarse), (1.0, picture)):
+        made = runtime.decode(exact, level=90, realism=realism, seed=7)
+        assert np.abs(made - wanted[0].permute(1, 2, 0).numpy()).max() < 0.004, f"realism {realism}"
+
+
+def test_an_encoder_that_nobody_listens_to_is_not_run(model: SPRDiff, tmp_path: Path) -> None:
+    """But its weights stay in the folder: torch loads the model whole."""
+    other = copy.deepcopy(model)
+    other.triple_encoder.fuse_vae.weight.data.zero_()
+    assert Branches.of(model) == (True, True) and Branches.of(other) == (False, True)
+    module = EncoderGraph(other, Branches.of(other)).eval()
+    names = _export(module, {"image": _inputs(NANO)["image"]}, ("y", "z"), tmp_path / "e.onnx", other.state_dict())
+    assert not [name for name in names if "vae" in name] and "triple_encoder.fuse_semantic.weight" in names
+    assert Branches.of(other).silent == ("triple_encoder.vae.", "triple_encoder.fuse_vae.")
+
+
+def test_pixels_enter_the_graphs_by_strided_convolutions(exported: Path) -> None:
+    strides = {"encoder": 4, "condition": 2, "vae_decode": 2}
+    for graph, count in strides.items():
+        nodes = onnx.load(exported / f"{graph}.onnx", load_external_data=False).graph.node
+        found = [a.ints[0] for n in nodes if n.op_type == "Conv" for a in n.attribute if a.name == "strides"]
+        assert sum(s in (4, 8) for s in found) == count, graph
+        assert not [n for n in nodes if n.op_type == "SpaceToDepth"], graph
 
 
 # ---------------------------------------------------------------------------- back to torch
@@ -221,9 +285,9 @@ def rewrite(path: Path, **changes: np.ndarray | None) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"vae_decoder.head.tones.bias": None}, "missing or unknown, vae_decoder.head.tones.bias"),
+        ({"vae_decoder.leave.bias": None}, "missing or unknown, vae_decoder.leave.bias"),
         ({"vae_decoder.more": np.zeros(5, np.float16)}, "missing or unknown, vae_decoder.more"),
-        ({"vae_decoder.head.tones.bias": np.zeros(5, np.float16)}, "not a weights folder"),
+        ({"vae_decoder.leave.bias": np.zeros(5, np.float16)}, "not a weights folder"),
     ],
 )
 def test_loading_a_folder_is_strict(
@@ -283,7 +347,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     def graphs(model: SPRDiff, folder: Path) -> dict[str, dict[str, np.ndarray]]:
         (folder / "encoder.onnx").write_bytes(b"graph")
         weights = {k: v.numpy().astype(np.float16) for k, v in model.state_dict().items() if not k.startswith(EXACT)}
-        return {name: weights if name == "coarse" else {} for name in OUTPUTS}
+        return {name: weights if name == "coarse" else {} for name in SIGNATURES}
 
     monkeypatch.setattr(sprdiff.train.export.folder, "export_graphs", graphs)
     yield monkeypatch
@@ -296,8 +360,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_an_exporter_that_loses_a_weight_is_found_out(
     tmp_path: Path, model: SPRDiff, quick: pytest.MonkeyPatch
 ) -> None:
-    quick.setattr(sprdiff.train.export.folder, "export_graphs", lambda *_: {name: {} for name in OUTPUTS})
-    with pytest.raises(TrainingError, match=r"folded denoiser\.blocks.* into a graph"):
+    quick.setattr(sprdiff.train.export.folder, "export_graphs", lambda *_: {name: {} for name in SIGNATURES})
+    with pytest.raises(TrainingError, match=r"folded flow\.body16.* into a graph"):
         write_folder(tmp_path / "weights", model, entropy_arrays(model.latent_codec), {})
     assert not os.listdir(tmp_path)
 
@@ -359,9 +423,9 @@ def test_other_folders_are_not_replaced(tmp_path: Path, model: SPRDiff, quick: p
 
 
 def test_every_network_has_to_be_given(tmp_path: Path, model: SPRDiff) -> None:
-    parts = tuple(p for p in PARTS if p != "denoiser")
+    parts = tuple(p for p in PARTS if p != "flow")
     start = write_checkpoint(tmp_path / "a.safetensors", model, parts)
-    with pytest.raises(TrainingError, match="needs trained denoiser: give --init"):
+    with pytest.raises(TrainingError, match="needs trained flow: give --init"):
         run_export([start], tmp_path / "weights", preset="nano")
     assert not (tmp_path / "weights").exists()
 
@@ -369,7 +433,7 @@ def test_every_network_has_to_be_given(tmp_path: Path, model: SPRDiff) -> None:
 def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
     model = nano_model()
     with torch.no_grad():
-        model.denoiser.enter.weight[0] = float("nan")
+        model.flow.enter.weight[0] = float("nan")
     start = write_checkpoint(tmp_path / "a.safetensors", model)
     with pytest.raises(TrainingError, match="not numbers"):
         run_export([start], tmp_path / "weights", preset="nano")
@@ -393,11 +457,11 @@ def test_the_last_checkpoint_wins(
     tmp_path: Path, model: SPRDiff, quick: pytest.MonkeyPatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = write_checkpoint(tmp_path / "a.safetensors", model)
-    second = write_checkpoint(tmp_path / "b.safetensors", nano_model(8), ("denoiser",))
+    second = write_checkpoint(tmp_path / "b.safetensors", nano_model(8), ("flow",))
     seen: list[SPRDiff] = []
     monkeypatch.setattr(sprdiff.train.run, "write_folder", lambda _, model, *rest: seen.append(model))
     run_export([first, second], tmp_path / "weights", preset="nano")
-    for name, source in (("denoiser.enter.weight", second), ("vae_decoder.enter.weight", first)):
+    for name, source in (("flow.enter.weight", second), ("vae_decoder.enter.weight", first)):
         assert torch.equal(seen[0].state_dict()[name], load(source).tensors[f"ema.{name}"])
 
 

@@ -54,16 +54,16 @@ def test_large_photographs_alone_are_validated_too(
 def test_vae_and_flow_are_judged_by_samples(case: str, kinds: set[str], tmp_path: Path, latents: Path) -> None:
     """In figures and on a contact sheet: the original, then a column for each kind of sample."""
     trainer = make_trainer(case, tmp_path, latents)
-    photos = memory_store([photo(128, 96, seed) for seed in range(2)])
+    photos = memory_store([photo(180, 170, seed) for seed in range(2)] + [photo(64, 64)])
     report = Report(tmp_path, case, 1, active=True)
     report.validate(7, trainer.module, photos, torch.device("cpu"))
     report.close()
     row = json.loads((tmp_path / f"{case}.jsonl").read_text())
     assert row.pop("step") == 7 and set(row) == kinds
-    assert all(psnr > 0 and 0 <= ms_ssim <= 1 for psnr, ms_ssim in row.values())
+    assert all(figures["psnr"] > 0 and 0 <= figures["ms_ssim"] <= 1 for figures in row.values())
     with Image.open(tmp_path / f"{case}.png") as sheet:
-        assert sheet.size == (96 * (1 + len(kinds)), 2 * 128)
-        assert np.array_equal(np.asarray(sheet)[:128, :96], photos.photo(0))
+        assert sheet.size == (170 * (1 + len(kinds)), 2 * 180), "one is too small to measure"
+        assert np.array_equal(np.asarray(sheet)[:180, :170], photos.photo(0))
 
 
 def test_what_is_left_at_the_end_is_told(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from sprdiff.sd import pretrained
 from sprdiff.sd.model import is_trained
 from sprdiff.train import checkpoints, run_export, run_stage
 from sprdiff.train.data.pack import Packing, pack
+from sprdiff.train.data.photos import CropSampler
 from sprdiff.train.loop import Options, Trainer
 from sprdiff.train.sd.losses import critic_layers, feature_distance
 from sprdiff.train.sd.stages import SD_PARTS, SD_STAGES, SDOptions, build_model, load_lpips
@@ -112,6 +113,8 @@ def test_each_stage_lowers_its_loss_and_trains_what_it_says(
 
 def test_the_codec_overfits_four_photos(parts: Path) -> None:
     trainer = make_sd_trainer("pixel", parts, photos=4, steps=200, lr=4e-3)
+    assert isinstance(trainer.sampler, CropSampler)
+    trainer.sampler.augment = False  # the very same four, again and again
     x = torch.stack([torch.from_numpy(photo(64, 64, seed)).permute(2, 0, 1) / 255 for seed in range(4)])
     level = torch.full((4,), 255.0)
 

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 import sprdiff.train.loop
-from sprdiff.models.config import LEVELS, NANO
-from sprdiff.models.flow import STRIDES
+from sprdiff.models.config import LEVELS, NANO, STRIDES
 from sprdiff.models.latent_codec import lambda_of
 from sprdiff.models.sprdiff import SPRDiff
 from sprdiff.train.checkpoints import PARTS, part_of

@@ -45,7 +45,7 @@ class Case:
 CASES = {
     "codec": Case("codec", 0.94),
     "codec-all": Case("codec", 0.92, {"structure": 0.008, "semantic": 0.1, "branches": ["vae", "semantic"]}),
-    "vae": Case("vae", 0.8),
+    "vae": Case("vae", 0.9),
     "flow": Case("flow", 0.9),
     "flow-few": Case("flow", 0.95, {"few": 0.5}),
 }

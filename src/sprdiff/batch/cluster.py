@@ -140,7 +140,7 @@ class Cluster:
 
     def _connect(self) -> Any:
         """Ray, connected; it stays so until the process ends: Ray Data does not always survive a second start."""
-        settings = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
+        settings = {"RAY_BACKEND_LOG_LEVEL": "fatal"}
         if self._address != "local":
             settings["RAY_NUM_REDIS_GET_RETRIES"] = "1"  # the default is minutes, of a cluster that has ended, say
         os.environ.update(settings | dict(os.environ))

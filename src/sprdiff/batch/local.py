@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from ..common.processes import in_processes
-from ..errors import BatchError, SprdiffError
 from .recode import Row, explain
 from .source import PICTURES, Unit
 from .watcher import Watcher
@@ -152,7 +151,7 @@ class _Container:
         try:
             self.path = path.result()
             self.pieces = tuple(pieces(self.job, self.unit, self.path, self.folder))
-        except (SprdiffError, OSError) as error:
+        except Exception as error:  # whatever a library makes of an odd file: this one fails, the others go on
             self.error = explain(error)
         self.left = len(self.pieces)
         self.pictures = sum(len(piece.content) for piece in self.pieces)
@@ -172,7 +171,7 @@ class _Container:
         if not self.error:
             try:
                 finish(self.job, self.unit, self.path, list(self.pieces), self.folder)
-            except (SprdiffError, OSError) as error:
+            except Exception as error:
                 self.error = explain(error)
         if self.error:
             yield self.unit, failure(self.unit, self.error)
@@ -186,7 +185,7 @@ class _Container:
 def _try_piece(piece: Piece) -> tuple[int, int] | str:
     try:
         return do_piece(piece)
-    except (BatchError, OSError) as error:
+    except Exception as error:
         return explain(error)
 
 

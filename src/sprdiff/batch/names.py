@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Collection
 
@@ -11,6 +12,7 @@ from ..errors import BatchError
 
 _MAX_RANGE = 1_000_000
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_TURNS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
@@ -40,6 +42,11 @@ def is_safe(name: str) -> bool:
     """Whether a name with slashes stays inside the folder that it is put into, on any system."""
     parts = name.replace("\\", "/").split("/")
     return bool(name) and not name.startswith(("/", "\\")) and ".." not in parts and not _DRIVE.match(name)
+
+
+def has_controls(name: str) -> bool:
+    """Whether a name could do something to a terminal: control characters, line ends, turns of direction."""
+    return any(unicodedata.category(c) in ("Cc", "Zl", "Zp") or c in _TURNS for c in name)
 
 
 def inside(address: str) -> str:

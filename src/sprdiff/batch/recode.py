@@ -16,9 +16,13 @@ from PIL import Image
 
 from ..codec import Codec
 from ..errors import BitstreamError, SprdiffError, WeightsError
-from ..fileinfo import info, picture_text
+from ..fileinfo import info, picture_text, stride_of
+from ..format import container
 from ..format.container import parse_file
-from ..imageio.open import MAX_PIXELS, open_rgb, parse_background
+from ..imageio.colour import parse_background
+from ..imageio.formats import most_bytes
+from ..imageio.kinds import refusal
+from ..imageio.open import MAX_PIXELS, may_be_picture, open_rgb
 from ..imageio.save import FORMATS, encode_image, output_format
 from ..ratecontrol import AUTO, quality_level, scale_code
 
@@ -35,7 +39,7 @@ class Made:
         data: the whole file.
         width, height: of the picture, in pixels.
         bpp: bits per pixel of the ``.sprd`` file, on whichever side it is.
-        dropped: what the picture had and the file has not, such as ``alpha``.
+        dropped: what the picture had and the file has not, such as ``alpha``, and what of it is damaged.
     """
 
     data: bytes
@@ -59,6 +63,7 @@ class Encode:
     max_bytes: int | None = None
     scale: str = AUTO
     background: str = "white"
+    strict: bool = False
     weights: str | None = None
     max_pixels: int = MAX_PIXELS
     sources: ClassVar[frozenset[str]] = PICTURES
@@ -81,12 +86,22 @@ class Encode:
         Raises:
             SprdiffError: as of `Codec.encode`.
         """
-        picture = open_rgb(data, background=self.background, max_pixels=self.max_pixels)
+        picture = open_rgb(data, background=self.background, max_pixels=self.max_pixels, strict=self.strict)
         made = codec(self.weights, self.max_pixels).encode(
             picture, quality=self.quality, bpp=self.bpp, max_bytes=self.max_bytes, scale=self.scale
         )
         height, width = picture.pixels.shape[:2]
-        return Made(made, width, height, 8 * len(made) / (width * height), ", ".join(picture.dropped))
+        return Made(made, width, height, 8 * len(made) / (width * height), picture.lost)
+
+    def most(self, head: bytes) -> int:
+        """Bytes of a picture's file at most, by its first `HEAD` bytes.
+
+        Raises:
+            ImageError: it is none.
+        """
+        if not may_be_picture(head):
+            raise refusal("the image", head)
+        return most_bytes(self.max_pixels)
 
     def recognise(self, data: bytes, source: bytes) -> Made | None:
         """What `make` gave before it could be noted; None if it is something else."""
@@ -109,8 +124,8 @@ class Decode:
     """
 
     to: str = "png"
-    realism: float = 1.0
-    steps: int = 1
+    realism: float | None = None
+    steps: int | None = None
     seed: int = 0
     weights: str | None = None
     max_pixels: int = MAX_PIXELS
@@ -134,9 +149,17 @@ class Decode:
         decoder = codec(self.weights, self.max_pixels)
         image = decoder.decode(data, realism=self.realism, steps=self.steps, seed=self.seed)
         about = info(data, weights=self.weights)
-        text = picture_text(data, decoder.runtime.manifest.decoder_hash, self.realism)
+        text = picture_text(data, decoder.runtime.manifest, self.realism)
         made = encode_image(image, output_format("x" + self.suffix), text)
         return Made(made, about.width, about.height, about.bpp)
+
+    def most(self, head: bytes) -> int:
+        """Bytes of an ``.sprd`` file at most, by its first `HEAD` bytes.
+
+        Raises:
+            BitstreamError: it is none, or its picture is above the limit.
+        """
+        return parse_file(head[: container.HEAD], self.max_pixels).header.most_bytes(stride_of(self.weights))
 
     def recognise(self, data: bytes, source: bytes) -> Made | None:
         """What `make` gave before it could be noted; None if it is something else."""

@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..common.files import describe
+from ..common.files import describe, open_regular, read_at_most
 from ..errors import BatchError, ImageError, SprdiffError
+from ..imageio.kinds import HEAD
 from .needs import need
 
 T = TypeVar("T")
@@ -158,37 +159,43 @@ def size_of(address: str) -> int | None:
     return None
 
 
-def read(address: str) -> bytes:
+def read(address: str, bound: Callable[[bytes], int] = lambda head: MAX_FILE) -> bytes:
     """A whole file.
 
+    Args:
+        bound: bytes that are read at most, by the first `HEAD` of them; what it raises is raised.
+
     Raises:
-        ImageError: it is longer than `MAX_FILE`.
+        ImageError: it is longer than that, or than `MAX_FILE`.
         BatchError: it cannot be read.
     """
-    data = asked(address, _read_remote) if is_remote(address) else _read_local(address)
-    if len(data) > MAX_FILE:
-        raise ImageError(f"{address} is longer than {MAX_FILE} bytes")
-    return data
 
+    def whole(stream: Any) -> bytes:
+        # What the other side says about the length need not be true.
+        head = stream.read(HEAD)
+        most = min(bound(head), MAX_FILE)
+        data = read_at_most(stream, most, head)
+        if data is None:
+            raise ImageError(f"{address} is longer than {most} bytes")
+        return data
 
-def _read_local(address: str) -> bytes:
+    def remote(files: Any, path: str) -> bytes | SprdiffError:
+        with _stream(files, path) as stream:
+            try:
+                return whole(stream)
+            except SprdiffError as error:  # not the store's fault
+                return error
+
+    if is_remote(address):
+        found = asked(address, remote)
+        if isinstance(found, SprdiffError):
+            raise found
+        return found
     try:
-        with open(as_path(address), "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise BatchError(f"{address} is no regular file")
-            return file.read(MAX_FILE + 1)
+        with open_regular(as_path(address)) as file:
+            return whole(file)
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
         raise BatchError(f"{address} cannot be read: {reason(error)}") from error
-
-
-def _read_remote(files: Any, path: str) -> bytes:
-    # A stream: what the other side says about the length need not be true.
-    with _stream(files, path) as stream:
-        parts, length = [], 0
-        while length <= MAX_FILE and (part := stream.read(2**20)):
-            parts.append(part)
-            length += len(part)
-    return b"".join(parts)
 
 
 def _stream(files: Any, path: str) -> Any:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..common.files import open_regular
 from ..errors import BatchError, ImageError
 from .needs import need
+from .pages import rows_together
 from .recode import Work
 from .stores import reason
 
@@ -29,6 +32,7 @@ class Rows:
 
     Attributes:
         group: number of the row group. first: the first row's place in it. start: its place in the file.
+        together: rows that may be in memory at a time.
     """
 
     column: str
@@ -36,6 +40,7 @@ class Rows:
     first: int
     start: int
     count: int
+    together: int
 
     def __len__(self) -> int:
         return self.count
@@ -52,7 +57,7 @@ class Rows:
         """
         first, last, place = self.first + start, self.first + self.count, 0
         with _open(path) as file:
-            for batch in _batches(path, file, self.group, [self.column]):
+            for batch in _batches(path, file, self.group, [self.column], self.together):
                 for index in range(max(first - place, 0), min(last - place, len(batch))):
                     yield _picture(batch.column(0)[index])
                 place += len(batch)
@@ -75,11 +80,14 @@ class Table:
             output_column: what it is called afterwards; None: ``sprd`` or ``image``.
 
         Raises:
-            BatchError: it is no Parquet file, or has no such column.
+            BatchError: it is no Parquet file, has no such column, or would unpack to too much.
         """
         self.path = path
         with _open(path) as file:
             schema = file.schema_arrow
+            if twice := [name for name, count in Counter(schema.names).items() if count > 1]:
+                raise BatchError(f"{path.name} has the column {twice[0]} twice")
+            self._together = rows_together(path, file.metadata, _BATCH)
             self._groups = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
         self._column = _column(path, schema, work, column)
         self._output = output_column or ("sprd" if work.verb == "encode" else "image")
@@ -95,7 +103,8 @@ class Table:
         for group, rows in enumerate(self._groups):
             size = max(_PIECE, -(-rows // _SHARE))
             for first in range(0, rows, size):
-                found.append(Rows(self._column, group, first, start + first, min(size, rows - first)))
+                count = min(size, rows - first)
+                found.append(Rows(self._column, group, first, start + first, count, self._together))
             start += rows
         return found
 
@@ -130,7 +139,7 @@ class Table:
         if not self._others:
             yield from (([], min(_BATCH, rows - start)) for start in range(0, rows, _BATCH))
             return
-        for batch in _batches(self.path, file, group, self._others):
+        for batch in _batches(self.path, file, group, self._others, self._together):
             yield [batch.column(name) for name in self._others], len(batch)
 
 
@@ -138,15 +147,16 @@ def _open(path: Path) -> Any:
     """A Parquet file, of which little more is in memory at a time than what is asked for."""
     arrow, parquet = need("pyarrow"), need("pyarrow.parquet")
     try:
+        open_regular(path).close()  # the library would wait at a pipe for ever
         return parquet.ParquetFile(path, buffer_size=_BUFFER, pre_buffer=False)
     except (arrow.ArrowException, OSError) as error:
         raise BatchError(f"{path.name} is no readable Parquet file: {reason(error)}") from error
 
 
-def _batches(path: Path, file: Any, group: int, columns: list[str]) -> Iterator[Any]:
+def _batches(path: Path, file: Any, group: int, columns: list[str], together: int) -> Iterator[Any]:
     arrow = need("pyarrow")
     try:
-        yield from file.iter_batches(_BATCH, row_groups=[group], columns=columns, use_threads=False)
+        yield from file.iter_batches(together, row_groups=[group], columns=columns, use_threads=False)
     except (arrow.ArrowException, OSError) as error:
         raise BatchError(f"{path.name} is damaged: {reason(error)}") from error
 
@@ -172,7 +182,7 @@ def _holds_pictures(kind: Any) -> bool:
     types = need("pyarrow.types")
     if types.is_struct(kind):
         index = kind.get_field_index("bytes")
-        return index >= 0 and _holds_pictures(kind.field(index).type)
+        kind = kind.field(index).type if index >= 0 else kind
     return bool(types.is_binary(kind) or types.is_large_binary(kind))
 
 

@@ -9,13 +9,27 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
-from ..errors import BatchError, ImageError
-from .names import is_safe, targets
+from ..common.files import open_regular
+from ..errors import BatchError, ImageError, SprdiffError
+from ..imageio.kinds import HEAD
+from .names import has_controls, is_safe, targets
 from .recode import Work
 from .stores import MAX_FILE, reason
 
 PIECE = 16
 """Pictures that a worker takes at a time."""
+MAX_MEMBERS = 1_000_000
+MAX_NAME = 1024
+"""Characters of a member's name."""
+MAX_NAMES = 2**26
+"""Characters of all their names together."""
+MAX_EXTENSION = 2**20
+"""Bytes of what stands before a member: its long name, or its further attributes, which are read whole."""
+_EXTENSIONS = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME,
+               tarfile.GNUTYPE_LONGLINK)  # fmt: skip
+_MODE = 0o644
+_LATEST = 2**33 - 1
+"""The latest time that a plain header holds."""
 _DAMAGED = (tarfile.TarError, OSError, EOFError, ValueError, OverflowError, RecursionError, MemoryError)
 
 
@@ -39,6 +53,7 @@ class Members:
     """Some pictures of a shard, for a worker."""
 
     pictures: tuple[Picture, ...]
+    work: Work
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -60,9 +75,19 @@ class Members:
                         yield ImageError(picture.refused)
                     else:
                         file.seek(picture.offset)
-                        yield file.read(picture.size)
+                        yield self._data(file, picture)
         except OSError as error:
             raise BatchError(f"{path} cannot be read: {reason(error)}") from error
+
+    def _data(self, file: IO[bytes], picture: Picture) -> bytes | ImageError:
+        """The bytes of a picture, once its beginning has told how many they may be."""
+        try:
+            head = file.read(min(HEAD, picture.size))
+            if picture.size > self.work.most(head):
+                return ImageError("longer than a file that begins so can be")
+        except SprdiffError as error:
+            return ImageError(str(error))
+        return head + file.read(picture.size - len(head))
 
 
 class Shard:
@@ -82,7 +107,9 @@ class Shard:
         found, others = [], set()
         for member in _members(path):
             if self._is_picture(member):
-                found.append(Picture(member.name, "", member.offset_data, member.size, self._refused(member)))
+                refused = self._refused(member)
+                name = member.name[:MAX_NAME]
+                found.append(Picture(name, "", member.offset_data, member.size, refused))
             else:
                 others.add(member.name)
         renamed = targets({picture.name for picture in found}, work.suffix, others)
@@ -92,7 +119,7 @@ class Shard:
     def pieces(self) -> list[Members]:
         """Its pictures in order, some for each worker."""
         starts = range(0, self.count, PIECE)
-        return [Members(tuple(self._pictures[start : start + PIECE])) for start in starts]
+        return [Members(tuple(self._pictures[start : start + PIECE]), self._work) for start in starts]
 
     def assemble(self, outputs: Iterator[bytes | None], out: Path) -> None:
         """Write the shard's successor: an output in the place of each picture (None: it is left out).
@@ -119,8 +146,12 @@ class Shard:
         return self._refused(member) != "" or posixpath.splitext(member.name)[1].lower() in self._work.sources
 
     def _refused(self, member: tarfile.TarInfo) -> str:
+        if len(member.name) > MAX_NAME:
+            return f"its name is longer than {MAX_NAME} characters"
         if not is_safe(member.name):
             return "its name leads out of the shard"
+        if has_controls(member.name):
+            return "its name holds control characters"
         if not member.isreg():
             return "a link or a special file, not a picture"
         if member.issparse():
@@ -142,10 +173,35 @@ class _Bytes:
 
 
 def _header(name: str, size: int, member: tarfile.TarInfo) -> tarfile.TarInfo:
-    """A header without owner: the same shard gives the same bytes."""
+    """A header without owner or rights: the same shard gives the same bytes, and nothing in it can be run."""
     header = tarfile.TarInfo(name)
-    header.size, header.mtime, header.mode = size, int(member.mtime), member.mode
+    header.size, header.mode = size, _MODE
+    header.mtime = int(member.mtime) if 0 <= member.mtime <= _LATEST else 0
     return header
+
+
+class _Member(tarfile.TarInfo):
+    """A member whose extensions are read only if they are of a size that a member may need."""
+
+    def _proc_member(self, archive: Any) -> Any:
+        # The place that tarfile has for it; what it returns is the member, or the one that these belong to.
+        if self.type in _EXTENSIONS:
+            archive.extensions += self.size if self.type == tarfile.XGLTYPE else 0
+            if self.size < 0 or max(self.size, archive.extensions) > MAX_EXTENSION:
+                raise tarfile.ReadError(f"a name or attributes of {self.size} bytes")
+        if self.type == tarfile.GNUTYPE_SPARSE and self._sparse_structs[1]:  # type: ignore[attr-defined]
+            raise tarfile.ReadError("a sparse file of many pieces")
+        return super()._proc_member(archive)  # type: ignore[misc]
+
+    def _proc_gnusparse_10(self, following: Any, pax_headers: object, archive: object) -> None:
+        following.sparse = []  # its map, of any length, is not read: sparse files are refused
+
+
+class _Archive(tarfile.TarFile):
+    """Attributes: extensions, bytes of those that hold for all members."""
+
+    tarinfo = _Member
+    extensions = 0
 
 
 def _members(path: Path) -> Iterator[tarfile.TarInfo]:
@@ -155,16 +211,19 @@ def _members(path: Path) -> Iterator[tarfile.TarInfo]:
         BatchError: they do not.
     """
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             yield from _checked(path, file)
     except _DAMAGED as error:
         raise BatchError(f"{path.name} is no readable tar file: {reason(error)}") from error
 
 
 def _checked(path: Path, file: IO[bytes]) -> Iterator[tarfile.TarInfo]:
-    end = 0
-    with tarfile.open(fileobj=file, mode="r:") as tar:
-        for member in tar:
+    end = names = 0
+    with _Archive.open(fileobj=file, mode="r:") as tar:
+        for count, member in enumerate(tar, 1):
+            names += len(member.name)
+            if count > MAX_MEMBERS or names > MAX_NAMES:
+                raise tarfile.ReadError(f"more than {MAX_MEMBERS} members, or {MAX_NAMES} characters of names")
             # A negative size leads tarfile round in circles (CVE-2025-8194).
             if member.size < 0 or member.offset_data < end:
                 raise tarfile.ReadError("a member has no possible size")

@@ -80,11 +80,11 @@ def do_picture(job: Job, unit: Unit) -> Row:
     try:
         if not unit.target:
             raise OutputError("its name leads out of the folder")
-        source = read(unit.source)
+        source = read(unit.source, job.work.most)
+        if not job.force and size_of(unit.target) is not None:
+            return _found(job.work, unit, source)
     except Exception as error:
         return Row(unit.source, unit.target, error=explain(error))
-    if not job.force and size_of(unit.target) is not None:
-        return _found(job.work, unit, source)
     row, data = attempt(job.work, unit.source, unit.target, source)
     if data is not None:
         try:

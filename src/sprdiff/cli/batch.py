@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +12,7 @@ import typer
 from ..batch.watcher import Watcher
 from ..errors import OutputError
 from .eval import command_line
-from .files import one_line, say
+from .files import on_terminal, one_line, say, tell
 from .options import (
     MAX_PIXELS,
     SCALES,
@@ -23,6 +22,7 @@ from .options import (
     MaxPixels,
     Quality,
     Quiet,
+    Strict,
     Weights,
     between,
     check_background,
@@ -65,12 +65,15 @@ def batch(
             help="Colour under transparent pixels.",
         ),
     ] = None,
+    strict: Strict = False,
     decode: Annotated[bool, typer.Option("--decode", help="From .sprd files to pictures.")] = False,
     to: Annotated[str | None, typer.Option("--to", metavar="FORMAT", help="Of decoded pictures: png, jpg ...")] = None,
     realism: Annotated[
         float | None, typer.Option("--realism", callback=between(0, 1), help="0 faithful, 1 sharp, partly invented.")
     ] = None,
-    steps: Annotated[int | None, typer.Option("--steps", min=1, max=1000, help="Steps of the denoiser.")] = None,
+    steps: Annotated[
+        int | None, typer.Option("--steps", min=1, max=1000, help="Evaluations of the generative network.")
+    ] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, max=2**63 - 1, help="Of the noise in pictures.")] = None,
     jobs: Annotated[int | None, typer.Option("-j", "--jobs", min=1, help="Processes; none given: all cores.")] = None,
     ray: Annotated[
@@ -91,7 +94,14 @@ def batch(
 ) -> int:
     """Encode or decode a whole collection; a run that was stopped goes on when it is started again."""
     common: dict[str, Any] = {"weights": str(weights) if weights else None, "max_pixels": max_pixels}
-    encoding = {"quality": quality, "bpp": bpp, "max_bytes": max_bytes, "scale": scale, "background": background}
+    encoding: dict[str, Any] = {
+        "quality": quality,
+        "bpp": bpp,
+        "max_bytes": max_bytes,
+        "scale": scale,
+        "background": background,
+    }
+    encoding["strict"] = strict or None
     decoding = {"to": to, "realism": realism, "steps": steps, "seed": seed}
     what = _direction(decode, encoding, decoding, common)
     from ..batch.run import batch as run
@@ -148,7 +158,10 @@ def _tell(outcome: Outcome, dest: str, *, quiet: bool) -> int:
     if totals.failed > len(totals.failures):
         say("error", f"{totals.failed - len(totals.failures)} more have failed: see {outcome.manifest}")
     if totals.dropped:
-        say("warning", f"{totals.dropped} pictures lost something (alpha, frames ...): see {outcome.manifest}")
+        say(
+            "warning",
+            f"{totals.dropped} pictures lost something (alpha, frames ...) or are damaged: see {outcome.manifest}",
+        )
     if not quiet:
         parts = [f"{totals.pictures} pictures"]
         parts += [f"{totals.failed} failed"] if totals.failed else []
@@ -156,7 +169,7 @@ def _tell(outcome: Outcome, dest: str, *, quiet: bool) -> int:
         parts += [f"{totals.bits / totals.pixels:.4f} bpp"] if totals.pixels else []
         speed = f" ({outcome.worked_on / outcome.seconds:.2f} images/s)" if outcome.worked_on else ""
         parts += [f"{outcome.worked_on} now{speed}"]
-        typer.echo(one_line(f"{dest}: {', '.join(parts)}"))
+        tell(one_line(f"{dest}: {', '.join(parts)}"))
     return 1 if totals.failed else 0
 
 
@@ -209,7 +222,7 @@ class Bar(Lines):
 @contextmanager
 def _watching() -> Iterator[Watcher]:
     """A bar on a terminal, else lines only."""
-    if not sys.stderr.isatty():
+    if not on_terminal():
         yield Lines()
         return
     bar = Bar()

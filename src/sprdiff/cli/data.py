@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Annotated
 import typer
 
 from ..errors import TrainingError
+from .files import on_terminal, tell
 from .options import Threads
 
 app = typer.Typer(help="Photographs for training.", context_settings={"help_option_names": ["-h", "--help"]})
@@ -59,7 +59,7 @@ def pack(
     with _bar("photographs") as advance:
         done = run(folder, out, Packing(size, short_side, min_side), workers=workers, advance=advance)
     left = f", {done.left_out} left out" if done.left_out else ""
-    typer.echo(f"{out}: {done.photos} photographs in {done.shards} shards{left}")
+    tell(f"{out}: {done.photos} photographs in {done.shards} shards{left}")
     return 0
 
 
@@ -92,14 +92,14 @@ def latents(
     with _bar("crops") as advance:
         done = run_latents(**given, advance=advance)
     vae = "with the VAE's latent" if done.vae else "without a VAE's latent"
-    typer.echo(f"{out}: {done.crops} crops in {done.precision}, {vae}")
+    tell(f"{out}: {done.crops} crops in {done.precision}, {vae}")
     return 0
 
 
 @contextmanager
 def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
     """A bar on standard error on a terminal, else nothing."""
-    if not sys.stderr.isatty():
+    if not on_terminal():
         yield lambda done, total: None
         return
     from rich.console import Console

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .files import say
+from .files import say, tell
 
 if TYPE_CHECKING:
     from ..evaluate.codecs.base import ImageCodec, Quality
@@ -103,7 +103,7 @@ def report(
     rates = None if picture_rates is None else _parse_targets(picture_rates)
 
     page = write(folder, out, reference=reference, originals=originals, images=images, picture_rates=rates)
-    typer.echo(page)
+    tell(str(page))
     return 0
 
 
@@ -234,5 +234,5 @@ def _tell(outcome: Outcome, out: Path) -> int:
     parts["failed"] = outcome.count("failed")
     total = parts.pop("")
     more = "".join(f", {count} {status}" for status, count in parts.items() if count)
-    typer.echo(f"{out}: {total} rows{more}")
+    tell(f"{out}: {total} rows{more}")
     return 1 if outcome.unreached or outcome.count("failed") else 0

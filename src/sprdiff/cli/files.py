@@ -5,16 +5,24 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import typer
 
-from ..common.files import STDIO, check_output, describe, is_special
+from ..common.files import STDIO, as_stdio, check_output, describe, descriptor, is_special
 from ..common.progress import Report
 from ..errors import OutputError, WeightsError
 
+_NAMES = """
+    3fr apng arw avci avif avifs blp bmp bw cr2 cr3 crw cur dcx dds dib dng eps erf exr fit fits flc fli gif hdr
+    heic heics heif heifs hif icns ico iim im j2c j2k jfif jp2 jpc jpe jpeg jpf jpg jpx jxl jxr mng mpo mrw msp
+    nef nrw orf pbm pcd pct pcx pef pfm pgm pict png pnm ppm ps psd qoi raf ras raw rgb rgba rw2 sgi spi sprd
+    srw svg tga tif tiff wbmp webp wmf x3f xbm xcf xpm
+"""
+EXTENSIONS = frozenset(f".{name}" for name in _NAMES.split())
+"""What is taken off a name before another format is put on. All else belongs to the name."""
 DEBUG = "SPRDIFF_DEBUG"
 """Environment variable: 1 shows tracebacks."""
 
@@ -39,19 +47,23 @@ def plan(files: Sequence[str], out: str | None, extension: str) -> list[Job]:
     """
     if "" in files or out == "":
         raise typer.BadParameter("a file name is empty")
+    sources, out = [as_stdio(name, 0) for name in files], None if out is None else as_stdio(out, 1)
     folder = None
     if out is None:
         if len(files) > 2:
             raise typer.BadParameter("several inputs need -o DIR")
-        jobs = [Job(files[0], files[1] if len(files) == 2 else _renamed(files[0], extension))]
+        target = as_stdio(files[1], 1) if len(files) == 2 else _renamed(sources[0], extension)
+        jobs = [Job(sources[0], target)]
     elif len(files) == 1 and _is_file_name(out):
-        jobs = [Job(files[0], out)]
+        jobs = [Job(sources[0], out)]
     else:
-        jobs, folder = _into_folder(files, out, extension), out
-    if len({job.target for job in jobs}) < len(jobs):
-        raise typer.BadParameter("two inputs would become the same output")
-    if any(job.target == STDIO for job in jobs) and sys.stdout.isatty():
-        raise typer.BadParameter("will not write binary data to a terminal")
+        jobs, folder = _into_folder(sources, out, extension), out
+    _check_apart(jobs)
+    if any(job.target == STDIO for job in jobs):
+        if sys.stdout is None:
+            raise OutputError("standard output is closed")
+        if sys.stdout.isatty():
+            raise typer.BadParameter("will not write binary data to a terminal")
     if folder is not None:
         try:
             Path(folder).mkdir(parents=True, exist_ok=True)
@@ -60,8 +72,23 @@ def plan(files: Sequence[str], out: str | None, extension: str) -> list[Job]:
     return jobs
 
 
+def _check_apart(jobs: Sequence[Job]) -> None:
+    made: dict[str, str] = {}
+    for job in jobs:
+        if job.target in made:
+            raise typer.BadParameter(f"{made[job.target]} and {job.source} would both become {job.target}")
+        made[job.target] = job.source
+
+
 def _renamed(source: str, extension: str) -> str:
-    return STDIO if source == STDIO else str(Path(source).with_suffix(extension))
+    """The name of the output beside an input: only the name of a format is taken off (``IMG.2024.05`` has none)."""
+    if source == STDIO or descriptor(source) is not None:
+        return STDIO
+    path = Path(source)
+    if not path.name:  # such as a folder named . or /, which fails when it is read
+        return source + extension
+    known = path.suffix.lower() in EXTENSIONS
+    return str(path.with_name((path.stem if known else path.name) + extension))
 
 
 def _is_file_name(out: str) -> bool:
@@ -72,8 +99,9 @@ def _is_file_name(out: str) -> bool:
 
 
 def _into_folder(files: Sequence[str], out: str, extension: str) -> list[Job]:
-    if STDIO in files:
-        raise typer.BadParameter("standard input (-) cannot go into a folder, give its output a name")
+    for name in files:
+        if name == STDIO or descriptor(name) is not None:
+            raise typer.BadParameter("standard input (-) cannot go into a folder, give its output a name")
     if _is_file_name(out) and not Path(out).is_dir() and (out == STDIO or Path(out).exists()):
         raise typer.BadParameter(f"several inputs need -o DIR, {out} is not a folder")
     return [Job(name, str(Path(out) / Path(_renamed(name, extension)).name)) for name in files]
@@ -124,7 +152,32 @@ def explain(error: BaseException) -> str:
 
 def say(kind: str, text: str) -> None:
     """One line on standard error: ``sprdiff: error: ...`` or ``sprdiff: warning: ...``."""
-    sys.stderr.write(f"sprdiff: {kind}: {one_line(text)}\n")
+    if sys.stderr is not None:  # None: the caller has closed it
+        with suppress(OSError):
+            sys.stderr.write(f"sprdiff: {kind}: {one_line(text)}\n")
+
+
+def on_terminal() -> bool:
+    """Whether somebody sees what is shown on standard error."""
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
+def tell(text: str) -> None:
+    """A line on standard output.
+
+    Raises:
+        OutputError: it is closed or cannot be written.
+        BrokenPipeError: its reader has gone.
+    """
+    if sys.stdout is None:
+        raise OutputError("standard output is closed")
+    try:
+        sys.stdout.write(f"{text}\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(f"standard output cannot be written: {describe(error)}") from error
 
 
 def one_line(text: str) -> str:
@@ -139,7 +192,7 @@ def _escape(character: str) -> str:
 @contextmanager
 def _progress(count: int, *, shown: bool) -> Iterator[Report]:
     """A bar on standard error on a terminal, else nothing; told how many files are done, in fractions."""
-    if not shown or not sys.stderr.isatty():
+    if not shown or not on_terminal():
         yield lambda done: None
         return
     from rich.console import Console

@@ -23,8 +23,14 @@ def file_lines(name: str, about: FileInfo) -> str:
             "quality": f"{about.quality:g} (level {about.level})",
             "model": about.model + made_here,
             "format": f"version {about.version}",
-        },
+        }
+        | ({"whole": f"no: {held(about.known)}"} if about.whole is False else {}),
     )
+
+
+def held(known: float | None) -> str:
+    """How much of a picture a cut-off file holds."""
+    return "cut off or damaged" if known is None else f"cut off or damaged, it holds {known:.1%} of the symbols"
 
 
 def model_lines(model: ModelInfo) -> str:

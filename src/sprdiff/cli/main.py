@@ -5,6 +5,7 @@ Exit status: 0; 1 something failed (one line on standard error each); 2 wrong us
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import warnings
@@ -17,13 +18,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .. import __version__
-from ..common.files import read_bytes, write_atomic
+from ..common.exits import INTERRUPTED
+from ..common.files import describe, write_atomic
 from ..common.progress import Report
-from ..errors import BitstreamError
 from .batch import batch
 from .data import app as data_app
 from .eval import eval_, report
-from .files import DEBUG, Job, check_job, explain, one_line, plan, run_jobs, say
+from .export import export
+from .files import DEBUG, Job, check_job, explain, one_line, plan, run_jobs, say, tell
 from .models import models
 from .options import (
     MAX_PIXELS,
@@ -33,8 +35,10 @@ from .options import (
     MaxBytes,
     MaxPixels,
     Out,
+    Partial,
     Quality,
     Quiet,
+    Strict,
     Threads,
     Weights,
     between,
@@ -42,6 +46,7 @@ from .options import (
     check_scale,
     check_targets,
 )
+from .packets import join, packets
 from .serve import serve
 from .train import train
 
@@ -49,7 +54,9 @@ if TYPE_CHECKING:
     from ..codec import Codec
     from ..fileinfo import FileInfo
 
-INTERRUPTED = 130
+_UNWRITABLE = frozenset({errno.ENOSPC, errno.EBADF, errno.EIO, errno.EFBIG})
+READER_GONE = 141
+"""Exit status when the reader of standard output has gone: 128 and the number of SIGPIPE, as shells have it."""
 
 app = typer.Typer(
     name="sprdiff",
@@ -66,10 +73,10 @@ def _root(
     version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
 ) -> None:
     if version:
-        typer.echo(f"sprdiff {__version__}")
+        tell(f"sprdiff {__version__}")
         raise typer.Exit
     if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
+        tell(context.get_help())
 
 
 @app.command()
@@ -88,6 +95,7 @@ def encode(
     effort: Annotated[
         int, typer.Option("--effort", min=0, max=9, help="Search for a better file: 0 none, 9 about a minute.")
     ] = 0,
+    strict: Strict = False,
     output: Out = None,
     weights: Weights = None,
     max_pixels: MaxPixels = MAX_PIXELS,
@@ -103,9 +111,9 @@ def encode(
     def work(job: Job, report: Report) -> None:
         from ..imageio.open import open_rgb
 
-        picture = open_rgb(job.source, background=background, max_pixels=max_pixels)
-        if picture.dropped:
-            say("warning", f"{job.source}: dropped {', '.join(picture.dropped)}")
+        picture = open_rgb(job.source, background=background, max_pixels=max_pixels, strict=strict)
+        if picture.warning:
+            say("warning", f"{job.source}: {picture.warning}")
         data = codec().encode(
             picture, quality=quality, bpp=bpp, max_bytes=max_bytes, scale=scale, effort=effort, report=report
         )
@@ -121,13 +129,16 @@ def encode(
 def decode(
     files: Annotated[list[str], typer.Argument(metavar="IN [OUT]", help=".sprd file and picture; - is stdin.")],
     realism: Annotated[
-        float,
+        float | None,
         typer.Option("--realism", callback=between(0, 1), help="0 faithful and blurred, 1 sharp, partly invented."),
-    ] = 1.0,
-    steps: Annotated[int, typer.Option("--steps", min=1, max=1000, help="Steps of the denoiser.")] = 1,
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option("--steps", min=1, max=1000, help="Evaluations of the generative network.")
+    ] = None,
     seed: Annotated[
         int, typer.Option("--seed", min=0, max=2**63 - 1, help="Of the noise that texture is made of.")
     ] = 0,
+    partial: Partial = False,
     output: Out = None,
     weights: Weights = None,
     max_pixels: MaxPixels = MAX_PIXELS,
@@ -141,15 +152,19 @@ def decode(
 
     def work(job: Job, _: Report) -> None:
         from ..fileinfo import info as file_info
-        from ..fileinfo import picture_text
+        from ..fileinfo import picture_text, read_sprd, stride_of
         from ..imageio.save import output_format, save_image
+        from .info import held
 
         output_format(job.target)  # an unknown extension fails before any work
-        data = read_bytes(job.source, BitstreamError)
-        file_info(data, weights=weights, max_pixels=max_pixels)  # nor are networks loaded for a bad file
-        image = codec().decode(data, realism=realism, steps=steps, seed=seed)
-        text = picture_text(data, codec().runtime.manifest.decoder_hash, realism)
+        data = read_sprd(job.source, max_pixels, stride_of(weights))
+        # Nor are networks loaded for a bad file.
+        file_info(data, weights=weights, max_pixels=max_pixels, partial=partial)
+        image = codec().decode(data, realism=realism, steps=steps, seed=seed, partial=partial)
+        text = picture_text(data, codec().runtime.manifest, realism, image.info)
         save_image(job.target, image, text, force=force)
+        if not image.info.get("whole", True):
+            say("warning", f"{job.source}: {held(image.info['known'])}")
         _report(job, f"{image.width} x {image.height} pixels", quiet=quiet)
 
     return _run(jobs, work, force=force)
@@ -159,37 +174,41 @@ def decode(
 def info(
     files: Annotated[list[str] | None, typer.Argument(metavar="[IN]...", help=".sprd files; none: the model.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    partial: Partial = False,
     weights: Weights = None,
 ) -> int:
     """Say what files hold, or without files which model comes with this installation."""
     from ..fileinfo import info as file_info
-    from ..fileinfo import model_info
+    from ..fileinfo import model_info, read_sprd
     from .info import file_lines, model_lines, to_json
 
     if not files:
         model = model_info(weights)
-        typer.echo(to_json(model) if as_json else model_lines(model))
+        tell(to_json(model) if as_json else model_lines(model))
         return 0
     found: list[FileInfo] = []
 
     def work(index: int, _: Report) -> None:
-        about = file_info(read_bytes(files[index], BitstreamError), weights=weights)
+        about = file_info(read_sprd(files[index]), weights=weights, partial=partial)
         found.append(about)
         if not as_json:
-            typer.echo(file_lines(one_line(files[index]), about))
+            tell(file_lines(one_line(files[index]), about))
 
     status = run_jobs(files, work)
     if as_json and (found or len(files) > 1):
-        typer.echo(to_json(found[0] if len(files) == 1 else found))
+        tell(to_json(found[0] if len(files) == 1 else found))
     return status
 
 
+app.command("packets")(packets)
+app.command("join")(join)
 app.command("batch")(batch)
 app.command("train")(train)
 app.add_typer(data_app, name="data")
 app.command("eval")(eval_)
 app.command("report")(report)
 app.command("models")(models)
+app.command("export")(export)
 app.command("serve")(serve)
 
 
@@ -225,11 +244,17 @@ def _run(jobs: Sequence[Job], work: Callable[[Job, Report], None], *, force: boo
 
 def _report(job: Job, text: str, *, quiet: bool) -> None:
     if not quiet and job.target != "-":
-        typer.echo(one_line(f"{job.source} -> {job.target}: {text}"))
+        tell(one_line(f"{job.source} -> {job.target}: {text}"))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status; no traceback unless SPRDIFF_DEBUG=1."""
+    if hasattr(sys.stdout, "reconfigure"):  # a name that the terminal cannot show is no reason to fail
+        sys.stdout.reconfigure(errors="backslashreplace")
+    return _flushed(_run_command(arguments))
+
+
+def _run_command(arguments: Sequence[str] | None) -> int:
     command = typer.main.get_command(app)
     try:
         with warnings.catch_warnings():
@@ -237,15 +262,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
             warnings.filterwarnings("ignore", module=r"PIL\.")
             given = None if arguments is None else list(arguments)
             status: Any = command.main(args=given, prog_name="sprdiff", standalone_mode=False)
-        sys.stdout.flush()
+        if status == INTERRUPTED:  # so typer says that it has met Ctrl+C
+            say("error", "interrupted")
         return int(status or 0)
     except (KeyboardInterrupt, typer.Abort):
+        say("error", "interrupted")
         return INTERRUPTED
-    except (BrokenPipeError, SystemExit) as error:  # typer itself exits on a broken pipe
-        _discard_output()
-        return int(error.code or 0) if isinstance(error, SystemExit) and isinstance(error.code, int) else 1
+    except BrokenPipeError:
+        return READER_GONE
+    except SystemExit as error:
+        if isinstance(error.__context__, BrokenPipeError):  # typer's way of dealing with it
+            return READER_GONE
+        return error.code if isinstance(error.code, int) else 1
+    except OSError as error:
+        if error.filename is None and error.errno in _UNWRITABLE:  # the help, which typer writes
+            say("error", f"standard output cannot be written: {describe(error)}")
+            return 1
+        return _fail(error)
     except Exception as error:
         return _fail(error)
+
+
+def _flushed(status: int) -> int:
+    """The exit status, once all that was said has arrived; what cannot arrive must not be tried again at exit."""
+    if sys.stdout is None:
+        return status
+    try:
+        if status != READER_GONE:
+            sys.stdout.flush()
+            return status
+    except BrokenPipeError:
+        status = READER_GONE
+    except OSError as error:
+        if status == 0:
+            say("error", f"standard output cannot be written: {describe(error)}")
+            status = 1
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return status
 
 
 def _fail(error: Exception) -> int:
@@ -257,9 +311,3 @@ def _fail(error: Exception) -> int:
         raise error
     say("error", explain(error))
     return 1
-
-
-def _discard_output() -> None:
-    """The reader has gone: keep the interpreter from complaining when it flushes at exit."""
-    with suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -9,11 +9,12 @@ from typing import Annotated, Any
 import typer
 
 from ..sd.licences import LICENCES
+from .files import tell
 
 _PARTS = {
     "tiny": {
         "what": "shipped with the package; any CPU, no download",
-        "networks": "all of this project's: 8.0 million parameters, 16 MB",
+        "networks": "all of this project's: 8.3 million parameters, 16.5 MB",
         "extra": "none to use, 'train' to train",
         "licence": "see LICENSE-weights beside the weights (sprdiff info)",
     },
@@ -30,7 +31,7 @@ _PARTS = {
 def models(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> int:
     """Say which presets there are, what they are made of, and under which licences."""
     about: dict[str, Any] = {"presets": _presets(), "pretrained parts of sd": [asdict(licence) for licence in LICENCES]}
-    typer.echo(json.dumps(about, indent=2) if as_json else "\n".join(_lines()))
+    tell(json.dumps(about, indent=2) if as_json else "\n".join(_lines()))
     return 0
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from ..evaluate.results import Row
 from ..evaluate.run.run import Watcher
-from .files import say
+from .files import on_terminal, say
 
 
 class Lines(Watcher):
@@ -54,7 +53,7 @@ class Bar(Lines):
 @contextmanager
 def watching() -> Iterator[Watcher]:
     """A bar on a terminal, else lines only."""
-    if not sys.stderr.isatty():
+    if not on_terminal():
         yield Lines()
         return
     bar = Bar()

@@ -2,28 +2,53 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
+import re
 import secrets
 import shutil
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, BinaryIO
 
 from ..errors import OutputError, SprdiffError
 
 STDIO = "-"
 """The path that means standard input or standard output."""
+_STREAMS = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
+_DESCRIPTOR = re.compile(r"(?:/dev|/proc/(?P<process>self|thread-self|\d+))/fd/(?P<number>\d+)", re.ASCII)
+_PIECE = 2**20
 LOCK, HOLDER = "running.lock", "running.json"
 """In a folder that one run at a time may use: what is locked, and who has locked it."""
 
 
+def descriptor(path: str | Path) -> int | None:
+    """The number of the open file that a path stands for, such as 1 for ``/dev/stdout``; None: it is no such path."""
+    if os.name != "posix" or "\0" in str(path):
+        return None
+    name = os.path.abspath(path)
+    if name in _STREAMS:
+        return _STREAMS[name]
+    found = _DESCRIPTOR.fullmatch(name)
+    return (
+        int(found["number"]) if found and found["process"] in (None, "self", "thread-self", str(os.getpid())) else None
+    )
+
+
+def as_stdio(path: str, number: int) -> str:
+    """``-`` for every name of standard input (0) or standard output (1); any other path as it is."""
+    return STDIO if descriptor(path) == number else path
+
+
 def is_special(path: str | Path) -> bool:
-    """Whether the path is a device, a pipe or a socket: written in place, never replaced."""
+    """Whether the path is a device, a pipe, a socket or an open file by number: written in place, never replaced."""
+    if descriptor(path) is not None:
+        return True
     try:
         mode = os.stat(path).st_mode
     except (OSError, ValueError):  # ValueError: a null byte in the name
@@ -37,18 +62,44 @@ def describe(error: OSError) -> str:
     return text[:1].lower() + text[1:]
 
 
-def read_bytes(path: str | Path, error: type[SprdiffError]) -> bytes:
+def open_regular(path: str | Path) -> BinaryIO:
+    """Open a regular file for reading; what is none, such as a pipe that would wait for ever, is an `OSError`."""
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "No regular file", str(path))
+    return open(handle, "rb")
+
+
+def read_bytes(
+    path: str | Path, error: type[SprdiffError], read: Callable[[BinaryIO], bytes] = lambda stream: stream.read()
+) -> bytes:
     """The bytes of a file, or of standard input for ``-``.
 
+    Args:
+        read: what takes them from the stream, for a file whose beginning tells how long it may be.
+
     Raises:
-        SprdiffError: of the class `error`, with one line, when the file cannot be read.
+        SprdiffError: of the class `error`, with one line, when the file cannot be read; what `read` raises.
     """
+    name = "standard input" if as_stdio(str(path), 0) == STDIO else str(path)
     try:
-        if str(path) == STDIO:
-            return sys.stdin.buffer.read()
-        return Path(path).read_bytes()
+        if name != str(path):
+            if sys.stdin is None:  # so it is where the caller has closed it
+                raise error("standard input is closed")
+            return read(sys.stdin.buffer)
+        with open(path, "rb") as stream:
+            return read(stream)
     except OSError as caught:
-        raise error(f"{path} cannot be read: {describe(caught)}") from caught
+        raise error(f"{name} cannot be read: {describe(caught)}") from caught
+
+
+def read_at_most(stream: IO[bytes], most: int, data: bytes = b"") -> bytes | None:
+    """`data` and the rest of a stream; None if that is more than `most` bytes."""
+    found = bytearray(data)
+    while len(found) <= most and (piece := stream.read(min(_PIECE, most + 1 - len(found)))):
+        found += piece
+    return bytes(found) if len(found) <= most else None
 
 
 def check_output(path: str | Path, *, force: bool = False) -> None:
@@ -80,10 +131,18 @@ def write_atomic(path: str | Path, data: bytes, *, force: bool = False) -> None:
         BrokenPipeError: the reader of standard output has gone.
     """
     check_output(path, force=force)
+    number = descriptor(path)
+    name = "standard output" if str(path) == STDIO or number == 1 else str(path)
     try:
-        if str(path) == STDIO:
+        if name != str(path):
+            if sys.stdout is None:  # so it is where the caller has closed it
+                raise OutputError("standard output is closed")
+            sys.stdout.flush()
             sys.stdout.buffer.write(data)
             sys.stdout.buffer.flush()
+        elif number is not None:  # opened again by its name it would be written from its start
+            with os.fdopen(os.dup(number), "wb") as stream:
+                stream.write(data)
         elif is_special(path):
             with open(path, "wb") as stream:
                 stream.write(data)
@@ -94,7 +153,7 @@ def write_atomic(path: str | Path, data: bytes, *, force: bool = False) -> None:
     except FileExistsError as error:
         raise _exists(path) from error
     except OSError as error:
-        raise OutputError(f"{path} cannot be written: {describe(error)}") from error
+        raise OutputError(f"{name} cannot be written: {describe(error)}") from error
 
 
 def replace_folder(partial: Path, folder: Path) -> None:

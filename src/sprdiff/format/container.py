@@ -18,8 +18,10 @@ from __future__ import annotations
 import binascii
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import BinaryIO
 
 from sprdiff.errors import BitstreamError, ModelMismatchError
+from sprdiff.limits import above, size_message
 
 MAGIC = b"SPR"
 VERSION = 2
@@ -30,6 +32,21 @@ SCALES: tuple[Fraction, ...] = tuple(Fraction(n, 2) for n in (2, 3, 4, 6, 8, 12,
 """Factors by which the coded picture is smaller than the original, by scale code (7 is invalid)."""
 PRESETS: dict[int, str] = {1: "tiny", 2: "sd"}
 """Names of the preset ids that this version knows; only messages use them."""
+PRESETS_WITHOUT_GRAPHS = frozenset({2})
+"""Presets whose networks run on torch alone: no folder of graphs is of one of them."""
+STRIDES = (8, 16, 32, 64)
+"""Pixels of the coded picture per position of the y grid, along one side: one of them, as the weights say."""
+MAX_CHANNELS = 1024
+"""Of y, and of z."""
+MAX_SYMBOLS = 2 * MAX_CHANNELS
+"""Most symbols of a stream per position of the y grid: those of y, and of z at no more positions."""
+_SYMBOL_BITS = 55
+"""Most bits of one symbol: 24 for the escape, a sign, and an Exp-Golomb code of at most 15 zeros (30 bits)."""
+_SLACK = 64
+"""Bytes of the header, and of the rounding of the range coder."""
+_PIECE = 2**20
+HEAD = 16
+"""Bytes that hold the longest header with its check."""
 _FIXED = 8
 _CHECK = 2
 
@@ -80,6 +97,15 @@ class Header:
         height, width = self.coded_size
         return -(-height // stride), -(-width // stride)
 
+    def most_bytes(self, stride: int = STRIDES[0]) -> int:
+        """No file with this header is longer: what all symbols cost at their dearest.
+
+        Args:
+            stride: of the weights; without weights at hand the smallest that there is.
+        """
+        rows, columns = self.latent_size(stride)
+        return _SLACK + rows * columns * MAX_SYMBOLS * _SYMBOL_BITS // 8
+
     def pack(self) -> bytes:
         """The header's bytes, without the check: 10 to 14."""
         flags = VERSION << 4 | self.grey << 3 | self.scale
@@ -122,8 +148,7 @@ def parse_file(data: bytes, max_pixels: int | None = None) -> ParsedFile:
 
     Args:
         data: the whole file.
-        max_pixels: refuse pictures of more pixels (width x height of the original); None: no limit but
-        `MAX_SIDE`.
+        max_pixels: refuse pictures of more pixels (see `limits.above`); None: no limit but `MAX_SIDE`.
 
     Raises:
         BitstreamError: with one sentence that says what is wrong.
@@ -140,8 +165,10 @@ def parse_file(data: bytes, max_pixels: int | None = None) -> ParsedFile:
     if len(data) < end + _CHECK:
         raise BitstreamError(f"the file is truncated: it ends after {len(data)} bytes, inside its header")
     header = Header(width, height, data[7], data[3] & 7, bool(data[3] >> 3 & 1), data[4], bytes(data[5:7]))
-    if max_pixels is not None and width * height > max_pixels:
-        raise BitstreamError(f"the picture has {width} x {height} pixels, above the limit of {max_pixels}")
+    if max_pixels is not None and above(width, height, max_pixels):
+        raise BitstreamError(f"the picture has {size_message(width, height, max_pixels)}")
+    if len(data) > header.most_bytes():
+        raise _too_long(header.most_bytes())
     check = int.from_bytes(data[end : end + _CHECK], "big")
     return ParsedFile(header, check, bytes(data[end + _CHECK :]))
 
@@ -153,6 +180,28 @@ def _check_version(version: int) -> None:
         raise BitstreamError(f"the file has format version {RESERVED}, which is reserved: no release writes it")
     if version != VERSION:
         raise BitstreamError(f"the file has format version {version}; this version of sprdiff reads version {VERSION}")
+
+
+def read_file(stream: BinaryIO, max_pixels: int | None = None, stride: int = STRIDES[0]) -> bytes:
+    """The whole file from where a stream stands: its header first, and no more bytes than that allows.
+
+    Args:
+        max_pixels: as of `parse_file`; stride: as of `Header.most_bytes`.
+
+    Raises:
+        BitstreamError: the header is not one, its picture is above the limit, or the file is longer than it can be.
+    """
+    data = bytearray(stream.read(HEAD))
+    most = parse_file(bytes(data), max_pixels).header.most_bytes(stride)
+    while len(data) <= most and (piece := stream.read(min(_PIECE, most + 1 - len(data)))):
+        data += piece
+    if len(data) > most:
+        raise _too_long(most)
+    return bytes(data)
+
+
+def _too_long(most: int) -> BitstreamError:
+    return BitstreamError(f"the file is longer than {most} bytes, which no picture of its size can be")
 
 
 def verify(parsed: ParsedFile, data: bytes, weights_hash: bytes, preset_id: int | None = None) -> None:
@@ -168,7 +217,17 @@ def verify(parsed: ParsedFile, data: bytes, weights_hash: bytes, preset_id: int 
         ModelMismatchError: the file wants other weights; the message names both.
         BitstreamError: the check fails: the file is damaged or truncated.
     """
-    header = parsed.header
+    check_weights(parsed.header, weights_hash, preset_id)
+    if not is_whole(parsed, data, weights_hash):
+        raise BitstreamError("the file is damaged or truncated: its check does not match its contents")
+
+
+def check_weights(header: Header, weights_hash: bytes, preset_id: int | None = None) -> None:
+    """The first half of `verify`: a file wants the weights at hand; arguments as there.
+
+    Raises:
+        ModelMismatchError: it wants others; the message names both.
+    """
     same_preset = header.preset_id in PRESETS if preset_id is None else header.preset_id == preset_id
     if not same_preset or header.tag != weights_hash[:2]:
         at_hand = weights_name(header.preset_id if preset_id is None else preset_id, weights_hash[:2])
@@ -176,9 +235,12 @@ def verify(parsed: ParsedFile, data: bytes, weights_hash: bytes, preset_id: int 
             f"the file was made with the weights {weights_name(header.preset_id, header.tag)}, "
             f"but those at hand are {at_hand} (until version 1.0 a release may end older weights' files)"
         )
-    end = len(header.pack())  # header fields have one form only, so this is where the check begins
-    if _crc(weights_hash, data[:end], data[end + _CHECK :]) != parsed.check:
-        raise BitstreamError("the file is damaged or truncated: its check does not match its contents")
+
+
+def is_whole(parsed: ParsedFile, data: bytes, weights_hash: bytes) -> bool:
+    """The second half of `verify`: whether the check holds, which no mere beginning of a file can be sure to do."""
+    end = len(parsed.header.pack())  # header fields have one form only, so this is where the check begins
+    return _crc(weights_hash, data[:end], data[end + _CHECK :]) == parsed.check
 
 
 def weights_name(preset_id: int, tag: bytes) -> str:

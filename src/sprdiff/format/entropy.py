@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sprdiff.errors import WeightsError
+from sprdiff.format.container import MAX_CHANNELS
 from sprdiff.format.intnet import (
     FRACTION,
     LEVELS,
@@ -29,9 +30,10 @@ from sprdiff.format.intnet import (
     Ints,
     fetch,
 )
-from sprdiff.format.rangecoder import SymbolCoder, SymbolCounter, SymbolDecoder, SymbolEncoder
-from sprdiff.format.schedule import MAX_CHANNELS, Schedule
+from sprdiff.format.rangecoder import PrefixDecoder, SymbolCoder, SymbolCounter, SymbolDecoder, SymbolEncoder
+from sprdiff.format.schedule import Schedule
 from sprdiff.format.tables import Tables
+from sprdiff.interrupt import checkpoint
 
 T = TypeVar("T", bound=np.generic)
 
@@ -66,6 +68,32 @@ class Encoded(Exact):
 
     stream: bytes
     bits: float
+
+
+@dataclass(frozen=True)
+class LevelTables:
+    """What `EntropyModel` codes with at one level, by channel, float64.
+
+    Attributes:
+        y_gain, z_gain: factors on y and z; z_mean: what z, scaled, is predicted to be.
+    """
+
+    y_gain: Floats
+    z_gain: Floats
+    z_mean: Floats
+
+
+@dataclass(frozen=True)
+class Beginning(Exact):
+    """What the beginning of a stream says; values that it does not determine are at their means, step by step.
+
+    Attributes:
+        known: symbols of z and y that every file with this beginning has.
+        symbols: all of them.
+    """
+
+    known: int
+    symbols: int
 
 
 @dataclass(frozen=True)
@@ -133,6 +161,12 @@ class EntropyModel:
         """(rows, columns) of the z grid of a y grid."""
         return -(-shape[0] // self.ratio), -(-shape[1] // self.ratio)
 
+    def level_tables(self, level: int) -> LevelTables:
+        """The tables of a level, for a search that must count what is really coded."""
+        _check_level(level)
+        gains = self._gain_y[level] / GAIN_ONE, self._gain_z[level] / GAIN_ONE
+        return LevelTables(*gains, self._z_mean[level] / 2**FRACTION)
+
     def encode(self, y: NDArray[np.float32], z: NDArray[np.float32], level: int) -> Encoded:
         """Quantise and code the latents.
 
@@ -166,10 +200,25 @@ class EntropyModel:
         Raises:
             BitstreamError: the stream is not one that an encoder can have made.
         """
+        return self._read(SymbolDecoder(self.tables, stream), shape, level)
+
+    def decode_beginning(self, stream: bytes, shape: tuple[int, int], level: int) -> Beginning:
+        """What the first bytes of a stream determine, even none; arguments and bounds as of `decode`.
+
+        Raises:
+            BitstreamError: no stream that an encoder can have made begins so.
+        """
+        coder = PrefixDecoder(self.tables, stream)
+        exact = self._read(coder, shape, level)
+        rows, columns = self.z_grid(shape)
+        symbols = self.y_channels * shape[0] * shape[1] + self.z_channels * rows * columns
+        return Beginning(exact.y_hat, exact.mu, exact.h, coder.known, symbols)
+
+    def _read(self, coder: SymbolDecoder, shape: tuple[int, int], level: int) -> Exact:
         _check_level(level)
         if min(shape) < 1:
             raise ValueError(f"the grid {shape} has no positions")
-        return self._walk(SymbolDecoder(self.tables, stream), shape, level, None)
+        return self._walk(coder, shape, level, None)
 
     def dequantise(self, values: Ints, level: int) -> NDArray[np.float32]:
         """y_hat or mu as the networks after the exactness line take it: float32 [Cy, yh, yw], the gain undone."""
@@ -185,6 +234,7 @@ class EntropyModel:
         means = np.empty((shape[0] * shape[1], self.y_channels), np.int32)
         passes = self._schedule.positions(shape)
         for step, network in zip(self._schedule.steps, self._networks, strict=True):
+            checkpoint()
             positions = passes[step.number]
             mu, index = network(y_hat, h, positions, level)
             scaled = None if latents is None else latents.part(positions, step.channels)

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sprdiff.errors import WeightsError
+from sprdiff.interrupt import checkpoint
 
 FRACTION = 8
 """Fraction bits of latents, means and hats."""
@@ -33,6 +34,10 @@ LEVELS = 256
 CHUNK = 4096
 """Positions computed at once: bounds the scratch memory to some 40 MB whatever the size of the picture."""
 MAX_RATIO = 16
+MAX_OUTPUTS = 4096
+"""Outputs of one layer: they are computed for `CHUNK` positions at once."""
+MAX_FEATURES = 512
+"""Features of the hyper-latent, which are kept for every position of y."""
 
 Arrays = Mapping[str, NDArray[Any]]
 Floats = NDArray[np.float64]
@@ -77,6 +82,8 @@ class Layer:
             WeightsError: also when a partial sum could reach 2^53.
         """
         weight = fetch(arrays, f"{name}.weight", np.int16, (outputs, bound.size))
+        if weight.shape[0] > MAX_OUTPUTS:
+            raise WeightsError(f"{name} has {weight.shape[0]} outputs, above the limit of {MAX_OUTPUTS}")
         bias = fetch(arrays, f"{name}.bias", np.int64, (weight.shape[0],))
         # 2^16 covers the rounding terms. Floats round the bias, but far below the margin to 2^53.
         worst = np.abs(weight.astype(np.float64)) @ bound + np.abs(bias.astype(np.float64)) + 2.0**16
@@ -102,8 +109,10 @@ def shift_clip(acc: Floats, bits: int, low: int, high: int) -> Floats:
 
 
 def chunks(count: int) -> Iterator[slice]:
-    """Slices of at most `CHUNK` positions."""
-    return (slice(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK))
+    """Slices of at most `CHUNK` positions; work can be interrupted before each."""
+    for start in range(0, count, CHUNK):
+        checkpoint()
+        yield slice(start, min(start + CHUNK, count))
 
 
 class Grid:
@@ -136,8 +145,8 @@ class Grid:
 def context_features(arrays: Arrays) -> int:
     """How many features of the hyper-latent the context networks take: all inputs of the first but the hats."""
     features = fetch(arrays, "context.0.0.weight", np.int16, (None, None)).shape[1] - HATS
-    if features < 1:
-        raise WeightsError("context.0.0 takes no features of the hyper-latent")
+    if not 1 <= features <= MAX_FEATURES:
+        raise WeightsError(f"context.0.0 takes {features} features of the hyper-latent, not 1 to {MAX_FEATURES}")
     return int(features)
 
 

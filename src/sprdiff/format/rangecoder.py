@@ -1,4 +1,4 @@
-"""Symbols to bytes and back: constriction's range coder, fed run by run.
+"""Symbols to bytes and back: a range coder, fed run by run.
 
 A block of symbols is sorted by table, the widest first, so that the beginning of a file holds the largest symbols
 (stable: raster order inside a table). Each run of one table is one call of the coder, then come the escape
@@ -7,20 +7,33 @@ payloads of the run. `SymbolEncoder` and `SymbolDecoder` share that loop.
 
 from __future__ import annotations
 
+import importlib.util
 from abc import ABC, abstractmethod
+from functools import cache
 from typing import Any
 
-import constriction
 import numpy as np
 from numpy.typing import NDArray
 
 from sprdiff.errors import BitstreamError
+from sprdiff.format import pure
 from sprdiff.format.intnet import SYMBOL_LIMIT, Floats, Ints
-from sprdiff.format.tables import Tables
+from sprdiff.format.tables import TOTAL, Tables
 
-_FAIR: Any = constriction.stream.model.Categorical(np.array([2.0**23 - 1, 2.0**23 - 1]), perfect=False)
+_FAIR = np.full(2, TOTAL // 2, np.uint32)
+"""The table of a bit."""
 _MOST_ZEROS = SYMBOL_LIMIT.bit_length() - 1
 """An Exp-Golomb code of more leading zeros would be a symbol beyond the limit."""
+
+
+@cache
+def fastest() -> Any:
+    """The module of the range coder to use: `native`, or `pure` where constriction is missing."""
+    if importlib.util.find_spec("constriction") is None:
+        return pure
+    from sprdiff.format import native
+
+    return native
 
 
 class SymbolCoder(ABC):
@@ -62,9 +75,10 @@ class SymbolCoder(ABC):
 class SymbolEncoder(SymbolCoder):
     """Writes symbols. `bits` is their exact cost by the tables, escapes included."""
 
-    def __init__(self, tables: Tables) -> None:
+    def __init__(self, tables: Tables, module: Any = None) -> None:
+        """A range coder of `module` is used: `native` or `pure`; None: the `fastest`."""
         super().__init__(tables)
-        self._coder = constriction.stream.queue.RangeEncoder()
+        self._coder = (module or fastest()).RangeEncoder()
         self.bits = 0.0
 
     def _symbols(self, mu: Ints, scaled: Floats | None) -> Ints:
@@ -76,27 +90,17 @@ class SymbolEncoder(SymbolCoder):
         symbols = q + np.int32(radius)
         far = np.flatnonzero((symbols < 0) | (symbols > 2 * radius))
         symbols[far] = 2 * radius + 1
-        self._coder.encode(symbols, self._tables.model(table))
+        self._coder.encode(symbols, self._tables.model(table, self._coder.model))
         self.bits += float(self._tables.cost[int(self._tables.start[table]) + symbols].sum())
         if far.size:
             payload = [bit for value in q[far].tolist() for bit in _escape_bits(value, radius)]
-            self._coder.encode(np.array(payload, np.int32), _FAIR)
+            self._coder.encode(np.array(payload, np.int32), self._coder.model(_FAIR))
             self.bits += len(payload)
 
     def finish(self) -> bytes:
-        """The shortest stream: of the numbers in the final interval, one with the fewest bytes.
-
-        constriction seals with whole words. Its state gives the interval [low, low + range) itself, as a
-        number of all words written and 64 bits more. A sealed stream lies inside it, which settles a carry.
-        """
-        words, (low, span) = self._coder.pos()
-        sealed = self._coder.get_compressed()
-        size = 4 * words + 8
-        point = int.from_bytes(sealed.astype(">u4").tobytes().ljust(size, b"\0"), "big")
-        low = point - (point - int(low)) % 2**64
-        high = low + int(span)
-        cut = max(n for n in range(9) if _round_up(low, n) < high)
-        return (_round_up(low, cut) >> 8 * cut).to_bytes(size - cut, "big").rstrip(b"\0")
+        """The shortest stream that decodes to the symbols."""
+        stream: bytes = self._coder.finish()
+        return stream
 
 
 class SymbolCounter(SymbolCoder):
@@ -119,18 +123,18 @@ class SymbolCounter(SymbolCoder):
 class SymbolDecoder(SymbolCoder):
     """Reads symbols; after the end of the stream it reads zeros."""
 
-    def __init__(self, tables: Tables, stream: bytes) -> None:
+    def __init__(self, tables: Tables, stream: bytes, module: Any = None) -> None:
+        """A range coder of `module` is used: `native` or `pure`; None: the `fastest`."""
         super().__init__(tables)
-        padded = stream + bytes(-len(stream) % 4)
-        words = np.frombuffer(padded, ">u4").astype(np.uint32)
-        self._coder = constriction.stream.queue.RangeDecoder(words)
+        self._coder = (module or fastest()).RangeDecoder(stream)
+        self._fair = self._coder.model(_FAIR)
 
     def _symbols(self, mu: Ints, scaled: Floats | None) -> Ints:
         return np.zeros(mu.shape, np.int32)
 
     def _run(self, table: int, q: Ints) -> None:
         radius = int(self._tables.radius[table])
-        q[:] = self._decode(self._tables.model(table), q.size)
+        q[:] = self._coder.decode(self._tables.model(table, self._coder.model), q.size)
         q -= radius
         for i in np.flatnonzero(q > radius).tolist():
             q[i] = self._escape(radius)
@@ -151,14 +155,44 @@ class SymbolDecoder(SymbolCoder):
         return -size if negative else size
 
     def _bit(self) -> int:
-        return int(self._decode(_FAIR, 1)[0])
+        return int(self._coder.decode(self._fair, 1)[0])
 
-    def _decode(self, model: Any, count: int) -> Ints:
+
+class _Ended(Exception):  # noqa: N818
+    """The beginning of a stream does not say more."""
+
+
+class PrefixDecoder(SymbolDecoder):
+    """Reads a beginning of a stream: the symbols that are certain, and 0 for all others.
+
+    Attributes:
+        known: how many symbols were certain; of an escaped one all bits must be.
+    """
+
+    def __init__(self, tables: Tables, stream: bytes) -> None:
+        SymbolCoder.__init__(self, tables)
+        self._coder = pure.PrefixDecoder(stream)
+        self._fair = self._coder.model(_FAIR)
+        self.known = 0
+
+    def _run(self, table: int, q: Ints) -> None:
+        radius = int(self._tables.radius[table])
+        found = self._coder.decode(self._tables.model(table, self._coder.model), q.size)
+        q[: found.size] = found - radius
+        escaped = np.flatnonzero(q > radius).tolist()
+        self.known += found.size - len(escaped)
         try:
-            symbols: Ints = self._coder.decode(model, count)
-        except AssertionError as error:  # what constriction raises where no encoder can have been
-            raise BitstreamError("the stream is damaged: it holds a code that no symbol has") from error
-        return symbols
+            for i in escaped:
+                q[i] = self._escape(radius)
+                self.known += 1
+        except _Ended:
+            q[[place for place in escaped if place >= i]] = 0
+
+    def _bit(self) -> int:
+        bits = self._coder.decode(self._fair, 1)
+        if not bits.size:
+            raise _Ended
+        return int(bits[0])
 
 
 def quantise(scaled: Floats, mu: Ints) -> Ints:
@@ -175,8 +209,3 @@ def _escape_bits(q: int, radius: int) -> list[int]:
     value = abs(q) - radius  # already the value plus one
     digits = [int(digit) for digit in f"{value:b}"]
     return [int(q < 0), *[0] * (len(digits) - 1), *digits]
-
-
-def _round_up(value: int, count: int) -> int:
-    """The next number whose last `count` bytes are zero."""
-    return -(-value >> 8 * count) << 8 * count

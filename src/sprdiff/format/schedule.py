@@ -12,14 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sprdiff.errors import WeightsError
+from sprdiff.format.container import MAX_CHANNELS, STRIDES
 from sprdiff.format.intnet import Arrays, Index, Run, fetch
 
-STRIDES = (8, 16, 32, 64)
-"""Pixels of the coded picture per position of the y grid, along one side."""
 MAX_PASSES = 4
 MAX_GROUPS = 16
-MAX_CHANNELS = 1024
-"""Of y, and of z."""
 MAX_STEPS = 64
 
 

@@ -7,14 +7,15 @@ count n costs 24 - log2(n) bits. The networks only choose a table by its index, 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
-import constriction
 import numpy as np
 from numpy.typing import NDArray
 
 from sprdiff.errors import WeightsError
+
+T = TypeVar("T")
 
 PRECISION = 24
 TOTAL = 1 << PRECISION
@@ -58,21 +59,16 @@ class Tables:
             raise WeightsError("the counts of each table must be at least 1 and sum to 2^24")
         self.radius, self.counts = radius, counts
         self.cost: NDArray[np.float64] = PRECISION - np.log2(counts.astype(np.float64))
-        self._models: list[Any] = [None] * radius.size
+        self._models: dict[tuple[Any, int], Any] = {}
 
     def __len__(self) -> int:
         return int(self.radius.size)
 
-    def model(self, table: int) -> Any:
-        """Constriction's model of a table, made once.
-
-        `Categorical` gives every symbol one count and shares out the rest in proportion to the weights;
-        integer weights (counts - 1) that sum to exactly that rest come out unchanged (tested).
-        """
-        if self._models[table] is None:
-            counts = self.counts[self.start[table] : self.start[table + 1]]
-            self._models[table] = constriction.stream.model.Categorical(counts - 1.0, perfect=False)
-        return self._models[table]
+    def model(self, table: int, make: Callable[[IntArray], T]) -> T:
+        """What a range coder's `make` makes of a table's counts, made once."""
+        if (make, table) not in self._models:
+            self._models[make, table] = make(self.counts[self.start[table] : self.start[table + 1]])
+        return self._models[make, table]
 
 
 def sigma_ladder(n: int = 64, low: float = 0.1, high: float = 32.0) -> NDArray[np.float64]:

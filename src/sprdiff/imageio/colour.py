@@ -8,36 +8,40 @@ A picture is converted in strips of rows, so that a large one needs little memor
 from __future__ import annotations
 
 import io
-import math
-import re
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageColor
 
+from ..errors import ImageError
+from .facts import Facts
 from .resize import STRIP_PIXELS
+from .samples import WIDE_MODES, Samples, value_range
 
 Rgb = tuple[int, int, int]
 GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "F", "I;16", "I;16L", "I;16B", "I;16N"})
-_WIDE_MODES = frozenset({"I", "F", "I;16", "I;16L", "I;16B", "I;16N"})
-# Pillow's names for layouts of samples deeper than 8 bits in a file (plain "RGB;16" means 5-6-5 bits).
-_DEEP = re.compile(r"^(?:[IF];(?P<wide>12|16|32|64)|(?:L|LA|RGB|RGBA|RGBX|RGBa|CMYK)X*;(?P<deep>16)[LBN])")
 _PROFILE_SPACES = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK"}
 
 
-def bit_depth(image: Image.Image) -> int:
-    """Bits per sample of the file behind an image that is not loaded yet; of its mode without a file."""
-    for tile in getattr(image, "tile", None) or ():
-        args = tile[3] if isinstance(tile[3], (tuple, list)) else (tile[3],)
-        found = _DEEP.match(args[0]) if args and isinstance(args[0], str) else None
-        if found:
-            return int(found["wide"] or found["deep"])
-        if image.format == "PPM" and len(args) > 1 and isinstance(args[1], int) and args[1] > 255:
-            return 16
-    return (16 if image.mode.startswith("I;16") else 32) if image.mode in _WIDE_MODES else 8
+def parse_background(background: str | Rgb) -> Rgb:
+    """RGB (0-255) of a colour as Pillow names it: ``white``, ``#fff``, ``rgb(0,0,0)``, ``hsl(...)``.
+
+    Raises:
+        ImageError: it is not an opaque colour.
+    """
+    try:
+        values = ImageColor.getrgb(background) if isinstance(background, str) else tuple(map(int, background))
+    except (ValueError, TypeError):
+        values = ()
+    if len(values) == 4 and values[3] == 255:
+        values = values[:3]
+    if len(values) != 3 or not all(0 <= v <= 255 for v in values):
+        raise ImageError(f"{background!r} is not an opaque colour, such as white or #336699")
+    return values[0], values[1], values[2]
 
 
 @dataclass
@@ -47,20 +51,30 @@ class Converter:
     Attributes:
         image: the loaded image, any mode.
         background: RGB colour (0-255) under transparent pixels.
-        depth: of its file, from `bit_depth` before it was loaded.
+        facts: what its file says beside its pixels, gathered before it was loaded.
+        name: of the picture, for messages.
         transparent: set by `pixels` when a pixel was not opaque.
         broken_profile: set when there is an ICC profile that cannot be used.
     """
 
     image: Image.Image
     background: Rgb
-    depth: int
+    facts: Facts
+    name: str = ""
     transparent: bool = field(default=False, init=False)
     broken_profile: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
-        self._range = _value_range(self.image, self.depth) if self.image.mode in _WIDE_MODES else (0.0, 255.0)
+        facts = self.facts
+        self._low, self._key = facts.low, facts.key
+        self._wide = self.image.mode in WIDE_MODES or facts.samples is not None
+        self._numbers = facts.samples or Samples(self._meant(), depth=facts.depth)
+        self._range = self._value_range() if self._wide else (0.0, 255.0)
         self._space, self._transform = self._profile()
+
+    def _meant(self) -> np.dtype[Any] | None:
+        """16 bits that Pillow holds in 32, as it does with PPM, have no sign."""
+        return np.dtype(np.uint32) if self.image.mode == "I" and self.facts.depth == 16 else None
 
     @property
     def grey(self) -> bool:
@@ -73,47 +87,93 @@ class Converter:
         width, height = self.image.size
         out = np.empty((height, width, 3), np.uint8)
         for top, strip in _strips(self.image):
-            out[top : top + strip.height] = self._convert(strip)
+            low = self._low and self._low.crop((0, top, width, top + strip.height))
+            out[top : top + strip.height] = self._convert(strip, low)
         return out
 
-    def _convert(self, strip: Image.Image) -> NDArray[np.uint8]:
-        colour, alpha = self._split(strip)
-        if self._transform is not None:
-            colour = ImageCms.applyTransform(colour.convert(self._space), self._transform) or colour
-        if self.image.mode in GREY_MODES:
-            colour = colour.convert("L")
-        rgb = np.asarray(colour.convert("RGB"))
-        if alpha is None or np.asarray(alpha).min() == 255:
+    def _convert(self, strip: Image.Image, low: Image.Image | None) -> NDArray[np.uint8]:
+        colour, alpha = self._split(strip, low)
+        rgb = self._to_srgb(colour)
+        if alpha is None or alpha.min() == 255:
             return rgb
         self.transparent = True
-        weight = np.asarray(alpha, np.uint32)[..., None]
+        weight = alpha.astype(np.uint32)[..., None]
         under = np.array(self.background, np.uint32)
         return ((rgb * weight + under * (255 - weight) + 127) // 255).astype(np.uint8)
 
-    def _split(self, strip: Image.Image) -> tuple[Image.Image, Image.Image | None]:
-        """(colour in L, RGB or CMYK; alpha in L or None)."""
-        if strip.mode in _WIDE_MODES:
+    def _to_srgb(self, colour: Image.Image | NDArray[np.float32]) -> NDArray[np.uint8]:
+        """8-bit sRGB of a strip: an image in L, RGB or CMYK, or shades 0-255 with fractions."""
+        if isinstance(colour, np.ndarray):
+            if self._transform is None:
+                colour = _image_of(np.rint(colour).astype(np.uint8))
+            else:
+                return self._as_source(between(colour, self._to_profile))
+        elif self._transform is not None:
+            return self._as_source(self._to_profile(colour))
+        return self._as_source(np.asarray(colour.convert("RGB")))
+
+    def _to_profile(self, colour: Image.Image) -> NDArray[np.uint8]:
+        made = ImageCms.applyTransform(colour.convert(self._space), self._transform)
+        return np.asarray(made or colour)
+
+    def _as_source(self, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Three equal channels of a grey source, whatever a profile makes of its grey."""
+        if self.image.mode not in GREY_MODES:
+            return rgb
+        return np.asarray(Image.fromarray(rgb).convert("L").convert("RGB"))
+
+    def _split(
+        self, strip: Image.Image, low: Image.Image | None
+    ) -> tuple[Image.Image | NDArray[np.float32], NDArray[np.uint8] | None]:
+        """(colour in L, RGB or CMYK, or shades with fractions; alpha or None)."""
+        if self._wide:
             return self._split_wide(strip)
+        if low is not None:
+            return self._split_deep(strip, low)
+        if self._key is not None and strip.mode == "L":
+            return strip, np.where(np.asarray(strip) == self._key, 0, 255).astype(np.uint8)
+        if isinstance(self._key, tuple) and strip.mode == "RGB":  # the low bytes are out of reach
+            high = np.array(self._key, np.uint16) >> 8
+            return strip, np.where((np.asarray(strip) == high).all(-1), 0, 255).astype(np.uint8)
         if strip.has_transparency_data:
             base = "LA" if strip.mode in GREY_MODES else "RGBA"
             both = strip.convert(base)
-            return both.convert(base[:-1]), both.getchannel("A")
+            return both.convert(base[:-1]), np.asarray(both.getchannel("A"))
         if strip.mode in ("L", "RGB", "CMYK"):
             return strip, None
         return strip.convert("L" if strip.mode == "1" else "RGB"), None
 
-    def _split_wide(self, strip: Image.Image) -> tuple[Image.Image, Image.Image | None]:
-        values = np.asarray(strip)
+    def _split_wide(self, strip: Image.Image) -> tuple[NDArray[np.float32], NDArray[np.uint8] | None]:
+        values = self._numbers.of(np.asarray(strip))
         low, high = self._range
         finite = np.nan_to_num(values.astype(np.float64), nan=low, posinf=high, neginf=low)
         scaled = np.clip((finite - low) * (255 / (high - low)), 0, 255)
         key = strip.info.get("transparency")
-        alpha = Image.fromarray(np.where(values == key, 0, 255).astype(np.uint8)) if isinstance(key, int) else None
-        return Image.fromarray(np.rint(scaled).astype(np.uint8)), alpha
+        alpha = np.where(values == key, 0, 255).astype(np.uint8) if isinstance(key, int) else None
+        return (255 - scaled if self._numbers.inverted else scaled).astype(np.float32), alpha
+
+    def _split_deep(self, strip: Image.Image, low: Image.Image) -> tuple[NDArray[np.float32], NDArray[np.uint8] | None]:
+        values = np.asarray(strip).astype(np.uint16) << 8 | np.asarray(low)
+        if values.ndim == 2:
+            values = values[..., None]
+        bands = strip.getbands()
+        alpha = np.asarray(strip.getchannel("A")) if bands[-1] == "A" else None
+        colour = values[..., : len(bands) - (alpha is not None)]
+        if isinstance(self._key, tuple):
+            alpha = np.where((colour == np.array(self._key, np.uint16)).all(-1), 0, 255).astype(np.uint8)
+        shades = colour.astype(np.float32) / np.float32(257)
+        return shades[..., 0] if shades.shape[2] == 1 else shades, alpha
+
+    def _value_range(self) -> tuple[float, float]:
+        numbers = self._numbers
+        if numbers.dtype is None and self.image.mode.startswith("I;16") and numbers.depth <= 16:
+            return 0.0, float(2**numbers.depth - 1)
+        strips = (numbers.of(np.asarray(strip)) for _, strip in _strips(self.image))
+        return value_range(strips, numbers.depth, self.name if self.facts.samples is not None else "")
 
     def _profile(self) -> tuple[str, Any]:
         """(mode to hand to the ICC transform, transform to sRGB), or ("", None) without a usable profile."""
-        data = self.image.info.get("icc_profile")
+        data = self.facts.profile
         if not data or self.image.mode == "LAB":  # Lab values are absolute already
             return "", None
         try:
@@ -148,24 +208,29 @@ def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
         yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
 
 
-def _value_range(image: Image.Image, depth: int) -> tuple[float, float]:
-    """(black, white) of modes I, I;16 and F.
+def _image_of(shades: NDArray[np.uint8]) -> Image.Image:
+    """An image of bytes [H, W], [H, W, 3] (RGB) or [H, W, 4] (CMYK)."""
+    mode = "L" if shades.ndim == 2 else {3: "RGB", 4: "CMYK"}[shades.shape[2]]
+    return Image.frombytes(mode, (shades.shape[1], shades.shape[0]), np.ascontiguousarray(shades).tobytes())
 
-    A file says how deep it is. Other integers and floats have no stated range: the narrowest of 0-1 (floats),
-    0-255 (what Pillow's own conversions mean) and 0-65535 that holds them all, or else their own extremes.
+
+def between(shades: NDArray[np.float32], convert: Callable[[Image.Image], NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Convert shades that lie between those of 8 bits, by a conversion that takes 8 bits.
+
+    Linear light in 8 bits has no dark shades; so the conversion is asked for all the neighbours of a colour, and what
+    it gives is weighed by how near they are.
+
+    Args:
+        shades: [H, W] or [H, W, C], 0-255.
+        convert: of an image in L, RGB or CMYK to [H, W, 3].
     """
-    if depth < 32 and image.mode.startswith("I;16"):
-        return 0.0, float(2**depth - 1)
-    low, high = math.inf, -math.inf
-    for _, strip in _strips(image):
-        values = np.asarray(strip)
-        finite = values[np.isfinite(values)]
-        if finite.size:
-            low, high = min(low, float(finite.min())), max(high, float(finite.max()))
-    if low >= 0 and depth == 16 and high <= 65535:
-        return 0.0, 65535.0
-    limits = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
-    for limit in limits:
-        if low >= 0 and high <= limit:
-            return 0.0, limit
-    return (low, high) if low < high else (min(low, 0.0), max(high, 255.0))
+    channels = shades[..., None] if shades.ndim == 2 else shades
+    below = np.minimum(np.floor(channels), 254).astype(np.uint8)
+    share = channels - below
+    total = np.zeros((*channels.shape[:2], 3), np.float32)
+    for corner in itertools.product((0, 1), repeat=channels.shape[2]):
+        upper = np.array(corner, np.uint8)
+        weight = np.where(upper, share, 1 - share).prod(-1, dtype=np.float32)
+        neighbour = below + upper
+        total += weight[..., None] * convert(_image_of(neighbour[..., 0] if shades.ndim == 2 else neighbour))
+    return np.rint(total).astype(np.uint8)

@@ -5,25 +5,35 @@ from __future__ import annotations
 import io
 import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, BinaryIO
+from types import EllipsisType
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageColor, ImageFile
+from PIL import Image, ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
 
-from ..common.files import STDIO, describe, is_special, read_bytes
+from ..common.files import STDIO, describe, is_special, read_at_most, read_bytes
 from ..errors import ImageError
-from .colour import Converter, Rgb, bit_depth
+from ..limits import above, size_message
+from .colour import Converter, Rgb, parse_background
+from .facts import Facts
+from .formats import RASTER, Bounded, check_format, check_tiles, most_bytes
+from .gather import further_frames, gather, orientation_of, prepare
+from .jpeg import completed, warning_of
+from .kinds import HEAD, failure, is_heif, is_jxl, is_raw, open_by_extra, refusal
+from .png import SIGNATURE, Parts, walk
+from .tiff import Tiff, find_picture, has_extra, is_misread, is_uncertain, is_unusual, read_by_extra
+from .tiff_pages import is_tiff
 
 MAX_PIXELS = 2**28
 """Default limit on the pixels of a picture, both ways."""
-
-# PostScript is a program: Pillow would start Ghostscript for it.
-_UNSAFE = frozenset({"EPS"})
+_NOT_MINE = (SyntaxError, IndexError, TypeError, KeyError, struct.error)
+"""How a plug-in of Pillow says that a file is not of its format."""
 _LAYERED = frozenset({"PSD"})  # its "frames" are layers, and the picture is their sum already
 _TURNS = {
     2: lambda a: a[:, ::-1],
@@ -47,24 +57,45 @@ class Picture:
         pixels: uint8 [H, W, 3], sRGB, upright, opaque.
         grey: the source had one channel: the three are equal.
         dropped: what the source had and `pixels` has not, such as ``"alpha"`` or ``"3 further frames"``.
+        damage: what is wrong with the file although its pixels could be read; empty: nothing that was found.
     """
 
     pixels: NDArray[np.uint8]
     grey: bool
     dropped: tuple[str, ...] = ()
+    damage: str = ""
+
+    @property
+    def lost(self) -> str:
+        """What was lost and what is damaged, with commas between; empty: nothing."""
+        return ", ".join([*self.dropped, *([f"damaged: {self.damage}"] if self.damage else [])])
+
+    @property
+    def warning(self) -> str:
+        """The same as a line to be shown."""
+        lost = f"dropped {', '.join(self.dropped)}" if self.dropped else ""
+        return "; ".join(filter(None, [f"damaged, but read: {self.damage}" if self.damage else "", lost]))
 
 
-def open_rgb(source: Source | Picture, *, background: str | Rgb = "white", max_pixels: int = MAX_PIXELS) -> Picture:
-    """Open anything Pillow reads as upright 8-bit sRGB.
+def open_rgb(
+    source: Source | Picture,
+    *,
+    background: str | Rgb = "white",
+    max_pixels: int = MAX_PIXELS,
+    strict: bool = False,
+) -> Picture:
+    """Open anything Pillow reads, and what the extras heif, jxl and tiff add to it, as upright 8-bit sRGB.
 
-    EXIF orientation is applied, an ICC profile converted, transparency composited on `background`, more than
-    8 bits rounded to 8, and of several frames the first taken (of an open Pillow image: the current one).
+    EXIF orientation is applied, colour converted (an ICC profile, or what the file names in its place), transparency
+    composited on `background`, more than 8 bits rounded to 8, and of several frames the first taken (of an open Pillow
+    image: the current one). Of TIFF files whose first page is a thumbnail the picture itself is taken.
 
     Args:
         source: path, bytes, binary file, Pillow image (left open), or a `Picture`, given back as it is.
         background: colour name, ``#rrggbb`` or RGB tuple (0-255).
         max_pixels: limit on width x height, checked before pixels are decoded. It replaces Pillow's own
             smaller limit, whose global setting is left alone.
+        strict: refuse a file that is damaged even where its pixels can be read.
 
     Raises:
         ImageError: with one line, when it cannot be read, is not an image, is damaged or too large.
@@ -74,38 +105,50 @@ def open_rgb(source: Source | Picture, *, background: str | Rgb = "white", max_p
         return source
     colour = parse_background(background)
     if isinstance(source, Image.Image):
-        with _clear_errors("the image"):
-            return _picture(source, "the image", colour, max_pixels)
-    name, stream = _stream(source)
-    with stream, _clear_errors(name), identify(stream, name) as image:
-        return _picture(image, name, colour, max_pixels)
+        return picture_of(source, background=colour, max_pixels=max_pixels)
+    name, stream = _stream(source, most_bytes(max_pixels))
+    with stream, _clear_errors(name), identify(stream, name, max_pixels) as found:
+        picture = _picture(found, name, colour, max_pixels)
+    if strict and picture.damage:
+        raise ImageError(f"{name} is damaged: {picture.damage}")
+    return picture
 
 
-def parse_background(background: str | Rgb) -> Rgb:
-    """RGB (0-255) of a colour as Pillow names it: ``white``, ``#fff``, ``rgb(0,0,0)``, ``hsl(...)``.
+def picture_of(
+    image: Image.Image,
+    *,
+    background: Rgb = (255, 255, 255),
+    max_pixels: int = MAX_PIXELS,
+    orientation: int | None = None,
+    profile: bytes | EllipsisType | None = ...,
+) -> Picture:
+    """The picture of a Pillow image, which is left open.
+
+    Args:
+        orientation: as EXIF has it, in place of what the image says.
+        profile: ICC profile, or None for sRGB, in place of what the image says.
 
     Raises:
-        ImageError: it is not an opaque colour.
+        ImageError: it has no pixels, too many, or they cannot be decoded.
     """
-    try:
-        values = ImageColor.getrgb(background) if isinstance(background, str) else tuple(map(int, background))
-    except (ValueError, TypeError):
-        values = ()
-    if len(values) == 4 and values[3] == 255:
-        values = values[:3]
-    if len(values) != 3 or not all(0 <= v <= 255 for v in values):
-        raise ImageError(f"{background!r} is not an opaque colour, such as white or #336699")
-    return values[0], values[1], values[2]
+    with _clear_errors("the image"):
+        if is_misread(image):
+            raise ImageError("the image is of a kind of TIFF that Pillow reads wrong: give the file itself")
+        facts = gather(image)
+        facts.orientation = orientation
+        if not isinstance(profile, EllipsisType):
+            facts.profile = profile
+        return _picture(Found(image.size, image, facts), "the image", background, max_pixels)
 
 
-def _stream(source: str | Path | bytes | BinaryIO) -> tuple[str, IO[bytes]]:
-    """(name for messages, seekable stream that we may close)."""
+def _stream(source: str | Path | bytes | BinaryIO, most: int) -> tuple[str, IO[bytes]]:
+    """(name for messages, seekable stream that we may close); what cannot be sought is read up to `most` bytes."""
     if isinstance(source, (bytes, bytearray, memoryview)):
         return "the image", io.BytesIO(source)
     if isinstance(source, (str, Path)):
         name = "standard input" if str(source) == STDIO else str(source)
         if str(source) == STDIO or is_special(source):
-            return name, io.BytesIO(read_bytes(source, ImageError))
+            return name, io.BytesIO(read_bytes(source, ImageError, lambda stream: _whole(stream, name, most)))
         try:
             return name, open(source, "rb")
         except (OSError, ValueError) as error:
@@ -114,7 +157,18 @@ def _stream(source: str | Path | bytes | BinaryIO) -> tuple[str, IO[bytes]]:
     if not hasattr(source, "read"):
         raise ImageError(f"a {type(source).__name__} is not an image, a path or a file")
     with _clear_errors("the image"):
-        return "the image", io.BytesIO(source.read())
+        return "the image", io.BytesIO(_whole(source, "the image", most))
+
+
+def _whole(stream: IO[bytes], name: str, most: int) -> bytes:
+    """All of a stream that cannot be sought, once its beginning is that of a picture."""
+    head = stream.read(HEAD)
+    if not may_be_picture(head):
+        raise refusal(name, head)
+    data = read_at_most(stream, most, head)
+    if data is None:
+        raise ImageError(f"{name} is longer than {most} bytes")
+    return data
 
 
 @contextmanager
@@ -129,82 +183,173 @@ def _clear_errors(name: str) -> Iterator[None]:
     except Image.DecompressionBombError as error:
         raise ImageError(f"{name} is larger than Pillow reads in this format") from error
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ImageError(f"{name} is damaged or truncated: {reason}") from error
+        raise failure(name, error) from error
 
 
-def identify(stream: IO[bytes], name: str) -> ImageFile.ImageFile:
-    """`Image.open` without its limit on pixels: that one is a global which belongs to the application.
+@dataclass
+class Found:
+    """An image file, open.
+
+    Attributes:
+        size: (width, height) in pixels, as far as its head says.
+        image: None where Pillow does not read it, but an extra may.
+        facts: what the file says beside its pixels.
+        stream: what it is read from; None of an image that a caller has opened.
+        tiff: the page that is the picture.
+    """
+
+    size: tuple[int, int]
+    image: Image.Image | None
+    facts: Facts
+    stream: IO[bytes] | None = None
+    tiff: Tiff | None = None
+
+
+@contextmanager
+def identify(stream: IO[bytes], name: str, max_pixels: int = MAX_PIXELS) -> Iterator[Found]:
+    """Open an image file by whatever reads it; its pixels are not decoded, except by what decodes when it opens.
+
+    Args:
+        max_pixels: for those that do.
 
     Raises:
-        ImageError: no plug-in knows the format; whatever else a damaged head makes one raise.
+        ImageError: nothing here reads its format, or not this kind of it; whatever else a damaged head makes a
+            plug-in raise.
     """
-    prefix = stream.read(16)
-    if not prefix:
+    head = stream.read(HEAD)
+    if not head:
         raise ImageError(f"{name} is empty")
+    tiff = chunks = None
+    if head.startswith(SIGNATURE):
+        chunks = walk(stream)
+        stream = stream if chunks.whole else io.BufferedReader(Parts(stream, chunks.kept))
+    elif is_tiff(head):
+        if is_raw(head):
+            raise refusal(name, head)
+        tiff = find_picture(stream, name, max_pixels)
+        stream = stream if tiff is None else tiff.stream
+    bounded: Any = Bounded(stream, name)
+    image = open_by_extra(bounded, head, name, max_pixels) or _open_by_pillow(bounded)
+    if image is not None and tiff is not None and (is_misread(image) or (is_uncertain(image) and has_extra())):
+        image = None
+    if image is not None:
+        with image:
+            bounded.allow(image.width * image.height)
+            yield Found(image.size, image, gather(image, chunks, tiff), bounded, tiff)
+    elif tiff is not None:
+        yield Found(tiff.page.size, None, Facts(), bounded, tiff)
+    else:
+        raise refusal(name, head)
+
+
+def _open_by_pillow(stream: IO[bytes]) -> ImageFile.ImageFile | None:
+    """`Image.open` without its limit on pixels: that one is a global which belongs to the application."""
+    stream.seek(0)
+    for factory in _factories(stream.read(16)):
+        try:
+            stream.seek(0)
+            return factory(stream, "")
+        except _NOT_MINE:
+            continue
+    return None
+
+
+def _factories(prefix: bytes) -> Iterator[Callable[[IO[bytes], str], ImageFile.ImageFile]]:
+    """The plug-ins that may be meant by the first bytes of a file."""
     tried: set[str] = set()
     for load_plugins in (Image.preinit, Image.init):
         load_plugins()
-        for kind in [kind for kind in Image.ID if kind not in tried | _UNSAFE]:
+        for kind in [kind for kind in Image.ID if kind in RASTER - tried]:
             tried.add(kind)
             factory, accept = Image.OPEN[kind]
             try:
                 accepted = accept is None or accept(prefix)
-                if not accepted or isinstance(accepted, str):  # a string: why it cannot read its own format
-                    continue
-                stream.seek(0)
-                return factory(stream, "")
-            except (SyntaxError, IndexError, TypeError, struct.error):
-                continue  # how a Pillow plugin says "not mine"
-    raise ImageError(f"{name} is not an image that can be read")
+            except _NOT_MINE:
+                continue
+            if accepted and not isinstance(accepted, str):  # a string: why it cannot read its own format
+                yield factory
+
+
+def may_be_picture(head: bytes) -> bool:
+    """Whether a file that begins so may be a picture; some formats have no mark, and their header is tried."""
+    if is_heif(head) or is_jxl(head):
+        return True
+    for factory in _factories(head[:16]):
+        if any(accept is not None for made, accept in Image.OPEN.values() if made is factory):
+            return True
+        try:
+            factory(io.BytesIO(head), "")
+            return True
+        except Exception:  # whatever a head that is none makes it raise
+            continue
+    return False
 
 
 def _check_size(size: tuple[int, ...], name: str, max_pixels: int) -> None:
     width, height = size
     if width < 1 or height < 1:
         raise ImageError(f"{name} has no pixels ({width} x {height})")
-    if width * height > max_pixels:
-        raise ImageError(f"{name} has {width} x {height} pixels, above the limit of {max_pixels}")
+    if above(width, height, max_pixels):
+        raise ImageError(f"{name} has {size_message(width, height, max_pixels)}")
 
 
-def _picture(image: Image.Image, name: str, background: Rgb, max_pixels: int) -> Picture:
-    _check_size(image.size, name, max_pixels)
-    depth = bit_depth(image)
-    _load(image)
-    _check_size(image.size, name, max_pixels)  # icons know their size only now
-    converter = Converter(image, background, depth)
+def _picture(found: Found, name: str, background: Rgb, max_pixels: int) -> Picture:
+    _check_size(found.size, name, max_pixels)
+    if found.image is not None:
+        check_format(found.image, name)
+        check_tiles(found.image, name, max_pixels)
+    image = _loaded(found, name, max_pixels)
+    _check_size(image.size, name, max_pixels)  # should a plug-in learn it only now
+    facts = found.facts
+    converter = Converter(image, background, facts, name)
     pixels = converter.pixels()
-    turn = _TURNS.get(_orientation(image))
+    turn = _TURNS.get(orientation_of(image, facts))
     dropped = [
         "alpha" if converter.transparent else "",
-        _further_frames(image),
-        f"bit depth {depth}" if depth > 8 else "",
+        "" if image.format in _LAYERED else further_frames(image, facts),
+        f"bit depth {facts.depth}" if facts.depth > 8 else "",
         "unusable ICC profile" if converter.broken_profile else "",
+        *facts.dropped,
     ]
-    grey = converter.grey
-    return Picture(np.ascontiguousarray(turn(pixels)) if turn else pixels, grey, tuple(filter(None, dropped)))
+    upright = np.ascontiguousarray(turn(pixels)) if turn else pixels
+    return Picture(upright, converter.grey, tuple(filter(None, dropped)), facts.damage)
 
 
-def _load(image: Image.Image) -> None:
-    """Decode the pixels. Pillow's TIFF reader repeats the global limit unless it finds its memory ready."""
+def _loaded(found: Found, name: str, max_pixels: int) -> Image.Image:
+    """The image with its pixels decoded; where Pillow cannot and the file is sound enough, by other means."""
+    image, tiff = found.image, found.tiff
+    if image is None:
+        assert tiff is not None  # nothing else can be without an image
+        image, found.facts = read_by_extra(tiff, name, max_pixels)
+        return image
+    prepare(image, found.facts)
+    jpeg = found.stream is not None and image.format in ("JPEG", "MPO")
+    try:
+        _load_by_pillow(image)
+    except OSError:
+        if tiff is not None and is_unusual(image):
+            image, found.facts = read_by_extra(tiff, name, max_pixels)
+            return image
+        whole = completed(_all_of(found.stream)) if jpeg else None
+        if whole is None:
+            raise
+        found.facts.damage = "its end is missing, but no pixel is"
+        image = JpegImageFile(io.BytesIO(whole), "")
+        image.load()
+    if jpeg and not found.facts.damage:
+        found.facts.damage = warning_of(_all_of(found.stream))
+    return image
+
+
+def _all_of(stream: IO[bytes] | None) -> bytes:
+    assert stream is not None
+    stream.seek(0)
+    return stream.read()
+
+
+def _load_by_pillow(image: Image.Image) -> None:
+    """Pillow's TIFF reader repeats the global limit unless it finds its memory ready."""
     refused = image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf)
     if refused and image.format == "TIFF" and getattr(image, "_im", None) is None:
         image.im = Image.new(image.mode, getattr(image, "_tile_size", image.size)).im
     image.load()
-
-
-def _orientation(image: Image.Image) -> int:
-    try:
-        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # damaged metadata is no reason to refuse the picture
-        return 1
-
-
-def _further_frames(image: Image.Image) -> str:
-    if image.format in _LAYERED:
-        return ""
-    try:
-        further = int(getattr(image, "n_frames", 1)) - 1
-    except Exception:  # a damaged later frame does not matter: it is dropped anyway
-        return "further frames"
-    return "" if further < 1 else f"{further} further frame{'s' if further > 1 else ''}"

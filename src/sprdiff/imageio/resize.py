@@ -10,9 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ..interrupt import checkpoint
+
 Slices = tuple[slice, slice]
 STRIP_PIXELS = 2**22
 """Pixels handled at a time where a whole picture would cost several copies of itself."""
+
+
+def area(part: Slices) -> int:
+    """Positions of a part of a grid."""
+    rows, columns = part
+    return int(rows.stop - rows.start) * int(columns.stop - columns.start)
 
 
 @dataclass(frozen=True)
@@ -83,6 +91,7 @@ def resize(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8
     out = np.empty((height, width, 3), np.uint8)
     for top in range(0, height, rows):
         bottom = min(top + rows, height)
+        checkpoint((bottom - top) * width)
         first = max(0, math.floor(top * scale) - reach)
         last = min(pixels.shape[0], math.ceil(bottom * scale) + reach)
         box = (0, top * scale - first, width, min(bottom * scale, pixels.shape[0]) - first)

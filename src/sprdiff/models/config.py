@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 FRACTION_BITS = 8
 """Exact latents are integers with this many fractional bits (docs/bitstream.md)."""
 
+MAX_WIDTH, MAX_DEPTH = 8192, 64
+"""Largest sizes of a stored configuration: channels, and blocks one after the other."""
+MAX_NUMBER = 1e9
+_MAY_BE_0 = ("semantic",)
+_NO_SIZES = ("preset", "lambda_range", "sigma_max", "passes", "group_major")
 LEVELS = 256
 KNOTS = 9
 KNOT_SPACING = 32
 """Everything that depends on the quality level is piecewise linear between 9 knots, 32 levels apart."""
 
+
+STRIDES = (0.0, 1 / 8, 1 / 4, 1 / 2, 1.0)
+"""Step sizes that the flow knows (shortcut models: Frans et al., ICLR 2025); 0: the velocity at this very time."""
 
 EXACT = ("latent_codec.hyper_synthesis.", "latent_codec.context.", "latent_codec.y_log_gain",
          "latent_codec.z_log_gain", "latent_codec.z_mean", "latent_codec.z_index")  # fmt: skip
@@ -76,6 +85,31 @@ class LatentSizes(Protocol):
     def context_hidden(self) -> int: ...
 
 
+def check_sizes(fields: Mapping[str, Any]) -> None:
+    """Refuse a configuration whose networks nobody can have trained.
+
+    Raises:
+        ValueError: a size is no whole number from 1 to `MAX_WIDTH`, or a depth is above `MAX_DEPTH`.
+    """
+    for name, value in fields.items():
+        least, most = (0 if name in _MAY_BE_0 else 1), MAX_DEPTH if "blocks" in name or name == "depth" else MAX_WIDTH
+        sizes = value if isinstance(value, tuple) else (value,)
+        if name not in _NO_SIZES and not all(type(size) is int and least <= size <= most for size in sizes):
+            raise ValueError(f"the stored configuration has {name} {value!r}, not whole numbers from {least} to {most}")
+    _check_coding(fields)
+
+
+def _check_coding(fields: Mapping[str, Any]) -> None:
+    """What the configuration says about coding and is no size."""
+    low, high = fields.get("lambda_range", (1.0, 1.0))
+    numbers = (low, high, fields.get("sigma_max", 1.0))
+    if not all(type(number) in (int, float) and 0 < number <= MAX_NUMBER for number in numbers):
+        raise ValueError(f"the stored configuration has numbers that are not above 0: {numbers}")
+    passes = fields.get("passes", CHECKERBOARD)
+    if len(passes) != 2 or not all(len(row) == 2 and set(row) <= set(range(4)) for row in passes):
+        raise ValueError(f"the stored configuration has passes {passes!r}")
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """Channel counts and depths of one preset.
@@ -115,7 +149,7 @@ class ModelConfig:
     semantic: int = 112
     fused: int = 192
     trunk: int = 256
-    analysis_blocks: int = 2
+    analysis_blocks: int = 1
     y_channels: int = 160
     z_channels: int = 32
     groups: tuple[int, ...] = (16, 16, 32, 32, 64)
@@ -125,9 +159,9 @@ class ModelConfig:
     sigma_max: float = 128.0
     hyper_hidden: int = 192
     hyper_features: int = 96
-    context_hidden: int = 192
+    context_hidden: int = 96
     synthesis: tuple[int, int] = (256, 144)
-    synthesis_blocks: tuple[int, int] = (2, 2)
+    synthesis_blocks: tuple[int, int] = (1, 2)
     coarse: tuple[int, int] = (64, 32)
     coarse_blocks: int = 1
     pixel_condition: int = 128
@@ -155,6 +189,7 @@ class ModelConfig:
         fields: dict[str, Any] = {k: _frozen(v) for k, v in json.loads(text).items()}
         if set(fields) != {f.name for f in dataclasses.fields(cls)}:
             raise TypeError("the stored configuration has other fields than this version's ModelConfig")
+        check_sizes(fields)
         return cls(**fields)
 
 

@@ -131,6 +131,6 @@ def _published(path: Path) -> Mapping[str, Tensor]:
         if hashlib.sha256(path.read_bytes()).hexdigest() != SHA256:
             raise WeightsError(f"{path} is not the published file of EfficientNet-Lite0: its SHA-256 is another")
         arrays: Mapping[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError) as error:  # its content is the published one by now
+    except (OSError, RuntimeError) as error:
         raise WeightsError(f"{path}: EfficientNet-Lite0 cannot be read ({error}): pip install {EXTRA}") from error
     return arrays

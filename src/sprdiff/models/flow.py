@@ -17,10 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .blocks import PixelConv, conv, down, up
-from .config import LEVELS, ModelConfig
+from .config import LEVELS, STRIDES, ModelConfig
 
-STRIDES = (0.0, 1 / 8, 1 / 4, 1 / 2, 1.0)
-"""Step sizes that the network knows (shortcut models: Frans et al., ICLR 2025); 0: the velocity at this very time."""
 _WAVES = 16
 
 

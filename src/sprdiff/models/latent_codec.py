@@ -67,6 +67,21 @@ def lambda_of(level: Tensor, bounds: tuple[float, float]) -> Tensor:
     return low * torch.exp(level / 255 * math.log(high / low))
 
 
+def exact_dtype(device: torch.device) -> torch.dtype:
+    """In which precision the integer networks run in training on a device.
+
+    On a GPU convolutions of float32 are computed with the 10 bits of TF32 unless that is switched off, and would round
+    to other integers; float64 is out of reach of TF32, of autocast and of a compiler's choices. It costs little on
+    grids this small. On a CPU float32 is what it says.
+    """
+    return torch.float64 if device.type == "cuda" else torch.float32
+
+
+def at_level(level: Tensor, knots: Tensor) -> Tensor:
+    """What lies between the knots at the given levels, [N] and [9,C] -> [N,C]; computed in float64."""
+    return (hats(level.double()) @ knots.double()).to(level.dtype)
+
+
 def round_ste(x: Tensor) -> Tensor:
     """Nearest integer, halves up (the integer path's rule); the gradient passes straight through."""
     return x + (torch.floor(x + 0.5) - x).detach()
@@ -125,8 +140,11 @@ class IntegerDense(nn.Module):
             here: input at the position itself, at the positions that the output has.
         """
         limit = 32767 / WEIGHT_UNIT
-        weight = round_ste(self.weight.clamp(-limit, limit) * WEIGHT_UNIT) / WEIGHT_UNIT
-        bias = round_ste(self.bias * WEIGHT_UNIT * ACTIVATION_UNIT) / (WEIGHT_UNIT * ACTIVATION_UNIT)
+        given = around if around is not None else here
+        assert given is not None
+        kind = given.dtype  # the precision of the input is that of the sums
+        weight = round_ste(self.weight.clamp(-limit, limit) * WEIGHT_UNIT).to(kind) / WEIGHT_UNIT
+        bias = round_ste(self.bias * WEIGHT_UNIT * ACTIVATION_UNIT).to(kind) / (WEIGHT_UNIT * ACTIVATION_UNIT)
         split = 9 * self.spatial
         total: Tensor | None = None
         if around is not None and self.spatial:
@@ -139,8 +157,8 @@ class IntegerDense(nn.Module):
             total = part if total is None else total + part
         assert total is not None
         if level is not None and self.level:
-            at_level = hats(level) @ weight[:, split + self.point :].T
-            total = total + at_level.repeat(len(cells or (0,)), 1)[:, :, None, None]
+            at_this = hats(level).to(kind) @ weight[:, split + self.point :].T
+            total = total + at_this.repeat(len(cells or (0,)), 1)[:, :, None, None]
         return total
 
 
@@ -280,6 +298,7 @@ class LatentCodec(nn.Module):
             ContextStep(config, sum(config.groups[:known]), config.groups[group])
             for (_, group), known in zip(config.order, known_groups(config.order), strict=True)
         )
+        self.forget_unknown()
         # Gains end near a slope of 0.7 per unit of log λ.
         low, high = config.lambda_range
         slope = torch.linspace(-0.5, 0.5, KNOTS)[:, None] * math.log(high / low)
@@ -287,6 +306,14 @@ class LatentCodec(nn.Module):
         self.z_log_gain = nn.Parameter(math.log(2.0) + 0.5 * slope.expand(KNOTS, cz).clone())
         self.z_mean = nn.Parameter(torch.zeros(KNOTS, cz))
         self.z_index = nn.Parameter(torch.full((KNOTS, cz), 25.0 / INDEX_SCALE / Z_SCALE))
+
+    @torch.no_grad()
+    def forget_unknown(self) -> None:
+        """Zeros as weights of inputs that nothing is known of yet: they stay so, and cost no bytes in a file."""
+        for number, step in enumerate(self.context):
+            assert isinstance(step, ContextStep)
+            weight, known = step.layer0.weight, known_inputs(self.config, number)
+            weight[:, : known.numel()].mul_(known.to(weight.device))
 
     def analyse(self, fused: Tensor) -> tuple[Tensor, Tensor]:
         """Unscaled latents; neither depends on the level, so rate control analyses once."""
@@ -303,17 +330,18 @@ class LatentCodec(nn.Module):
 
     def y_gain(self, level: Tensor) -> Tensor:
         """Factor on y before quantisation, [N,Cy,1,1]."""
-        return torch.exp(hats(level) @ self.y_log_gain)[:, :, None, None]
+        return torch.exp(at_level(level, self.y_log_gain))[:, :, None, None]
 
     def z_gain(self, level: Tensor) -> Tensor:
         """Factor on z before quantisation, [N,Cz,1,1]."""
-        return torch.exp(hats(level) @ self.z_log_gain)[:, :, None, None]
+        return torch.exp(at_level(level, self.z_log_gain))[:, :, None, None]
 
     def z_prior(self, level: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and table index of z by channel, each [N,Cz,1,1]."""
-        mean = round_ste(hats(level) @ self.z_mean * Z_SCALE * ACTIVATION_UNIT) / ACTIVATION_UNIT
-        last = self.config.tables - 1.0
-        index = round_ste(clamp_ste(hats(level) @ self.z_index * Z_SCALE * INDEX_SCALE, 0.0, last))
+        mean = round_ste(at_level(level, self.z_mean) * Z_SCALE * ACTIVATION_UNIT) / ACTIVATION_UNIT
+        index = round_ste(
+            clamp_ste(at_level(level, self.z_index) * Z_SCALE * INDEX_SCALE, 0.0, self.config.tables - 1.0)
+        )
         return mean[:, :, None, None], index[:, :, None, None]
 
     def forward(self, y: Tensor, z: Tensor, level: Tensor, *, hard: bool = False) -> Quantised:
@@ -330,7 +358,11 @@ class LatentCodec(nn.Module):
         exact = nullcontext() if torch.compiler.is_compiling() else exact_products()
         with torch.autocast(y.device.type, enabled=False), exact:
             # In half precision the integer networks would round to other integers than they are run with.
-            return self._code(y.float() if y.dtype == torch.bfloat16 else y, z.to(level.dtype), level, hard=hard)
+            given = torch.promote_types(y.dtype, torch.float32)
+            kind = torch.promote_types(given, exact_dtype(y.device))
+            return Quantised(
+                *(part.to(given) for part in self._code(y.to(kind), z.to(kind), level.to(kind), hard=hard))
+            )
 
     def _code(self, y: Tensor, z: Tensor, level: Tensor, *, hard: bool) -> Quantised:
         gain = self.y_gain(level)
@@ -359,10 +391,11 @@ class LatentCodec(nn.Module):
             seen = torch.cat(grids[:known], 1) if known else even[0][:, :0]
             mean, index = network(seen, at_cells(even[1], cells), level, cells)
             here = at_cells(even[0][:, start : start + width], cells)
-            cost = self._bits(here - mean, index, hard=hard) * at_cells(inside, cells)
+            counts = at_cells(inside, cells)
+            cost = self._bits(here - mean, index, hard=hard) * counts
             bits = bits + cost.sum((1, 2, 3)).view(len(cells), -1).sum(0)
-            # round(y - mu) + mu: only y carries gradient to the decoder.
-            rounded = here + (round_ste(here - mean) + mean - here).detach()
+            # round(y - mu) + mu: only y carries gradient to the decoder. Beyond the picture later steps see zeros.
+            rounded = (here + (round_ste(here - mean) + mean - here).detach()) * counts
             for cell, value, mu in zip(cells, rounded.chunk(len(cells)), mean.chunk(len(cells)), strict=True):
                 values[group][CELLS.index(cell)] = value
                 means[group][CELLS.index(cell)] = mu
@@ -384,6 +417,16 @@ class LatentCodec(nn.Module):
 def known_groups(order: Order) -> list[int]:
     """For each step how many groups, from the first on, its context looks at: up to the last one coded from."""
     return [max((group + 1 for _, group in order[:step]), default=0) for step in range(len(order))]
+
+
+def known_inputs(config: LatentSizes, number: int) -> Tensor:
+    """Which inputs from the 3x3 neighbourhood a step can know anything of, 1 or 0, [9·n]: offset by offset."""
+    before, groups = set(config.order[:number]), config.groups[: known_groups(config.order)[number]]
+    cells, found = cells_of(config.passes, config.order[number][0]), list[float]()
+    for row, column in ((i - 1, j - 1) for i in range(3) for j in range(3)):
+        near = [config.passes[(r + row) % 2][(c + column) % 2] for r, c in cells]
+        found += [float(any((p, g) in before for p in near)) for g, width in enumerate(groups) for _ in range(width)]
+    return torch.tensor(found)
 
 
 def cells_of(passes: Passes, number: int) -> list[tuple[int, int]]:

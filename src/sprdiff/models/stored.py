@@ -112,30 +112,50 @@ def _layers(network: torch.nn.Module) -> list[IntegerDense]:
     return [layer for layer in network.children() if isinstance(layer, IntegerDense)]
 
 
-def load_folder(folder: Path) -> SPRDiff:
+Read = Callable[[Path], Arrays]
+"""The arrays of an ``.npz``."""
+
+
+def read_npz(path: Path) -> Arrays:
+    """The arrays of an ``.npz`` of our own, without looking at them first."""
+    return dict(np.load(path, allow_pickle=False))
+
+
+def load_folder(folder: Path, read: Read = read_npz) -> SPRDiff:
     """The torch model of a weights folder, every weight loaded strictly: for refinement and fine-tuning.
+
+    Args:
+        read: of an ``.npz``; where the folder may be a stranger's, `runtime.weights.read_arrays`.
 
     Raises:
         WeightsError: a file is missing or a weight is missing, unknown or of another shape.
     """
-    return fill(folder, lambda text: SPRDiff(ModelConfig.from_json(text)))
+    return fill(folder, lambda text: SPRDiff(ModelConfig.from_json(text)), read)
 
 
 Model = TypeVar("Model", bound=torch.nn.Module)
 
 
-def fill(folder: Path, build: Callable[[str], Model]) -> Model:
+def fill(folder: Path, build: Callable[[str], Model], read: Read = read_npz) -> Model:
     """A model with the weights of a folder, built from the configuration in its manifest (JSON).
+
+    Args:
+        read: as of `load_folder`.
 
     Raises:
         WeightsError: a file is missing or a weight is missing, unknown or of another shape.
     """
     try:
         manifest = json.loads((folder / "manifest.json").read_text())
-        parts = [dict(np.load(folder / f"{name}.npz", allow_pickle=False)) for name in ("encoder", "decoder")]
-        arrays = dict(np.load(folder / "entropy.npz", allow_pickle=False))
-        model = build(json.dumps(manifest["config"]))
+        parts = [read(folder / f"{name}.npz") for name in ("encoder", "decoder")]
+        arrays = read(folder / "entropy.npz")
+        config = json.dumps(manifest["config"])
         stored = {k: torch.from_numpy(v.astype(np.float32)) for k, v in {**parts[0], **parts[1]}.items()}
+        with torch.device("meta"):  # no memory yet, should its sizes not be those of the weights
+            expected = {name: value.shape for name, value in build(config).state_dict().items()}
+        if other := sorted(name for name in stored if expected.get(name, stored[name].shape) != stored[name].shape):
+            raise ValueError(f"{other[0]} has another shape than the configuration says")
+        model = build(config)
         exact = set(model.state_dict()) - set(stored)
         if wrong := sorted(n for n in exact if not n.startswith(EXACT)) + sorted(set(stored) - set(model.state_dict())):
             raise WeightsError(f"{folder}: weights missing or unknown, {wrong[0]} for one")

@@ -1,1 +1,1 @@
-"""Network runtimes: `analyse` and `synthesise`, the networks on both sides of the exactness line."""
+"""Network runtimes: `analyse` and `decode`, the networks on both sides of the exactness line."""

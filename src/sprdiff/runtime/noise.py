@@ -1,4 +1,4 @@
-"""Noise of the denoiser's further steps and of the VAE decoder: a pure function of seed, step and place.
+"""Noise that a flow starts from: a pure function of seed, step and place.
 
 The value at (step, row, column, channel) of the latent is drawn from Philox 4x64-10 (Salmon et al., SC 2011)
 as `numpy.random.Philox` has it: key = seed, counter = (0, row, step, 0) before the first word of a row.
@@ -18,7 +18,8 @@ def normal_noise(seed: int, step: int, rows: slice, columns: slice, channels: in
 
     Args:
         seed: 0 .. 2^64 - 1.
-        step: number of the step, from 1; 0 is the VAE decoder's.
+        step: number of the step: 0 for the flow. The first generation's VAE decoder takes 0 too, its denoiser
+            counts from 1.
         rows, columns: the part, in absolute positions of the grid.
     """
     first, last = columns.start * channels, columns.stop * channels

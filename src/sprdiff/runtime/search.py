@@ -8,11 +8,15 @@ The file format does not change, and any decoder reads the result. At these rate
 them moved by one is a large step: following the gradient of a relaxed quantiser (stochastic Gumbel annealing, Yang et
 al. 2020) made files larger (dev/LOG.md). So the gradient, with a curvature that is measured on the way, only nominates;
 what is kept has been tried. Blocks are far enough apart to be tried all at once.
+
+Symbols are those of the file, bit for bit: latents and integer networks are in float64, as in `bitstream.entropy`, and
+gains and means are that module's own tables of the level. Those that torch would make of the model's knots are a hair
+away, which is enough for other symbols.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -23,12 +27,25 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..common.progress import Report
-from ..imageio.resize import Tile, tiles
+from ..format.entropy import LevelTables
+from ..imageio.resize import Tile, area, tiles
+from ..interrupt import checkpoint
 from ..models.config import LatentSizes
-from ..models.first.sprdiff import SPRDiff
-from ..models.latent_codec import checkerboard, lambda_of, sigma_of, table_bits
+from ..models.first.sprdiff import SPRDiff as FirstSPRDiff
+from ..models.latent_codec import (
+    CELLS,
+    at_cells,
+    cells_of,
+    known_groups,
+    lambda_of,
+    sigma_of,
+    table_bits,
+    whole_grid,
+)
+from ..models.sprdiff import SPRDiff
 
 Floats = NDArray[np.float32]
+Model = SPRDiff | FirstSPRDiff
 
 ROUNDS = (0, 1, 2, 4, 6, 9, 13, 18, 25, 36)
 """Gradients taken at efforts 0 to 9; each is followed by `TRIALS` trials."""
@@ -51,7 +68,8 @@ class State(NamedTuple):
     """The symbols that given latents make, and what they cost.
 
     Attributes:
-        y_hat, symbols, tables: [1,Cy,h,w]; ŷ times its gain, the coded integers, the table of each.
+        y_hat: ŷ times its gain, exact, float64 [1,Cy,h,w].
+        symbols, tables: the coded integers and the table of each, [1,Cy,h,w].
         cost: J of each cell in bits, [1,1,h,w].
         slope: dJ/dŷ, [1,Cy,h,w], or nothing.
     """
@@ -66,21 +84,24 @@ class State(NamedTuple):
 class Window:
     """One part of a picture, small enough to be refined at once."""
 
-    def __init__(self, model: SPRDiff, image: Tensor, inside: Tensor, y: Tensor, z: Tensor, level: int) -> None:
+    def __init__(
+        self, model: Model, tables: LevelTables, image: Tensor, inside: Tensor, y: Tensor, z: Tensor, level: int
+    ) -> None:
         """All of the part with its surroundings.
 
         Args:
+            tables: of the level.
             image: [1,3,32h,32w] in 0-1; inside: [1,1,32h,32w], 1 where the picture is and 0 beyond its border.
             y, z: unscaled latents, [1,Cy,h,w] and [1,Cz,ceil(h/2),ceil(w/2)].
         """
         self._model, self._codec = model, model.latent_codec
         self._image, self._inside = image, inside
         self._level = torch.tensor([float(level)])
-        self._gain = self._codec.y_gain(self._level)
+        self._gain = _by_channel(tables.y_gain)
         self._weight = float(lambda_of(self._level, model.config.lambda_range))
-        self.target = y * self._gain
+        self.target = y.double() * self._gain
         self._slices = self._codec.group_slices()
-        self._features = self._hyper(z)
+        self._features = self._hyper(z.double() * _by_channel(tables.z_gain), _by_channel(tables.z_mean))
 
     @property
     def config(self) -> LatentSizes:
@@ -90,11 +111,10 @@ class Window:
     @property
     def y(self) -> Tensor:
         """The unscaled latent as it is now, [1,Cy,h,w]."""
-        return self.target / self._gain
+        return (self.target / self._gain).float()
 
-    def _hyper(self, z: Tensor) -> Tensor:
-        mean, _ = self._codec.z_prior(self._level)
-        z_hat = torch.floor(z * self._codec.z_gain(self._level) - mean + 0.5) + mean
+    def _hyper(self, z: Tensor, mean: Tensor) -> Tensor:
+        z_hat = torch.floor(z - mean + 0.5) + mean
         features: Tensor = self._codec.hyper_synthesis(z_hat, self._level)
         return features[:, :, : self.target.shape[2], : self.target.shape[3]]
 
@@ -104,33 +124,68 @@ class Window:
             return self._state(target, slope)
 
     def _state(self, target: Tensor, slope: bool) -> State:
-        masks = checkerboard(target)
-        probes = [torch.zeros_like(target[:, s : s + n], requires_grad=slope) for s, n in self._slices]
-        parts, symbols, indices = ([torch.zeros_like(p) for p in probes] for _ in range(3))
-        bits = torch.zeros_like(target[:, :1])
-        for step, network in enumerate(self._codec.context):
-            number, group = divmod(step, len(parts))
+        codec, order = self._codec, self._codec.config.order
+        whole, features = _even(target), _even(self._features)
+        inside = _even(torch.ones_like(target[:, :1]))
+        probes = [torch.zeros_like(whole[:, s : s + n], requires_grad=slope) for s, n in self._slices]
+        values, means, symbols, indices = (_empty(whole, self._slices) for _ in range(4))
+        grids = [whole_grid(cells) for cells in values]
+        (bits,) = _empty(whole, [(0, 1)])
+        for (number, group), known, network in zip(order, known_groups(order), codec.context, strict=True):
+            cells = cells_of(codec.config.passes, number)
             start, width = self._slices[group]
-            seen = torch.cat(parts, 1) if number else torch.cat(parts[:group], 1) if group else target[:, :0]
-            mean, index = network(seen, self._features, self._level)
-            symbol = torch.floor(target[:, start : start + width] - mean.detach() + 0.5)
+            seen = torch.cat(grids[:known], 1) if known else whole[:, :0]
+            mean, index = network(seen, at_cells(features, cells), self._level, cells)
+            counts = at_cells(inside, cells)
+            symbol = torch.floor(at_cells(whole[:, start : start + width], cells) - mean.detach() + 0.5)
             # What a symbol costs follows from the mean too: ŷ stays, so the residual moves against it.
-            cost = table_bits(symbol - (mean - mean.detach()), sigma_of(index, self._codec.config))
-            mask = masks[number]
-            bits = bits + (cost * mask).sum(1, keepdim=True)
-            parts[group] = torch.where(mask, symbol + mean.detach() + probes[group], parts[group])
-            symbols[group] = torch.where(mask, symbol, symbols[group])
-            indices[group] = torch.where(mask, index.detach(), indices[group])
-        y_hat = torch.cat(parts, 1)
-        cost = bits + self._weight * self._squared_error(y_hat)
-        gradient = torch.cat(torch.autograd.grad(cost.sum(), probes), 1) if slope else None
-        return State(y_hat.detach(), torch.cat(symbols, 1), torch.cat(indices, 1), cost.detach(), gradient)
+            cost = (table_bits(symbol - (mean - mean.detach()), sigma_of(index, codec.config)) * counts).sum(1, True)
+            # Beyond the picture later steps see zeros.
+            value = (symbol + mean.detach() + at_cells(probes[group], cells)) * counts
+            for place, of_cell in zip(map(CELLS.index, cells), cost.chunk(len(cells)), strict=True):
+                bits[place] = bits[place] + of_cell
+            for kept, found in ((values, value), (means, mean), (symbols, symbol), (indices, index.detach())):
+                for place, of_cell in zip(map(CELLS.index, cells), found.chunk(len(cells)), strict=True):
+                    kept[group][place] = of_cell
+            grids[group] = whole_grid(values[group])
+        rows, columns = target.shape[2:]
+        y_hat, mu, coded, tables = (
+            torch.cat([whole_grid(cells) for cells in kept], 1)[:, :, :rows, :columns]
+            for kept in (values, means, symbols, indices)
+        )
+        cost = whole_grid(bits)[:, :, :rows, :columns] + self._weight * self._squared_error(y_hat, mu)
+        gradient = None
+        if slope:
+            gradient = torch.cat(torch.autograd.grad(cost.sum(), probes), 1)[:, :, :rows, :columns].float()
+        # Only ŷ has to be exact: what it costs, and what else might be tried, is weighed in float32.
+        return State(y_hat.detach(), coded.float(), tables.float(), cost.detach().float(), gradient)
 
-    def _squared_error(self, y_hat: Tensor) -> Tensor:
+    def _squared_error(self, y_hat: Tensor, means: Tensor) -> Tensor:
         """Of each cell, in pixels: [1,1,h,w]."""
-        _, f16, _ = self._model.synthesis(y_hat / self._gain, self._level)
-        error = (self._model.reconstruction.coarse(f16) - self._image) * self._inside
+        exact = ((y_hat / self._gain).float(), (means / self._gain).float(), self._features.float())
+        error = (_coarse(self._model, *exact, self._level) - self._image) * self._inside
         return F.avg_pool2d(error.square().mean(1, keepdim=True), STRIDE) * STRIDE**2
+
+
+def _coarse(model: Model, y_hat: Tensor, means: Tensor, features: Tensor, level: Tensor) -> Tensor:
+    """x̃ [1,3,32h,32w] of unscaled ŷ and means; of the first generation it depends on ŷ alone."""
+    if isinstance(model, SPRDiff):
+        _, f16 = model.synthesis(y_hat, means, features, level)
+    else:
+        _, f16, _ = model.synthesis(y_hat, level)
+    coarse: Tensor = model.reconstruction.coarse(f16)
+    return coarse
+
+
+def _even(x: Tensor) -> Tensor:
+    """With zeros to even sides: all four kinds of positions are then equally many."""
+    return F.pad(x, (0, x.shape[3] % 2, 0, x.shape[2] % 2))
+
+
+def _empty(like: Tensor, slices: Sequence[tuple[int, int]]) -> list[list[Tensor]]:
+    """Zeros for each of the four kinds of positions, for each group of channels."""
+    blank = torch.zeros_like(like[:, :, ::2, ::2])
+    return [[blank[:, start : start + width]] * 4 for start, width in slices]
 
 
 class Search:
@@ -206,7 +261,8 @@ class Search:
 
 
 def refine(
-    model: SPRDiff,
+    model: Model,
+    tables: LevelTables,
     pixels: NDArray[np.uint8],
     y: Floats,
     z: Floats,
@@ -219,6 +275,7 @@ def refine(
 
     Args:
         model: the torch modules of the weights that coded `pixels`.
+        tables: that those weights code with at `level`.
         pixels: uint8 [H, W, 3], the picture as it is coded.
         y, z: its unscaled latents, [Cy, ceil(H/32), ceil(W/32)] and [Cz, ceil(H/64), ceil(W/64)].
         rounds: gradients to take, see `ROUNDS`; time grows with them and with the number of pixels.
@@ -230,13 +287,14 @@ def refine(
     refined = y.copy()
     windows = list(tiles(y.shape[1], y.shape[2], WINDOW, HALO, 2))
     for number, tile in enumerate(windows):
-        window = Window(model, *_part(pixels, tile), *_latents(refined, z, tile), level)
+        window = Window(model, tables, *_part(pixels, tile), *_latents(refined, z, tile), level)
         size = window.target.shape[2:]
         free = torch.zeros(*size, dtype=torch.bool)
         free[tile.inner] = True
         search = Search(window, free, seed=number)
         best, found = float("inf"), window.y
         for step in range(rounds + 1):
+            checkpoint(area(tile.padded) * STRIDE**2)
             before = window.y
             cost = search.round() if step < rounds else float(window.state(window.target).cost.sum())
             if cost < best:
@@ -265,6 +323,10 @@ def _latents(y: Floats, z: Floats, tile: Tile) -> tuple[Tensor, Tensor]:
         torch.from_numpy(np.ascontiguousarray(y[None, :, rows, columns])),
         torch.from_numpy(np.ascontiguousarray(z[None, :, half[0], half[1]])),
     )
+
+
+def _by_channel(values: NDArray[np.float64]) -> Tensor:
+    return torch.from_numpy(values)[None, :, None, None]
 
 
 @contextmanager

@@ -13,24 +13,27 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from ..errors import WeightsError
-from .weights import MAX_GRAPH, Manifest, read_limited
+from .graph_check import check_graph
+from .onnx_format import Graph, read_graph
+from .weights import GRAPHS, MAX_GRAPH, Manifest, read_limited
 
 Arrays = Mapping[str, NDArray[Any]]
 Tensors = dict[str, NDArray[np.float32]]
 
-INPUTS = {
-    "encoder": ("image",),
-    "coarse": ("y_hat", "level"),
-    "denoise": ("z_t", "t", "c_pix", "c_sem"),
-    "vae_decode": ("z0", "x_tilde", "noise"),
+PIXELS = {
+    "encoder": ("image", 1),
+    "coarse": ("y_hat", 1024),
+    "denoise": ("c_sem", 1024),
+    "condition": ("x_tilde", 1),
+    "flow": ("z_t", 64),
+    "vae_decode": ("x_tilde", 1),
 }
-OUTPUTS = {
-    "encoder": ("y", "z"),
-    "coarse": ("x_tilde", "z_est", "c_pix", "c_sem"),
-    "denoise": ("z0",),
-    "vae_decode": ("x_hat",),
-}
+"""By which input a graph knows the size of the picture, and how many pixels each of its positions stands for."""
 _ONLY_FATAL = 4
+
+# What `sprdiff.privacy` sets comes too late for a program that has imported onnxruntime before: at least no further
+# events are sent. Every version has this call; on Windows it is the only switch that there is.
+onnxruntime.disable_telemetry_events()
 
 
 class Sessions:
@@ -39,6 +42,8 @@ class Sessions:
     def __init__(self, folder: Path, manifest: Manifest, threads: int | None) -> None:
         self._folder, self._manifest, self._threads = folder, manifest, threads
         self._loaded: dict[str, Any] = {}
+        self._graphs: dict[str, Graph] = {}
+        self._checked: set[tuple[object, ...]] = set()
         self._lock = threading.Lock()
 
     def run(self, graph: str, weights: Arrays, inputs: Arrays, *, large: bool = False) -> Tensors:
@@ -50,32 +55,52 @@ class Sessions:
             large: give the scratch memory back afterwards, which costs time.
 
         Raises:
-            WeightsError: the graph cannot be loaded, wants other weights, or does not run.
+            WeightsError: the graph cannot be loaded, wants other weights, is too large, or does not run.
         """
-        session = self._session(graph, weights)
+        session = self._session(graph, weights, {name: value.shape for name, value in inputs.items()})
         options = onnxruntime.RunOptions()
         options.log_severity_level = _ONLY_FATAL
         if large:
             options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
-        names = OUTPUTS[graph]
+        _, names = GRAPHS[self._manifest.generation][graph]
         try:
             outputs = session.run(list(names), dict(inputs), options)
         except Exception as error:  # onnxruntime's exceptions share no base of their own
             raise WeightsError(f"the graph {graph} does not run: {_one_line(error)}") from error
         return dict(zip(names, outputs, strict=True))
 
-    def _session(self, graph: str, weights: Arrays) -> Any:
+    def _session(self, graph: str, weights: Arrays, shapes: dict[str, tuple[int, ...]]) -> Any:
         with self._lock:
+            self._check(graph, weights, shapes)
             if graph not in self._loaded:
                 self._loaded[graph] = self._load(graph, weights)
             return self._loaded[graph]
+
+    def _check(self, graph: str, weights: Arrays, shapes: dict[str, tuple[int, ...]]) -> None:
+        """Refuse a graph, before there is a session and for every new size, that would take too much."""
+        key = (graph, *shapes.items())
+        if key in self._checked:
+            return
+        path, names = self._folder / f"{graph}.onnx", self._manifest.graphs[graph]
+        if missing := sorted(set(names) - set(weights)):
+            raise WeightsError(f"{path} wants the weights {missing[0]}, which are not in the folder")
+        try:
+            if graph not in self._graphs:
+                self._graphs[graph] = read_graph(read_limited(path, MAX_GRAPH))
+            found = self._graphs[graph]
+            if (found.inputs, found.outputs) != GRAPHS[self._manifest.generation][graph]:
+                raise WeightsError(f"its inputs and outputs are {found.inputs} and {found.outputs}")
+            named, each = PIXELS[graph]
+            pixels = shapes[named][-2] * shapes[named][-1] * each
+            check_graph(found, {name: weights[name].shape for name in names}, shapes, pixels)
+        except WeightsError as error:
+            raise WeightsError(f"{path} cannot be loaded: {error}") from error
+        self._checked.add(key)
 
     def _load(self, graph: str, weights: Arrays) -> Any:
         path = self._folder / f"{graph}.onnx"
         model = read_limited(path, MAX_GRAPH)
         names = self._manifest.graphs[graph]
-        if missing := sorted(set(names) - set(weights)):
-            raise WeightsError(f"{path} wants the weights {missing[0]}, which are not in the folder")
         options = self._options()
         # Stored as fp16, computed in fp32.
         values = [onnxruntime.OrtValue.ortvalue_from_numpy(weights[name].astype(np.float32)) for name in names]
@@ -84,9 +109,6 @@ class Sessions:
             session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:
             raise WeightsError(f"{path} cannot be loaded: {_one_line(error)}") from error
-        found = tuple(i.name for i in session.get_inputs()), tuple(o.name for o in session.get_outputs())
-        if found != (INPUTS[graph], OUTPUTS[graph]):
-            raise WeightsError(f"{path} is not a graph of this version: its inputs and outputs are {found}")
         return session
 
     def _options(self) -> Any:
@@ -95,6 +117,7 @@ class Sessions:
         options.intra_op_num_threads = self._threads or available_cores()
         # Each graph has threads of its own: those out of work must not keep a core from the next graph.
         options.add_session_config_entry("session.force_spinning_stop", "1")
+        options.add_session_config_entry("session.load_model_format", "ONNX")
         return options
 
 

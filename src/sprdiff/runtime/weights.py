@@ -3,7 +3,7 @@
     manifest.json   what the folder holds, the hash H that files name their weights by, and those of the networks
     entropy.npz     exact part: tables and integer networks
     encoder.npz, decoder.npz   fp16 weights of the graphs, by torch's parameter names
-    encoder.onnx, coarse.onnx, denoise.onnx, vae_decode.onnx   structure only
+    encoder.onnx, coarse.onnx ...   structure only; which graphs there are depends on the generation
 
 Nothing here needs a network runtime. No size that a file states is trusted before it is checked.
 """
@@ -23,23 +23,52 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from ..common.files import open_regular, read_at_most
 from ..errors import WeightsError
+from ..format.container import PRESETS_WITHOUT_GRAPHS
 from ..format.hash import canonical_hash
 from ..format.intnet import LEVELS
 
 Arrays = dict[str, NDArray[Any]]
 
 FORMAT = 2
-GRAPHS = ("encoder", "coarse", "denoise", "vae_decode")
+Signature = tuple[tuple[str, ...], tuple[str, ...]]
+"""Names of a graph's inputs and outputs."""
+_ENCODER: Signature = (("image",), ("y", "z"))
+_CONDITIONS = ("at8", "at16", "at32")
+GRAPHS: Mapping[int, Mapping[str, Signature]] = {
+    1: {
+        "encoder": _ENCODER,
+        "coarse": (("y_hat", "level"), ("x_tilde", "z_est", "c_pix", "c_sem")),
+        "denoise": (("z_t", "t", "c_pix", "c_sem"), ("z0",)),
+        "vae_decode": (("z0", "x_tilde", "noise"), ("x_hat",)),
+    },
+    2: {
+        "encoder": _ENCODER,
+        "coarse": (("y_hat", "means", "features", "level"), ("x_tilde", "f16", "f32")),
+        "condition": (("x_tilde", "f16", "f32"), _CONDITIONS),
+        "flow": (("z_t", "time", "stride", "level", *_CONDITIONS), ("velocity",)),
+        "vae_decode": (("z0", "x_tilde"), ("x_hat",)),
+    },
+}
+"""The graphs of each generation of networks."""
+SAMPLERS = ("euler", "heun")
 MAX_MANIFEST = 2**20
 MAX_GRAPH = 2**24
-MAX_ARRAYS = 2**28
-"""Most bytes of one ``.npz`` once unpacked; that of `tiny` may have 25 MB."""
-MAX_HALO = 4096
+MAX_ARRAYS = 2**27
+"""Most bytes of one ``.npz``, packed and unpacked; the decoder of the second generation may have 80 MB."""
+MAX_DIRECTORY = 2**20
+"""Most bytes of the list of its members, all of which is read before any of them."""
+MAX_HALO = 1024
+MAX_NOISE = 1000.0
 MAX_STEPS = 1000
-"""Most evaluations of the denoiser."""
+"""Most evaluations of the flow."""
 SERVING = ("encoder", "decoder")
 """The networks around the exact part: each has a hash of its own, and names the H that it serves."""
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""Others are unpacked as far as they go before anybody can count."""
+_END = 22
+"""Bytes at the end of an archive that say where its list is."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +80,14 @@ class Manifest:
         weights_hash: H, 32 bytes, that of the exact part.
         decoder_hash, encoder_hash: those of the networks that serve it, 32 bytes each.
         realism: what decoding takes where nothing is said, by level, 256 numbers from 0 to 1.
-        steps: how many evaluations of the denoiser, likewise.
+        steps: how many evaluations of the flow (or of the first generation's denoiser), likewise.
         lambda_range: weights of the squared error against bits that levels 0 and 255 were trained for.
-        noise_scale: standard deviation of the denoiser's noise, in units of the latent.
-        halo: one-sided receptive field in pixels, by ``encoder``, ``decoder`` (ŷ to pixels) and by graph.
+        halo: one-sided receptive field in pixels, by graph.
         graphs: names of the arrays that each graph takes its weights from.
+        generation: of the networks' design, 1 or 2.
+        noise_scale: standard deviation of the denoiser's noise, in units of the latent; generation 1.
+        sampler: how the flow is followed, one of `SAMPLERS`; generation 2.
+        latest: the latest time that the flow may be asked at, above 0 and at most 1; generation 2.
     """
 
     preset: str
@@ -66,13 +98,20 @@ class Manifest:
     realism: tuple[float, ...]
     steps: int
     lambda_range: tuple[float, float]
-    noise_scale: float
     halo: Mapping[str, int]
     graphs: Mapping[str, tuple[str, ...]]
+    generation: int = 1
+    noise_scale: float = 0.0
+    sampler: str = SAMPLERS[0]
+    latest: float = 1.0
 
     def halo_of(self, graph: str) -> int:
         """Pixels that a tile of this graph must see beyond what it computes."""
-        return self.halo.get(graph, self.halo["encoder" if graph == "encoder" else "decoder"])
+        return self.halo[graph]
+
+    def dials(self, level: int, realism: float | None, steps: int | None) -> tuple[float, int]:
+        """Realism and steps of a picture of a level: what a user says, or else the defaults of these weights."""
+        return self.realism[level] if realism is None else realism, self.steps if steps is None else steps
 
 
 def default_folder() -> Path:
@@ -92,19 +131,34 @@ def read_manifest(folder: Path) -> Manifest:
         content = json.loads(data)
         if content["format"] != FORMAT:
             raise WeightsError(f"{path} has format {content['format']!r}; this version reads format {FORMAT}")
+        generation = content.get("generation", 1)
+        if type(generation) is not int or generation not in GRAPHS:
+            raise WeightsError(f"{path} has networks of generation {generation!r}, which this version does not know")
         manifest = Manifest(
             preset=str(content["preset"]),
             preset_id=_integer(content["preset_id"], 255),
             **read_identity(path, content),
-            noise_scale=float(content["noise_scale"]),
-            halo={str(name): _integer(size, MAX_HALO) for name, size in content["halo"].items()},
-            graphs={graph: tuple(map(str, content["graphs"][graph])) for graph in GRAPHS},
+            halo={graph: _integer(content["halo"][graph], MAX_HALO) for graph in GRAPHS[generation]},
+            graphs={graph: tuple(map(str, content["graphs"][graph])) for graph in GRAPHS[generation]},
+            generation=generation,
+            **(_first(content) if generation == 1 else _sampling(content)),
         )
-        if not math.isfinite(manifest.noise_scale) or not {"encoder", "decoder"} <= set(manifest.halo):
-            raise ValueError("noise_scale or halo")
+        if manifest.preset_id in PRESETS_WITHOUT_GRAPHS:
+            raise ValueError(f"preset_id {manifest.preset_id}, whose networks are no graphs")
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise WeightsError(f"{path} is not a manifest of weights: {error!r}") from error
     return manifest
+
+
+def _first(content: Mapping[str, Any]) -> dict[str, Any]:
+    return {"noise_scale": _number(content["noise_scale"], MAX_NOISE)}
+
+
+def _sampling(content: Mapping[str, Any]) -> dict[str, Any]:
+    sampler, latest = content["sampler"], _number(content["latest"], 1.0)
+    if sampler not in SAMPLERS or latest == 0:
+        raise ValueError("sampler or latest")
+    return {"sampler": sampler, "latest": latest}
 
 
 def identity(exact: Arrays, decoder: Arrays, encoder: Arrays) -> dict[str, Any]:
@@ -162,6 +216,12 @@ def check_hash(folder: Path, part: str, arrays: Arrays, wanted: bytes) -> None:
         raise WeightsError(f"{folder} is damaged: its {part} does not have the hash of its manifest")
 
 
+def sends_only(folder: Path) -> bool:
+    """Whether a folder holds the encoder alone, as `sprdiff export --encoder` makes it: it can send, not receive."""
+    graphs = [path.name for path in folder.glob("*.onnx")]
+    return graphs == ["encoder.onnx"] and not (folder / "decoder.npz").exists()
+
+
 def read_limited(path: Path, limit: int) -> bytes:
     """The bytes of a file of at most `limit` bytes.
 
@@ -169,11 +229,11 @@ def read_limited(path: Path, limit: int) -> bytes:
         WeightsError: it cannot be read, or is larger.
     """
     try:
-        with open(path, "rb") as file:
-            data = file.read(limit + 1)
-    except OSError as error:
-        raise WeightsError(f"{path} cannot be read: {error.strerror or error}") from error
-    if len(data) > limit:
+        with open_regular(path) as file:
+            data = read_at_most(file, limit)
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{path} cannot be read: {_reason(error)}") from error
+    if data is None:
         raise WeightsError(f"{path} is larger than {limit} bytes")
     return data
 
@@ -182,16 +242,18 @@ def read_arrays(path: Path) -> Arrays:
     """The arrays of an ``.npz``, numbers only, each read once its size is known to be true.
 
     Raises:
-        WeightsError: missing, damaged, unpacks to more than `MAX_ARRAYS` bytes, or holds Python objects.
+        WeightsError: missing, damaged, unpacks to more than `MAX_ARRAYS` bytes, or holds what is no number.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-            if sum(member.file_size for member in members) > MAX_ARRAYS:
-                raise WeightsError(f"{path} unpacks to more than {MAX_ARRAYS} bytes")
-            return {_array_name(member.filename): _member(archive, member) for member in members}
+        with open_regular(path) as file:
+            _check_archive(file, path)
+            with zipfile.ZipFile(file) as archive:
+                members = archive.infolist()
+                if sum(member.file_size for member in members) > MAX_ARRAYS:
+                    raise WeightsError(f"{path} unpacks to more than {MAX_ARRAYS} bytes")
+                return {_array_name(member.filename): _member(archive, member) for member in members}
     except OSError as error:
-        raise WeightsError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise WeightsError(f"{path} cannot be read: {_reason(error)}") from error
     except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError, RuntimeError) as error:
         raise WeightsError(f"{path} is damaged: {error}") from error
     except Exception as error:  # zlib.error and what else broken archives make the zip module raise
@@ -200,17 +262,41 @@ def read_arrays(path: Path) -> Arrays:
         raise WeightsError(f"{path} is damaged: {error!r}") from error
 
 
+def _check_archive(file: BinaryIO, path: Path) -> None:
+    """Look at the end of an archive before the zip module reads the list that it names.
+
+    Raises:
+        ValueError: there is no plain end, or the list is too long.
+        WeightsError: the file is too large.
+    """
+    size = file.seek(0, 2)
+    if size > MAX_ARRAYS:
+        raise WeightsError(f"{path} is larger than {MAX_ARRAYS} bytes")
+    file.seek(max(0, size - _END))
+    end = file.read()
+    if len(end) < _END or not end.startswith(b"PK\5\6") or end[-2:] != b"\0\0":
+        raise ValueError("it does not end as an archive of arrays does")
+    if int.from_bytes(end[12:16], "little") > MAX_DIRECTORY:
+        raise ValueError("its list of members is too long")
+    file.seek(0)
+
+
 def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
+    if member.compress_type not in _METHODS:
+        raise ValueError(f"{member.filename} is packed in a way that no array is written in")
     with archive.open(member) as file:
         shape, fortran, dtype = _header(file)  # type: ignore[arg-type]
         if dtype.kind not in "iuf":
             raise ValueError(f"{member.filename} is not an array of numbers")
         size = math.prod(shape) * dtype.itemsize
         # The size by the header is compared with what is there before memory is asked for.
-        data = file.read(min(size, MAX_ARRAYS) + 1)
-        if len(data) != size:
+        data = read_at_most(file, min(size, MAX_ARRAYS))
+        if data is None or len(data) != size:
             raise ValueError(f"{member.filename} does not hold {shape} numbers")
-    return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
+    array = np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
+    if dtype.kind == "f" and not np.isfinite(array).all():
+        raise ValueError(f"{member.filename} holds what is no number")
+    return array
 
 
 def _header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
@@ -244,6 +330,10 @@ def _by_level(value: Any) -> tuple[float, ...]:
     if len(table) != LEVELS:
         raise ValueError(f"realism has {len(table)} entries, not {LEVELS}")
     return tuple(_number(entry, 1.0) for entry in table)
+
+
+def _reason(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def _digest(value: Any) -> bytes:

@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ..models.config import CHECKERBOARD, Order, Passes, pass_major
+from ..models.config import CHECKERBOARD, Order, Passes, check_sizes, pass_major
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,7 @@ class SDConfig:
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(text).items()}
         if set(fields) != {f.name for f in dataclasses.fields(cls)}:
             raise TypeError("the stored configuration has other fields than this version's SDConfig")
+        check_sizes(fields)
         return cls(**fields)
 
 

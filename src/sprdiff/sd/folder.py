@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..common.files import replace_folder
+from ..common.files import open_regular, replace_folder
 from ..errors import OutputError, WeightsError
 from ..runtime.weights import MAX_MANIFEST, Manifest, check_hash, defaults, identity, read_identity, read_limited
 from .config import SDConfig
@@ -80,7 +80,7 @@ def read_trained(folder: Path) -> Trained:
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise WeightsError(f"{path} is not the configuration of a trained SPRDiff: {error!r}") from error
     # There are no graphs here, and no noise between steps.
-    manifest = Manifest(config.preset, config.preset_id, **names, noise_scale=0.0, halo={}, graphs={})
+    manifest = Manifest(config.preset, config.preset_id, **names, halo={}, graphs={})
     return Trained(folder, manifest, config, sources, card)
 
 
@@ -95,6 +95,7 @@ def read_weights(trained: Trained) -> tuple[Arrays, Arrays]:
     path = trained.folder / WEIGHTS
     safetensors, load_file, _ = _library()
     try:
+        open_regular(path).close()  # the library would wait at a pipe for ever
         arrays: Arrays = load_file(path)
     except (OSError, safetensors.SafetensorError, KeyError, ValueError) as error:
         raise WeightsError(f"{path} is missing or damaged: {error}") from error

@@ -24,8 +24,9 @@ from numpy.typing import DTypeLike, NDArray
 from torch import Tensor, nn
 
 from ..errors import DeviceError, DialError, EffortError, WeightsError
-from ..format.entropy import EntropyModel
-from ..imageio.resize import tiles
+from ..format.entropy import EntropyModel, Exact
+from ..imageio.resize import area, tiles
+from ..interrupt import checkpoint
 from ..models.config import EXACT
 from ..runtime.blend import cell_means, match_colours, parts
 from ..runtime.weights import Manifest
@@ -170,6 +171,10 @@ class TorchRuntime:
         """
         raise EffortError("effort is for preset tiny")
 
+    def decode(self, exact: Exact, *, level: int, **dials: Any) -> NDArray[Any]:
+        """The picture of what is known exactly; dials as of `synthesise`."""
+        return self.synthesise(self.entropy.dequantise(exact.y_hat, level), level=level, **dials)
+
     @_guarded
     def synthesise(
         self,
@@ -182,7 +187,7 @@ class TorchRuntime:
         size: tuple[int, int] | None = None,
         dtype: DTypeLike = np.float32,
     ) -> NDArray[Any]:
-        """The picture of unscaled ŷ, float32 [Cy, yh, yw]; arguments and result as of `OnnxRuntime.synthesise`.
+        """The picture of unscaled ŷ, float32 [Cy, yh, yw]; arguments and result as of `OnnxRuntime.decode`.
 
         Raises:
             DialError: more than one step: the UNet is trained for its last timestep alone, from ẑ.
@@ -208,6 +213,7 @@ class TorchRuntime:
         coarse = np.empty((3, CELL * rows, CELL * columns), np.float32)
         kept: list[Tensor] = []
         for tile in tiles(rows, columns, t.receiver // CELL, t.halo // CELL, 1):
+            checkpoint(area(tile.padded) * CELL**2)
             values = np.ascontiguousarray(y_hat[None, :, *tile.padded], dtype=np.float32)
             found = self.model.receive(torch.from_numpy(values).to(self.device), levels)
             inner = found.coarse[0][:, *_times(tile.inner, CELL)].clamp(0, 1)
@@ -236,6 +242,7 @@ class TorchRuntime:
         picture = np.zeros((3, LATENT * z0.shape[2], LATENT * z0.shape[3]), np.float32)
         total = np.zeros(picture.shape[1:], np.float32)
         for part in parts(*picture.shape[1:], t.decoder, t.decoder_overlap, CELL):
+            checkpoint(area(part.place))
             latent = z0[:, :, *(slice(s.start // LATENT, s.stop // LATENT) for s in part.place)]
             # NaN, which damaged latents can lead to, becomes black rather than a hole in its neighbours.
             image = self.model.decode_latent(latent)[0].clamp(0, 1).nan_to_num(0.0)
@@ -251,6 +258,7 @@ class TorchRuntime:
         whole: Tensor | None = None
         total = torch.zeros(grid, device=self.device)
         for part in parts(*grid, *sides):
+            checkpoint(area(part.place) * (CELL // sides[2]) ** 2)
             value = run(part.place)
             if value.shape[2:] == grid:
                 return value

@@ -19,6 +19,7 @@ from ..codec import Codec
 from ..errors import SprdiffError
 from . import described, jobs
 from .guard import LOG, Guard
+from .origins import Origins
 from .problems import Refusal, answer, from_error, from_validation, plain
 from .service import Service
 from .settings import Settings
@@ -68,7 +69,8 @@ def create_app(codec: Codec | None = None, settings: Settings | None = None) -> 
         redirect_slashes=False,
     )
     app.state.service = service
-    app.add_middleware(Guard, metrics=service.metrics, seconds=settings.timeout)
+    origins = Origins(settings.names, settings.origins)
+    app.add_middleware(Guard, metrics=service.metrics, seconds=settings.timeout, origins=origins)
     _add_errors(app)
     _add_page(app)
     _add_coding(app, service)

@@ -16,7 +16,7 @@ Details are invented: not for evidence, faces or text.
 Bodies are the bytes of the file itself: `curl --data-binary @photo.jpg '.../encode?bpp=0.02' -o photo.sprd`."""
 
 _BINARY = {"type": "string", "format": "binary"}
-_ERRORS = responses(408, 413, 415, 422, 429, 500, 503)
+_ERRORS = responses(400, 403, 408, 413, 415, 421, 422, 429, 500, 503)
 _PICTURE = "Any picture that Pillow reads: JPEG, PNG, WebP, AVIF, TIFF ..."
 _HEADERS = {
     "Bytes": "Bytes of the file.",
@@ -60,7 +60,7 @@ METRICS: dict[str, Any] = {
     "response_class": Response,
     "responses": {
         200: {"description": "Done.", "content": {CONTENT_TYPE_LATEST: {"schema": {"type": "string"}}}},
-        **responses(500),
+        **responses(400, 421, 429, 500, 503),
     },
 }
-HEALTH: dict[str, Any] = {"summary": "Whether the networks load", "responses": responses(500, 503)}
+HEALTH: dict[str, Any] = {"summary": "Whether the networks load", "responses": responses(400, 421, 429, 500, 503)}

@@ -1,4 +1,4 @@
-"""What surrounds every exchange: an id, headers, metrics, and an answer even where there is a bug.
+"""What surrounds every exchange: who may ask, an id, headers, metrics, and an answer even where there is a bug.
 
 A refusal may come before the body was read. Closing the connection then would reset it, and the client might never see
 why; so a bounded part of the rest is read and thrown away first.
@@ -12,9 +12,11 @@ import secrets
 import time
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .metrics import Metrics
+from .origins import Origins
 from .problems import CLIENT_GONE, ClientGone, Refusal, answer
 
 LOG = logging.getLogger("sprdiff.serve")
@@ -37,22 +39,24 @@ class Guard:
 
     Args:
         seconds: for sending an answer; a client that reads more slowly is cut off.
+        origins: judge which web pages may ask.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, seconds: float) -> None:
-        self.app, self.metrics, self.seconds = app, metrics, seconds
+    def __init__(self, app: ASGIApp, metrics: Metrics, seconds: float, origins: Origins) -> None:
+        self.app, self.metrics, self.seconds, self.origins = app, metrics, seconds, origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One exchange."""
         if scope["type"] == "http":
-            await _Exchange(scope, receive, send, self.seconds).run(self.app, self.metrics)
+            await _Exchange(scope, receive, send, self.seconds, self.origins).run(self.app, self.metrics)
         else:
             await self.app(scope, receive, send)
 
 
 class _Exchange:
-    def __init__(self, scope: Scope, receive: Receive, send: Send, seconds: float) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, seconds: float, origins: Origins) -> None:
         self._scope, self._receive, self._send, self._seconds = scope, receive, send, seconds
+        self._origins, self._headers = origins, Headers(scope=scope)
         self._id = secrets.token_hex(8)
         self._unread, self._started = True, False
         self._received = self._sent = 0
@@ -70,14 +74,35 @@ class _Exchange:
 
     async def _answered(self, app: ASGIApp) -> None:
         try:
-            await app(self._scope, self.receive, self.send)
+            await self._app(app)(self._scope, self.receive, self.send)
         except ClientGone:
             return
+        except Refusal as refusal:
+            await self._refuse(refusal)
+        except asyncio.CancelledError:
+            # The server's patience is over: nothing here may wait any more.
+            self._unread = False
+            await self._refuse(Refusal(503, "the service is stopping"))
         except Exception:
             LOG.exception("request %s failed", self._id)
-            if not self._started:
-                refusal = Refusal(500, "an error in the server; its log has more under the id of this request")
-                await answer(refusal, self._id)(self._scope, self.receive, self.send)
+            await self._refuse(Refusal(500, "an error in the server; its log has more under the id of this request"))
+
+    def _app(self, app: ASGIApp) -> ASGIApp:
+        """The application, unless the request is none that it should see.
+
+        Raises:
+            Refusal: there are too many connections, or a page of elsewhere asks.
+        """
+        refusal = self._scope["state"].get("refusal")
+        if refusal is not None:
+            raise refusal
+        self._origins.check(self._scope["method"], self._headers)
+        allowed = self._origins.preflight(self._scope["method"], self._headers)
+        return app if allowed is None else Response(status_code=204, headers=allowed)
+
+    async def _refuse(self, refusal: Refusal) -> None:
+        if not self._started:
+            await answer(refusal, self._id)(self._scope, self.receive, self.send)
 
     async def receive(self) -> Message:
         message = await self._receive()
@@ -96,13 +121,15 @@ class _Exchange:
     async def _start(self, message: Message) -> None:
         self._status = message["status"]
         headers = MutableHeaders(scope=message)
-        if self._status >= 400 and self._unread:
-            await self._discard()
+        if self._status >= 400:
             if self._unread:
+                await self._discard()
+            if self._unread or "refusal" in self._scope["state"]:
                 headers["Connection"] = "close"
         headers.setdefault("Cache-Control", "no-store")
         headers["Request-Id"] = self._id
         headers.update(HEADERS)
+        headers.update(self._origins.shared(self._headers))
         self._started = True
         await self._send(message)
 
@@ -120,7 +147,7 @@ class _Exchange:
             raise ClientGone from None
 
     async def _discard(self) -> None:
-        if self._status == 408 or "expect" in Headers(scope=self._scope):
+        if self._status == 408 or "expect" in self._headers:
             return  # nothing comes, or only once it is asked for
         most = self._received + _DISCARD_BYTES
         try:

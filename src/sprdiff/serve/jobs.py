@@ -14,9 +14,10 @@ from ..codec import Codec
 from ..errors import TargetError
 from ..fileinfo import picture_text
 from ..format.container import SCALES, Header, parse_file, weights_name
-from ..imageio.open import open_rgb, parse_background
+from ..imageio.colour import parse_background
+from ..imageio.open import open_rgb
 from ..imageio.save import encode_image
-from .pool import Stop
+from ..interrupt import checkpoint
 from .problems import Refusal
 from .rivals import RivalName, best_rival
 from .upload import check_picture, check_sprd
@@ -24,7 +25,7 @@ from .upload import check_picture, check_sprd
 SPRD_TYPE = "image/x-sprdiff"
 FORMATS = {"png": "PNG", "webp": "WEBP", "jpeg": "JPEG"}
 MAX_STEPS = 16
-"""Most steps of the denoiser that a request may ask for: a job cannot be stopped while it runs."""
+"""Most evaluations of the generative network that a request may ask for."""
 REMEMBERED = 2**26
 """Bytes of answers to ``/compare`` that are kept."""
 _MOST = 2**31 - 1
@@ -76,9 +77,20 @@ class DecodeOptions(Options):
     """Of ``POST /decode``."""
 
     realism: Annotated[
-        float, Field(ge=0, le=1, allow_inf_nan=False, description="0 faithful and blurred, 1 sharp, partly invented.")
-    ] = 1.0
-    steps: Annotated[int, Field(ge=1, le=MAX_STEPS, description="Steps of the denoiser.")] = 1
+        float | None,
+        Field(
+            ge=0,
+            le=1,
+            allow_inf_nan=False,
+            description="0 faithful and blurred, 1 sharp, partly invented; by default what the weights say.",
+        ),
+    ] = None
+    steps: Annotated[
+        int | None,
+        Field(
+            ge=1, le=MAX_STEPS, description="Evaluations of the generative network; by default what the weights say."
+        ),
+    ] = None
     seed: Annotated[int, Field(ge=0, le=_MOST, description="Of the noise that texture is made of.")] = 0
     format: Annotated[
         Literal["png", "webp", "jpeg"], Field(description="Of the answer; png and webp are lossless.")
@@ -116,13 +128,11 @@ class Task:
     Attributes:
         body: of the request.
         max_pixels: width x height of a picture at most.
-        stop: tells that nobody waits any more.
     """
 
     codec: Codec
     body: bytes
     max_pixels: int
-    stop: Stop
 
 
 def encode(task: Task, options: EncodeOptions) -> Answer:
@@ -130,7 +140,7 @@ def encode(task: Task, options: EncodeOptions) -> Answer:
     codec = task.codec
     check_picture(task.body, task.max_pixels)
     picture = open_rgb(task.body, background=options.background, max_pixels=task.max_pixels)
-    task.stop.check()
+    checkpoint()
     try:
         data = codec.encode(
             picture, quality=options.quality, bpp=options.bpp, max_bytes=options.max_bytes, scale=options.scale
@@ -138,12 +148,12 @@ def encode(task: Task, options: EncodeOptions) -> Answer:
     except TargetError as error:
         if not options.or_smallest:
             raise
-        task.stop.check()
+        checkpoint()
         data = codec.encode(picture, max_bytes=error.smallest, scale=options.scale)
     header = parse_file(data).header
     about = _about(header, data)
-    if picture.dropped:
-        about["Dropped"] = ", ".join(picture.dropped)
+    if picture.lost:
+        about["Dropped"] = picture.lost
     return Answer(data, SPRD_TYPE, about, header.width * header.height)
 
 
@@ -152,9 +162,9 @@ def decode(task: Task, options: DecodeOptions) -> Answer:
     body = task.body
     header = check_sprd(body, task.max_pixels)
     image = task.codec.decode(body, realism=options.realism, steps=options.steps, seed=options.seed)
-    task.stop.check()
+    checkpoint()
     about = _about(header, body)
-    text = picture_text(body, task.codec.runtime.manifest.decoder_hash, options.realism)
+    text = picture_text(body, task.codec.runtime.manifest, options.realism)
     content = encode_image(image, FORMATS[options.format], text)
     return Answer(content, f"image/{options.format}", about, header.width * header.height)
 
@@ -183,10 +193,8 @@ def compare(task: Task, options: CompareOptions) -> Answer:
     """What another codec makes of a picture within so many bytes, as PNG."""
     check_picture(task.body, task.max_pixels)
     picture = open_rgb(task.body, max_pixels=task.max_pixels)
-    task.stop.check()
-    found = best_rival(
-        options.codec, picture.pixels, options.max_bytes, task.stop.check, or_smallest=options.or_smallest
-    )
+    checkpoint()
+    found = best_rival(options.codec, picture.pixels, options.max_bytes, or_smallest=options.or_smallest)
     height, width = picture.pixels.shape[:2]
     about = {
         "Bytes": str(found.size),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
+from .clients import Uploads
 from .pool import Pool
 
 _SECONDS = (0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 1, 2, 3, 5, 10, 30, 60, 120)
@@ -27,6 +28,7 @@ class Metrics:
             "sprdiff_job_seconds", "From the start of a job on its thread to its end.", ["route"],
             buckets=_SECONDS, registry=registry,
         )  # fmt: skip
+        self._uploads = Gauge("sprdiff_uploads", "Bodies that are received.", registry=registry)
         self._waiting = Gauge("sprdiff_waiting", "Requests that are let in and wait.", ["pool"], registry=registry)
         self._busy = Gauge("sprdiff_busy", "Jobs that run.", ["pool"], registry=registry)
         self._workers = Gauge("sprdiff_workers", "Jobs that may run at once.", ["pool"], registry=registry)
@@ -36,6 +38,10 @@ class Metrics:
         self._waiting.labels(name).set_function(lambda: pool.waiting)
         self._busy.labels(name).set_function(lambda: pool.busy)
         self._workers.labels(name).set(pool.workers)
+
+    def watch_uploads(self, uploads: Uploads) -> None:
+        """Show how many bodies are received."""
+        self._uploads.set_function(lambda: uploads.busy)
 
     def answered(self, route: str, status: int, seconds: float, received: int, sent: int) -> None:
         """Count one request."""

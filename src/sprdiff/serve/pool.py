@@ -1,11 +1,11 @@
 """Places and threads: at most so many jobs run, at most so many requests wait, and none for longer than it may.
 
-    place() ─ 429 when all are taken ─► upload ─► run(): on a thread ─┬─► result
+    upload ─► place() ─ 429 when all are taken ─► run(): on a thread ─┬─► result
                                                                      ├─► time is over: 503
                                                                      └─► client gone: its place is free
 
-A thread cannot be stopped from outside. A job that nobody waits for any more ends at its next `Stop.check`, and keeps
-its thread, not its place, until then: no more than `workers` jobs ever run.
+A thread cannot be stopped from outside. A job that nobody waits for any more ends before its next tile
+(`sprdiff.interrupt`), and keeps its thread, not its place, until then: no more than `workers` jobs ever run.
 """
 
 from __future__ import annotations
@@ -17,13 +17,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from ..errors import StoppedError
+from ..interrupt import interruptible
 from .problems import ClientGone, Refusal
 
 T = TypeVar("T")
-
-
-class Stopped(Exception):  # noqa: N818
-    """Ends a job that nobody waits for."""
 
 
 class Stop:
@@ -36,10 +34,14 @@ class Stop:
         """Nobody waits any more."""
         self._event.set()
 
-    def check(self) -> None:
-        """Raise `Stopped` when nobody waits any more."""
+    def check(self, pixels: int = 0) -> None:
+        """Before the next piece of work.
+
+        Raises:
+            StoppedError: nobody waits any more.
+        """
         if self._event.is_set():
-            raise Stopped
+            raise StoppedError("nobody waits for the result any more")
 
 
 class Pool:
@@ -49,19 +51,28 @@ class Pool:
         workers: jobs that may run at once.
         queue: requests that may wait beyond those.
         busy: jobs that run now.
-        places: requests that are let in now, from their upload to the end of their job.
+        places: requests that are let in now, from the end of their upload to the end of their job.
     """
 
     def __init__(self, name: str, workers: int, queue: int) -> None:
         self.workers, self.queue = workers, queue
         self.busy = self.places = 0
-        self._lock = threading.Lock()
+        self._idle = threading.Condition()
         self._threads = ThreadPoolExecutor(workers, f"sprdiff-{name}")
 
     @property
     def waiting(self) -> int:
         """Requests that are let in and do not run yet."""
         return max(0, self.places - self.busy)
+
+    def check(self) -> None:
+        """Whether a place is free.
+
+        Raises:
+            Refusal: 429, all are taken.
+        """
+        if self.places >= self.workers + self.queue:
+            raise Refusal(429, "too many requests are waiting")
 
     @contextmanager
     def place(self) -> Iterator[None]:
@@ -70,16 +81,15 @@ class Pool:
         Raises:
             Refusal: 429, all are taken.
         """
-        if self.places >= self.workers + self.queue:
-            raise Refusal(429, "too many requests are waiting")
+        self.check()
         self.places += 1
         try:
             yield
         finally:
             self.places -= 1
 
-    async def run(self, job: Callable[[Stop], T], gone: Awaitable[None], seconds: float) -> T:
-        """The result of a job on a thread.
+    async def run(self, job: Callable[[], T], gone: Awaitable[None], seconds: float) -> T:
+        """The result of a job on a thread; where nobody waits for it any more, it ends at its next checkpoint.
 
         Args:
             gone: ends when the client has gone.
@@ -109,12 +119,19 @@ class Pool:
         """Begin nothing more."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _counted(self, job: Callable[[Stop], T], stop: Stop) -> T:
-        with self._lock:
+    def ended(self, seconds: float) -> bool:
+        """Wait for the jobs that run; False: after so many seconds one still does."""
+        with self._idle:
+            return self._idle.wait_for(lambda: not self.busy, seconds)
+
+    def _counted(self, job: Callable[[], T], stop: Stop) -> T:
+        with self._idle:
             self.busy += 1
         try:
-            stop.check()
-            return job(stop)
+            with interruptible(stop.check):
+                stop.check()
+                return job()
         finally:
-            with self._lock:
+            with self._idle:
                 self.busy -= 1
+                self._idle.notify_all()

@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from starlette.responses import JSONResponse
 
-from ..errors import BitstreamError, DeviceError, SprdiffError, TargetError, WeightsError
+from ..errors import BitstreamError, DeviceError, SprdiffError, StoppedError, TargetError, WeightsError
 
 RETRY_AFTER = "2"
 """Seconds after which to try again, for 429 and 503."""
@@ -45,13 +45,16 @@ class ClientGone(Exception):  # noqa: N818
 
 
 DESCRIPTIONS = {
+    400: "It is no sound HTTP, or made of far too many far too small parts.",
+    403: "A page of another site sends this.",
+    421: "Host is not a name of this service.",
     413: "The body has too many bytes, or the picture too many pixels.",
     415: "The body is not a picture (or not an `.sprd` file), or is said to be something else.",
     408: "The body did not arrive in time.",
     422: "A parameter is wrong, the file is damaged, or no file can be that small.",
-    429: "Too many requests are waiting: try again later.",
+    429: "Too many requests wait, too many bodies are received, or one address has too many connections.",
     500: "A bug; the id of the request is in the server's log.",
-    503: "The work did not end in time, or the networks cannot run: try again later.",
+    503: "The work did not end in time, the networks cannot run, the service stops, or it has too many connections.",
 }
 
 
@@ -78,6 +81,8 @@ def from_error(error: Exception) -> Refusal | None:
         return Refusal(503, "not enough memory for this now")
     if isinstance(error, WeightsError | DeviceError):
         return Refusal(503, "the networks cannot run")  # their messages name folders of this machine
+    if isinstance(error, StoppedError):
+        return Refusal(503, str(error))
     if isinstance(error, TargetError):
         return Refusal(422, str(error), error.smallest)
     if isinstance(error, BitstreamError):

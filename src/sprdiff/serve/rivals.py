@@ -9,7 +9,7 @@ MS-SSIM against speed 2. At these rates the best setting codes a picture several
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,6 +19,7 @@ from ..evaluate.metrics.distortion import MIN_SIDE, Bytes
 from ..evaluate.run.search import FACTORS, best_at
 from ..imageio.resize import resize
 from ..imageio.save import encode_image, to_pil
+from ..interrupt import checkpoint
 from .problems import Refusal
 
 RivalName = Literal["jpeg", "webp", "avif"]
@@ -50,14 +51,11 @@ class Rival:
     version: str
 
 
-def best_rival(
-    name: RivalName, pixels: Bytes, budget: int, check: Callable[[], None], *, or_smallest: bool = False
-) -> Rival:
-    """The codec's best file of at most `budget` bytes.
+def best_rival(name: RivalName, pixels: Bytes, budget: int, *, or_smallest: bool = False) -> Rival:
+    """The codec's best file of at most `budget` bytes; it can be interrupted before every trial.
 
     Args:
         pixels: uint8 RGB [H, W, 3].
-        check: called before every trial; what it raises ends the search.
         or_smallest: where no file is that small, give the smallest found.
 
     Raises:
@@ -69,7 +67,7 @@ def best_rival(
     version = codec.version()
     if min(small.shape[:2]) < MIN_SIDE:
         raise Refusal(422, f"a comparison needs a picture of at least {MIN_SIDE} pixels on each side")
-    trials = _Trials(codec, budget, check)
+    trials = _Trials(codec, budget)
     best = best_at(trials, small, budget)
     data, setting = (best.data, best.setting) if best is not None else trials.smallest(small)
     if len(data) > budget and not or_smallest:
@@ -90,9 +88,9 @@ def _codec(name: RivalName, pixels: Bytes) -> PillowCodec:
 class _Trials(ImageCodec):
     """A codec that can be interrupted, and does not try what is hopeless."""
 
-    def __init__(self, codec: PillowCodec, budget: int, check: Callable[[], None]) -> None:
+    def __init__(self, codec: PillowCodec, budget: int) -> None:
         self.name = codec.name
-        self._codec, self._budget, self._check = codec, budget, check
+        self._codec, self._budget = codec, budget
 
     @property
     def qualities(self) -> Sequence[Quality]:
@@ -102,13 +100,13 @@ class _Trials(ImageCodec):
         return self._codec.version()
 
     def encode(self, pixels: Bytes, quality: Quality) -> bytes:
-        self._check()
+        checkpoint(pixels.shape[0] * pixels.shape[1])
         if 8 * self._budget < LEAST_BPP * pixels.shape[0] * pixels.shape[1]:
             return bytes(self._budget + 1)  # in place of a file that does not fit
         return self._codec.encode(pixels, quality)
 
     def decode(self, data: bytes) -> Bytes:
-        self._check()
+        checkpoint()
         return self._codec.decode(data)
 
     def smallest(self, pixels: Bytes) -> tuple[bytes, Setting]:

@@ -1,4 +1,4 @@
-"""The process around the application: address, warm-up, signals, connections that do not get on with it."""
+"""The process around the application: address, names, warm-up, signals and the end."""
 
 from __future__ import annotations
 
@@ -14,17 +14,20 @@ from typing import Any
 
 import numpy as np
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ..codec import Codec
 from ..common.files import describe
 from ..errors import ServiceError
 from .app import create_app
+from .clients import Connections
+from .origins import LOOPBACK, Names
+from .protocol import Door, Protocol
+from .service import Service
 from .settings import Settings
 
 _KEEP_ALIVE = 30
-_GRACE = 10
-"""Seconds that requests have to end once the service is told to stop."""
+_GRACE, _FAREWELL, _LAST = 7, 2, 1
+"""Seconds from being told to stop: for requests to end, then for the 503 of the others, then for their threads."""
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -70,57 +73,58 @@ def warm_up(codec: Codec) -> None:
     codec.decode(codec.encode(np.zeros((64, 64, 3), np.uint8), quality=0))
 
 
-class Protocol(H11Protocol):
-    """Closes a connection on which no request begins or ends its head in time; uvicorn itself waits for ever."""
-
-    seconds: float
-    _timer: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._watch()
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        self._watch()
-
-    def _watch(self) -> None:
-        if not self._is_waiting() and self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        elif self._is_waiting() and self._timer is None:
-            self._timer = self.loop.call_later(self.seconds, self._close)
-
-    def _is_waiting(self) -> bool:
-        return self.cycle is None or self.cycle.response_complete
-
-    def _close(self) -> None:
-        self._timer = None
-        if self._is_waiting() and not self.transport.is_closing():
-            self.transport.close()
+def names_of(host: str, bound: socket.socket) -> Names:
+    """What a service that was bound to `host` may be called in requests."""
+    address = str(bound.getsockname()[0]).partition("%")[0]
+    names = {*LOOPBACK, host.lower(), address.lower()}
+    if is_loopback(bound):
+        return Names(tuple(names))
+    machine = socket.gethostname().lower()
+    short = machine.partition(".")[0]
+    return Names((*names, machine, short, f"{short}.local"), any_address=True)
 
 
-def make_server(codec: Codec, settings: Settings, *, root_path: str = "") -> uvicorn.Server:
+class Server(uvicorn.Server):
+    """Ends within the time that it promises: requests that are not answered by then get a 503."""
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self.service = service
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        patience = asyncio.get_running_loop().call_later(_GRACE, self.service.stop)
+        try:
+            await super().shutdown(sockets)
+        finally:
+            patience.cancel()
+
+
+def make_server(codec: Codec, settings: Settings, *, root_path: str = "") -> Server:
     """A server that is not running yet.
 
     Args:
         root_path: what a reverse proxy takes off the front of paths, such as ``/photos``.
     """
     app = create_app(codec, settings)
-    protocol = type("Protocol", (Protocol,), {"seconds": settings.header_timeout})
+    service: Service = app.state.service
+    door = Door(Connections(settings.connections), service.metrics, settings.header_timeout)
     config = uvicorn.Config(
-        app, http=protocol, ws="none", lifespan="off", loop="asyncio", log_config=None, access_log=False,
-        server_header=False, proxy_headers=False, root_path=root_path, limit_concurrency=settings.connections,
-        timeout_keep_alive=_KEEP_ALIVE, timeout_graceful_shutdown=_GRACE,
+        app, http=type("Protocol", (Protocol,), {"door": door}), ws="none", lifespan="off", loop="asyncio",
+        log_config=None, access_log=False, server_header=False, proxy_headers=False, root_path=root_path,
+        timeout_keep_alive=_KEEP_ALIVE, timeout_graceful_shutdown=_GRACE + _FAREWELL,
     )  # fmt: skip
-    return uvicorn.Server(config)
+    return Server(config, service)
 
 
-def serve(server: uvicorn.Server, bound: socket.socket, ready: Callable[[], None]) -> None:
-    """Serve until SIGINT or SIGTERM; what has begun may end.
+def serve(server: Server, bound: socket.socket, ready: Callable[[], None]) -> bool:
+    """Serve until SIGINT or SIGTERM; what has begun has a while to end.
 
     Args:
         ready: called just before.
+
+    Returns:
+        Whether all work has ended. A thread in the middle of a tile cannot be stopped: then a process that wants to
+        end must not wait for its threads.
     """
 
     def stop(_: int, __: FrameType | None) -> None:
@@ -136,6 +140,7 @@ def serve(server: uvicorn.Server, bound: socket.socket, ready: Callable[[], None
         ready()
         server.run(sockets=[bound])
     finally:
-        server.config.app.state.service.close()  # type: ignore[union-attr]
+        ended = server.service.close(_LAST)
         for number, handler in before.items():
             signal.signal(number, handler)
+    return ended

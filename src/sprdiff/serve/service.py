@@ -1,10 +1,11 @@
-"""From a request to its answer: place, upload, thread, time; and whether the networks are there."""
+"""From a request to its answer: upload, place, thread, time; and whether the networks are there."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from starlette.requests import Request
@@ -12,14 +13,18 @@ from starlette.responses import Response
 
 from ..codec import Codec
 from ..format.container import weights_name
+from .clients import Uploads, client_of
 from .jobs import Answer, Task
 from .metrics import Metrics
-from .pool import Pool, Stop
+from .pool import Pool
+from .problems import Refusal
 from .settings import Settings
 from .upload import check_headers, read_body
 
 _COMPARISONS = 8
 """Comparisons that may wait: each takes seconds, and the next upload is likely to make it pointless."""
+
+_STOPPING = "the service is stopping"
 
 O = TypeVar("O")
 Job = Callable[[Task, O], Answer]
@@ -30,34 +35,41 @@ class Service:
 
     Attributes:
         coding: threads for encoding and decoding; comparing: one for rivals, which take longest.
+        uploads: bodies that are received.
     """
 
     def __init__(self, codec: Codec, settings: Settings) -> None:
         self.codec, self.settings, self.metrics = codec, settings, Metrics()
         self.coding = Pool("coding", settings.concurrency, settings.queue)
         self.comparing = Pool("comparing", 1, min(settings.queue, _COMPARISONS))
+        self.uploads = Uploads(settings.uploads)
+        self._tasks: set[asyncio.Task[object]] = set()
+        self._stopping = asyncio.Event()
         self.metrics.watch("coding", self.coding)
         self.metrics.watch("comparing", self.comparing)
+        self.metrics.watch_uploads(self.uploads)
 
     async def answer(self, request: Request, pool: Pool, job: Job[O], options: O) -> Response:
-        """Read the body and do the job.
+        """Read the body and do the job. No place is held before the body is there.
 
         Raises:
-            Refusal: see `read_body` and `Pool`.
+            Refusal: see `read_body`, `Uploads` and `Pool`; 503, the service stops.
             ClientGone: nobody waits any more.
             SprdiffError: the job failed.
         """
         limits = self.settings
         check_headers(request, limits.max_upload)
-        with pool.place():
-            body = await read_body(request, limits.max_upload, limits.upload_timeout)
+        with self._unless_stopped():
+            pool.check()  # who would be refused afterwards need not send
+            body = await self._body(request)
 
-            def work(stop: Stop) -> tuple[Answer, float]:
+            def work() -> tuple[Answer, float]:
                 begin = time.perf_counter()
-                answer = job(Task(self.codec, body, limits.max_pixels, stop), options)
+                answer = job(Task(self.codec, body, limits.max_pixels), options)
                 return answer, time.perf_counter() - begin
 
-            answer, seconds = await pool.run(work, _gone(request), limits.timeout)
+            with pool.place():
+                answer, seconds = await pool.run(work, _gone(request), limits.timeout)
         self.metrics.worked(request.scope["route"].path, seconds, answer.pixels)
         headers = {f"Sprdiff-{name}": value for name, value in answer.about.items()}
         headers["Sprdiff-Seconds"] = f"{seconds:.3f}"
@@ -72,10 +84,46 @@ class Service:
         runtime = await asyncio.to_thread(lambda: self.codec.runtime)
         return weights_name(runtime.manifest.preset_id, runtime.weights_hash[:2])
 
-    def close(self) -> None:
-        """Begin no job any more."""
+    def stop(self) -> None:
+        """Answer 503 to all that are still waited for; to be called on the event loop."""
+        self._stopping.set()
+        for task in self._tasks:
+            task.cancel()
+
+    def close(self, seconds: float = 0.0) -> bool:
+        """Begin no job any more; False: after so many seconds one of those that have begun still runs."""
         self.coding.close()
         self.comparing.close()
+        until = time.monotonic() + seconds
+        return all(pool.ended(max(0.0, until - time.monotonic())) for pool in (self.coding, self.comparing))
+
+    async def _body(self, request: Request) -> bytes:
+        limits = self.settings
+        client = client_of(request.client.host if request.client else "")
+        async with self.uploads.turn(client, limits.upload_timeout):
+            return await read_body(request, limits.max_upload, limits.upload_timeout)
+
+    @contextmanager
+    def _unless_stopped(self) -> Iterator[None]:
+        """What runs inside is cancelled by `stop`, and answers that the service stops.
+
+        Raises:
+            Refusal: 503.
+        """
+        task = asyncio.current_task()
+        assert task is not None
+        if self._stopping.is_set():
+            raise Refusal(503, _STOPPING)
+        self._tasks.add(task)
+        try:
+            yield
+        except asyncio.CancelledError:
+            if not self._stopping.is_set():
+                raise
+            task.uncancel()
+            raise Refusal(503, _STOPPING) from None
+        finally:
+            self._tasks.discard(task)
 
 
 async def _gone(request: Request) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from .origins import Names
 
 
 @dataclass(frozen=True)
@@ -15,9 +17,12 @@ class Settings:
         concurrency: pictures that are worked on at the same time.
         queue: requests that may wait beyond those.
         timeout: seconds for waiting and working together, and again for sending the answer.
-        upload_timeout: seconds within which a body has to arrive.
+        uploads: bodies that are received at the same time, of one client a quarter of them.
+        upload_timeout: seconds within which a body has to arrive, and as many to wait for its turn before that.
         header_timeout: seconds within which the head of a request has to arrive.
-        connections: open at the same time.
+        connections: open at the same time, of one client a quarter of them.
+        names: what the service is called: other hosts are refused.
+        origins: whose pages may use it from a browser, besides its own: ``https://photos.example.org``.
     """
 
     max_upload: int = 32_000_000
@@ -25,6 +30,9 @@ class Settings:
     concurrency: int = 2
     queue: int = 64
     timeout: float = 120.0
+    uploads: int = 32
     upload_timeout: float = 30.0
     header_timeout: float = 15.0
     connections: int = 512
+    names: Names = field(default_factory=Names)
+    origins: tuple[str, ...] = ()

@@ -9,7 +9,9 @@ from starlette.requests import ClientDisconnect, Request
 
 from ..errors import ImageError
 from ..format.container import MAGIC, Header, parse_file
+from ..imageio.kinds import failure
 from ..imageio.open import identify
+from ..limits import above, size_message
 from .problems import ClientGone, Refusal
 
 # What senders say of bytes that they know nothing about; the second is curl's word for everything.
@@ -62,12 +64,12 @@ def check_picture(data: bytes, max_pixels: int) -> None:
         Refusal: 413, 415, or 422 when the head is damaged.
     """
     try:
-        with identify(io.BytesIO(data), "the body") as image:
-            width, height = image.size
+        with identify(io.BytesIO(data), "the body", max_pixels) as found:
+            width, height = found.size
     except ImageError as error:
         raise Refusal(415, str(error)) from error
     except Exception as error:  # whatever damaged heads make Pillow's plugins raise
-        raise Refusal(422, "the image is damaged") from error
+        raise Refusal(422, str(failure("the body", error))) from error
     _check_pixels(width, height, max_pixels)
 
 
@@ -86,8 +88,8 @@ def check_sprd(data: bytes, max_pixels: int) -> Header:
 
 
 def _check_pixels(width: int, height: int, most: int) -> None:
-    if width * height > most:
-        raise Refusal(413, f"the picture has {width} x {height} pixels, above the limit of {most}")
+    if above(width, height, most):
+        raise Refusal(413, f"the picture has {size_message(width, height, most)}")
 
 
 def _too_large(most: int) -> Refusal:

@@ -29,6 +29,8 @@ PARTS = ("triple_encoder.vae", "triple_encoder.distortion", "triple_encoder.sema
          "flow", "vae_decoder", "latent_")  # fmt: skip
 DERIVED = ("slow.",)
 """Extras that start as a copy of the model's own weights where a checkpoint has none."""
+SCALE, SMALLEST_KERNEL = "scale", 1024
+"""Prefix of the scales of kernels that are stored as bytes, and the numbers from which on a kernel is."""
 ONLY_SD = ("synthesis.estimate", "denoiser")
 """Prefixes that checkpoints name in ``networks``; PARTS together cover every parameter and buffer of SPRDiff.
 
@@ -129,7 +131,7 @@ def load(path: Path) -> Checkpoint:
             int(meta["step"]),
             _config(meta["config"]),
             tuple(json.loads(meta["networks"])),
-            tensors,
+            _whole_numbers(tensors),
             json.loads(meta.get("sources", "{}")),
             int(meta.get("total", 0)),
             int(meta.get("first", 0)),
@@ -164,12 +166,35 @@ def load_networks(model: nn.Module, checkpoint: Checkpoint, source: Path) -> tup
     return checkpoint.networks
 
 
-def trim(path: Path, out: Path) -> None:
-    """Rewrite a checkpoint as what a later leg needs: the EMA weights of its networks and its extras, as fp16."""
+def trim(path: Path, out: Path, *, bytes_only: bool = False) -> None:
+    """Rewrite a checkpoint as what a later leg needs: the EMA weights of its networks and its extras, as fp16.
+
+    With ``bytes_only`` kernels are kept in half of that: whole numbers up to 127 and a scale for each output. It is
+    meant for a start that is trained on, in a repository that keeps every copy.
+    """
     c = load(path)
     kept = {f"ema.{k}": v.half() for k, v in c.part("ema").items() if part_of(k) in c.networks}
     kept |= {f"extra.{k}": v.half() for k, v in c.part("extra").items() if not k.startswith(DERIVED)}
+    if bytes_only:
+        kernels = {k: v.float() for k, v in kept.items() if v.ndim > 1 and v.numel() >= SMALLEST_KERNEL}
+        for name, kernel in kernels.items():
+            scale = kernel.flatten(1).abs().amax(1).clamp(min=1e-12) / 127
+            kept[name] = (kernel / _along(scale, kernel)).round().to(torch.int8)
+            kept[f"{SCALE}.{name}"] = scale
     save(out, replace(c, tensors=kept))
+
+
+def _along(scale: Tensor, kernel: Tensor) -> Tensor:
+    return scale.view(-1, *[1] * (kernel.ndim - 1))
+
+
+def _whole_numbers(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a file, those that `trim` made bytes of as float32."""
+    found = {k: v for k, v in tensors.items() if not k.startswith(SCALE + ".")}
+    for name in tensors.keys() - found.keys():
+        kernel = name.removeprefix(SCALE + ".")
+        found[kernel] = found[kernel].float() * _along(tensors[name].float(), found[kernel])
+    return found
 
 
 def all_finite(tensors: dict[str, Tensor]) -> bool:

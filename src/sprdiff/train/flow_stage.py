@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ..models.flow import STRIDES
+from ..models.config import STRIDES
 from ..models.sprdiff import SPRDiff
 from .latents import Batch
 from .samples import draw

@@ -16,9 +16,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from ..evaluate.metrics.distortion import MIN_SIDE
 from ..evaluate.metrics.features import FeatureNetwork
+from ..evaluate.pairs import Pairs
 from .data.photos import PhotoStore
-from .samples import Judged, sheet, to_pixels
+from .samples import sheet, to_pixels
 from .stages import StageModule
 from .validate import Point, best_at, padded
 
@@ -38,11 +40,10 @@ SAMPLED_LEVEL = 128.0
 class Report:
     """Collects scalars; silent but for the log file when standard error is no terminal or on other ranks."""
 
-    def __init__(
-        self, out: Path, name: str, steps: int, *, active: bool, network: FeatureNetwork | None = None
-    ) -> None:
-        """``network`` measures the samples of validation; None: PSNR and MS-SSIM only."""
-        self.out, self.name, self.network = out, name, network
+    def __init__(self, out: Path, name: str, steps: int, *, active: bool, features: Path | None = None) -> None:
+        """``features``: SqueezeNet's file, which measures the samples of validation; None: PSNR and MS-SSIM only."""
+        self.out, self.name = out, name
+        self.network = None if features is None else FeatureNetwork.load(features)
         self.active, self.steps, self.count = active, steps, 0
         self.sums: dict[str, Tensor] = {}
         self.started: tuple[float, int] | None = None
@@ -54,7 +55,9 @@ class Report:
         self.board = SummaryWriter(str(out / "tensorboard" / name))
         columns = (TextColumn(f"[bold]{name}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[text]}"),
                    TimeRemainingColumn())  # fmt: skip
-        self.progress = Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty())
+        self.progress = Progress(
+            *columns, console=Console(stderr=True), disable=sys.stderr is None or not sys.stderr.isatty()
+        )
         self.task = self.progress.add_task(name, total=steps, text="")
         self.progress.start()
 
@@ -101,12 +104,14 @@ class Report:
             self.file.write(json.dumps(row) + "\n")
 
     @torch.no_grad()
-    def _samples(self, module: StageModule, photos: list[np.ndarray], device: torch.device) -> dict[str, list[float]]:
+    def _samples(
+        self, module: StageModule, photos: list[np.ndarray], device: torch.device
+    ) -> dict[str, dict[str, float]]:
         """Figures of every kind of sample, and a contact sheet beside the checkpoint."""
-        judged: dict[str, Judged] = {}
+        judged: dict[str, Pairs] = {}
         columns: dict[str, list[np.ndarray]] = {"original": []}
         level = torch.full((1,), SAMPLED_LEVEL, device=device)
-        for photo in photos:
+        for photo in (p for p in photos if min(p.shape[:2]) >= MIN_SIDE):
             x = torch.from_numpy(np.array(photo)).to(device).permute(2, 0, 1)[None].float() / 255
             found = module.samples(padded(x), level)
             if found is None:
@@ -115,10 +120,10 @@ class Report:
             for name, image in found.items():
                 picture = to_pixels(image, photo.shape[:2])
                 columns.setdefault(name, []).append(picture)
-                judged.setdefault(name, Judged(self.network)).add(np.asarray(photo), picture)
-        if self.active and photos:
+                judged.setdefault(name, Pairs(self.network)).add(np.asarray(photo), picture)
+        if self.active and judged:
             sheet(self.out / f"{self.name}.png", list(columns.values()))
-        return {name: j.row() for name, j in judged.items()}
+        return {name: pairs.means() for name, pairs in judged.items()}
 
     def close(self) -> None:
         """Flush and end the progress bar."""

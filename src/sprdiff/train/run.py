@@ -13,10 +13,10 @@ import torch
 from accelerate import Accelerator
 
 from ..errors import TrainingError
-from ..evaluate.metrics.features import FeatureNetwork
 from ..models.config import PRESETS
 from ..models.sprdiff import SPRDiff
 from ..models.stored import entropy_arrays, load_folder
+from ..runtime.weights import read_arrays
 from ..sd import pretrained
 from ..sd.config import SDConfig
 from ..sd.folder import is_trained
@@ -102,13 +102,14 @@ def run_stage(
     if minutes is not None and accelerator.num_processes > 1:
         raise TrainingError("several processes would not stop at the same step: give --steps in place of --minutes")
     torch.manual_seed(seed)
+    latents = _latents(data, recipe) if recipe.latents else None
     model = build(preset, sd)
     _load(model, recipe, init or [], resume=resume)
     extra = {**recipe.settings, **(settings or {}), **_extras(recipe, preset, sd)}
     photos: Store
     held: PhotoStore | None = None
-    if recipe.latents:
-        photos = _latents(data, recipe)
+    if latents is not None:
+        photos = latents
         held = open_store(valid, cache or out / "photos", exclude or []) if valid else None
     elif preset == SD_PRESET:
         photos, held = _shards(recipe, data, valid, exclude or [], cache or out / "shards", seed, accelerator, sd)
@@ -123,8 +124,7 @@ def run_stage(
     elif start is not None:
         trainer.load_extras(start)
         trainer.step = trainer.first = start.step
-    network = FeatureNetwork.load(features) if features is not None else None
-    report = Report(out, stage, recipe.steps, active=accelerator.is_main_process, network=network)
+    report = Report(out, stage, recipe.steps, active=accelerator.is_main_process, features=features)
     try:
         trainer.run(report)
     finally:
@@ -282,6 +282,6 @@ def read_init(path: Path) -> checkpoints.Checkpoint:
         return checkpoints.load(path)
     if is_trained(path):
         return load_trained(path)
-    model = load_folder(path)
+    model = load_folder(path, read_arrays)
     tensors = {f"ema.{name}": value for name, value in model.state_dict().items()}
     return checkpoints.Checkpoint("export", 0, model.config, PARTS, tensors)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..evaluate.metrics.features import FeatureNetwork, frechet_distance
 from ..models.sprdiff import SPRDiff
-from .losses import structural_similarity
 
 SHEET_SIDE = 224
 """Side of the 1:1 crops of a contact sheet, in pixels."""
@@ -23,37 +20,6 @@ Pixels = np.ndarray
 """uint8 [H,W,3]."""
 Velocity = Callable[[Tensor, float], Tensor]
 """z_t and time -> velocity."""
-
-
-@dataclass
-class Judged:
-    """Figures of a set of decoded pictures against their originals.
-
-    PSNR and MS-SSIM are means over pictures; with a feature network so is the feature distance, and the Fréchet
-    distance is that of all patches of the set.
-    """
-
-    network: FeatureNetwork | None = None
-    _figures: list[tuple[float, ...]] = field(default_factory=list)
-    _patches: tuple[list[np.ndarray], list[np.ndarray]] = field(default_factory=lambda: ([], []))
-
-    def add(self, original: Pixels, decoded: Pixels) -> None:
-        """Take in one picture."""
-        a, b = (torch.from_numpy(p.copy()).permute(2, 0, 1)[None].float() / 255 for p in (original, decoded))
-        psnr = float(-10 * (a - b).square().mean().clamp(min=1e-10).log10())
-        found = [psnr, float(structural_similarity(b, a))]
-        if self.network is not None:
-            found.append(self.network.feature_distance(original, decoded))
-            for patches, picture in zip(self._patches, (original, decoded), strict=True):
-                patches.append(self.network.patch_features(picture))
-        self._figures.append(tuple(found))
-
-    def row(self) -> list[float]:
-        """[PSNR, MS-SSIM, feature distance, Fréchet distance], the last two where there is a network."""
-        means = [round(float(v), 4) for v in np.mean(self._figures, 0)]
-        if self.network is None:
-            return means
-        return [*means, round(frechet_distance(*(np.concatenate(p) for p in self._patches)), 1)]
 
 
 def euler(velocity: Velocity, noise: Tensor, steps: int, latest: float = 1.0) -> Tensor:

@@ -13,10 +13,11 @@ from typing import TypedDict
 import numpy as np
 
 from ... import __version__
-from ...codec import MAX_EFFORT, MAX_SEED, MAX_STEPS, Codec
+from ...codec import MAX_EFFORT, MAX_SEED, Codec
 from ...errors import EffortError, SprdiffError
 from ...fileinfo import model_info
 from ...format.container import SCALES, parse_file
+from ...runtime.weights import MAX_STEPS
 from ..metrics.distortion import Bytes
 from .base import BudgetCodec, CodecError, MissingCodec, Quality, Scalar, Setting, Size, UnknownCodec, size_of
 

@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ..config import CHECKERBOARD, Order, Passes, pass_major
+from ..config import CHECKERBOARD, Order, Passes, check_sizes, pass_major
 
 
 @dataclass(frozen=True)
@@ -83,4 +83,5 @@ class FirstConfig:
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(text).items()}
         if set(fields) != {f.name for f in dataclasses.fields(cls)}:
             raise TypeError("the stored configuration has other fields than the first generation's")
+        check_sizes(fields)
         return cls(**fields)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..stored import fill
+from ..stored import Read, fill, read_npz
 from .config import FirstConfig
 from .sprdiff import SPRDiff
 
 
-def load_first(folder: Path) -> SPRDiff:
+def load_first(folder: Path, read: Read = read_npz) -> SPRDiff:
     """The torch model of a folder of the first generation; see `models.stored.load_folder`."""
-    return fill(folder, lambda text: SPRDiff(FirstConfig.from_json(text)))
+    return fill(folder, lambda text: SPRDiff(FirstConfig.from_json(text)), read)

@@ -1,6 +1,6 @@
 """Stage ``export``: a trained model becomes a weights folder (``models/stored.py`` reads it back).
 
-checkpoint ─► entropy.npz (integer networks, tables) · encoder.npz, decoder.npz (fp16) · 4 graphs · manifest · card
+checkpoint ─► entropy.npz (integer networks, tables) · encoder.npz, decoder.npz (fp16) · graphs · manifest · card
 """
 
 from __future__ import annotations
@@ -22,18 +22,24 @@ from ...format.entropy import EntropyModel
 from ...format.rangecoder import SymbolCounter
 from ...format.tables import fit_tables
 from ...models.config import EXACT, LEVELS
-from ...models.first.denoiser import NOISE_SCALE
 from ...models.sprdiff import SPRDiff
 from ...models.stored import Arrays
-from ...runtime.weights import FORMAT, defaults, identity
+from ...runtime.weights import FORMAT, GRAPHS, SAMPLERS, defaults, identity
 from ..data.photos import CropSampler
 from ..data.shards import ShardCrops
-from .graphs import export_graphs
+from .graphs import (
+    GENERATION,
+    Branches,
+    CoarseGraph,
+    ConditionGraph,
+    EncoderGraph,
+    VAEDecodeGraph,
+    export_graphs,
+)
 
-HALOS = ("encoder", "decoder", "coarse", "denoise", "vae_decode")
 KEPT = ("MODEL_CARD.md", "LICENSE-weights")
-FILES = ("manifest.json", "entropy.npz", "encoder.npz", "decoder.npz", "encoder.onnx", "coarse.onnx", "denoise.onnx",
-         "vae_decode.onnx", *KEPT)  # fmt: skip
+_ARRAYS = ("manifest.json", "entropy.npz", "encoder.npz", "decoder.npz")
+FILES = (*_ARRAYS, *(f"{graph}.onnx" for graph in GRAPHS[GENERATION]), *KEPT)
 """All that a weights folder may hold: an export replaces the folder and must not take other files with it."""
 
 
@@ -54,60 +60,52 @@ def refit_tables(
     arrays["tables.radius"], arrays["tables.counts"] = fit_tables(counter.histograms, base)
 
 
-def receptive_field(model: SPRDiff, part: str) -> int:
-    """One-sided receptive field in pixels, measured with an impulse: the halo of tiles.
-
-    Of ``encoder``, ``decoder`` (all from ŷ to pixels), or one graph of the receiver: ``coarse``, ``denoise``,
-    ``vae_decode``.
+def receptive_field(model: SPRDiff, graph: str) -> int:
+    """One-sided receptive field of a graph in pixels, measured with an impulse: the halo of tiles.
 
     The largest distance from a changed input at which any output changes by more than 1e-7 of the change's peak.
     """
-    config = model.config
-    with torch.no_grad():
-        if part == "encoder":
-            base = torch.rand(1, 3, 64, 1088, generator=torch.Generator().manual_seed(0))
-            changed = base.clone()
-            changed[..., 544] = 1 - changed[..., 544]
-            outputs = [model.latent_codec.analyse(model.triple_encoder(x)) for x in (base, changed)]
-            pairs = list(zip(*outputs, strict=True))
-            return max(_reach(a, b, 544, 1088) for a, b in pairs)
-        if part != "decoder":
-            return _graph_reach(model, part)
-        base = torch.randn(1, config.y_channels, 2, 35, generator=torch.Generator().manual_seed(0))
-        changed = base.clone()
-        changed[..., 17] += 4.0
-        level = torch.full((1,), 128.0)
-        images = []
-        for y_hat in (base, changed):
-            r = model.receive(y_hat, level)
-            images.append((r.coarse, model.decode(r)))
-        return max(_reach(a, b, 17 * 32 + 16, 35 * 32) for a, b in zip(*images, strict=True)) - 16
-
-
-def _graph_reach(model: SPRDiff, part: str) -> int:
     config, ones = model.config, torch.ones(1)
-    latent, condition = (config.vae_latent, 2), [(config.pixel_condition, 2), (config.semantic_condition, 1)]
-    # Channels and positions per 32 pixels of each input that tiles cut.
-    graphs: dict[str, tuple[list[tuple[int, int]], Callable[..., Sequence[Tensor]]]] = {
-        "coarse": ([(config.y_channels, 1)], lambda y: model.receive(y, 128 * ones)),
-        "denoise": ([latent, *condition], lambda z, *c: (model.denoiser(z, ones, *c),)),
-        "vae_decode": ([latent, (3, 32), (config.noise, 8)], lambda *i: (model.decode_latent(*i),)),
+    level, conditions = 128 * ones, tuple(zip(config.flow, (4, 2, 1), strict=True))
+    c32, c16 = config.synthesis
+    # Channels, and positions per 32 pixels, of each input that tiles cut.
+    graphs: dict[str, tuple[Sequence[tuple[int, int]], Callable[..., Sequence[Tensor]]]] = {
+        "encoder": ([(3, 32)], EncoderGraph(model, Branches.of(model))),
+        "coarse": (
+            [(config.y_channels, 1), (config.y_channels, 1), (config.hyper_features, 1)],
+            lambda *known: CoarseGraph(model)(*known, level),
+        ),
+        "condition": ([(3, 32), (c16, 2), (c32, 1)], ConditionGraph(model)),
+        "flow": ([(config.vae_latent, 4), *conditions], lambda z, *c: (model.flow(z, ones, 0 * ones, level, c),)),
+        "vae_decode": ([(config.vae_latent, 4), (3, 32)], lambda *known: (VAEDecodeGraph(model)(*known),)),
     }
-    inputs, run = graphs[part]
+    return _reach(*graphs[graph])
+
+
+_CELLS, _MIDDLE = 70, 34
+"""Cells of 32 pixels across the picture that is measured, and which of them changes."""
+
+
+@torch.no_grad()
+def _reach(inputs: Sequence[tuple[int, int]], run: Callable[..., Sequence[Tensor]]) -> int:
     random = torch.Generator().manual_seed(0)
-    base = [torch.randn(1, channels, 2 * f, 35 * f, generator=random) for channels, f in inputs]
+    base = [torch.randn(1, channels, 2 * f, _CELLS * f, generator=random) for channels, f in inputs]
     changed = [x.clone() for x in base]
     for x, (_, f) in zip(changed, inputs, strict=True):
-        x[..., 17 * f : 18 * f] += 4.0
-    return max(_reach(a, b, 17 * 32 + 16, 35 * 32) for a, b in zip(run(*base), run(*changed), strict=True)) - 16
+        # Both cells of a position of z.
+        x[..., _MIDDLE * f : (_MIDDLE + 2) * f] += 4.0
+    return max(_touched(a, b) for a, b in zip(run(*base), run(*changed), strict=True))
 
 
-def _reach(a: Tensor, b: Tensor, centre: int, width: int) -> int:
+def _touched(a: Tensor, b: Tensor) -> int:
+    """How far beyond the changed cells two outputs differ, in pixels."""
     difference = (a - b).abs().amax((0, 1, 2))
     touched = torch.nonzero(difference > 1e-7 * difference.max()).flatten()
-    cell = width // difference.numel()
-    left, right = int(touched.min()) * cell, (int(touched.max()) + 1) * cell
-    return max(centre - left, right - centre)
+    cell = 32 * _CELLS // difference.numel()
+    first, last = int(touched.min()) * cell, (int(touched.max()) + 1) * cell
+    if first == 0 or last == 32 * _CELLS:
+        raise TrainingError("a network sees farther than halos are measured")
+    return max(0, 32 * _MIDDLE - first, last - 32 * (_MIDDLE + 2))
 
 
 def write_folder(folder: Path, model: SPRDiff, arrays: Arrays, card: dict[str, Any]) -> dict[str, Any]:
@@ -139,8 +137,14 @@ def write_folder(folder: Path, model: SPRDiff, arrays: Arrays, card: dict[str, A
 
 def _write_files(partial: Path, model: SPRDiff, arrays: Arrays, card: dict[str, Any]) -> dict[str, Any]:
     graphs = export_graphs(model, partial)
-    encoder, decoder = graphs["encoder"], graphs["coarse"] | graphs["denoise"] | graphs["vae_decode"]
+    encoder: Arrays = dict(graphs["encoder"])
+    decoder: Arrays = {}
+    for name, weights in graphs.items():
+        decoder |= weights if name != "encoder" else {}
     needed = {name for name in model.state_dict() if not name.startswith(EXACT)}
+    # No graph runs them, but torch loads the model whole.
+    silent = {name for name in needed if name.startswith(Branches.of(model).silent)}
+    encoder |= {name: model.state_dict()[name].cpu().numpy().astype(np.float16) for name in silent}
     if lost := sorted(needed - set(encoder) - set(decoder)):
         raise TrainingError(f"the exporter folded {lost[0]} into a graph, where no hash sees it")
     np.savez_compressed(partial / "entropy.npz", **arrays)  # type: ignore[arg-type]
@@ -150,10 +154,12 @@ def _write_files(partial: Path, model: SPRDiff, arrays: Arrays, card: dict[str, 
         "format": FORMAT,
         "preset": model.config.preset,
         "preset_id": model.config.preset_id,
+        "generation": GENERATION,
         **identity(arrays, decoder, encoder),
         **defaults(model.config.lambda_range),
-        "noise_scale": NOISE_SCALE,
-        "halo": {part: math.ceil(receptive_field(model, part) / 64) * 64 for part in HALOS},
+        "sampler": SAMPLERS[0],
+        "latest": 1.0,
+        "halo": {graph: math.ceil(receptive_field(model, graph) / 64) * 64 for graph in graphs},
         # The runtime fills the graphs without the onnx package, so it has to be told what they want.
         "graphs": {name: sorted(weights) for name, weights in graphs.items()},
         "config": json.loads(model.config.to_json()),

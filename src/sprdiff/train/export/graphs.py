@@ -1,4 +1,4 @@
-"""The four ONNX graphs: what each computes, and their export with the weights kept outside.
+"""The ONNX graphs: what each computes, and their export with the weights kept outside.
 
 A graph file holds structure only. Its initialisers stay in one ``.npz`` as fp16 under the torch parameter names, so
 there is a single copy of every weight, from which torch loads as strictly as onnxruntime does.
@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -17,50 +19,71 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from ...errors import TrainingError
+from ...models.config import ModelConfig
+from ...models.flow import Conditions
 from ...models.sprdiff import SPRDiff, unstandardise
+from ...models.triple_encoder import blurred
+from ...runtime.weights import GRAPHS
 
 OPSET = 20
+GENERATION = 2
 
 
 class EncoderGraph(nn.Module):
     """image [1,3,64a,64b] in 0-1 -> y [1,Cy,2a,2b], z [1,Cz,a,b], both unscaled."""
 
-    def __init__(self, model: SPRDiff) -> None:
+    def __init__(self, model: SPRDiff, branches: Branches) -> None:
         super().__init__()
         self.triple_encoder, self.latent_codec = model.triple_encoder, model.latent_codec
+        self.branches = branches
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        y, z = self.latent_codec.analyse(self.triple_encoder(image))
+        encoder = self.triple_encoder
+        latent = encoder.vae(image, blurred(image))[0] if self.branches.vae else None
+        semantic = encoder.semantic(image) if self.branches.semantic and encoder.semantic is not None else None
+        y, z = self.latent_codec.analyse(encoder.fuse(encoder.distortion(image), latent, semantic))
         return y, z
 
 
 class CoarseGraph(nn.Module):
-    """y_hat [1,Cy,h,w], level [1] -> x_tilde [1,3,32h,32w], z_est, c_pix [1,·,2h,2w], c_sem [1,S,h,w]."""
+    """y_hat and means [1,Cy,h,w], features [1,Ch,h,w], level [1] -> x_tilde [1,3,32h,32w], f16, f32."""
 
     def __init__(self, model: SPRDiff) -> None:
         super().__init__()
         self.synthesis, self.reconstruction = model.synthesis, model.reconstruction
 
-    def forward(self, y_hat: Tensor, level: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        f32, f16, z_est = self.synthesis(y_hat, level)
-        coarse, c_pix, c_sem = self.reconstruction(f32, f16)
-        return coarse, z_est, c_pix, c_sem
+    def forward(self, y_hat: Tensor, means: Tensor, features: Tensor, level: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        f32, f16 = self.synthesis(y_hat, means, features, level)
+        return self.reconstruction.coarse(f16), f16, f32
 
 
-class DenoiseGraph(nn.Module):
-    """z_t [1,Z,2h,2w], t [1], c_pix, c_sem -> z0."""
+class ConditionGraph(nn.Module):
+    """x_tilde [1,3,32h,32w] in 0-1, f16, f32 -> the flow's conditions at 1/8, 1/16 and 1/32."""
 
     def __init__(self, model: SPRDiff) -> None:
         super().__init__()
-        self.denoiser = model.denoiser
+        self.flow, self.reconstruction = model.flow, model.reconstruction
 
-    def forward(self, z_t: Tensor, t: Tensor, c_pix: Tensor, c_sem: Tensor) -> Tensor:
-        z0: Tensor = self.denoiser(z_t, t, c_pix, c_sem)
-        return z0
+    def forward(self, x_tilde: Tensor, f16: Tensor, f32: Tensor) -> Conditions:
+        return self.flow.condition(x_tilde, *self.reconstruction.conditions(x_tilde, f32, f16))
+
+
+class FlowGraph(nn.Module):
+    """z_t [1,Z,4h,4w], time, stride and level [1], the conditions -> velocity [1,Z,4h,4w]."""
+
+    def __init__(self, model: SPRDiff) -> None:
+        super().__init__()
+        self.flow = model.flow
+
+    def forward(
+        self, z_t: Tensor, time: Tensor, stride: Tensor, level: Tensor, at8: Tensor, at16: Tensor, at32: Tensor
+    ) -> Tensor:
+        velocity: Tensor = self.flow(z_t, time, stride, level, (at8, at16, at32))
+        return velocity
 
 
 class VAEDecodeGraph(nn.Module):
-    """z0 [1,Z,2h,2w], x_tilde [1,3,32h,32w] in 0-1, noise [1,N,8h,8w] -> x_hat [1,3,32h,32w]."""
+    """z0 [1,Z,4h,4w], standardised, x_tilde [1,3,32h,32w] in 0-1 -> x_hat [1,3,32h,32w]."""
 
     def __init__(self, model: SPRDiff) -> None:
         super().__init__()
@@ -70,46 +93,84 @@ class VAEDecodeGraph(nn.Module):
         self.register_buffer("latent_mean", model.latent_mean)
         self.register_buffer("latent_std", model.latent_std)
 
-    def forward(self, z0: Tensor, x_tilde: Tensor, noise: Tensor) -> Tensor:
-        x_hat: Tensor = self.vae_decoder(unstandardise(z0, self.latent_mean, self.latent_std), x_tilde, noise)
+    def forward(self, z0: Tensor, x_tilde: Tensor) -> Tensor:
+        x_hat: Tensor = self.vae_decoder(unstandardise(z0, self.latent_mean, self.latent_std), x_tilde)
         return x_hat
 
 
+class Branches(NamedTuple):
+    """Which of the frozen encoders the fusion listens to; one with weights of zero need not be run."""
+
+    vae: bool
+    semantic: bool
+
+    @classmethod
+    def of(cls, model: SPRDiff) -> Branches:
+        """By the weights of a model's fusion."""
+        encoder = model.triple_encoder
+        semantic = encoder.fuse_semantic
+        return cls(bool(encoder.fuse_vae.weight.any()), semantic is not None and bool(semantic.weight.any()))
+
+    @property
+    def silent(self) -> tuple[str, ...]:
+        """Prefixes of the weights that the encoder's graph leaves out."""
+        names = [name for name, heard in zip(self._fields, self, strict=True) if not heard]
+        return tuple(f"triple_encoder.{prefix}{name}." for name in names for prefix in ("", "fuse_"))
+
+
 def export_graphs(model: SPRDiff, folder: Path) -> dict[str, dict[str, np.ndarray]]:
-    """Write the four graphs; returns the fp16 initialisers of each by the graph's name.
+    """Write the graphs; returns the fp16 initialisers of each by the graph's name.
 
     Raises:
         TrainingError: the exporter renamed or folded a weight, so that torch could not load it back.
     """
-    config = model.config
+    known, branches = dict(model.state_dict()), Branches.of(model)
+    model = _interleaved(_any_weights(model)).eval()
+    modules = {
+        "encoder": EncoderGraph(model, branches),
+        "coarse": CoarseGraph(model),
+        "condition": ConditionGraph(model),
+        "flow": FlowGraph(model),
+        "vae_decode": VAEDecodeGraph(model),
+    }
+    given = _inputs(model.config)
+    graphs = {}
+    for name, (inputs, outputs) in GRAPHS[GENERATION].items():
+        graphs[name] = _export(modules[name], {i: given[i] for i in inputs}, outputs, folder / f"{name}.onnx", known)
+    return graphs
+
+
+Input = tuple[Tensor, dict[int, Any]]
+"""An example of an input, and which of its sides are of any length."""
+
+
+def _inputs(config: ModelConfig) -> dict[str, Input]:
+    """Of every graph, by name."""
     a, b = Dim("a", min=1, max=4096), Dim("b", min=1, max=4096)
     h, w = Dim("h", min=1, max=8192), Dim("w", min=1, max=8192)
-    fine, token = {2: 2 * h, 3: 2 * w}, {2: h, 3: w}
-    y, level = torch.zeros(1, config.y_channels, 3, 4), torch.zeros(1)
-    latent = torch.zeros(1, config.vae_latent, 6, 8)
-    pixel = torch.zeros(1, config.pixel_condition, 6, 8)
-    semantic = torch.zeros(1, config.semantic_condition, 3, 4)
-    known = dict(model.state_dict())
-    model = _interleaved(_any_weights(model))
-    graphs = {}
-    graphs["encoder"] = _export(EncoderGraph(model), {"image": (torch.zeros(1, 3, 128, 192), {2: 64 * a, 3: 64 * b})},
-                      ["y", "z"], folder / "encoder.onnx", known)  # fmt: skip
-    graphs["coarse"] = _export(CoarseGraph(model), {"y_hat": (y, token), "level": (level, {})},
-                      ["x_tilde", "z_est", "c_pix", "c_sem"], folder / "coarse.onnx", known)  # fmt: skip
-    inputs = {
-        "z_t": (latent, fine),
-        "t": (torch.ones(1), {}),
-        "c_pix": (pixel, fine),
-        "c_sem": (semantic, token),
+
+    def planes(channels: int, scale: int) -> Input:
+        rows, columns = (h, w) if scale == 1 else (scale * h, scale * w)
+        return torch.zeros(1, channels, 3 * scale, 4 * scale), {2: rows, 3: columns}
+
+    c32, c16 = config.synthesis
+    conditions = {
+        name: planes(c, s) for name, c, s in zip(("at8", "at16", "at32"), config.flow, (4, 2, 1), strict=True)
     }
-    graphs["denoise"] = _export(DenoiseGraph(model), inputs, ["z0"], folder / "denoise.onnx", known)
-    inputs = {
-        "z0": (latent, fine),
-        "x_tilde": (torch.zeros(1, 3, 96, 128), {2: 32 * h, 3: 32 * w}),
-        "noise": (torch.zeros(1, config.noise, 24, 32), {2: 8 * h, 3: 8 * w}),
+    return {
+        "image": (torch.zeros(1, 3, 128, 192), {2: 64 * a, 3: 64 * b}),
+        "y_hat": planes(config.y_channels, 1),
+        "means": planes(config.y_channels, 1),
+        "features": planes(config.hyper_features, 1),
+        "x_tilde": planes(3, 32),
+        "f16": planes(c16, 2),
+        "f32": planes(c32, 1),
+        "z_t": planes(config.vae_latent, 4),
+        "z0": planes(config.vae_latent, 4),
+        # Of each a tensor of its own: the exporter takes one that is given twice for one input.
+        **{name: (torch.zeros(1), {}) for name in ("time", "stride", "level")},
+        **conditions,
     }
-    graphs["vae_decode"] = _export(VAEDecodeGraph(model), inputs, ["x_hat"], folder / "vae_decode.onnx", known)
-    return graphs
 
 
 class Interleave(nn.Module):
@@ -144,13 +205,14 @@ def _any_weights(model: SPRDiff) -> SPRDiff:
     return model
 
 
-def _export(module: nn.Module, inputs: dict[str, tuple[Tensor, dict[int, Dim]]], outputs: list[str], path: Path,
-            known: dict[str, Tensor]) -> dict[str, np.ndarray]:  # fmt: skip
+def _export(
+    module: nn.Module, inputs: dict[str, Input], outputs: Sequence[str], path: Path, known: dict[str, Tensor]
+) -> dict[str, np.ndarray]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             module.eval(), tuple(v for v, _ in inputs.values()), dynamo=True, opset_version=OPSET, verbose=False,
-            input_names=list(inputs), output_names=outputs,
+            input_names=list(inputs), output_names=list(outputs),
             dynamic_shapes=tuple(shape for _, shape in inputs.values()), optimize=True,
         )  # fmt: skip
         assert program is not None

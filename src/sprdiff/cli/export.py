@@ -1,0 +1,57 @@
+"""``sprdiff export``: weights to ship, without what a machine that only sends never reads."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..common.files import check_output, describe, replace_folder
+from ..errors import OutputError
+from .options import Force, Quiet, Weights
+
+SENDS = ("manifest.json", "entropy.npz", "encoder.npz", "encoder.onnx")
+TEXTS = ("LICENSE-weights", "MODEL_CARD.md")
+"""Copied where they are there: a licence goes with its weights."""
+
+
+def export(
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder to make.")],
+    encoder: Annotated[bool, typer.Option("--encoder", help="The encoder alone, for machines that only send.")] = False,
+    weights: Weights = None,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> int:
+    """Copy the part of the weights that a machine needs, so far: --encoder."""
+    from ..fileinfo import model_info
+
+    if not encoder:
+        raise typer.BadParameter("say what to export: --encoder")
+    source = Path(model_info(weights).folder)
+    if output.is_dir() and not force:
+        raise OutputError(f"{output} already exists; only -f (force) replaces it")
+    if output.is_dir() and not {path.name for path in output.iterdir()} <= {*SENDS, *TEXTS}:
+        raise OutputError(f"{output} holds other files, which an export would take with it")
+    if not output.is_dir():
+        check_output(output, force=force)
+    _copy(source, output)
+    if not quiet:
+        size = sum(path.stat().st_size for path in output.iterdir())
+        typer.echo(f"{output}: {size / 1e6:.1f} MB, encodes with --weights {output}")
+    return 0
+
+
+def _copy(source: Path, output: Path) -> None:
+    partial = output.with_name(f".{output.name}.partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        for name in (*SENDS, *(text for text in TEXTS if (source / text).exists())):
+            shutil.copyfile(source / name, partial / name)
+        replace_folder(partial, output)
+    except OSError as error:
+        raise OutputError(f"{output} cannot be written: {describe(error)}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

@@ -1,0 +1,297 @@
+"""``sprdiff packets`` and ``sprdiff join``: files as packets for links that lose some, and back."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..common.files import STDIO, check_output, describe, read_bytes, write_atomic
+from ..errors import BitstreamError, OutputError, PacketError
+from .files import explain, say
+from .options import (
+    MAX_PIXELS,
+    Bpp,
+    Force,
+    MaxBytes,
+    MaxPixels,
+    Quality,
+    Quiet,
+    Threads,
+    Weights,
+    check_targets,
+)
+
+if TYPE_CHECKING:
+    from ..codec import Codec
+    from ..packets import Received
+
+SPRD = ".sprd"
+_MOST_LISTED = 40
+"""Missing numbers that are written out."""
+
+
+def packets(
+    file: Annotated[str, typer.Argument(metavar="IN", help="Picture or .sprd file; - is stdin.")],
+    output: Annotated[
+        str | None, typer.Option("-o", "--output", metavar="DIR", help="Folder for the packets; --text: one file.")
+    ] = None,
+    payload: Annotated[
+        int | None, typer.Option("--payload", min=1, help="Most bytes of a whole packet; --text: characters of a line.")
+    ] = None,
+    channel: Annotated[str | None, typer.Option("--channel", help="A channel whose payload is known.")] = None,
+    parity: Annotated[
+        int | None, typer.Option("--parity", min=0, max=254, help="Packets to add; any so many may be lost.")
+    ] = None,
+    count: Annotated[
+        int | None, typer.Option("--count", min=1, max=255, help="Packets in all: what data leave is parity.")
+    ] = None,
+    fit: Annotated[bool, typer.Option("--fit", help="Code the picture so that it fills its packets.")] = False,
+    only: Annotated[
+        str | None, typer.Option("--only", metavar="3,5", help="Only the packets of these numbers.")
+    ] = None,
+    text: Annotated[str | None, typer.Option("--text", help="Lines of text: base64url or base91.")] = None,
+    quality: Quality = None,
+    bpp: Bpp = None,
+    max_bytes: MaxBytes = None,
+    weights: Weights = None,
+    max_pixels: MaxPixels = MAX_PIXELS,
+    threads: Threads = None,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> int:
+    """Cut a picture or an .sprd file into packets, with parity for those that a link loses."""
+    from ..packets import stream_id, to_line, to_packets
+
+    check_targets(quality, bpp, max_bytes)
+    if count is not None and parity is not None and not fit:
+        raise typer.BadParameter("--count and --parity exclude each other without --fit")
+    if output is None and text is None:
+        raise typer.BadParameter("packets need -o DIR (or --text, whose lines may go to standard output)")
+    size = _payload(payload, channel, text)
+    numbers = None if only is None else _numbers(only)
+    targets = {"quality": quality, "bpp": bpp, "max_bytes": max_bytes}
+    data = read_bytes(file, BitstreamError)
+    if data[:3] != b"SPR":
+        data = _encoded(data, weights, threads, max_pixels, targets, (size, count, parity) if fit else None)
+    elif fit or any(target is not None for target in targets.values()):
+        raise typer.BadParameter(f"{file} is coded already: targets and --fit are for pictures")
+    if count is not None:
+        parity = _left(len(data), size, count)
+    made = to_packets(data, payload=size, parity=parity or 0)
+    if numbers is not None and max(numbers) >= len(made):
+        raise PacketError(f"there is no packet {max(numbers)}: the numbers are 0 to {len(made) - 1}")
+    chosen = {number: made[number] for number in (range(len(made)) if numbers is None else numbers)}
+    stem = f"{'stdin' if file == STDIO else Path(file).stem}-{stream_id(data):03x}"
+    if text is not None:
+        write_atomic(output or STDIO, "".join(to_line(p, text) + "\n" for p in chosen.values()).encode(), force=force)
+    else:
+        _write_all({f"{stem}-{n:03d}.pkt": packet for n, packet in chosen.items()}, str(output), force=force)
+    if not quiet and output not in (None, STDIO):
+        about = f"{len(data)} bytes in {len(made)} packets of {len(made[0])} bytes, {made[0][4]} of them parity"
+        typer.echo(f"{file} -> {output}: stream {stream_id(data):03x}, {about}")
+    return 0
+
+
+def join(
+    files: Annotated[list[str], typer.Argument(metavar="IN...", help="Packets, lines of text, folders of either.")],
+    output: Annotated[
+        str, typer.Option("-o", "--output", metavar="OUT", help="Picture or .sprd file; a folder for several streams.")
+    ],
+    sprd: Annotated[bool, typer.Option("--sprd", help="Into a folder: .sprd files, not pictures.")] = False,
+    weights: Weights = None,
+    max_pixels: MaxPixels = MAX_PIXELS,
+    threads: Threads = None,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> int:
+    """Join packets to pictures or .sprd files; with too few of them, to the beginnings that they hold."""
+    from ..packets import from_packets
+
+    status = 0
+    try:
+        streams = from_packets(_gathered(files))
+    except PacketError as error:
+        say("error", str(error))
+        streams, status = error.received, 1
+    if not streams:
+        if status == 0:
+            raise PacketError("there is no packet among these files")
+        return status
+    targets = _targets(streams, output, ".sprd" if sprd else ".png")
+    codec: list[Codec] = []
+    for stream in streams:
+        try:
+            _save(stream, targets[stream.id], codec, (weights, threads, max_pixels), force=force)
+        except Exception as error:  # of one stream; the others may fare better
+            say("error", f"stream {stream.id}: {explain(error)}")
+            status = 1
+            continue
+        if not quiet and targets[stream.id] != STDIO:
+            part = "whole" if stream.whole else "in part"
+            typer.echo(f"stream {stream.id} -> {targets[stream.id]}: {part}, {len(stream.data)} bytes")
+    return status
+
+
+def _payload(payload: int | None, channel: str | None, text: str | None) -> int:
+    """Bytes of a packet from the options."""
+    from ..packets import CHANNELS, CODES, payload_of_line
+
+    if (payload is None) == (channel is None):
+        raise typer.BadParameter(f"give --payload N or --channel, one of {', '.join(CHANNELS)}")
+    if channel is not None and channel not in CHANNELS:
+        raise typer.BadParameter(f"{channel} is not one of {', '.join(CHANNELS)}")
+    if text is not None and text not in CODES:
+        raise typer.BadParameter(f"{text} is not one of {', '.join(CODES)}")
+    if text is None:
+        return payload if payload is not None else CHANNELS[str(channel)].payload
+    characters = payload if payload is not None else CHANNELS[str(channel)].characters
+    if characters is None:
+        raise typer.BadParameter(f"{channel} carries no text")
+    if channel is not None and text not in CHANNELS[channel].codes:
+        raise typer.BadParameter(f"{channel} does not carry every character of {text}")
+    return payload_of_line(characters, text)
+
+
+def _numbers(only: str) -> list[int]:
+    if not re.fullmatch(r"\d{1,3}(,\d{1,3})*", only):
+        raise typer.BadParameter(f"--only takes numbers such as 3,5, not {only}")
+    return sorted({int(number) for number in only.split(",")})
+
+
+def _left(size: int, payload: int, count: int) -> int:
+    """Packets that data leave of `count`."""
+    from ..packets import data_packets
+
+    needed = data_packets(size, payload)
+    if needed > count:
+        raise PacketError(f"{size} bytes take {needed} packets of {payload} bytes, more than --count {count}")
+    return count - needed
+
+
+def _encoded(
+    picture: bytes,
+    weights: Path | None,
+    threads: int | None,
+    max_pixels: int,
+    targets: dict[str, Any],
+    fit: tuple[int, int | None, int | None] | None,
+) -> bytes:
+    """The file of a picture; with `fit`, (payload, count, parity), one that fills its packets."""
+    from ..codec import Codec
+    from ..packets import data_packets
+    from ..packets.packet import OVERHEAD
+
+    if fit is not None:
+        data_packets(1, fit[0])  # refuses a payload without room
+    codec = Codec(weights=weights, threads=threads, max_pixels=max_pixels)
+    if fit is None:
+        return codec.encode(picture, **targets)
+    payload, count, parity = fit
+    if count is None:
+        pieces = data_packets(len(codec.encode(picture, **targets)), payload, parity or 0)
+    else:
+        pieces = count - (parity or 0)
+    if pieces < 1:
+        raise PacketError(f"of {count} packets, {parity} of parity leave none for data")
+    return codec.encode(picture, max_bytes=pieces * (payload - OVERHEAD))
+
+
+def _write_all(named: dict[str, bytes], folder: str, *, force: bool) -> None:
+    """All files or, if one exists already, none."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be made: {describe(error)}") from error
+    for name in named:
+        check_output(Path(folder) / name, force=force)
+    for name, data in named.items():
+        write_atomic(Path(folder) / name, data, force=force)
+
+
+def _gathered(files: Sequence[str]) -> list[bytes | str]:
+    """Packets and lines of all files and of the files in folders; what is neither is named in a warning."""
+    from ..packets.packet import parse_packet
+    from ..packets.text import from_line
+
+    paths: list[str] = []
+    for name in files:
+        folder = Path(name)
+        paths += sorted(str(p) for p in folder.iterdir() if p.is_file()) if folder.is_dir() else [name]
+    found: list[bytes | str] = []
+    for path in paths:
+        raw = read_bytes(path, PacketError)
+        if parse_packet(raw) is not None:
+            found.append(raw)
+            continue
+        lines = [(at, line) for at, line in enumerate(_lines(raw), 1) if line.strip()]
+        good = [line for _, line in lines if from_line(line) is not None]
+        found += good
+        if not good:
+            say("warning", f"{path} is no packet, or damaged")
+            continue
+        for at, line in lines:
+            if from_line(line) is None:
+                say("warning", f"{path}: line {at} is no packet, or broken")
+    return found
+
+
+def _lines(raw: bytes) -> list[str]:
+    """The lines of a text; none of anything else."""
+    try:
+        return raw.decode("utf-8").splitlines()
+    except UnicodeDecodeError:
+        return []
+
+
+def _targets(streams: Sequence[Received], output: str, extension: str) -> dict[str, str]:
+    """Where each stream goes."""
+    single = output == STDIO or (Path(output).suffix != "" and not Path(output).is_dir())
+    if single and len(streams) > 1:
+        ids = ", ".join(stream.id for stream in streams)
+        raise PacketError(f"there are packets of {len(streams)} streams ({ids}): -o DIR takes them all")
+    if single:
+        return {streams[0].id: output}
+    try:
+        Path(output).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{output} cannot be made: {describe(error)}") from error
+    return {stream.id: str(Path(output) / (stream.id + extension)) for stream in streams}
+
+
+def _save(stream: Received, target: str, codec: list[Codec], options: tuple[Any, ...], *, force: bool) -> None:
+    """Write a stream as the target's extension asks; warn of what is missing."""
+    check_output(target, force=force)
+    if not stream.data:
+        raise PacketError(f"its first packet, number 0, is missing{_and_others(stream)}: nothing can be shown")
+    if not stream.whole:
+        say("warning", f"stream {stream.id} is cut off: {_missing(stream)}")
+    if Path(target).suffix.lower() == SPRD:
+        write_atomic(target, stream.data, force=force)
+        return
+    from ..codec import Codec
+    from ..fileinfo import picture_text
+    from ..imageio.save import output_format, save_image
+
+    output_format(target)
+    weights, threads, max_pixels = options
+    if not codec:
+        codec.append(Codec(weights=weights, threads=threads, max_pixels=max_pixels))
+    image = codec[0].decode(stream.data, partial=not stream.whole)
+    text = picture_text(stream.data, codec[0].runtime.manifest, None, image.info)
+    save_image(target, image, text, force=force)
+
+
+def _missing(stream: Received) -> str:
+    numbers = ",".join(map(str, stream.missing[:_MOST_LISTED]))
+    more = f" and {len(stream.missing) - _MOST_LISTED} more" if len(stream.missing) > _MOST_LISTED else ""
+    which = f"packets {numbers}{more} are missing" if len(stream.missing) > 1 else f"packet {numbers} is missing"
+    return which if stream.needed == len(stream.missing) else f"{which}, any {stream.needed} of them would complete it"
+
+
+def _and_others(stream: Received) -> str:
+    others = len(stream.missing) - 1
+    return f" (and {others} more: {','.join(map(str, stream.missing[1:_MOST_LISTED]))})" if others else ""

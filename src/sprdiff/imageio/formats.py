@@ -1,0 +1,138 @@
+"""Which picture formats are opened, and what is looked at before their pixels are: a file may come from a stranger.
+
+Formats are allowed by name. Left out are those that hold a program (EPS, WMF), another file in another format
+(IPTC, ICO, ICNS, BLP, FPX, MIC), whose size nothing outside tells, or what a stub of an application reads (HDF5, GRIB).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import IO, Any
+
+from PIL import Image, ImageFile, TiffImagePlugin
+
+from ..common.files import read_at_most
+from ..errors import ImageError
+
+RASTER = frozenset(
+    {
+        "AVIF", "BMP", "DDS", "DIB", "GIF", "HEIF", "JPEG", "JPEG2000", "JXL", "MPO", "PCX", "PNG", "PPM", "PSD", "QOI",
+        "SGI", "SUN", "TGA", "TIFF", "WEBP", "XBM", "XPM",
+    }
+)  # fmt: skip
+"""Formats, by Pillow's names, whose plug-ins read pixels and nothing else; HEIF and JXL where a package brings one."""
+OWN = "SPRDIFF"
+"""Our own format in Pillow: an open image may be of it, a picture to be encoded is not."""
+MOST_FRAMES = 1000
+"""Frames that are counted at most: a TIFF chains pages of a hundred bytes, each slower to find than the last."""
+MIN_TILE = 2**22
+"""Pixels of one tile of a TIFF that are always accepted: a whole tile is decoded for a picture of any size."""
+
+
+OPENING = 2**27
+"""Bytes that a plug-in may read before it tells the size of the picture."""
+_BYTES_PER_PIXEL = 16
+"""Four channels of 32 bits: what a pixel takes at most where it is not compressed."""
+
+
+def most_bytes(pixels: int) -> int:
+    """Bytes that are read of the file of a picture of so many pixels."""
+    return OPENING + _BYTES_PER_PIXEL * pixels
+
+
+class Bounded:
+    """A stream of which a plug-in may read so many bytes and no more; else it is the stream."""
+
+    def __init__(self, stream: IO[bytes], name: str) -> None:
+        self._stream, self._name = stream, name
+        self._left = OPENING
+
+    def allow(self, pixels: int) -> None:
+        """Now that the size of the picture is known, as many bytes more as it may need."""
+        self._left += most_bytes(pixels)
+
+    def read(self, size: int = -1) -> bytes:
+        """Like that of the stream.
+
+        Raises:
+            ImageError: more has been read than a picture can need.
+        """
+        if size is None or size < 0:
+            return self._counted(read_at_most(self._stream, self._left))
+        return self._counted(self._stream.read(min(size, self._left + 1)))
+
+    def readline(self) -> bytes:
+        """Like that of the stream; errors as of `read`."""
+        return self._counted(self._stream.readline(self._left + 1))
+
+    def _counted(self, data: bytes | None) -> bytes:
+        if data is None or len(data) > self._left:
+            raise ImageError(f"{self._name} has more bytes than a picture of its size can need")
+        self._left -= len(data)
+        return data
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def check_format(image: Image.Image, name: str) -> None:
+    """Refuse a file that somebody else has opened with Pillow, if loading it could run or open another one.
+
+    Raises:
+        ImageError: its pixels are not read yet, and its format is not in `RASTER`.
+    """
+    unread = isinstance(image, ImageFile.ImageFile) and getattr(image, "_im", None) is None
+    if unread and image.format not in RASTER | {OWN}:
+        raise ImageError(f"{name} is a file in the format {image.format}, which is not opened here: load it first")
+
+
+def check_tiles(image: Image.Image, name: str, max_pixels: int) -> None:
+    """Refuse a TIFF whose tiles have more pixels than a picture may have.
+
+    Raises:
+        ImageError: they do.
+    """
+    tags: Any = getattr(image, "tag_v2", None)
+    if image.format != "TIFF" or tags is None:
+        return
+    sides = [tags.get(tag, 1) for tag in (TiffImagePlugin.TILEWIDTH, TiffImagePlugin.TILELENGTH)]
+    if not all(isinstance(side, int) for side in sides):
+        raise ImageError(f"{name} is damaged: its tiles have no size")
+    check_tile(sides, name, max_pixels)
+
+
+def check_tile(sides: Sequence[int], name: str, max_pixels: int) -> None:
+    """Refuse a tile of more pixels than a picture may have.
+
+    Args:
+        sides: width and height, in pixels; none: there are no tiles.
+
+    Raises:
+        ImageError: it has more.
+    """
+    if math.prod(sides) > max(max_pixels, MIN_TILE):
+        raise ImageError(f"{name} has tiles of {' x '.join(map(str, sides))} pixels, above the limit of {max_pixels}")
+
+
+def count_frames(image: Image.Image) -> int:
+    """How many frames a file has, counted up to `MOST_FRAMES` where they have to be found one after the other."""
+    seek: Callable[[int], Any]
+    if image.format == "TIFF":
+        seek = image.seek
+    elif image.format == "GIF":
+        finder: Any = image
+        seek = lambda frame: finder._seek(frame, False)  # noqa: E731 (without decoding those between)
+    else:
+        return int(getattr(image, "n_frames", 1))
+    here = image.tell()
+    frames = here + 1
+    try:
+        while frames < MOST_FRAMES:
+            seek(frames)
+            frames += 1
+    except EOFError:
+        pass
+    finally:
+        image.seek(here)
+    return frames

@@ -1,0 +1,228 @@
+"""What the file behind a Pillow image says and Pillow does not: colour, depth, transparency, what else is in it.
+
+It has to be asked before the pixels are decoded, for Pillow lets go of the file then.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import IO
+
+from PIL import ExifTags, Image, ImageFile
+
+from .boxes import Described, describe_heif, describe_jpeg2000, read_jxl_head
+from .facts import Facts
+from .formats import MOST_FRAMES, count_frames
+from .jpeg import has_gain_map, is_adobe_rgb
+from .png import GREY_STEPS, Chunks, walk
+from .primaries import HDR, adobe, from_chromaticities, from_codes
+from .samples import WIDE_MODES
+from .tiff import Tiff, repair_planes, samples_of, tiff_depth
+from .tiff_pages import ORIENTATION
+
+GAIN_MAP = "HDR gain map"
+# Pillow's names for layouts of samples deeper than 8 bits in a file (plain "RGB;16" means 5-6-5 bits).
+_DEEP = re.compile(r"^(?:[IF];(?P<wide>12|16|32|64)|(?:L|LA|RGB|RGBA|RGBX|RGBa|CMYK)X*;(?P<deep>16)[LBN])")
+_TWINS = {f"{mode};16{a}": f"{mode};16{b}" for mode in ("RGB", "RGBA", "RGBX", "CMYK") for a, b in ("BL", "LB")}
+_TWINS |= {f"{mode};16N": f"{mode};16{'B' if sys.byteorder == 'little' else 'L'}" for mode in ("RGB", "RGBA", "RGBX")}
+_GREY_ALPHA = "LA;16B"
+
+
+def bit_depth(image: Image.Image) -> int:
+    """Bits per sample of the file behind an image that is not loaded yet; of its mode without a file."""
+    for tile in getattr(image, "tile", None) or ():
+        if found := _DEEP.match(_layout(tile)):
+            return int(found["wide"] or found["deep"])
+        args = tile[3]
+        if image.format == "PPM" and isinstance(args, tuple) and isinstance(args[-1], int) and args[-1] > 255:
+            return 16
+    return (16 if image.mode.startswith("I;16") else 32) if image.mode in WIDE_MODES else 8
+
+
+def gather(image: Image.Image, chunks: Chunks | None = None, tiff: Tiff | None = None) -> Facts:
+    """The facts about an image, which may be loaded already: then there are fewer of them.
+
+    Args:
+        chunks: of a PNG file, where they have been looked at.
+        tiff: of a TIFF file, where its pages have been looked at.
+    """
+    depth = max(bit_depth(image), tiff_depth(image))
+    facts = Facts(depth, image.info.get("icc_profile") or None, samples=samples_of(image))
+    if image.format == "PNG":
+        _about_png(image, facts, chunks)
+    elif image.format in _ABOUT:
+        _ABOUT[image.format](image, facts)
+    elif facts.profile is None:
+        _name_by_gamma(image, facts)
+    if tiff is not None:
+        facts.further = tiff.pages.further()
+        first = tiff.pages.chain[0]
+        if tiff.page is not first and ORIENTATION not in tiff.page.tags:
+            facts.orientation = first.first(ORIENTATION, 1)
+    return facts
+
+
+def _about_png(image: Image.Image, facts: Facts, chunks: Chunks | None) -> None:
+    if chunks is None:
+        with _file_of(image) as stream:
+            chunks = Chunks() if stream is None else walk(stream)
+    else:
+        facts.dropped += chunks.lost
+        facts.damage = chunks.damage
+    facts.profile = facts.profile or chunks.profile
+    key = image.info.get("transparency")
+    if isinstance(key, int) and image.mode == "L":
+        facts.key = key * GREY_STEPS.get(chunks.depth, 1)
+    if isinstance(key, tuple) and image.mode == "RGB" and chunks.depth == 16:
+        facts.depth, facts.key = 16, key
+    if chunks.cicp and chunks.cicp[1] in HDR:
+        facts.dropped.append(from_codes(*chunks.cicp[:2]).doubt)
+    elif chunks.cicp:  # it goes before everything else
+        facts.name_colour(from_codes(*chunks.cicp[:2]))
+        return
+    if facts.profile is None:
+        _name_by_gamma(image, facts)
+
+
+def _name_by_gamma(image: Image.Image, facts: Facts) -> None:
+    """What Pillow keeps of the colour of a PNG file, and an image carries along when it is changed."""
+    gamma, found = image.info.get("gamma"), image.info.get("chromaticity")
+    if "srgb" not in image.info and not (gamma is None and found is None):
+        usable = found if isinstance(found, tuple) and len(found) == 8 else None
+        facts.name_colour(from_chromaticities(usable, gamma if isinstance(gamma, float) else None))
+
+
+def _about_jpeg(image: Image.Image, facts: Facts) -> None:
+    if isinstance(image, ImageFile.ImageFile) and has_gain_map(image):
+        facts.dropped.append(GAIN_MAP)
+        facts.further = 0
+    if facts.profile is None and image.mode == "RGB":
+        try:
+            exif = image.getexif()
+            if is_adobe_rgb(exif):
+                facts.name_colour(adobe())
+        except Exception:  # damaged metadata is no reason to refuse the picture
+            return
+
+
+def _about_jxl(image: Image.Image, facts: Facts) -> None:
+    with _file_of(image) as stream:
+        if stream is not None:
+            facts.depth = max(facts.depth, read_jxl_head(stream).depth)
+    if not getattr(image, "jpeg", False):
+        facts.orientation = 1  # the decoder has turned it, and left what EXIF says
+
+
+def _about_boxes(describe: Callable[[IO[bytes]], Described]) -> Callable[[Image.Image, Facts], None]:
+    def about(image: Image.Image, facts: Facts) -> None:
+        with _file_of(image) as stream:
+            found = Described() if stream is None else describe(stream)
+        facts.depth = max(found.depth, facts.depth)
+        facts.dropped += [GAIN_MAP] if found.gain_map else []
+        facts.profile = facts.profile or found.profile
+        if found.codes is None:
+            return
+        if found.codes[1] in HDR:
+            facts.dropped.append(from_codes(*found.codes).doubt)
+        elif facts.profile is None:
+            facts.name_colour(from_codes(*found.codes))
+
+    return about
+
+
+_ABOUT: dict[str | None, Callable[[Image.Image, Facts], None]] = {
+    "JPEG": _about_jpeg,
+    "MPO": _about_jpeg,
+    "JXL": _about_jxl,
+    "AVIF": _about_boxes(describe_heif),
+    "HEIF": _about_boxes(describe_heif),
+    "JPEG2000": _about_boxes(describe_jpeg2000),
+}
+
+
+def prepare(image: Image.Image, facts: Facts) -> None:
+    """What has to be done before the pixels of an image are decoded, once its size is known to be within limits."""
+    if not (isinstance(image, ImageFile.ImageFile) and image.tile):
+        return
+    repair_planes(image)
+    if facts.profile is not None or isinstance(facts.key, tuple):
+        facts.low = _low_bytes(image)
+
+
+def _layout(tile: ImageFile._Tile) -> str:
+    """Pillow's name for the layout of the samples in a part of a file."""
+    args = tile[3]
+    first = args[0] if isinstance(args, (tuple, list)) and args else args
+    return first if isinstance(first, str) else ""
+
+
+@contextmanager
+def _file_of(image: Image.Image) -> Iterator[IO[bytes] | None]:
+    """The file behind an image, at its start, to look into; None if it is out of reach.
+
+    Once the pixels are decoded Pillow has let go of it: then the file is opened again by its name.
+    """
+    stream, name = getattr(image, "fp", None), getattr(image, "filename", None)
+    decoded = getattr(image, "_im", None) is not None
+    if decoded and isinstance(name, str) and os.path.isfile(name):
+        with open(name, "rb") as again:
+            yield again
+    elif decoded or stream is None or getattr(stream, "closed", False):
+        yield None
+    else:
+        position = stream.tell()
+        try:
+            stream.seek(0)
+            yield stream
+        finally:
+            stream.seek(position)
+
+
+def _low_bytes(image: ImageFile.ImageFile) -> Image.Image | None:
+    """The low bytes of 16-bit colours as an image of the same mode; None of any other image.
+
+    The file is decoded a second time, in the other byte order: what is high then is low.
+    """
+    layout = _layout(image.tile[0])
+    planes = image.format == "TIFF" and layout in ("R;16L", "R;16B")
+    if not planes and layout not in _TWINS and layout != _GREY_ALPHA:
+        return None
+    with _file_of(image) as stream:
+        if stream is None:
+            return None
+        twin = type(image)(stream, "")
+        twin.seek(image.tell())
+        if planes:
+            repair_planes(twin, low=True)
+        else:
+            other = "RGBA" if layout == _GREY_ALPHA else _TWINS[layout]
+            twin.tile = [t._replace(args=(other, *t[3][1:]) if isinstance(t[3], tuple) else other) for t in twin.tile]
+        twin.load()
+    if layout == _GREY_ALPHA:  # read as four bytes: high and low of grey, high and low of alpha
+        _, low, _, alpha = twin.split()
+        return Image.merge("RGBA", (low, low, low, alpha))
+    return twin
+
+
+def orientation_of(image: Image.Image, facts: Facts) -> int:
+    """How the picture is turned, as EXIF has it; 1 if that is unknown."""
+    if facts.orientation is not None:
+        return facts.orientation
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # damaged metadata is no reason to refuse the picture
+        return 1
+
+
+def further_frames(image: Image.Image, facts: Facts) -> str:
+    """What else there is to see in the file, in words."""
+    try:
+        further = count_frames(image) - 1 if facts.further is None else facts.further
+    except Exception:  # a damaged later frame does not matter: it is dropped anyway
+        return "further frames"
+    more = "at least " if further >= MOST_FRAMES - 1 else ""
+    return "" if further < 1 else f"{more}{further} further frame{'s' if further > 1 else ''}"

@@ -1,0 +1,158 @@
+"""What a file is by its first bytes, for files that Pillow alone does not open: a reader for it, or a clear word.
+
+No plug-in is registered with Pillow for this: which formats an application opens is for the application to say.
+"""
+
+from __future__ import annotations
+
+import importlib
+import struct
+import warnings
+from typing import IO, Any
+
+from PIL import Image, ImageFile
+
+from ..errors import ImageError
+from ..limits import above, size_message
+from .boxes import read_jxl_head
+
+HEAD = 2**10
+"""Bytes of a file that tell what it is."""
+_JXL = (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
+_READ = (
+    (0, b"\x89PNG\r\n\x1a\n", "PNG"),
+    (0, b"\xff\xd8\xff", "JPEG"),
+    (0, b"GIF8", "GIF"),
+    (0, b"BM", "BMP"),
+    (0, b"II*\0", "TIFF"),
+    (0, b"MM\0*", "TIFF"),
+    (0, b"II+\0", "TIFF"),
+    (0, b"MM\0+", "TIFF"),
+    (0, b"\0\0\0\x0cjP  ", "JPEG 2000"),
+    (0, b"\xff\x4f\xff\x51", "JPEG 2000"),
+    (8, b"WEBP", "WebP"),
+    (4, b"ftypavif", "AVIF"),
+    (4, b"ftypavis", "AVIF"),
+    (0, b"8BPS", "Photoshop"),
+    (0, b"DDS ", "DDS"),
+    (0, b"qoif", "QOI"),
+)
+"""Formats that are read here: (where the mark stands, the mark, the name)."""
+_NOT_READ = (
+    (0, b"%!PS", "PostScript (EPS), a program that would have to be run"),
+    (0, b"\xc5\xd0\xd3\xc6", "PostScript (EPS), a program that would have to be run"),
+    (0, b"%PDF", "a PDF document"),
+    (0, b"<svg", "an SVG drawing"),
+    (8, b"CR\x02", "a camera's raw file (CR2)"),
+    (4, b"ftypcrx ", "a camera's raw file (CR3)"),
+    (0, b"FUJIFILMCCD-RAW", "a camera's raw file (RAF)"),
+    (0, b"IIRO", "a camera's raw file (ORF)"),
+    (0, b"IIU\0", "a camera's raw file (RW2)"),
+    (0, b"II\xbc\x01", "a JPEG XR picture"),
+    (0, b"v/1\x01", "an OpenEXR picture"),
+    (0, b"#?RADIANCE", "a Radiance HDR picture"),
+    (0, b"gimp xcf", "a GIMP file"),
+    (0, b"FLIF", "a FLIF picture"),
+    (0, b"BPG\xfb", "a BPG picture"),
+    (0, b"SIMPLE  =", "a FITS file"),
+    (4, b"ftyp", "a video, or a picture in a container of MPEG-4"),
+    (0, b"\x1a\x45\xdf\xa3", "a video"),
+    (0, b"SPR", "an .sprd file already"),
+)
+"""Formats that are not, for a word about them; the first that fits."""
+_UNSUPPORTED = ("unsupported", "not supported", "unrecognized", "unknown", "not implemented", "not available")
+"""Words by which Pillow's plug-ins say that a file is sound and beyond them."""
+
+
+def _named(marks: tuple[tuple[int, bytes, str], ...], head: bytes) -> str:
+    return next((name for start, mark, name in marks if head[start:].startswith(mark)), "")
+
+
+def is_heif(head: bytes) -> bool:
+    """Whether a file is a HEIC picture or one of its kin, except AVIF, which Pillow reads."""
+    if head[4:8] != b"ftyp":
+        return False
+    size = min(struct.unpack(">I", head[:4])[0], len(head))
+    brands = [head[8:12], *(head[i : i + 4] for i in range(16, size, 4))]
+    return brands[0] in _HEIF_BRANDS and not {b"avif", b"avis"} & set(brands)
+
+
+def is_raw(head: bytes) -> bool:
+    """Whether a file with the head of a TIFF file is a camera's raw file, whose first page is a preview (CR2)."""
+    return head[8:10] == b"CR"
+
+
+def is_jxl(head: bytes) -> bool:
+    """Whether a file is a JPEG XL picture."""
+    return head.startswith(_JXL)
+
+
+def open_by_extra(stream: IO[bytes], head: bytes, name: str, max_pixels: int) -> ImageFile.ImageFile | None:
+    """A picture of a format that a package of an extra reads; None if it is not of such a format.
+
+    Args:
+        head: its first bytes; name: for messages.
+        max_pixels: checked here for JPEG XL, whose plug-in decodes a picture when it opens it.
+
+    Raises:
+        ImageError: the package is missing, or the file is damaged or too large.
+    """
+    if is_heif(head):
+        heif = _package("pillow_heif", name, "a HEIC picture", "heif")
+        stream.seek(0)
+        try:
+            image: ImageFile.ImageFile = heif.HeifImageFile(stream, "")
+        except SyntaxError as error:
+            raise ImageError(f"{name} is a HEIC picture that is damaged or not supported: {error}") from error
+        return image
+    return _open_jxl(stream, name, max_pixels) if is_jxl(head) else None
+
+
+def _open_jxl(stream: IO[bytes], name: str, max_pixels: int) -> ImageFile.ImageFile:
+    registered = set(Image.ID)
+    plugin = _package("pillow_jxl.JpegXLImagePlugin", name, "a JPEG XL picture", "jxl")
+    for kind in set(Image.ID) - registered:  # the package registers itself when it is imported
+        Image.ID.remove(kind)
+        Image.OPEN.pop(kind, None)
+    try:
+        head = read_jxl_head(stream)
+    except ValueError as error:
+        raise ImageError(f"{name} is a damaged JPEG XL picture: {error}") from error
+    if above(head.width, head.height, max_pixels):
+        raise ImageError(f"{name} has {size_message(head.width, head.height, max_pixels)}")
+    stream.seek(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # floats become wider: no news
+        image: ImageFile.ImageFile = plugin.JXLImageFile(stream, "")
+    if above(image.width, image.height, max_pixels):
+        raise ImageError(f"{name} has {size_message(image.width, image.height, max_pixels)}")
+    return image
+
+
+def _package(module: str, name: str, kind: str, extra: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImageError(f"{name} is {kind}, which needs a package: pip install 'sprdiff[{extra}]'") from error
+
+
+def refusal(name: str, head: bytes) -> ImageError:
+    """The error about a file that nothing here opens."""
+    if not head:
+        return ImageError(f"{name} is empty")
+    if other := _named(_NOT_READ[:5], head):  # CR2 looks like TIFF
+        return ImageError(f"{name} is {other}: that is not supported")
+    if kind := _named(_READ, head):
+        return ImageError(f"{name} is not an image that can be read: its head says {kind}, what follows does not")
+    if other := _named(_NOT_READ, head):
+        return ImageError(f"{name} is {other}: that is not supported")
+    return ImageError(f"{name} is not an image that can be read")
+
+
+def failure(name: str, error: Exception) -> ImageError:
+    """The error about a file that was opened and could not be decoded."""
+    reason = " ".join(str(error).split()) or type(error).__name__
+    if any(word in reason.lower() for word in _UNSUPPORTED):
+        return ImageError(f"{name} is of a kind that is not supported: {reason}")
+    return ImageError(f"{name} is damaged or truncated: {reason}")

@@ -1,0 +1,61 @@
+"""A file cut into packets."""
+
+from __future__ import annotations
+
+import hashlib
+
+from ..errors import PacketError
+from ..format.container import parse_file
+from .erasure import parity_pieces
+from .packet import MOST, OVERHEAD, Packet
+
+
+def to_packets(data: bytes, *, payload: int, parity: int = 0) -> list[bytes]:
+    """The packets of a file, numbers 0 .. n - 1: first its pieces in order, then parity.
+
+    Pieces are as equal in length as can be, so that no packet is longer than it must be.
+
+    Args:
+        data: bytes of an ``.sprd`` file.
+        payload: most bytes of a whole packet, of which 7 are its own.
+        parity: packets to add; any so many of all may be lost.
+
+    Raises:
+        BitstreamError: it is no whole ``.sprd`` header.
+        PacketError: there would be more than 255 packets (it names the payload that would do), the payload has no room
+            for data, or the file ends in a way that packets do not keep.
+    """
+    stream = parse_file(data).stream
+    if stream.endswith(b"\0"):
+        raise PacketError("the file's stream ends with zero bytes, which packets do not keep: encode it anew")
+    count = data_packets(len(data), payload, parity)
+    size = -(-len(data) // count)
+    pieces = [data[start : start + size] for start in range(0, len(data), size)]
+    name = stream_id(data)
+    every = [*pieces, *parity_pieces(pieces, parity)]
+    return [Packet(name, number, count, parity, piece).pack() for number, piece in enumerate(every)]
+
+
+def data_packets(size: int, payload: int, parity: int = 0) -> int:
+    """How many packets of data a file of `size` bytes takes.
+
+    Raises:
+        PacketError: as `to_packets`.
+    """
+    if not 0 <= parity < MOST:
+        raise PacketError(f"there can be 0 to {MOST - 1} parity packets, not {parity}")
+    if payload <= OVERHEAD:
+        raise PacketError(f"a payload of {payload} has no room: {OVERHEAD} bytes of a packet are its own")
+    count = -(-size // (payload - OVERHEAD))
+    if count + parity > MOST:
+        enough = -(-size // (MOST - parity)) + OVERHEAD
+        raise PacketError(
+            f"{size} bytes would take {count + parity} packets of {payload} bytes, more than {MOST}: "
+            f"a payload of {enough} would do"
+        )
+    return count
+
+
+def stream_id(data: bytes) -> int:
+    """The first 12 bits of a file's SHA-256."""
+    return int.from_bytes(hashlib.sha256(data).digest()[:2], "big") >> 4

@@ -1,0 +1,64 @@
+"""Weights for machines that only send."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from conftest import photo
+from sprdiff.cli import main
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(photo(96, 128)).save("photo.png")
+
+
+def test_the_encoder_alone_makes_the_same_files(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", "--encoder", "-o", "sender"]) == 0
+    size = sum(path.stat().st_size for path in Path("sender").iterdir())
+    assert f"sender: {size / 1e6:.1f} MB" in capsys.readouterr().out and size < 10e6
+    assert "LICENSE-weights" in {path.name for path in Path("sender").iterdir()}
+    assert main(["encode", "photo.png", "all.sprd"]) == 0
+    assert main(["encode", "photo.png", "one.sprd", "--weights", "sender"]) == 0
+    assert Path("one.sprd").read_bytes() == Path("all.sprd").read_bytes()
+    assert main(["info", "one.sprd", "--weights", "sender"]) == 0
+
+
+def test_it_decodes_nothing_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", "--encoder", "-o", "sender", "--quiet"]) == 0
+    assert main(["encode", "photo.png", "--quiet"]) == 0
+    assert main(["decode", "photo.sprd", "out.png", "--weights", "sender"]) == 1
+    captured = capsys.readouterr()
+    assert captured.err == "sprdiff: error: sender holds the encoder alone: it sends pictures, and decodes none\n"
+    assert captured.out == "" and not Path("out.png").exists()
+
+
+def test_a_folder_is_replaced_only_when_asked_and_only_if_it_was_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", "-o", "sender"]) == 2
+    assert main(["export", "--encoder", "-o", "sender"]) == 0
+    Path("sender/encoder.npz").write_bytes(b"")
+    assert main(["export", "--encoder", "-o", "sender"]) == 1
+    assert "already exists" in capsys.readouterr().err
+    assert main(["export", "--encoder", "-o", "sender", "-f"]) == 0
+    assert Path("sender/encoder.npz").stat().st_size > 0
+    Path("sender/diary.txt").write_text("mine")
+    assert main(["export", "--encoder", "-o", "sender", "-f"]) == 1
+    assert "other files" in capsys.readouterr().err and Path("sender/diary.txt").exists()
+    assert main(["export", "--encoder", "-o", "sender", "--weights", "nowhere"]) == 1
+    assert main(["export", "--encoder", "-o", "no/such/folder"]) == 1
+
+
+def test_a_folder_that_lacks_its_decoder_is_still_incomplete(capsys: pytest.CaptureFixture[str]) -> None:
+    """Only the encoder's graph may be left: a folder that lost one file is no sender."""
+    import shutil
+
+    from sprdiff.runtime.weights import default_folder
+
+    shutil.copytree(default_folder(), "damaged")
+    Path("damaged/decoder.npz").unlink()
+    assert main(["encode", "photo.png", "--weights", "damaged"]) == 1
+    assert "decoder.npz cannot be read" in capsys.readouterr().err
