@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from .search import Model
 
 
-class FolderRuntime:
+class FolderRuntime(ABC):
     """The networks of one weights folder, of whichever generation.
 
     Attributes:
@@ -98,9 +99,9 @@ class FolderRuntime:
             tables = self.entropy.level_tables(level)
             return refine(self._model, tables, pixels, y, z, level, rounds=ROUNDS[effort], report=report)
 
+    @abstractmethod
     def _torch_model(self) -> Model:
         """The torch modules of the folder; called where torch is installed."""
-        raise NotImplementedError
 
     def _tiles(
         self, graph: str, rows: int, columns: int, stride: int = Y_STRIDE, side: int = DECODER_TILE
