@@ -49,13 +49,13 @@ def link(name: str, kind: bytes, target: str = "/etc/passwd") -> tarfile.TarInfo
 def test_shards_become_shards(tmp_path: Path, codec: Codec) -> None:
     write_samples(tmp_path / "in" / "a-000.tar", 3)
     write_samples(tmp_path / "in" / "deep" / "a-001.tar", 2, first=3)
-    watcher = Notebook()
-    outcome = run(tmp_path / "in", tmp_path / "out", watcher=watcher)
+    progress = Notebook()
+    outcome = run(tmp_path / "in", tmp_path / "out", progress=progress)
     assert set(outputs(tmp_path / "out")) == {"a-000.tar", "deep/a-001.tar"}
     found = members(tmp_path / "out" / "a-000.tar")
     assert [name for name, _ in found] == [f"s{i:03d}.{kind}" for i in range(3) for kind in ("sprd", "txt")]
     assert found[2] == ("s001.sprd", codec.encode(png(1), quality=10)) and found[3][1] == b"caption 1"
-    assert (outcome.totals.pictures, watcher.pictures, watcher.held, watcher.units) == (5, 5, 5, [2])
+    assert (outcome.totals.pictures, progress.pictures, progress.held, progress.files) == (5, 5, 5, [2])
     first = tmp_path / "in" / "a-000.tar"
     assert manifest(tmp_path / "out")[1]["source"] == f"{first}:s001.png"
     assert manifest(tmp_path / "out")[1]["target"] == f"{tmp_path / 'out' / 'a-000.tar'}:s001.sprd"

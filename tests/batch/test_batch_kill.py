@@ -138,7 +138,7 @@ def test_a_run_with_force_goes_on_with_force(tmp_path: Path) -> None:
     tree = write_tree(tmp_path / "in", ["a.png", "b.png"])
     out = write_tree(tmp_path / "out", ["a.sprd", "b.sprd"])
     with pytest.raises(Killed):
-        run(tree, out, force=True, engine=Local(1, dying_after(1)))
+        run(tree, out, force=True, engine=engine(dying_after(1)))
     assert outputs(out)["b.sprd"] == b"text"
     run(tree, out)
     assert all(data.startswith(b"SPR") for data in outputs(out).values())
@@ -159,11 +159,11 @@ def dying_after(count: int) -> Any:
 def test_an_interrupted_run_leaves_a_manifest_of_what_is_there(tmp_path: Path) -> None:
     tree = write_tree(tmp_path / "in", [f"{i}.png" for i in range(4)])
     with pytest.raises(Killed):
-        run(tree, tmp_path / "out", engine=Local(1, dying_after(2)))
+        run(tree, tmp_path / "out", engine=engine(dying_after(2)))
     assert [Path(row["source"]).name for row in manifest(tmp_path / "out")] == ["0.png", "1.png"]
-    watcher = Notebook()
-    assert run(tree, tmp_path / "out", watcher=watcher).worked_on == 2
-    assert watcher.units == [2] and len(manifest(tmp_path / "out")) == 4
+    progress = Notebook()
+    assert run(tree, tmp_path / "out", progress=progress).worked_on == 2
+    assert progress.files == [2] and len(manifest(tmp_path / "out")) == 4
 
 
 def test_a_cut_journal(tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_leftovers_of_a_kill_are_swept_away(tmp_path: Path) -> None:
     tree = write_tree(tmp_path / "in", ["a.png", "b.png"])
     work_folder = tmp_path / "work"
     with pytest.raises(Killed):
-        run(tree, tmp_path / "out", engine=Local(1, dying_after(1)), folder=work_folder)
+        run(tree, tmp_path / "out", engine=engine(dying_after(1)), folder=work_folder)
     staged = tmp_path / "out" / ".sprdiff-batch" / "staged" / "half"
     staged.parent.mkdir(parents=True)
     staged.write_bytes(b"half")
@@ -226,7 +226,7 @@ def test_only_the_picture_that_kills_its_worker_fails(kind: str, tmp_path: Path)
         source = write_table(tmp_path / "in" / "a.parquet", [png(i) for i in range(5)]).parent
     spread, undo = mortal({png(1), png(3)}, 1)
     try:
-        outcome = run(source, tmp_path / "out", engine=Local(1, spread))
+        outcome = run(source, tmp_path / "out", engine=engine(spread))
     finally:
         undo()
     errors = [row["error"] for row in manifest(tmp_path / "out")]

@@ -1,22 +1,15 @@
-"""What is done to one picture: bytes to bytes, either way."""
+"""The two directions of a run: bytes of a picture to bytes of an ``.sprd`` file, and back."""
 
 from __future__ import annotations
 
-import builtins
 import functools
-import io
-import json
 import math
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from PIL import Image
-
 from ..codec import Codec
-from ..errors import BitstreamError, SprdiffError, WeightsError
-from ..fileinfo import info, picture_text, stride_of
+from ..fileinfo import info, model_info, picture_text, stride_of
 from ..format import container
 from ..format.container import parse_file
 from ..imageio.colour import parse_background
@@ -27,8 +20,8 @@ from ..imageio.save import FORMATS, encode_image, output_format
 from ..ratecontrol import AUTO, quality_level, scale_code
 
 _FURTHER = (".dib", ".gif", ".heic", ".heif", ".j2k", ".jfif", ".jpe", ".jpf", ".jpx", ".jxl", ".pbm", ".pgm", ".psd")
-PICTURES = frozenset({*FORMATS, *_FURTHER})
-"""Names that are taken for pictures; those of them that this Pillow cannot read fail, and are not passed over."""
+SUFFIXES = frozenset({*FORMATS, *_FURTHER})
+"""Files with these suffixes are taken for pictures; one that this Pillow cannot read fails and is not passed over."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +31,8 @@ class Made:
     Attributes:
         data: the whole file.
         width, height: of the picture, in pixels.
-        bpp: bits per pixel of the ``.sprd`` file, on whichever side it is.
-        dropped: what the picture had and the file has not, such as ``alpha``, and what of it is damaged.
+        bpp: bits per pixel of the ``.sprd`` file, in either direction.
+        dropped: what the picture has and the output lacks, such as ``alpha``, and which damage the picture has.
     """
 
     data: bytes
@@ -51,7 +44,7 @@ class Made:
 
 @dataclass(frozen=True)
 class Encode:
-    """Pictures to ``.sprd``; targets as `Codec.encode` takes them.
+    """Encode pictures to ``.sprd`` files; the options are those of `Codec.encode`.
 
     Raises:
         ValueError: a number is out of its range, or two targets are given.
@@ -66,7 +59,7 @@ class Encode:
     strict: bool = False
     weights: str | None = None
     max_pixels: int = MAX_PIXELS
-    sources: ClassVar[frozenset[str]] = PICTURES
+    sources: ClassVar[frozenset[str]] = SUFFIXES
     verb: ClassVar[str] = "encode"
     suffix: ClassVar[str] = ".sprd"
 
@@ -81,10 +74,10 @@ class Encode:
         parse_background(self.background)
 
     def make(self, data: bytes) -> Made:
-        """The ``.sprd`` file of an image file.
+        """Encode an image file.
 
         Raises:
-            SprdiffError: as of `Codec.encode`.
+            SprdiffError: as `Codec.encode` raises it.
         """
         picture = open_rgb(data, background=self.background, max_pixels=self.max_pixels, strict=self.strict)
         made = codec(self.weights, self.max_pixels).encode(
@@ -94,30 +87,22 @@ class Encode:
         return Made(made, width, height, 8 * len(made) / (width * height), picture.lost)
 
     def most(self, head: bytes) -> int:
-        """Bytes of a picture's file at most, by its first `HEAD` bytes.
+        """Return how many bytes an image file may have that begins with `head`, its first `HEAD` bytes.
 
         Raises:
-            ImageError: it is none.
+            ImageError: no image file begins so.
         """
         if not may_be_picture(head):
             raise refusal("the image", head)
         return most_bytes(self.max_pixels)
 
-    def recognise(self, data: bytes, source: bytes) -> Made | None:
-        """What `make` gave before it could be noted; None if it is something else."""
-        try:
-            about = info(data, weights=self.weights)
-        except BitstreamError:
-            return None
-        return Made(data, about.width, about.height, about.bpp) if about.weights == "at hand" else None
-
 
 @dataclass(frozen=True)
 class Decode:
-    """``.sprd`` to pictures of one format; dials as `Codec.decode` takes them.
+    """Decode ``.sprd`` files to pictures of one format; the options are those of `Codec.decode`.
 
     Attributes:
-        to: the format as an extension without its dot.
+        to: the format, as a file name extension without its dot.
 
     Raises:
         OutputError: there is no such format, or this Pillow cannot write it.
@@ -137,14 +122,14 @@ class Decode:
 
     @property
     def suffix(self) -> str:
-        """Extension of the outputs."""
+        """The file name extension of the outputs."""
         return f".{self.to.lower()}"
 
     def make(self, data: bytes) -> Made:
-        """The image file of an ``.sprd`` file.
+        """Decode an ``.sprd`` file.
 
         Raises:
-            SprdiffError: as of `Codec.decode`, or the format cannot hold the picture.
+            SprdiffError: as `Codec.decode` raises it, or the format cannot hold the picture.
         """
         decoder = codec(self.weights, self.max_pixels)
         image = decoder.decode(data, realism=self.realism, steps=self.steps, seed=self.seed)
@@ -154,21 +139,12 @@ class Decode:
         return Made(made, about.width, about.height, about.bpp)
 
     def most(self, head: bytes) -> int:
-        """Bytes of an ``.sprd`` file at most, by its first `HEAD` bytes.
+        """Return how many bytes an ``.sprd`` file may have that begins with `head`, its first `HEAD` bytes.
 
         Raises:
-            BitstreamError: it is none, or its picture is above the limit.
+            BitstreamError: no ``.sprd`` file begins so, or its picture is above the limit.
         """
         return parse_file(head[: container.HEAD], self.max_pixels).header.most_bytes(stride_of(self.weights))
-
-    def recognise(self, data: bytes, source: bytes) -> Made | None:
-        """What `make` gave before it could be noted; None if it is something else."""
-        with suppress(Exception), Image.open(io.BytesIO(data)) as image:
-            header = parse_file(source).header
-            size = header.width, header.height
-            if image.size == size and image.format == output_format("x" + self.suffix):
-                return Made(data, *size, 8 * len(source) / (size[0] * size[1]))
-        return None
 
 
 Work = Encode | Decode
@@ -176,63 +152,16 @@ Work = Encode | Decode
 
 @functools.cache
 def codec(weights: str | None, max_pixels: int) -> Codec:
-    """The codec of this process, on one thread: there is a process for every core."""
+    """Return the codec of this process; it uses one thread, because there is a process for every core."""
     return Codec(weights, threads=1, max_pixels=max_pixels)
 
 
-@dataclass(frozen=True)
-class Row:
-    """One picture in the manifest.
-
-    Attributes:
-        source, target: where it is from and where it went; of containers ``file:member`` or ``file:row``.
-        source_bytes, bytes: sizes of the two.
-        width, height: in pixels. bpp: bits per pixel of the ``.sprd`` file.
-        seconds: from the bytes of the one to those of the other; None if a kill kept it from being noted.
-        dropped: what the picture had and the file has not.
-        error: why there is no output; then what is not known is None.
-    """
-
-    source: str
-    target: str
-    source_bytes: int | None = None
-    bytes: int | None = None
-    width: int | None = None
-    height: int | None = None
-    bpp: float | None = None
-    seconds: float | None = None
-    dropped: str = ""
-    error: str = ""
-
-    @classmethod
-    def of(cls, source: str, target: str, source_bytes: int, made: Made, seconds: float | None) -> Row:
-        """The row of a picture that was made."""
-        about = made.width, made.height, made.bpp, seconds, made.dropped
-        return cls(source, target, source_bytes, len(made.data), *about)
-
-    def line(self) -> builtins.bytes:
-        """As a line of JSON."""
-        return json.dumps(asdict(self), separators=(",", ":")).encode() + b"\n"
-
-
-def explain(error: Exception) -> str:
-    """One line about why a picture failed.
+def as_record(work: Work) -> dict[str, Any]:
+    """Return direction, options and networks in the form in which the record of a run holds them.
 
     Raises:
-        WeightsError: no other picture would fare better.
+        WeightsError: there are no such weights.
     """
-    if isinstance(error, WeightsError):
-        raise error
-    if isinstance(error, SprdiffError):
-        return str(error)
-    if isinstance(error, MemoryError):
-        return "not enough memory"
-    return f"unexpected {type(error).__name__}: {' '.join(str(error).split())}"
-
-
-def as_record(work: Work) -> dict[str, Any]:
-    """Direction and settings, for the record of a run."""
-    settings = asdict(work)
-    if work.weights is not None:
-        settings["weights"] = str(Path(work.weights).resolve())
-    return {"direction": work.verb, **settings}
+    weights = None if work.weights is None else str(Path(work.weights).resolve())
+    model = model_info(work.weights).networks
+    return {"direction": work.verb, **asdict(work), "weights": weights, "model": model}

@@ -92,7 +92,7 @@ def test_nothing_in_a_store_is_overwritten_without_force(memory: Any, tmp_path: 
         memory.pipe_file("/out2/a.sprd", b"other")
         return here(function, tasks, jobs)
 
-    outcome = run(tree, "memory://out2", engine=Local(1, meddle))
+    outcome = run(tree, "memory://out2", engine=engine(meddle))
     assert memory.cat("/out2/a.sprd") == b"other" and "already exists" in outcome.totals.failures[0][1]
     assert run(tree, "memory://out", force=True).totals.failed == 0 and memory.cat("/out/deep/b.sprd") != b"old"
 
