@@ -55,7 +55,7 @@ class FolderRuntime(ABC):
         check_hash(folder, "exact part", exact, self.weights_hash)
         if self._decoder:
             check_hash(folder, "decoder", self._decoder, self.manifest.decoder_hash)
-        self.entropy = EntropyModel.from_arrays(exact)
+        self.entropy = EntropyModel(exact)
         grids = (self.entropy.stride, self.entropy.stride * self.entropy.ratio)
         if grids != (Y_STRIDE, Z_STRIDE):
             raise WeightsError(f"{folder} has latents at 1/{grids[0]} and 1/{grids[1]}, "
@@ -83,7 +83,8 @@ class FolderRuntime(ABC):
     def refine(
         self, pixels: NDArray[np.uint8], y: Floats, z: Floats, level: int, effort: int, report: Report | None = None
     ) -> Floats:
-        """Another y, that costs fewer bits for what it brings at a level: `search.refine`, for an effort of 1-9.
+        """Another y, that costs fewer bits for what it brings at a level: `search.refine`, for an effort of
+        1-9.
 
         Raises:
             EffortError: torch is not installed.

@@ -25,9 +25,10 @@ from numpy.typing import NDArray
 
 from ..common.files import open_regular, read_at_most
 from ..errors import WeightsError
+from ..format.constants import LEVELS
 from ..format.container import PRESETS_WITHOUT_GRAPHS
 from ..format.hash import canonical_hash
-from ..format.intnet import LEVELS
+from ..limits import MAX_STEPS
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -61,8 +62,6 @@ MAX_DIRECTORY = 2**20
 """Most bytes of the list of its members, all of which is read before any of them."""
 MAX_HALO = 1024
 MAX_NOISE = 1000.0
-MAX_STEPS = 1000
-"""Most evaluations of the flow."""
 SERVING = ("encoder", "decoder")
 """The networks around the exact part: each has a hash of its own, and names the H that it serves."""
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
@@ -110,7 +109,8 @@ class Manifest:
         return self.halo[graph]
 
     def dials(self, level: int, realism: float | None, steps: int | None) -> tuple[float, int]:
-        """Realism and steps of a picture of a level: what a user says, or else the defaults of these weights."""
+        """Realism and steps of a picture of a level: what a user says, or else the defaults of these weights.
+        """
         return self.realism[level] if realism is None else realism, self.steps if steps is None else steps
 
 
@@ -174,7 +174,8 @@ def identity(exact: Arrays, decoder: Arrays, encoder: Arrays) -> dict[str, Any]:
 
 
 def defaults(lambda_range: tuple[float, float], realism: float | list[float] = 1.0, steps: int = 1) -> dict[str, Any]:
-    """The fields of a manifest that say what to do where a user says nothing; `realism` may be a table by level."""
+    """The fields of a manifest that say what to do where a user says nothing; `realism` may be a table by
+    level."""
     return {"realism": realism, "steps": steps, "lambda_range": list(lambda_range)}
 
 
@@ -217,7 +218,8 @@ def check_hash(folder: Path, part: str, arrays: Arrays, wanted: bytes) -> None:
 
 
 def sends_only(folder: Path) -> bool:
-    """Whether a folder holds the encoder alone, as `sprdiff export --encoder` makes it: it can send, not receive."""
+    """Whether a folder holds the encoder alone, as `sprdiff export --encoder` makes it: it can send, not
+    receive."""
     graphs = [path.name for path in folder.glob("*.onnx")]
     return graphs == ["encoder.onnx"] and not (folder / "decoder.npz").exists()
 

@@ -56,7 +56,7 @@ def load(
     """
     trained = read_trained(locate(str(name), revision, [("", TRANSFORMERS_WEIGHTS)]).folder)
     arrays, weights = read_weights(trained)
-    entropy = EntropyModel.from_arrays(dict(arrays))
+    entropy = EntropyModel(dict(arrays))
     with _needed():
         from .runtime import TorchRuntime, assemble, set_threads
 
@@ -96,7 +96,7 @@ def save(
         WeightsError: a weight is no number, or beyond fp16; the integer arrays are not a model's.
         OutputError: the folder holds other files, or the disk refuses one.
     """
-    EntropyModel.from_arrays(dict(entropy))
+    EntropyModel(dict(entropy))
     weights = {}
     for name, value in model.trained_state().items():
         if not is_exact(name):

@@ -1,6 +1,7 @@
 """The training loop: one optimiser, EMA, schedule, checkpoints, validation; the same for every stage.
 
-Everything random in step ``s`` is drawn from (seed, s, rank), so a killed run resumes as if it had not stopped.
+Everything random in step ``s`` is drawn from (seed, s, rank), so a killed run resumes as if it had not
+stopped.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from ..errors import TrainingError
-from ..models.latent_codec import forbid_tf32
+from ..models.integer_networks import forbid_tf32
 from ..models.sprdiff import SPRDiff
 from . import checkpoints
 from .checkpoints import DERIVED, Checkpoint
@@ -58,13 +59,15 @@ class Options:
     minutes: float | None = None
     """How long this leg lasts; None: to the last step of the stage."""
     decay: bool = False
-    """Whether the learning rate falls to zero over the end of a leg of so many minutes, which ends the stage."""
+    """Whether the learning rate falls to zero over the end of a leg of so many minutes, which ends the stage.
+    """
     compile: bool = False
     """Whether torch compiles the stage first: worth its minutes on a GPU only."""
     adam8bit: bool = False
     """Optimiser states of 8 bits (bitsandbytes)."""
     shard: bool = False
-    """Parameters, gradients and optimiser states spread over the processes (FSDP) instead of copied to each (DDP)."""
+    """Parameters, gradients and optimiser states spread over the processes (FSDP) instead of copied to each
+    (DDP)."""
 
 
 def schedule(done: float, warm: int) -> float:
@@ -120,7 +123,8 @@ class Trainer:
         return scalars
 
     def gradients(self, step: int) -> dict[str, Tensor]:
-        """The scalars of a step, and its clipped gradients in the parameters; those that are no numbers become zero."""
+        """The scalars of a step, and its clipped gradients in the parameters; those that are no numbers
+        become zero."""
         rank = self.accelerator.process_index
         x = self.sampler.batch(step, rank, self.stage.batch)
         x = _to(x, self.accelerator.device)
@@ -129,7 +133,8 @@ class Trainer:
         with self.autocast():
             scalars: dict[str, Tensor] = self.wrapped(x, level)
         self.accelerator.backward(scalars["loss"])
-        # A discriminator's gradients are tens of times larger: clipped apart, they do not silence the model's.
+        # A discriminator's gradients are tens of times larger: clipped apart, they do not silence the
+        # model's.
         own = [n.startswith("model.") for n in self.names]
         for of_model, key in ((True, "grad"), (False, "grad_beside")):
             chosen = [p for p, mine in zip(self.parameters, own, strict=True) if mine is of_model]
@@ -162,7 +167,8 @@ class Trainer:
         return self.step >= self.stage.steps if self.options.minutes is None else self.elapsed() >= 1
 
     def choose_precision(self) -> None:
-        """Time a few steps of both precisions and take the faster; weights and random numbers stay as they were."""
+        """Time a few steps of both precisions and take the faster; weights and random numbers stay as they
+        were."""
         if self.precision != "auto":
             return
         # Stages keep averages and controllers of their own, which move with every gradient.

@@ -13,16 +13,17 @@ from typing import TypedDict
 import numpy as np
 
 from ... import __version__
-from ...codec import MAX_EFFORT, MAX_SEED, Codec
+from ...codec import Codec
 from ...errors import EffortError, SprdiffError
 from ...fileinfo import model_info
+from ...format.constants import LEVELS
 from ...format.container import SCALES, parse_file
-from ...runtime.weights import MAX_STEPS
+from ...limits import MAX_STEPS
+from ...options import MAX_EFFORT, MAX_SEED, DecodeOptions
 from ..metrics.distortion import Bytes
 from .base import BudgetCodec, CodecError, MissingCodec, Quality, Scalar, Setting, Size, UnknownCodec, size_of
 
 PREFIX = "sprdiff-"
-LEVELS = 256
 _WHOLE = {"steps": (1, MAX_STEPS), "seed": (0, MAX_SEED), "effort": (0, MAX_EFFORT)}
 """Options whose values are whole numbers, with their ranges."""
 _OPTIONS = f"@coarse, @realism=0…1, @steps=1…{MAX_STEPS}, @seed=N, @effort=0…{MAX_EFFORT}, @weights=DIR"
@@ -95,8 +96,8 @@ class Sprdiff(BudgetCodec):
     def encode_at(self, pixels: Bytes, setting: Mapping[str, Scalar]) -> bytes:
         """The file at ``{"level": ..., "scale": ...}``, which `encode_to` has chosen.
 
-        Refined, a picture has another latent for every level that was looked at: then it is chosen again, for the
-        ``budget`` that the setting names.
+        Refined, a picture has another latent for every level that was looked at: then it is chosen again, for
+        the ``budget`` that the setting names.
         """
         level, scale = setting["level"], setting["scale"]
         assert isinstance(level, int) and isinstance(scale, int | float)
@@ -124,7 +125,8 @@ class Sprdiff(BudgetCodec):
 
     @property
     def _turned(self) -> dict[str, int]:
-        """Steps and seed where the name says them: what is told of the others stays as it was without these dials."""
+        """Steps and seed where the name says them: what is told of the others stays as it was without these
+        dials."""
         return {**({} if self.steps is None else {"steps": self.steps}), **({"seed": self.seed} if self.seed else {})}
 
 

@@ -24,7 +24,8 @@ from torch.nn import functional as F
 from ...errors import TrainingError
 from ...evaluate.metrics.backbones import MissingWeightsError
 from ...models.config import EXACT
-from ...models.latent_codec import LatentCodec, lambda_of
+from ...models.latent_codec import LatentCodec
+from ...models.rate import lambda_of
 from ...models.stored import load_entropy_arrays
 from ...sd.config import SD, SDConfig
 from ...sd.folder import read_trained, read_weights
