@@ -82,6 +82,10 @@ class OutputError(SprdiffError):
     """The result could not be written: it exists already, or the disk refused it."""
 
 
+class OutputExistsError(OutputError):
+    """An output exists already, and overwriting was not asked for."""
+
+
 class TrainingError(SprdiffError):
     """Training cannot start or go on: bad data folder, bad checkpoint, missing package."""
 

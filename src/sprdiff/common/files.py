@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
-from ..errors import OutputError, SprdiffError
+from ..errors import OutputError, OutputExistsError, SprdiffError
 
 STDIO = "-"
 """The path that means standard input or standard output."""
@@ -106,7 +106,8 @@ def check_output(path: str | Path, *, force: bool = False) -> None:
     """Refuse an output that could not be written, before any work is spent on it.
 
     Raises:
-        OutputError: it exists (and not `force`), is a directory, or its folder does not exist.
+        OutputExistsError: it exists, and `force` is not given.
+        OutputError: it is a directory, or its folder does not exist.
     """
     if str(path) == STDIO or is_special(path):
         return
@@ -119,15 +120,17 @@ def check_output(path: str | Path, *, force: bool = False) -> None:
         raise OutputError(f"{path} cannot be written: there is no folder {target.parent}")
 
 
-def write_atomic(path: str | Path, data: bytes, *, force: bool = False) -> None:
-    """Write a whole file or nothing: a temporary file beside it, flushed to disk, takes its name at the end.
+def write_atomic(path: str | Path, data: bytes, *, force: bool = False, staging: Path | None = None) -> None:
+    """Write a whole file or nothing: a temporary file, flushed to disk, takes its name at the end.
 
     Args:
         path: the file; ``-`` is standard output; devices and pipes are written in place.
         force: replace a file that exists. A link is followed; the permissions of the old file are kept.
+        staging: the folder of the temporary file, on the same disk; None: the folder of the file.
 
     Raises:
-        OutputError: the file exists and not `force`, or the system refuses to write it.
+        OutputExistsError: the file exists, and `force` is not given.
+        OutputError: the system refuses to write it.
         BrokenPipeError: the reader of standard output has gone.
     """
     check_output(path, force=force)
@@ -147,7 +150,8 @@ def write_atomic(path: str | Path, data: bytes, *, force: bool = False) -> None:
             with open(path, "wb") as stream:
                 stream.write(data)
         else:
-            _write_beside(Path(os.path.realpath(path)), data, force=force)
+            target = Path(os.path.realpath(path))
+            _write_staged(staging or target.parent, target, data, force=force)
     except BrokenPipeError:
         raise
     except FileExistsError as error:
@@ -175,27 +179,52 @@ def replace_folder(partial: Path, folder: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _exists(path: str | Path) -> OutputError:
-    return OutputError(f"{path} already exists; only -f (force) overwrites it")
+def place(finished: Path, path: Path, *, force: bool = False) -> None:
+    """Give a finished file on the same disk its name, at once and lastingly.
+
+    Args:
+        force: replace a file that exists; its permissions are kept.
+
+    Raises:
+        OutputExistsError: the file exists, and `force` is not given.
+        OutputError: the system refuses.
+    """
+    check_output(path, force=force)
+    try:
+        with open(finished, "rb") as stream:
+            os.fsync(stream.fileno())
+        _name(finished, path, force=force)
+    except FileExistsError as error:
+        raise _exists(path) from error
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {describe(error)}") from error
 
 
-def _write_beside(target: Path, data: bytes, *, force: bool) -> None:
-    temporary = target.parent / f".sprdiff-{secrets.token_hex(8)}.tmp"
+def _exists(path: str | Path) -> OutputExistsError:
+    return OutputExistsError(f"{path} already exists; only -f (force) overwrites it")
+
+
+def _write_staged(staging: Path, target: Path, data: bytes, *, force: bool) -> None:
+    temporary = staging / f".sprdiff-{secrets.token_hex(8)}.tmp"
     try:
         # Not tempfile: its files are private to the user, these shall follow the umask like any other file.
         with open(temporary, "xb") as stream:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
-        if force:
-            with suppress(OSError):
-                os.chmod(temporary, stat.S_IMODE(os.stat(target).st_mode))
-            os.replace(temporary, target)
-        else:
-            _name_if_free(temporary, target)
+        _name(temporary, target, force=force)
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def _name(temporary: Path, target: Path, *, force: bool) -> None:
+    if force:
+        with suppress(OSError):
+            os.chmod(temporary, stat.S_IMODE(os.stat(target).st_mode))
+        os.replace(temporary, target)
+    else:
+        _name_if_free(temporary, target)
     _sync_folder(target.parent)
 
 

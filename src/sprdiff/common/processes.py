@@ -1,4 +1,4 @@
-"""Work spread over processes, of which any may die without taking the rest along."""
+"""Work spread over processes, any of which may die without taking the rest along."""
 
 from __future__ import annotations
 
@@ -6,60 +6,112 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
 from typing import TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
-def in_processes(function: Callable[[T], R], tasks: Iterable[T], jobs: int) -> Iterator[tuple[T, R | None]]:
-    """Apply a function of a module to every task, in `jobs` fresh processes; results as they come.
+def available_cores() -> int:
+    """The number of cores that this process may use, at least 1."""
+    allowed = getattr(os, "sched_getaffinity", None)
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
 
-    A task whose process dies (killed for memory, crashed in a library) gives None. With several at work it cannot
-    be told which one it was: those are repeated one by one, each with a process to itself.
 
-    When the consumer stops, and when this process dies, even by SIGKILL, the processes end at once.
+class Processes:
+    """A pool of fresh processes; each starts when it is first needed and stays until the pool is closed.
 
-    Raises:
-        Whatever the function raises.
+    The processes end at once when the consumer of a result raises, and when this process dies, even by SIGKILL.
     """
-    waiting, suspects = deque(tasks), deque[T]()
-    while waiting or suspects:
-        source, size = (suspects, 1) if suspects else (waiting, jobs)
-        running: dict[Future[R], T] = {}
-        others = set(multiprocessing.active_children())
-        context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(size, mp_context=context, initializer=_start)
+
+    def __init__(self, jobs: int) -> None:
+        self._jobs = jobs
+        self._executor: ProcessPoolExecutor | None = None
+        self._others: set[multiprocessing.process.BaseProcess] = set()
+
+    def __enter__(self) -> Processes:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        if kind is not None:
+            self._terminate()
+        self._close()
+
+    def apply(self, function: Callable[[T], R], tasks: Iterable[T]) -> Iterator[tuple[T, R | None]]:
+        """Apply a function of a module to every task; yield each task with its result, in the order of completion.
+
+        Tasks are taken from their iterable when a process is free for them. When a process dies (killed for its
+        memory, crashed in a library), each task that was at work is repeated by itself; a task whose process dies
+        again gives None.
+
+        Raises:
+            Exception: whatever the function raises.
+        """
+        source, running = iter(tasks), dict[Future[R], T]()
         try:
-            while source or running:
-                # No queue: what was not at work when a process died is above suspicion.
-                while source and len(running) < size:
-                    future = pool.submit(function, source[0])
-                    running[future] = source.popleft()
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    result = future.result()
-                    yield running.pop(future), result
-        except BrokenProcessPool:
-            if size > 1:
-                suspects.extend(running.values())
-            else:
-                yield from ((task, None) for task in running.values())
+            while True:
+                # There is no queue: a task that was not at work when a process died is above suspicion.
+                for task in islice(source, self._jobs - len(running)):
+                    running[self._submit(function, task)] = task
+                if not running:
+                    return
+                try:
+                    for future in wait(running, return_when=FIRST_COMPLETED).done:
+                        result = future.result()
+                        yield running.pop(future), result
+                except BrokenProcessPool:
+                    self._close()
+                    suspects, running = list(running.values()), {}
+                    yield from ((task, self._alone(function, task)) for task in suspects)
         except BaseException:
-            for process in set(multiprocessing.active_children()) - others:
-                process.terminate()
+            self._terminate()
             raise
-        finally:
-            pool.shutdown()
+
+    def _alone(self, function: Callable[[T], R], task: T) -> R | None:
+        try:
+            return self._submit(function, task).result()
+        except BrokenProcessPool:
+            self._close()
+            return None
+
+    def _submit(self, function: Callable[[T], R], task: T) -> Future[R]:
+        if self._executor is None:
+            self._others = set(multiprocessing.active_children())
+            context = multiprocessing.get_context("spawn")
+            self._executor = ProcessPoolExecutor(self._jobs, mp_context=context, initializer=_start)
+        try:
+            return self._executor.submit(function, task)
+        except BrokenProcessPool as error:  # a process died while it had nothing to do
+            failed = Future[R]()
+            failed.set_exception(error)
+            return failed
+
+    def _terminate(self) -> None:
+        if self._executor is not None:
+            for process in set(multiprocessing.active_children()) - self._others:
+                process.terminate()
+            self._close()
+
+    def _close(self) -> None:
+        if self._executor is not None:
+            self._executor.shutdown()
+            self._executor = None
+
+
+def in_processes(function: Callable[[T], R], tasks: Iterable[T], jobs: int) -> Iterator[tuple[T, R | None]]:
+    """Apply a function to every task in `jobs` processes that end with the last task; see `Processes.apply`."""
+    with Processes(jobs) as pool:
+        yield from pool.apply(function, tasks)
 
 
 def _start() -> None:
     # Ctrl-C reaches all processes of a terminal; the parent alone answers it, and ends its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Before torch is imported. One thread each: times are per thread, and -j says how many cores are used.
+    # This stands before torch is imported. There is one thread each: times are per thread, and -j counts the cores.
     os.environ["OMP_NUM_THREADS"] = "1"
     threading.Thread(target=_die_with_parent, daemon=True).start()
 

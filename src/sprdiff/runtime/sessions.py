@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from ..common.processes import available_cores
 from ..errors import WeightsError
 from .graph_check import check_graph
 from .onnx_format import Graph, read_graph
@@ -123,9 +123,3 @@ class Sessions:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:300]
-
-
-def available_cores() -> int:
-    """Cores that this process may use, at least 1: threads beyond them, on a machine that is shared out, only wait."""
-    allowed = getattr(os, "sched_getaffinity", None)
-    return len(allowed(0)) if allowed else os.cpu_count() or 1

@@ -1,0 +1,26 @@
+"""One line of text about an exception."""
+
+from __future__ import annotations
+
+from ..errors import SprdiffError
+from .files import describe
+
+_LONGEST = 300
+
+
+def reason(error: BaseException) -> str:
+    """Say in a few words why a library or the system refused something; paths are left out."""
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    if isinstance(error, OSError) and error.strerror and error.errno:
+        return describe(error)
+    return " ".join(str(error).split())[:_LONGEST] or type(error).__name__
+
+
+def explain(error: BaseException) -> str:
+    """Say why a piece of work failed; an error that nobody foresaw is named with its type."""
+    if isinstance(error, SprdiffError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return "not enough memory"
+    return f"unexpected {type(error).__name__}: {' '.join(str(error).split())}"
