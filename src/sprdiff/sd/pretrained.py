@@ -37,7 +37,7 @@ def load(
     base: str | Path | None = None,
     semantic: str | Path | None = None,
     device: str = "auto",
-    dtype: str = "auto",
+    precision: str = "auto",
     tile: int | None = None,
     threads: int | None = None,
 ) -> TorchRuntime:
@@ -47,7 +47,7 @@ def load(
         name: its folder, or its id on the hub (at `revision`).
         base, semantic: where the pretrained parts lie, if not where they were when it was trained; their files
             must be the same.
-        device, dtype, tile: see `TorchRuntime`.
+        device, precision, tile: see `TorchRuntime`.
         threads: of torch on the CPU, for the whole process; None: as they are.
 
     Raises:
@@ -58,21 +58,24 @@ def load(
     arrays, weights = read_weights(trained)
     entropy = EntropyModel(dict(arrays))
     with _needed():
-        from .runtime import TorchRuntime, assemble, set_threads
+        from .assemble import assemble, set_threads
+        from .runtime import TorchRuntime
 
         set_threads(threads)
         model = assemble(trained, weights, {"base": base, "semantic": semantic})
-    return TorchRuntime(model, entropy, trained.manifest, device=device, dtype=dtype, tile=tile)
+    return TorchRuntime(model, entropy, trained.manifest, device=device, precision=precision, tile=tile)
 
 
-def load_model(name: str | Path, *, base: str | Path | None = None, semantic: str | Path | None = None) -> SDSPRDiff:
+def load_model(
+    name: str | Path, *, base: str | Path | None = None, semantic: str | Path | None = None
+) -> SDSPRDiff:
     """The torch model of a trained SPRDiff, for training on; arguments and errors as of `load`.
 
     Its integer networks have random weights yet: they are those of `read_weights`' first arrays.
     """
     trained = read_trained(Path(name))
     with _needed():
-        from .runtime import assemble
+        from .assemble import assemble
 
         return assemble(trained, read_weights(trained)[1], {"base": base, "semantic": semantic})
 
@@ -149,10 +152,19 @@ def model_card(sources: Mapping[str, Source], card: Mapping[str, Any], licence: 
               "image = codec.decode(data)", "```", ""]  # fmt: skip
     lines += ["## Rests on", "", "| part | model | revision | licence |", "|---|---|---|---|"]
     for part, source in sources.items():
-        lines.append(f"| {part} | {source.name} | {source.revision or 'a folder'} | {licence_of(source.name).name} |")
+        lines.append(
+            f"| {part} | {source.name} | {source.revision or 'a folder'} | {licence_of(source.name).name} |"
+        )
     lines += ["", f"What was trained on top: {licence}. The licences of the base models go on to hold.", ""]
     if card:
-        lines += ["## Figures", "", "| | |", "|---|---|", *(f"| {k} | {_cell(v)} |" for k, v in card.items()), ""]
+        lines += [
+            "## Figures",
+            "",
+            "| | |",
+            "|---|---|",
+            *(f"| {k} | {_cell(v)} |" for k, v in card.items()),
+            "",
+        ]
     return "\n".join(lines)
 
 
