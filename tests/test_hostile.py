@@ -37,10 +37,10 @@ from sprdiff.imageio.formats import MOST_FRAMES, RASTER, Bounded
 from sprdiff.imageio.open import open_rgb
 from sprdiff.interrupt import interruptible
 from sprdiff.limits import Deadline, above
+from sprdiff.loading import load_runtime, stride_of
 from sprdiff.pillow import register_sprdiff_opener
 from sprdiff.runtime import graph_check
 from sprdiff.runtime.first import NOISE_KERNEL, FirstRuntime
-from sprdiff.loading import load_runtime, stride_of
 from sprdiff.runtime.onnx_format import read_graph
 from sprdiff.runtime.weights import GRAPHS, default_folder
 

@@ -26,12 +26,13 @@ from .errors import ImageError
 from .format.container import MAX_SIDE, Header, ParsedFile, parse_file
 from .format.entropy import Beginning
 from .format.reading import check_file, read_exact
+from .imageio.colour import Rgb
 from .imageio.open import Picture, Source, open_rgb
 from .imageio.resize import resize
 from .imageio.save import to_pil
 from .limits import MAX_PIXELS
 from .loading import load_runtime, manifest_of
-from .options import AUTO, CodecOptions, DecodeOptions, EncodeOptions, Rgb, Scale
+from .options import AUTO, CodecOptions, DecodeOptions, EncodeOptions, Scale
 
 if TYPE_CHECKING:
     from .loading import Runtime

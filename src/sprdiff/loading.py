@@ -38,9 +38,7 @@ def stride_of(weights: Path | str | None) -> int:
     return 16 << SDConfig.y_downs if weights is not None and is_trained(Path(weights)) else Y_STRIDE
 
 
-def load_runtime(
-    weights: Path | str | None = None, threads: int | None = None, tile: int | None = None
-) -> Runtime:
+def load_runtime(weights: Path | str | None = None, threads: int | None = None, tile: int | None = None) -> Runtime:
     """Load the networks of a folder of weights.
 
     Args:

@@ -10,12 +10,15 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .format.constants import LEVELS
 from .format.container import SCALES
 from .limits import MAX_PIXELS, MAX_STEPS
 
-Rgb = tuple[int, int, int]
+if TYPE_CHECKING:
+    from .imageio.colour import Rgb
+
 Scale = str | float
 
 AUTO = "auto"

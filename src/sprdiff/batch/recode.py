@@ -16,7 +16,7 @@ from PIL import Image
 
 from ..codec import Codec
 from ..errors import BitstreamError, SprdiffError, WeightsError
-from ..fileinfo import info, picture_text, stride_of
+from ..fileinfo import info
 from ..format import container
 from ..format.container import parse_file
 from ..imageio.colour import parse_background
@@ -24,7 +24,8 @@ from ..imageio.formats import most_bytes
 from ..imageio.kinds import refusal
 from ..imageio.open import MAX_PIXELS, may_be_picture, open_rgb
 from ..imageio.save import FORMATS, encode_image, output_format
-from ..ratecontrol import AUTO, quality_level, scale_code
+from ..loading import stride_of
+from ..options import AUTO, DecodeOptions, quality_level, scale_code
 
 _FURTHER = (".dib", ".gif", ".heic", ".heif", ".j2k", ".jfif", ".jpe", ".jpf", ".jpx", ".jxl", ".pbm", ".pgm", ".psd")
 PICTURES = frozenset({*FORMATS, *_FURTHER})
@@ -147,10 +148,9 @@ class Decode:
             SprdiffError: as of `Codec.decode`, or the format cannot hold the picture.
         """
         decoder = codec(self.weights, self.max_pixels)
-        image = decoder.decode(data, realism=self.realism, steps=self.steps, seed=self.seed)
+        decoded = decoder.decode_with(data, DecodeOptions(self.realism, self.steps, self.seed))
         about = info(data, weights=self.weights)
-        text = picture_text(data, decoder.runtime.manifest, self.realism)
-        made = encode_image(image, output_format("x" + self.suffix), text)
+        made = encode_image(decoded.image, output_format("x" + self.suffix), decoded.text)
         return Made(made, about.width, about.height, about.bpp)
 
     def most(self, head: bytes) -> int:

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..batch.watcher import Watcher
+from ..common.messages import one_line
+from ..common.terminal import on_terminal
 from ..errors import OutputError
 from .eval import command_line
-from .files import on_terminal, one_line, say, tell
+from .files import say, tell
 from .options import (
     MAX_PIXELS,
     SCALES,

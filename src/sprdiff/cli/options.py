@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
 from ..errors import ImageError
+from ..limits import MAX_PIXELS
+from ..options import SCALE_NAMES as SCALES
 
-MAX_PIXELS = 2**28
-"""Default of ``--max-pixels``, the same as `sprdiff.imageio.open.MAX_PIXELS` (which would load Pillow here)."""
-SCALES = ("auto", "1", "1.5", "2", "3", "4", "6", "8")
+T = TypeVar("T")
+__all__ = ["MAX_PIXELS", "SCALES"]
+
+
+@contextmanager
+def as_usage() -> Iterator[None]:
+    """Turn a wrong value of an option into wrong usage, which exits with status 2.
+
+    Raises:
+        typer.BadParameter: an options object refused a value inside the ``with`` block.
+    """
+    try:
+        yield
+    except (ValueError, ImageError) as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 def between(low: float, high: float, *, open_low: bool = False) -> Callable[[float | None], float | None]:

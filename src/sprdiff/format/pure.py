@@ -34,8 +34,7 @@ def cumulative(counts: NDArray[np.integer[Any]]) -> Model:
 
 
 class RangeEncoder:
-    """Narrows an interval symbol by symbol; the interval's lower end grows by words, a word may hold a carry.
-    """
+    """Narrows an interval symbol by symbol; the interval's lower end grows by words, a word may hold a carry."""
 
     model = staticmethod(cumulative)
 

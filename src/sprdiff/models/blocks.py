@@ -124,8 +124,7 @@ def up(cin: int, cout: int) -> nn.Sequential:
 
 
 class Stem(nn.Module):
-    """Pixels to 1/8 in one convolution: [N,3,H,W] in 0-1 -> [N,C,H/8,W/8]; each position sees 12x12 pixels.
-    """
+    """Pixels to 1/8 in one convolution: [N,3,H,W] in 0-1 -> [N,C,H/8,W/8]; each position sees 12x12 pixels."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -42,8 +42,7 @@ def group_major(passes: int, groups: int) -> Order:
 
 
 class LatentSizes(Protocol):
-    """What the latent codec reads of a preset's configuration: `ModelConfig` here, `SDConfig` of preset `sd`.
-    """
+    """What the latent codec reads of a preset's configuration: `ModelConfig` here, `SDConfig` of preset `sd`."""
 
     y_downs: ClassVar[int]
     z_ratio: ClassVar[int]

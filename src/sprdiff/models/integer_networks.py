@@ -66,8 +66,7 @@ def exact_dtype(device: torch.device) -> torch.dtype:
 
 
 def round_ste(x: Tensor) -> Tensor:
-    """Round to the nearest integer, halves up as `format.intnet` does; the gradient passes straight through.
-    """
+    """Round to the nearest integer, halves up as `format.intnet` does; the gradient passes straight through."""
     return x + (torch.floor(x + 0.5) - x).detach()
 
 

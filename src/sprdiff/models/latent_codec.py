@@ -90,7 +90,7 @@ class LatentCodec(nn.Module):
             weight[:, : known.numel()].mul_(known.to(weight.device))
 
     def analyse(self, fused: Tensor) -> tuple[Tensor, Tensor]:
-        """y and z without their gains. Neither depends on the level, so rate control analyses once."""
+        """Y and z without their gains. Neither depends on the level, so rate control analyses once."""
         y = self.analysis(fused)
         return y, self.hyper_analysis(self._whole_blocks(y) if self.config.z_ratio > 2 else y)
 
@@ -171,7 +171,7 @@ def _analysis(config: LatentSizes) -> nn.Sequential:
 
 
 def _hyper_analysis(config: LatentSizes) -> nn.Sequential:
-    """y -> z."""
+    """Y -> z."""
     half, stack = config.trunk // 2, res_blocks if config.dense else blocks
     shrink = [down(half, half) for _ in range(config.z_ratio.bit_length() - 1)]
     activation = nn.SiLU() if config.dense else nn.GELU()

@@ -108,8 +108,7 @@ def cells_of(passes: Passes, number: int) -> list[tuple[int, int]]:
 
 
 def known_groups(order: Order) -> list[int]:
-    """For each step, how many groups its context looks at: from the first up to the last one coded before it.
-    """
+    """For each step, how many groups its context looks at: from the first up to the last one coded before it."""
     return [max((group + 1 for _, group in order[:step]), default=0) for step in range(len(order))]
 
 

@@ -19,8 +19,7 @@ def lambda_of(level: Tensor, bounds: tuple[float, float]) -> Tensor:
 
 
 def sigma_of(index: Tensor, config: LatentSizes) -> Tensor:
-    """Standard deviation of the table with a (possibly fractional) index: geometric from 0.1 to `sigma_max`.
-    """
+    """Standard deviation of the table with a (possibly fractional) index: geometric from 0.1 to `sigma_max`."""
     growth = math.log(config.sigma_max / SMALLEST_SIGMA) / (config.tables - 1)
     return SMALLEST_SIGMA * torch.exp(index * growth)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from ..common.extras import needed
 from ..common.progress import Report
 from ..errors import EffortError, WeightsError
 from ..format.entropy import EntropyModel
@@ -89,10 +90,8 @@ class FolderRuntime(ABC):
         Raises:
             EffortError: torch is not installed.
         """
-        try:
+        with needed("train", EffortError, "effort"):
             from .search import ROUNDS, refine, torch_threads
-        except ImportError as error:
-            raise EffortError("effort needs torch: pip install 'sprdiff[train]'") from error
         with self._lock:
             if self._model is None:
                 self._model = self._torch_model().eval().requires_grad_(False)

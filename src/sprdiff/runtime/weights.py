@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..common.files import open_regular, read_at_most
+from ..common.messages import reason
 from ..errors import WeightsError
 from ..format.constants import LEVELS
 from ..format.container import PRESETS_WITHOUT_GRAPHS
@@ -109,8 +110,7 @@ class Manifest:
         return self.halo[graph]
 
     def dials(self, level: int, realism: float | None, steps: int | None) -> tuple[float, int]:
-        """Realism and steps of a picture of a level: what a user says, or else the defaults of these weights.
-        """
+        """Realism and steps of a picture of a level: what a user says, or else the defaults of these weights."""
         return self.realism[level] if realism is None else realism, self.steps if steps is None else steps
 
 
@@ -234,7 +234,7 @@ def read_limited(path: Path, limit: int) -> bytes:
         with open_regular(path) as file:
             data = read_at_most(file, limit)
     except (OSError, ValueError) as error:
-        raise WeightsError(f"{path} cannot be read: {_reason(error)}") from error
+        raise WeightsError(f"{path} cannot be read: {reason(error)}") from error
     if data is None:
         raise WeightsError(f"{path} is larger than {limit} bytes")
     return data
@@ -255,7 +255,7 @@ def read_arrays(path: Path) -> Arrays:
                     raise WeightsError(f"{path} unpacks to more than {MAX_ARRAYS} bytes")
                 return {_array_name(member.filename): _member(archive, member) for member in members}
     except OSError as error:
-        raise WeightsError(f"{path} cannot be read: {_reason(error)}") from error
+        raise WeightsError(f"{path} cannot be read: {reason(error)}") from error
     except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError, RuntimeError) as error:
         raise WeightsError(f"{path} is damaged: {error}") from error
     except Exception as error:  # zlib.error and what else broken archives make the zip module raise
@@ -332,10 +332,6 @@ def _by_level(value: Any) -> tuple[float, ...]:
     if len(table) != LEVELS:
         raise ValueError(f"realism has {len(table)} entries, not {LEVELS}")
     return tuple(_number(entry, 1.0) for entry in table)
-
-
-def _reason(error: Exception) -> str:
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def _digest(value: Any) -> bytes:

@@ -48,8 +48,7 @@ FILES = (*_ARRAYS, *(f"{graph}.onnx" for graph in GRAPHS[GENERATION]), *KEPT)
 def refit_tables(
     arrays: Arrays, model: SPRDiff, sampler: CropSampler | ShardCrops, crops: int = 256, device: str = "cpu"
 ) -> None:
-    """Replace the Gaussian tables by ones fitted to the residuals of training crops at all levels, in place.
-    """
+    """Replace the Gaussian tables by ones fitted to the residuals of training crops at all levels, in place."""
     entropy = EntropyModel(arrays)
     counter = SymbolCounter(entropy.tables)
     for start in range(0, crops, 8):
