@@ -223,7 +223,7 @@ def main() -> None:
     from sprdiff.train.export.folder import entropy_arrays  # brings all of training with it
 
     model = full_size("cpu")
-    entropy = EntropyModel.from_arrays(entropy_arrays(model.latent_codec))
+    entropy = EntropyModel(entropy_arrays(model.latent_codec))
     manifest = manifest_of(model.config, bytes(32))
     runtime = TorchRuntime(model, entropy, manifest, device=given.device, dtype=given.dtype)
     where = torch.cuda.get_device_name(runtime.device) if runtime.device.type == "cuda" else platform.processor()

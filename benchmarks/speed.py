@@ -161,7 +161,7 @@ def clocked(times: Times, part: str) -> Iterator[None]:
 
 def measure_parts(options: argparse.Namespace, threads: int) -> list[list[str]]:
     """Each graph of a weights folder, the entropy coder, and the whole of encoding and decoding."""
-    from sprdiff.runtime.load import load_runtime
+    from sprdiff.loading import load_runtime
 
     runtime, times = load_runtime(options.weights, threads), Times()
     image = Image.fromarray(texture(SMALL[0], 0, SMALL[1]))

@@ -69,7 +69,7 @@ def write_format() -> None:
     for name, sizes in GOLDEN_WEIGHTS.items():
         arrays = make_entropy_arrays(**sizes)
         np.savez_compressed(GOLDEN / f"{name}.npz", **arrays)  # type: ignore[arg-type]
-        models[name] = arrays, canonical_hash(arrays), EntropyModel.from_arrays(arrays)
+        models[name] = arrays, canonical_hash(arrays), EntropyModel(arrays)
     files: dict[str, Any] = {}
     for seed, (name, weights, blank, content) in enumerate(FORMAT_CASES):
         arrays, digest, model = models[weights]

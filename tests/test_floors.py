@@ -22,7 +22,7 @@ FLOORS = (  # lowest first; the names on one floor are siblings, which never imp
     ("models", "packets"),
     ("runtime",),
     ("sd",),
-    ("ratecontrol",),
+    ("loading", "options", "ratecontrol"),
     ("encoder",),
     # Not info.py: a module sprdiff.info would take the place of the function sprdiff.info once anything loads it.
     ("codec", "fileinfo"),

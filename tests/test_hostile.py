@@ -31,16 +31,16 @@ from sprdiff.batch import pages, tables, tars
 from sprdiff.batch.names import has_controls
 from sprdiff.codec import Codec
 from sprdiff.errors import BitstreamError, ImageError, LimitError, PluginError, WeightsError
-from sprdiff.fileinfo import read_sprd, stride_of
+from sprdiff.fileinfo import read_sprd
 from sprdiff.format.container import MAX_CHANNELS, MAX_SYMBOLS, STRIDES, Header, pack_file, read_file
 from sprdiff.imageio.formats import MOST_FRAMES, RASTER, Bounded
 from sprdiff.imageio.open import open_rgb
 from sprdiff.interrupt import interruptible
 from sprdiff.limits import Deadline, above
+from sprdiff.loading import load_runtime, stride_of
 from sprdiff.pillow import register_sprdiff_opener
 from sprdiff.runtime import graph_check
 from sprdiff.runtime.first import NOISE_KERNEL, FirstRuntime
-from sprdiff.runtime.load import load_runtime
 from sprdiff.runtime.onnx_format import read_graph
 from sprdiff.runtime.weights import GRAPHS, default_folder
 
@@ -462,16 +462,16 @@ def test_channels_have_a_limit(tmp_path: Path) -> None:
     exact = read_arrays(default_folder() / "entropy.npz")
     wide = exact | {"hyper.0.weight": np.zeros((5000, 297), np.int16), "hyper.0.bias": np.zeros(5000, np.int64)}
     with pytest.raises(WeightsError, match=r"hyper\.0 has 5000 outputs, above the limit of 4096"):
-        EntropyModel.from_arrays(wide)
+        EntropyModel(wide)
     many = exact | {
         "gain.z": np.ones((256, 1025), np.uint32),
         "z.mean": np.zeros((256, 1025), np.int32),
         "z.index": np.zeros((256, 1025), np.uint8),
     }
     with pytest.raises(WeightsError, match="z has 1025 channels, more than 1024"):
-        EntropyModel.from_arrays(many)
+        EntropyModel(many)
     with pytest.raises(WeightsError, match="1024 channels together at most"):
-        EntropyModel.from_arrays(exact | {"groups": np.array([1000, 25], np.int32)})
+        EntropyModel(exact | {"groups": np.array([1000, 25], np.int32)})
 
 
 def test_noise_channels_have_a_limit() -> None:

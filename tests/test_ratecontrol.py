@@ -10,12 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sprdiff.format.container import SCALES, scaled_side
+from sprdiff.options import quality_level, scale_code
 from sprdiff.ratecontrol import (
     candidate_scales,
     first_guess,
     highest_fitting,
-    quality_level,
-    scale_code,
     wanted_bpp,
 )
 

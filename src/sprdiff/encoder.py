@@ -1,4 +1,4 @@
-"""One picture on its way to bytes: at any level, at a target, and with its symbols refined."""
+"""One picture on its way to bytes: coded at any level, at the level and scale that a size allows, or refined."""
 
 from __future__ import annotations
 
@@ -8,27 +8,61 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from .common.progress import Report, part_of
+from .errors import TargetError
+from .format.constants import LEVELS
 from .format.container import Header, pack_file
-from .format.intnet import LEVELS
 from .imageio.open import Picture
 from .imageio.resize import resize
-from .ratecontrol import highest_fitting
+from .options import EncodeOptions
+from .ratecontrol import candidate_scales, first_guess, highest_fitting
 
 if TYPE_CHECKING:
-    from .runtime.first import FirstRuntime
-    from .runtime.onnx import OnnxRuntime
-    from .sd.runtime import TorchRuntime
+    from .loading import Runtime
 
-    Runtime = FirstRuntime | OnnxRuntime | TorchRuntime
-
-LITTLE, LOWEST_OF_LITTLE = 2**16, 64
-"""Coded pixels up to which so many levels are tried for the smallest file."""
+SMALL, LOWEST_OF_SMALL = 2**16, 64
+"""Pictures of up to so many coded pixels are tried at so many levels for the smallest file."""
 SAVED_LEVELS = 4
-"""By how many levels refinement usually raises what fits."""
+"""Levels by which refinement usually raises what fits."""
 QUICKER = 3
-"""How much less effort the first search takes."""
+"""By how much the effort of the first search is lower."""
 MARGIN = 0.003
-"""Part of a file by which the second search may come out larger than the first lets expect."""
+"""Share of a file by which the second search may come out larger than the first one lets expect."""
+
+
+def encode(runtime: Runtime, picture: Picture, options: EncodeOptions, report: Report) -> bytes:
+    """The bytes of the file of a picture.
+
+    Args:
+        report: is told the fraction of the refinement that is done.
+
+    Raises:
+        EffortError: torch is missing, or these networks cannot be refined.
+        TargetError: no file is as small as the options ask for; the error names the smallest.
+    """
+    level = options.level
+    if level is not None:
+        coding = Coding(runtime, picture, options.scale_code or 0)
+        return (coding.refined(level, options.effort, report) if options.effort else coding).file(level)
+    return _encode_to(runtime, picture, options, report)
+
+
+def _encode_to(runtime: Runtime, picture: Picture, options: EncodeOptions, report: Report) -> bytes:
+    """The best file within the limit; if none fits, an error where the limit was asked for, else the smallest file."""
+    height, width = picture.pixels.shape[:2]
+    limit, code = options.limit(width, height), options.scale_code
+    smallest: list[bytes] = []
+    for candidate in candidate_scales(width, height, limit) if code is None else [code]:
+        coding = Coding(runtime, picture, candidate)
+        level = highest_fitting(coding.size, limit, first_guess(limit, coding.pixels))
+        if level is not None:
+            return _refined_to(coding, limit, level, options.effort, report) if options.effort else coding.file(level)
+        smallest.append(coding.smallest())
+    found = min(smallest, key=len)
+    if not options.has_limit:
+        return found
+    at = "" if code is None else " at this scale"
+    message = f"{limit} bytes are too few: the smallest file of this picture{at} has {len(found)} bytes"
+    raise TargetError(message, len(found))
 
 
 class Coding:
@@ -37,9 +71,8 @@ class Coding:
     def __init__(self, runtime: Runtime, picture: Picture, scale: int) -> None:
         height, width = picture.pixels.shape[:2]
         self._runtime = runtime
-        self._header = Header(
-            width, height, 0, scale, picture.grey, runtime.manifest.preset_id, runtime.weights_hash[:2]
-        )
+        manifest, tag = runtime.manifest, runtime.weights_hash[:2]
+        self._header = Header(width, height, 0, scale, picture.grey, manifest.preset_id, tag)
         coded = self._header.coded_size
         self.pixels = coded[0] * coded[1]
         self._picture = picture
@@ -59,12 +92,12 @@ class Coding:
         return len(self.file(level))
 
     def smallest(self) -> bytes:
-        """The smallest file at low levels: sizes of next to nothing differ by single bytes and need not grow."""
-        levels = LOWEST_OF_LITTLE if self.pixels <= LITTLE else 1
+        """The smallest file at low levels. The sizes of tiny files differ by single bytes and need not grow."""
+        levels = LOWEST_OF_SMALL if self.pixels <= SMALL else 1
         return min(map(self.file, range(levels)), key=len)
 
     def refined(self, level: int, effort: int, report: Report) -> Coding:
-        """The same with another y, which costs less at a level for what it brings; meant for that level only."""
+        """The same picture with another y, which costs less for its quality at this level; of no use for others."""
         pixels = resize(self._picture.pixels, self._header.coded_size)
         other = copy(self)
         other._y = self._runtime.refine(pixels, self._y, self._z, level, effort, report)
@@ -72,11 +105,12 @@ class Coding:
         return other
 
 
-def refined_to(coding: Coding, limit: int, level: int, effort: int, report: Report) -> bytes:
-    """A file of at most `limit` bytes from a refined y; `level` is the highest that fits as it is.
+def _refined_to(coding: Coding, limit: int, level: int, effort: int, report: Report) -> bytes:
+    """A file of at most `limit` bytes from a refined y; `level` is the highest that fits without refinement.
 
-    Bytes saved pay for a higher level. A quick search tells how many that are, a thorough one runs at the level that
-    this pays for, and once more if another level came of it: what is refined at one level is worth less at others.
+    The bytes that refinement saves pay for a higher level. A quick search tells how many bytes that will be, and a
+    thorough one runs at the level that they pay for. It runs once more if the result fits another level, because
+    what is refined at one level is worth less at others.
     """
     aim = min(LEVELS - 1, level + SAVED_LEVELS)
     quick = coding.refined(aim, max(1, effort - QUICKER), part_of(report, 0.0, 0.2))

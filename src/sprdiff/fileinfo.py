@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import __version__
 from .common.files import read_bytes
 from .errors import BitstreamError, WeightsError
-from .format.container import (
-    PRESETS,
-    SCALES,
-    STRIDES,
-    VERSION,
-    ParsedFile,
-    is_whole,
-    parse_file,
-    read_file,
-    verify,
-    weights_name,
-)
-from .format.entropy import EntropyModel
-from .runtime.tiling import Y_STRIDE
-from .runtime.weights import MAX_MANIFEST, Manifest, default_folder, read_arrays, read_limited, read_manifest
-from .sd.config import SDConfig
+from .format.container import SCALES, STRIDES, VERSION, ParsedFile, parse_file, preset_name, read_file
+from .format.entropy import Beginning, EntropyModel
+from .format.reading import check_file, read_exact
+from .loading import folder_of, manifest_of
+from .runtime.weights import MAX_MANIFEST, read_arrays, read_limited, read_manifest
 from .sd.folder import is_trained, read_trained
 
 
@@ -52,8 +39,8 @@ class FileInfo:
         weights: ``"at hand"`` when the weights at hand made it, which the file's check then confirms, else
             ``"other"``; ``"unknown"`` where no weights are at hand.
         whole: the check holds; None where it cannot be tested, for the weights are not at hand.
-        known: the part of the symbols that it holds, from 0 to 1: below 1 in the beginning of a file, None where the
-            weights are not at hand.
+        known: the part of the symbols that it holds, from 0 to 1: below 1 in the beginning of a file, None
+            where the weights are not at hand.
     """
 
     version: int
@@ -115,13 +102,9 @@ class ModelInfo:
         return "-".join(digest[:16] for digest in parts)
 
 
-def stride_of(weights: Path | str | None) -> int:
-    """The stride of y of a folder of weights, as of `Header.latent_size`: by what runs it, nothing is loaded."""
-    return 16 << SDConfig.y_downs if weights is not None and is_trained(Path(weights)) else Y_STRIDE
-
-
 def read_sprd(path: Path | str, max_pixels: int | None = None, stride: int = STRIDES[0]) -> bytes:
-    """The bytes of an ``.sprd`` file, or of standard input for ``-``; no more than its header allows are read.
+    """The bytes of an ``.sprd`` file, or of standard input for ``-``; no more than its header allows are
+    read.
 
     Args:
         max_pixels, stride: as of `read_file`.
@@ -151,7 +134,7 @@ def info(
     at_hand, whole, known = _compare(parsed, data, weights, partial=partial)
     return FileInfo(
         version=VERSION,
-        preset=PRESETS.get(header.preset_id, f"preset {header.preset_id}"),
+        preset=preset_name(header.preset_id),
         tag=header.tag.hex(),
         width=header.width,
         height=header.height,
@@ -159,7 +142,7 @@ def info(
         coded_height=coded_height,
         scale=float(SCALES[header.scale]),
         grey=header.grey,
-        quality=round(header.level * 100 / 255, 1),
+        quality=header.quality,
         level=header.level,
         bytes=len(data),
         header_bytes=len(data) - len(parsed.stream),
@@ -176,7 +159,7 @@ def model_info(weights: Path | str | None = None) -> ModelInfo:
     Raises:
         WeightsError: there is no such folder, or its manifest cannot be read.
     """
-    folder = Path(weights) if weights is not None else default_folder()
+    folder = folder_of(weights)
     trained = read_trained(folder) if is_trained(folder) else None
     manifest = read_manifest(folder) if trained is None else trained.manifest
     return ModelInfo(
@@ -193,54 +176,30 @@ def model_info(weights: Path | str | None = None) -> ModelInfo:
     )
 
 
-def picture_text(
-    data: bytes, manifest: Manifest, realism: float | None, of: Mapping[Any, Any] | None = None
-) -> dict[str, str]:
-    """The text that goes into a PNG: which file, weights, decoder and dials its picture came of.
-
-    Args:
-        data: the ``.sprd`` file.
-        manifest: of the weights that decoded it.
-        realism: as `Codec.decode` was given it.
-        of: ``info`` of the picture; if it was decoded with ``partial``, the text has its fields `whole` and `known`.
-    """
-    header = parse_file(data).header
-    about = {
-        "version": __version__,
-        "model": weights_name(header.preset_id, header.tag),
-        "decoder": manifest.decoder_hash.hex(),
-        "realism": manifest.dials(header.level, realism, None)[0],
-        "bytes": len(data),
-    } | {name: value for name, value in (of or {}).items() if name in ("whole", "known")}
-    return {"sprdiff": json.dumps(about)}
-
-
 def _compare(
     parsed: ParsedFile, data: bytes, weights: Path | str | None, *, partial: bool
 ) -> tuple[str, bool | None, float | None]:
     """The fields `weights`, `whole` and `known` of a `FileInfo`."""
     try:
-        model = model_info(weights)
+        manifest = manifest_of(weights)
     except WeightsError:
         if weights is not None:
             raise
         return "unknown", None, None
-    if (parsed.header.preset_id, parsed.header.tag.hex()) != (model.preset_id, model.tag):
+    digest = manifest.weights_hash
+    if (parsed.header.preset_id, parsed.header.tag) != (manifest.preset_id, digest[:2]):
         return "other", None, None
-    digest = bytes.fromhex(model.hash)
-    if partial and not is_whole(parsed, data, digest):
-        return "at hand", False, _known(parsed, Path(model.folder))
-    verify(parsed, data, digest, model.preset_id)
-    return "at hand", True, 1.0
+    whole = check_file(parsed, data, digest, manifest.preset_id, partial=partial)
+    return "at hand", whole, 1.0 if whole else _known(parsed, folder_of(weights))
 
 
 def _known(parsed: ParsedFile, folder: Path) -> float | None:
-    """Which part of the symbols the beginning of a file holds; None for weights of preset `sd`, which load slowly."""
+    """Which part of the symbols the beginning of a file holds; None for weights of preset `sd`, which load
+    slowly."""
     if is_trained(folder):
         return None
-    entropy = EntropyModel.from_arrays(read_arrays(folder / "entropy.npz"))
-    header = parsed.header
-    found = entropy.decode_beginning(parsed.stream, header.latent_size(entropy.stride), header.level)
+    found = read_exact(parsed, EntropyModel(read_arrays(folder / "entropy.npz")), whole=False)
+    assert isinstance(found, Beginning)
     return found.known / found.symbols
 
 

@@ -16,16 +16,17 @@ import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from PIL import ExifTags, Image, ImageFile
 
 from .errors import BitstreamError, PluginError, SprdiffError
-from .format.container import HEAD, MAGIC, PRESETS, SCALES, Header, pack_file, parse_file, read_file, verify
+from .format.container import HEAD, MAGIC, SCALES, Header, pack_file, parse_file, read_file, verify
 from .interrupt import interruptible
 from .limits import Deadline, above, size_message
+from .options import CodecOptions, DecodeOptions
 
 if TYPE_CHECKING:
     from .codec import Codec
@@ -42,26 +43,18 @@ MAX_SECONDS = 600.0
 """Default limit on the time that one picture may take; a picture at the limit of pixels takes some minutes."""
 
 _SAVE_OPTIONS = ("quality", "bpp", "max_bytes", "scale", "background")
-_codecs: dict[tuple[object, ...], Codec] = {}
+_codecs: dict[tuple[int, CodecOptions], Codec] = {}
 
 
 @dataclass(frozen=True)
 class _Options:
     """What was said at registration; `register_sprdiff_opener` describes the fields."""
 
-    realism: float | None = None
-    threads: int | None = None
-    max_pixels: int = MAX_PIXELS
-    weights: Path | str | None = None
+    decode: DecodeOptions = field(default_factory=DecodeOptions)
+    networks: CodecOptions = field(default_factory=lambda: CodecOptions(max_pixels=MAX_PIXELS))
     max_seconds: float = MAX_SECONDS
 
     def __post_init__(self) -> None:
-        if self.realism is not None and not 0 <= self.realism <= 1:
-            raise ValueError(f"realism must be from 0 to 1, not {self.realism}")
-        if self.threads is not None and self.threads < 1:
-            raise ValueError(f"threads must be at least 1, not {self.threads}")
-        if self.max_pixels < 1:
-            raise ValueError(f"max_pixels must be at least 1, not {self.max_pixels}")
         if not self.max_seconds > 0:
             raise ValueError(f"max_seconds must be above 0, not {self.max_seconds}")
 
@@ -72,8 +65,7 @@ class _Options:
 
         # A forked process, such as a worker of a data loader, has its parent's networks without the threads that
         # run them: it gets its own. The parent's stay here, for taking them down would wait for those threads.
-        key = os.getpid(), self.weights, self.threads, self.max_pixels
-        return _codecs.setdefault(key, Codec(self.weights, self.threads, self.max_pixels))
+        return _codecs.setdefault((os.getpid(), self.networks), Codec.from_options(self.networks))
 
 
 _options = _Options()
@@ -97,14 +89,15 @@ class SprdiffImageFile(ImageFile.ImageFile):
             header = parse_file(self.fp.read(HEAD)).header
         except BitstreamError as error:
             raise SyntaxError(str(error)) from error  # how a plug-in says "not mine"
-        if above(header.width, header.height, self._options.max_pixels):
+        limit = self._options.networks.max_pixels
+        if above(header.width, header.height, limit):
             raise Image.DecompressionBombError(
-                f"the picture has {size_message(header.width, header.height, self._options.max_pixels)} "
+                f"the picture has {size_message(header.width, header.height, limit)} "
                 "(max_pixels of register_sprdiff_opener)"
             )
         self._mode = "L" if header.grey else "RGB"
         self._full = header.width, header.height
-        self.info["sprdiff"] = _describe(header, self._options.realism)
+        self.info["sprdiff"] = _describe(header, self._options.decode.realism)
         self._expect(self._full)
 
     def _expect(self, size: tuple[int, int]) -> None:
@@ -156,25 +149,23 @@ class SprdiffImageFile(ImageFile.ImageFile):
         Raises:
             PluginError: an `OSError`: the file is damaged or truncated, or was made with other weights.
         """
-        from .fileinfo import model_info
-
         try:
             if self.tile:
                 with _as_oserror():
                     data = self._read()
-                    model = model_info(self._options.weights)
-                    verify(parse_file(data), data, bytes.fromhex(model.hash), model.preset_id)
+                    manifest = self._options.codec.manifest
+                    verify(parse_file(data), data, manifest.weights_hash, manifest.preset_id)
         finally:
             super().verify()
 
     def _read(self) -> bytes:
         if self.fp is None:
             raise ValueError("Operation on closed image")
-        from .fileinfo import stride_of
+        from .loading import stride_of
 
         self.fp.seek(self._start)
-        stride = stride_of(self._options.weights)
-        return read_file(self.fp, self._options.max_pixels, stride)  # type: ignore[arg-type]
+        networks = self._options.networks
+        return read_file(self.fp, networks.max_pixels, stride_of(networks.weights))  # type: ignore[arg-type]
 
     def _decode(self) -> bytes:
         """The pixels of the size and mode that were announced; none of a damaged file if Pillow is to bear that."""
@@ -194,17 +185,17 @@ class SprdiffImageFile(ImageFile.ImageFile):
     def _picture(self, data: bytes, codec: Codec) -> Image.Image:
         if self.size != self._full:
             return _coarse(codec, data, self.size)
-        picture = codec.decode(data, realism=self._options.realism)
+        picture = codec.decode_with(data, self._options.decode).image
         about = self.info["sprdiff"]
-        realism, _ = codec.runtime.manifest.dials(about["level"], about["realism"], None)
+        realism, _ = codec.manifest.dials(about["level"], about["realism"], None)
         self.info["sprdiff"] = {**about, "realism": realism}
         return picture
 
 
 def _describe(header: Header, realism: float | None) -> dict[str, Any]:
     return {
-        "model": f"{PRESETS.get(header.preset_id, f'preset {header.preset_id}')}-{header.tag.hex()}",
-        "quality": round(header.level * 100 / 255, 1),
+        "model": header.model,
+        "quality": header.quality,
         "level": header.level,
         "scale": float(SCALES[header.scale]),
         "realism": realism,
@@ -213,9 +204,9 @@ def _describe(header: Header, realism: float | None) -> dict[str, Any]:
 
 def _coarse(codec: Codec, data: bytes, size: tuple[int, int]) -> Image.Image:
     """The coarse picture in another size, (width, height), without first enlarging it to that of the original."""
-    weights_hash = codec.runtime.weights_hash
+    weights_hash = codec.manifest.weights_hash
     parsed = parse_file(data)
-    verify(parsed, data, weights_hash, codec.runtime.manifest.preset_id)
+    verify(parsed, data, weights_hash, codec.manifest.preset_id)
     # The stream depends on the coded size alone: under a header that says the original had just that size, and
     # with a check made anew now that the old one has held, it is a file of the coded picture.
     height, width = parsed.header.coded_size
@@ -299,7 +290,7 @@ def register_sprdiff_opener(
         ValueError: an option is out of its range.
     """
     global _options
-    _options = _Options(realism, threads, max_pixels, weights, max_seconds)
+    _options = _Options(DecodeOptions(realism), CodecOptions(weights, threads, max_pixels), max_seconds)
     Image.register_open(FORMAT, SprdiffImageFile, _accept)
     Image.register_save(FORMAT, _save)
     Image.register_extension(FORMAT, EXTENSION)

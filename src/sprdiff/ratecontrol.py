@@ -10,16 +10,14 @@ import math
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 
+from .format.constants import LEVELS
 from .format.container import SCALES, scaled_side
-from .format.intnet import LEVELS
 
-DEFAULT_BPP = 0.02
-"""Bits per pixel when nothing is said."""
 CODED_BPP = 0.0115
 """A picture is coded smaller until a target gives this many bits to each coded pixel."""
 STEP_BPP = 0.018
-"""The same for the factor 1.5: it is so near to 2 that it pays on a short stretch only (`benchmarks/scale.py`)."""
-AUTO = "auto"
+"""The same for the factor 1.5: it is so near to 2 that it pays on a short stretch only
+(`benchmarks/scale.py`)."""
 
 _GROWTH = math.log(20.0) / (LEVELS - 1)
 """Typical step of ln(size) from level to level; only the first guesses depend on it."""
@@ -33,32 +31,6 @@ _WELL_USED = 0.97
 _LOOK_AHEAD = 5
 
 Size = Callable[[int], int]
-
-
-def quality_level(quality: float) -> int:
-    """The level 0-255 of a quality 0-100.
-
-    Raises:
-        ValueError: the quality is not a number from 0 to 100.
-    """
-    if not 0 <= quality <= 100:
-        raise ValueError(f"quality must be from 0 to 100, not {quality}")
-    return math.floor(quality * (LEVELS - 1) / 100 + 0.5)
-
-
-def scale_code(scale: str | float | Fraction) -> int | None:
-    """Index into `SCALES` of a factor (a number, or its text); None for ``"auto"``.
-
-    Raises:
-        ValueError: it is neither.
-    """
-    if scale == AUTO:
-        return None
-    try:
-        return SCALES.index(Fraction(scale))
-    except (ValueError, TypeError, OverflowError, ZeroDivisionError) as error:
-        factors = ", ".join(f"{float(factor):g}" for factor in SCALES)
-        raise ValueError(f"scale must be {AUTO} or one of {factors}, not {scale!r}") from error
 
 
 def candidate_scales(width: int, height: int, limit: int) -> list[int]:
@@ -114,8 +86,8 @@ def highest_fitting(size: Size, limit: int, guess: int = LEVELS // 2) -> int | N
 def _interpolate(known: Mapping[int, int], low: int, high: int, limit: int, streak: int) -> int:
     """The level between `low` and `high` where ln(size) should just stay below ln(limit).
 
-    Where the curve bends, a straight line between both keeps falling short on one side: after two trials there
-    (`streak` is 2 or -2) the level moves on by one, after three by two, by four ...
+    Where the curve bends, a straight line between both keeps falling short on one side: after two trials
+    there (`streak` is 2 or -2) the level moves on by one, after three by two, by four ...
     """
     push = 0
     if low in known and high in known:

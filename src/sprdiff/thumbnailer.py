@@ -18,7 +18,9 @@ from PIL import Image
 
 from . import __version__
 from .common.files import write_atomic
-from .fileinfo import read_sprd, stride_of
+from .common.messages import one_line
+from .fileinfo import read_sprd
+from .loading import stride_of
 from .pillow import MAX_PIXELS, MIME, SprdiffImageFile, register_sprdiff_opener
 
 NAME = "sprdiff-thumbnailer"
@@ -93,9 +95,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:  # a file manager has no use for a traceback, whatever the file did
         text = str(error) or type(error).__name__
         line = text if given.input in text else f"{given.input}: {text}"
-        printable = "".join(c if c.isprintable() else "?" for c in " ".join(line.split()))
         if sys.stderr is not None:
-            sys.stderr.write(f"{NAME}: error: {printable}\n")
+            sys.stderr.write(f"{NAME}: error: {one_line(line)}\n")
         return 1
     return 0
 

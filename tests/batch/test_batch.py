@@ -34,9 +34,10 @@ from sprdiff import cli
 from sprdiff.batch.names import inside, is_safe, targets
 from sprdiff.batch.recode import Decode, Encode
 from sprdiff.batch.state import opened
-from sprdiff.cli.batch import Bar, _watching
+from sprdiff.cli.batch import Shown
 from sprdiff.codec import Codec
 from sprdiff.common.remote import expand
+from sprdiff.common.terminal import ProgressBar
 from sprdiff.errors import BatchError, ImageError, OutputError, WeightsError
 from sprdiff.fileinfo import model_info
 
@@ -427,25 +428,33 @@ def test_the_command_is_light() -> None:
     assert not {"numpy", "PIL", "pyarrow", "fsspec", "ray", "onnxruntime"} & set(done.stderr.split())
 
 
-def test_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+class Bar(ProgressBar):
+    """Keeps what it is to show."""
+
+    def __init__(self) -> None:
+        self.shown: list[tuple[float, float | None, str]] = []
+
+    def show(self, done: float, total: float | None = None, text: str = "") -> None:
+        self.shown.append((done, total, text))
+
+
+def test_the_bar() -> None:
     bar = Bar()
-    (task,) = bar.progress.tasks
-    bar.begin(7, pictures=True)
-    bar.advanced(1, 1)
-    assert (task.total, task.completed, task.fields["failed"]) == (7, 1, 1)
-    shards = Bar()
-    (task,) = shards.progress.tasks
-    shards.begin(4, pictures=False)
-    assert shards.progress.tasks[0].total is None
-    shards.opened(10)
-    shards.opened(20)
-    shards.advanced(16, 2)
-    assert task.completed == 16 and task.total == 60, "reckoned from those that have been opened"
-    with _watching() as watcher:
-        assert not isinstance(watcher, Bar), "this is no terminal"
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    with _watching() as watcher:
-        assert isinstance(watcher, Bar)
+    progress = Shown(bar)
+    progress.begin(7, pictures=True)
+    progress.advanced(1, 1)
+    assert bar.shown == [(0, 7, ""), (1, 7, "1 failed")]
+    bar = Bar()
+    progress = Shown(bar)
+    progress.begin(4, pictures=False)
+    assert bar.shown == [(0, None, "")]
+    progress.opened(10)
+    progress.opened(20)
+    progress.advanced(16, 2)
+    assert bar.shown[-1] == (16, 60, "2 failed"), "reckoned from those that have been opened"
+    nothing = Bar()
+    Shown(nothing).begin(0, pictures=True)
+    assert nothing.shown == []
 
 
 def test_the_source_may_be_all_kinds(tmp_path: Path) -> None:

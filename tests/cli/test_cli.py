@@ -17,7 +17,7 @@ from PIL import Image
 import sprdiff
 from conftest import photo
 from sprdiff import cli
-from sprdiff.cli.files import one_line
+from sprdiff.common.messages import one_line
 from sprdiff.fileinfo import model_info
 from sprdiff.imageio.open import open_rgb
 

@@ -29,7 +29,7 @@ def results() -> dict[str, Any]:
     """SHA-256 of ŷ, μ and h of every golden file, and streams of latents that are the same everywhere."""
     found: dict[str, Any] = {}
     expected = json.loads((GOLDEN / "golden.json").read_text())["files"]
-    models = {name: EntropyModel.from_arrays(load_golden_weights(name)) for name in GOLDEN_WEIGHTS}
+    models = {name: EntropyModel(load_golden_weights(name)) for name in GOLDEN_WEIGHTS}
     for name, about in expected.items():
         parsed = parse_file((GOLDEN / f"{name}.sprd").read_bytes())
         model, header = models[about["weights"]], parsed.header
@@ -41,7 +41,7 @@ def results() -> dict[str, Any]:
         found[f"{name}, encoded"] = round_trip(model, load_golden_weights(name), (5, 6), 170)
     with np.load(SHIPPED) as arrays:
         shipped = dict(arrays)
-    found["shipped"] = round_trip(EntropyModel.from_arrays(shipped), shipped, (16, 24), 100)
+    found["shipped"] = round_trip(EntropyModel(shipped), shipped, (16, 24), 100)
     return found
 
 

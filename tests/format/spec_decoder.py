@@ -172,7 +172,7 @@ def hidden(weights: Weights, name: str, v: Vector) -> Vector:
     return [clip((acc + 2**11) >> 12, 0, 16383) for acc in dense(weights, name, v)]
 
 
-def hats(level: int) -> Vector:
+def level_weights(level: int) -> Vector:
     return [max(0, 32 - abs(level - 32 * j)) * 8 for j in range(9)]
 
 
@@ -246,7 +246,7 @@ def decode_with(coder: RangeDecoder, grid: tuple[int, int], level: int, weights:
         places = [(r, c) for r, c in y if passes[r % 2][c % 2] == number]
         means, index = [], []
         for r, c in places:
-            v = neighbours(y, r, c, depth) + h[r, c] + hats(level)
+            v = neighbours(y, r, c, depth) + h[r, c] + level_weights(level)
             v = hidden(weights, f"context.{s}.1", hidden(weights, f"context.{s}.0", v))
             out = dense(weights, f"context.{s}.2", v)
             means.append([clip((acc + 2**11) >> 12, -(2**18) + 1, 2**18 - 1) for acc in out[: groups[g]]])
@@ -281,7 +281,7 @@ def hyper(coder: RangeDecoder, tables: list[Vector], grid: tuple[int, int], leve
     }
     h: Plane = {}
     for r, c in places:
-        v = neighbours(z, r, c, len(mean)) + hats(level)
+        v = neighbours(z, r, c, len(mean)) + level_weights(level)
         out = hidden(weights, "hyper.1", hidden(weights, "hyper.0", v))
         for block in range(ratio * ratio):
             h[ratio * r + block // ratio, ratio * c + block % ratio] = out[block * features : (block + 1) * features]

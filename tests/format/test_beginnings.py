@@ -20,7 +20,7 @@ KINDS: dict[str, dict[str, Any]] = {
                     "order": group_by_group(4, 3)},
 }  # fmt: skip
 ARRAYS = {name: make_entropy_arrays(**kind) for name, kind in KINDS.items()}
-MODELS = {name: EntropyModel.from_arrays(arrays) for name, arrays in ARRAYS.items()}
+MODELS = {name: EntropyModel(arrays) for name, arrays in ARRAYS.items()}
 
 
 def same(exact: Exact, plain: spec_decoder.Exact) -> bool:

@@ -48,7 +48,7 @@ def digests(exact: Exact | spec_decoder.Exact) -> dict[str, str]:
 def read(name: str) -> tuple[ParsedFile, EntropyModel, Exact]:
     parsed = parse_file(FILES[name])
     verify(parsed, FILES[name], hash_for(name), parsed.header.preset_id)
-    model = EntropyModel.from_arrays(WEIGHTS[EXPECTED["files"][name]["weights"]])
+    model = EntropyModel(WEIGHTS[EXPECTED["files"][name]["weights"]])
     return parsed, model, model.decode(parsed.stream, parsed.header.latent_size(model.stride), parsed.header.level)
 
 
@@ -72,7 +72,7 @@ def test_the_decoder_written_from_the_document_reads_the_same(name: str) -> None
 
 
 def test_the_golden_weights_are_as_various_as_the_format() -> None:
-    models = {name: EntropyModel.from_arrays(arrays) for name, arrays in WEIGHTS.items()}
+    models = {name: EntropyModel(arrays) for name, arrays in WEIGHTS.items()}
     assert {model.stride for model in models.values()} == {8, 16, 32, 64}
     assert {model.ratio for model in models.values()} == {1, 2, 3, 4}
     assert {int(arrays["passes"].max()) + 1 for arrays in WEIGHTS.values()} == {2, 3, 4}
@@ -139,7 +139,7 @@ def test_any_order_decodes_to_what_the_document_says(
     arrays = make_entropy_arrays(
         seed, sum(groups), 2, groups, 4, 6, 6, passes=passes, order=order, ratio=1 + seed % 3
     )  # fmt: skip
-    model = EntropyModel.from_arrays(arrays)
+    model = EntropyModel(arrays)
     coded = model.encode(*make_latents(arrays, seed, shape), 100)
     exact = model.decode(coded.stream, shape, 100)
     assert digests(exact) == digests(coded)

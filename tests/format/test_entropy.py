@@ -21,7 +21,7 @@ from sprdiff.format.schedule import Schedule
 from sprdiff.format.tables import Tables, make_gaussian_tables, sigma_ladder
 
 ARRAYS = make_entropy_arrays(1)
-MODEL = EntropyModel.from_arrays(ARRAYS)
+MODEL = EntropyModel(ARRAYS)
 shapes = st.tuples(st.integers(1, 9), st.integers(1, 9))
 levels = st.integers(0, 255)
 bounded = settings(derandomize=True, deadline=None, max_examples=40)
@@ -73,7 +73,7 @@ def test_higher_levels_cost_more() -> None:
 def test_float_products_equal_integer_arithmetic(make: Any, seed: int, shape: tuple[int, int], level: int) -> None:
     arrays = make(seed)
     y, z = make_latents(arrays, seed, shape, 30.0)
-    coded = EntropyModel.from_arrays(arrays).encode(y, z, level)
+    coded = EntropyModel(arrays).encode(y, z, level)
     assert spec_decoder.decode_latents(coded.stream, shape, level, to_lists(arrays)).y == coded.y_hat.tolist()
 
 
@@ -89,7 +89,7 @@ def test_strips_of_the_computation_do_not_show(chunk: int, monkeypatch: pytest.M
 
 def test_the_size_of_tiny() -> None:
     arrays = make_tiny_arrays(0)
-    model = EntropyModel.from_arrays(arrays)
+    model = EntropyModel(arrays)
     y, z = make_latents(arrays, 0, (5, 7))
     coded = model.encode(y, z, 128)
     assert (model.y_channels, model.z_channels) == (96, 32)
@@ -259,7 +259,7 @@ BAD_WEIGHTS = {
 @pytest.mark.parametrize("arrays", BAD_WEIGHTS.values(), ids=BAD_WEIGHTS.keys())
 def test_wrong_weights_are_refused(arrays: dict[str, Any]) -> None:
     with pytest.raises(WeightsError) as caught:
-        EntropyModel.from_arrays(arrays)
+        EntropyModel(arrays)
     assert "\n" not in str(caught.value)
 
 
@@ -267,7 +267,7 @@ def test_wrong_weights_are_refused(arrays: dict[str, Any]) -> None:
 def test_a_missing_array_is_named(name: str) -> None:
     arrays = {key: array for key, array in ARRAYS.items() if key != name}
     with pytest.raises(WeightsError, match=name):
-        EntropyModel.from_arrays(arrays)
+        EntropyModel(arrays)
 
 
 def test_the_hash_depends_on_contents_only() -> None:

@@ -10,23 +10,17 @@ import pytest
 import torch
 from torch import Tensor
 
+from sprdiff.format.constants import KNOTS, LEVELS
 from sprdiff.format.entropy import EntropyModel
-from sprdiff.format.intnet import hats as integer_hats
+from sprdiff.format.intnet import level_weights as integer_level_weights
 from sprdiff.format.rangecoder import SymbolCounter
 from sprdiff.format.tables import Tables
-from sprdiff.models.blocks import hats
-from sprdiff.models.config import CHECKERBOARD, FOUR_PASSES, KNOTS, LEVELS, NANO, ModelConfig, Passes
-from sprdiff.models.latent_codec import (
-    ContextStep,
-    IntegerDense,
-    LatentCodec,
-    cells_of,
-    checkerboard,
-    known_inputs,
-    round_ste,
-    rounded_bits,
-    table_bits,
-)
+from sprdiff.models.blocks import level_weights
+from sprdiff.models.config import CHECKERBOARD, FOUR_PASSES, NANO, ModelConfig, Passes
+from sprdiff.models.integer_networks import ContextStep, IntegerDense, round_ste
+from sprdiff.models.latent_codec import LatentCodec
+from sprdiff.models.passes import cells_of, known_inputs
+from sprdiff.models.rate import rounded_bits, table_bits
 from sprdiff.models.stored import entropy_arrays
 
 THREE_PASSES: Passes = ((0, 1), (2, 2))
@@ -85,7 +79,7 @@ def make(config: ModelConfig) -> Pair:
         codec.z_log_gain.copy_(0.7 + 0.3 * torch.randn_like(codec.z_log_gain))
     arrays = entropy_arrays(codec)
     codec.gains = {k: arrays[k].astype(np.float64) for k in ("gain.y", "gain.z")}
-    return codec.double(), EntropyModel.from_arrays(arrays)
+    return codec.double(), EntropyModel(arrays)
 
 
 @pytest.fixture(scope="module", params=ORDERS, ids=["2", "2 by group", "4", "4 by group", "3"])
@@ -166,16 +160,16 @@ def test_estimated_bits_are_near_the_coded_ones(exact: Pair) -> None:
 # ---------------------------------------------------------------------------- levels, rounding, bits
 
 
-def test_hats_are_those_of_the_integer_networks() -> None:
+def test_level_weights_are_those_of_the_integer_networks() -> None:
     levels = torch.arange(LEVELS, dtype=torch.float64)
-    found = hats(levels)
+    found = level_weights(levels)
     assert found.shape == (LEVELS, KNOTS) and torch.equal(found.sum(1), torch.ones(LEVELS, dtype=torch.float64))
-    expected = np.stack([integer_hats(level) for level in range(LEVELS)])
+    expected = np.stack([integer_level_weights(level) for level in range(LEVELS)])
     assert np.array_equal(found.numpy() * 256, expected)
 
 
-def test_hats_interpolate() -> None:
-    assert hats(torch.tensor([40.0]))[0].tolist() == [0, 0.75, 0.25, 0, 0, 0, 0, 0, 0]
+def test_level_weights_interpolate() -> None:
+    assert level_weights(torch.tensor([40.0]))[0].tolist() == [0, 0.75, 0.25, 0, 0, 0, 0, 0, 0]
 
 
 def test_rounding_passes_gradients() -> None:
@@ -189,12 +183,6 @@ def test_bits_of_a_bin_sum_to_one() -> None:
     for sigma in (0.1, 1.0, 9.0):
         mass = torch.exp2(-table_bits(torch.arange(-400.0, 401.0, dtype=torch.float64), torch.tensor(sigma)))
         assert float(mass.sum()) == pytest.approx(1, abs=1e-3)
-
-
-def test_checkerboard_halves() -> None:
-    even, odd = checkerboard(torch.zeros(1, 1, 3, 3))
-    assert even[0, 0].tolist() == [[True, False, True], [False, True, False], [True, False, True]]
-    assert torch.equal(odd, ~even)
 
 
 def test_rounded_bits_are_those_of_the_symbol_with_the_slope_that_noise_has_on_average() -> None:

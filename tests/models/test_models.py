@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from sprdiff.models.blocks import ConvBlock, LevelModulation, PixelConv, res_blocks
-from sprdiff.models.config import NANO, PRESETS, STRIDES, TINY, ModelConfig
+from sprdiff.models.config import NANO, PRESETS, STEP_SIZES, TINY, ModelConfig
 from sprdiff.models.efficientnet import FoldedConv
 from sprdiff.models.flow import Flow
-from sprdiff.models.latent_codec import IntegerDense
+from sprdiff.models.integer_networks import IntegerDense
 from sprdiff.models.sprdiff import SPRDiff
 from sprdiff.runtime.tiling import ENCODER_TILE
 from sprdiff.train.export.folder import receptive_field
@@ -191,7 +191,7 @@ def test_the_flow_starts_at_rest_and_knows_no_strides() -> None:
     with torch.no_grad():
         assert not velocity(flow, given).any()
         nn.init.normal_(flow.leave.weight)
-        found = [velocity(flow, given | {"stride": torch.full((2,), float(i))}) for i in range(len(STRIDES))]
+        found = [velocity(flow, given | {"stride": torch.full((2,), float(i))}) for i in range(len(STEP_SIZES))]
     assert found[0].any() and all(torch.equal(found[0], other) for other in found[1:])
 
 

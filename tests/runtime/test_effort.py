@@ -13,15 +13,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from conftest import photo
-from sprdiff.codec import MAX_EFFORT, Codec
+from sprdiff.codec import Codec
 from sprdiff.errors import EffortError
+from sprdiff.format.constants import LEVELS
 from sprdiff.format.container import parse_file
-from sprdiff.format.intnet import LEVELS
 from sprdiff.imageio.resize import tiles
 from sprdiff.models.first.sprdiff import SPRDiff
 from sprdiff.models.first.stored import load_first
-from sprdiff.models.latent_codec import lambda_of
+from sprdiff.models.rate import lambda_of
 from sprdiff.models.stored import load_folder
+from sprdiff.options import MAX_EFFORT
 from sprdiff.runtime import search as effort
 from sprdiff.runtime.first import FirstRuntime
 from sprdiff.runtime.search import ROUNDS, refine

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from conftest import one_cell, photo
 from sprdiff.errors import WeightsError
 from sprdiff.format.entropy import Exact
+from sprdiff.loading import load_runtime
 from sprdiff.runtime.canvas import Canvas
 from sprdiff.runtime.first import FirstRuntime
-from sprdiff.runtime.load import load_runtime
 from sprdiff.runtime.noise import normal_noise
 from sprdiff.runtime.onnx import OnnxRuntime, strength
 from sprdiff.runtime.sessions import Tensors

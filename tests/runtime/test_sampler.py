@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from sprdiff.models.config import STRIDES
+from sprdiff.models.config import STEP_SIZES
 from sprdiff.runtime.sampler import euler_steps, solve
 
 NOISE = np.array([-1.5, 0.2, 2.0])
@@ -19,7 +19,7 @@ COUNTS = [1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 16, 23]
 
 def flow(z: Any, time: float, stride: float) -> Any:
     """The velocity of dz/dt = 3z, of which a network knows the mean over its strides; stride 0: at this very time."""
-    size = STRIDES[int(stride)]
+    size = STEP_SIZES[int(stride)]
     return z * (3.0 if size == 0 else (1 - math.exp(-3 * size)) / size)
 
 
@@ -33,9 +33,9 @@ def test_steps_go_from_noise_to_the_latent(count: int) -> None:
     for step, then in zip(steps, [*steps[1:], None], strict=True):
         assert step.time - step.size == pytest.approx(then.time if then else 0)
         assert (
-            (STRIDES[step.stride] == step.size)
+            (STEP_SIZES[step.stride] == step.size)
             if count <= 8
-            else (step.size == STRIDES[step.stride] or step.size < 1 / 8)
+            else (step.size == STEP_SIZES[step.stride] or step.size < 1 / 8)
         )
         assert step.time / step.size == pytest.approx(round(step.time / step.size)), "as the network was trained"
 

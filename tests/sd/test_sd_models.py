@@ -220,7 +220,7 @@ def test_torch_and_integers_quantise_alike(model: SDSPRDiff) -> None:
     """A grid whose sides are no multiples of 4: the ratio between y and z."""
     stir(model)
     double = model.double()
-    entropy = EntropyModel.from_arrays(entropy_arrays(model.latent_codec))
+    entropy = EntropyModel(entropy_arrays(model.latent_codec))
     assert entropy.ratio == 4
     generator = torch.Generator().manual_seed(0)
     y = 3 * torch.randn(1, 12, 5, 6, generator=generator)

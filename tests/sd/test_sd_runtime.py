@@ -89,7 +89,7 @@ from sprdiff.format.entropy import EntropyModel
 from sprdiff.sd.folder import read_trained, read_weights
 arrays, _ = read_weights(read_trained(Path(sys.argv[1])))
 parsed = parse_file(Path(sys.argv[2]).read_bytes())
-model = EntropyModel.from_arrays(arrays)
+model = EntropyModel(arrays)
 exact = model.decode(parsed.stream, parsed.header.latent_size(model.stride), parsed.header.level).y_hat
 assert "torch" not in sys.modules
 np.save(sys.argv[3], exact)

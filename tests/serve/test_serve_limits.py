@@ -17,7 +17,7 @@ from serve_helpers import CODEC, Api, api, jpeg, refused, saved
 from sprdiff.codec import Codec
 from sprdiff.errors import StoppedError
 from sprdiff.interrupt import checkpoint, interruptible
-from sprdiff.runtime.load import load_runtime
+from sprdiff.loading import load_runtime
 from sprdiff.runtime.sessions import Sessions
 from sprdiff.serve.clients import Uploads, client_of
 from sprdiff.serve.pool import Pool, Stop

@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 import sprdiff.models.latent_codec
-from sprdiff.models.latent_codec import Quantised, exact_products
+from sprdiff.models.integer_networks import exact_products
+from sprdiff.models.latent_codec import Quantised
 from training_helpers import nano_model
 
 Latents = tuple[Tensor, Tensor, Tensor]

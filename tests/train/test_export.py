@@ -260,7 +260,7 @@ def test_integer_arrays_of_any_model_are_exact(model: SPRDiff) -> None:
     for name in first:
         if name.startswith(("hyper", "context", "tables", "groups")):
             assert np.array_equal(first[name], second[name]), name
-    assert EntropyModel.from_arrays(second).y_channels == NANO.y_channels
+    assert EntropyModel(second).y_channels == NANO.y_channels
 
 
 @pytest.mark.parametrize("name", ["stride", "groups", "passes", "order"])
@@ -312,7 +312,7 @@ def test_damaged_folders_do_not_load(name: str, content: bytes | None, exported:
 
 
 def coded_bits(arrays: dict[str, Any], model: SPRDiff, sampler: CropSampler) -> float:
-    entropy = EntropyModel.from_arrays(arrays)
+    entropy = EntropyModel(arrays)
     total = 0.0
     with torch.no_grad():
         for start in range(0, 32, 8):
@@ -334,7 +334,7 @@ def test_refitted_tables_cost_less_where_they_were_fitted(model: SPRDiff) -> Non
 def test_refitting_takes_any_number_of_crops(model: SPRDiff) -> None:
     arrays = entropy_arrays(model.latent_codec)
     refit_tables(arrays, model, CropSampler(memory_store([photo(64, 64)]), 64, seed=0), crops=3)
-    EntropyModel.from_arrays(arrays)
+    EntropyModel(arrays)
 
 
 # ---------------------------------------------------------------------------- whole or not at all

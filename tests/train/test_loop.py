@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import sprdiff.train.loop
 from sprdiff.errors import TrainingError
-from sprdiff.models.latent_codec import forbid_tf32
+from sprdiff.models.integer_networks import forbid_tf32
 from sprdiff.train import checkpoints
 from sprdiff.train.ema import EMA
 from sprdiff.train.loop import Trainer

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 import sprdiff.train.loop
-from sprdiff.models.config import LEVELS, NANO, STRIDES
-from sprdiff.models.latent_codec import lambda_of
+from sprdiff.format.constants import LEVELS
+from sprdiff.models.config import NANO, STEP_SIZES
+from sprdiff.models.rate import lambda_of
 from sprdiff.models.sprdiff import SPRDiff
 from sprdiff.train.checkpoints import PARTS, part_of
 from sprdiff.train.flow_stage import LAST, draw_times, stride_of, stride_size
@@ -202,8 +203,8 @@ def test_the_flow_is_shown_both_ends_of_time() -> None:
 
 
 def test_strides_and_steps() -> None:
-    index = torch.arange(1.0, len(STRIDES))
-    assert stride_size(index).tolist() == list(STRIDES[1:])
+    index = torch.arange(1.0, len(STEP_SIZES))
+    assert stride_size(index).tolist() == list(STEP_SIZES[1:])
     assert [stride_of(n) for n in (1, 2, 4, 8)] == [4, 3, 2, 1]
     assert stride_of(16) == stride_of(3) == 0
 

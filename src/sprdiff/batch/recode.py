@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import functools
-import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from ..codec import Codec
-from ..fileinfo import info, model_info, picture_text, stride_of
+from ..fileinfo import model_info
 from ..format import container
 from ..format.container import parse_file
-from ..imageio.colour import parse_background
 from ..imageio.formats import most_bytes
 from ..imageio.kinds import refusal
-from ..imageio.open import MAX_PIXELS, may_be_picture, open_rgb
+from ..imageio.open import may_be_picture, open_rgb
 from ..imageio.save import FORMATS, encode_image, output_format
-from ..ratecontrol import AUTO, quality_level, scale_code
+from ..limits import MAX_PIXELS
+from ..loading import stride_of
+from ..options import DecodeOptions, EncodeOptions
 
 _FURTHER = (".dib", ".gif", ".heic", ".heif", ".j2k", ".jfif", ".jpe", ".jpf", ".jpx", ".jxl", ".pbm", ".pgm", ".psd")
 SUFFIXES = frozenset({*FORMATS, *_FURTHER})
@@ -43,35 +43,25 @@ class Made:
 
 
 @dataclass(frozen=True)
-class Encode:
-    """Encode pictures to ``.sprd`` files; the options are those of `Codec.encode`.
+class Encode(EncodeOptions):
+    """Encode pictures to ``.sprd`` files.
+
+    Attributes:
+        strict: refuse damaged pictures even if they can be read.
+        weights: a folder of weights; None: those of the package.
+        max_pixels: larger pictures are refused.
 
     Raises:
         ValueError: a number is out of its range, or two targets are given.
         ImageError: the background is no colour.
     """
 
-    quality: float | None = None
-    bpp: float | None = None
-    max_bytes: int | None = None
-    scale: str = AUTO
-    background: str = "white"
     strict: bool = False
     weights: str | None = None
     max_pixels: int = MAX_PIXELS
     sources: ClassVar[frozenset[str]] = SUFFIXES
     verb: ClassVar[str] = "encode"
     suffix: ClassVar[str] = ".sprd"
-
-    def __post_init__(self) -> None:
-        if sum(target is not None for target in (self.quality, self.bpp, self.max_bytes)) > 1:
-            raise ValueError("quality, bpp and max_bytes exclude each other")
-        if self.quality is not None:
-            quality_level(self.quality)
-        if not (self.bpp is None or (math.isfinite(self.bpp) and self.bpp > 0)):
-            raise ValueError(f"bpp must be a number above 0, not {self.bpp}")
-        scale_code(self.scale)
-        parse_background(self.background)
 
     def make(self, data: bytes) -> Made:
         """Encode an image file.
@@ -80,9 +70,7 @@ class Encode:
             SprdiffError: as `Codec.encode` raises it.
         """
         picture = open_rgb(data, background=self.background, max_pixels=self.max_pixels, strict=self.strict)
-        made = codec(self.weights, self.max_pixels).encode(
-            picture, quality=self.quality, bpp=self.bpp, max_bytes=self.max_bytes, scale=self.scale
-        )
+        made = codec(self.weights, self.max_pixels).encode_with(picture, self)
         height, width = picture.pixels.shape[:2]
         return Made(made, width, height, 8 * len(made) / (width * height), picture.lost)
 
@@ -98,26 +86,27 @@ class Encode:
 
 
 @dataclass(frozen=True)
-class Decode:
-    """Decode ``.sprd`` files to pictures of one format; the options are those of `Codec.decode`.
+class Decode(DecodeOptions):
+    """Decode ``.sprd`` files to pictures of one format.
 
     Attributes:
         to: the format, as a file name extension without its dot.
+        weights: a folder of weights; None: those of the package.
+        max_pixels: larger pictures are refused.
 
     Raises:
+        ValueError: a number is out of its range.
         OutputError: there is no such format, or this Pillow cannot write it.
     """
 
     to: str = "png"
-    realism: float | None = None
-    steps: int | None = None
-    seed: int = 0
     weights: str | None = None
     max_pixels: int = MAX_PIXELS
     sources: ClassVar[frozenset[str]] = frozenset({".sprd"})
     verb: ClassVar[str] = "decode"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         output_format("x" + self.suffix)
 
     @property
@@ -131,12 +120,10 @@ class Decode:
         Raises:
             SprdiffError: as `Codec.decode` raises it, or the format cannot hold the picture.
         """
-        decoder = codec(self.weights, self.max_pixels)
-        image = decoder.decode(data, realism=self.realism, steps=self.steps, seed=self.seed)
-        about = info(data, weights=self.weights)
-        text = picture_text(data, decoder.runtime.manifest, self.realism)
-        made = encode_image(image, output_format("x" + self.suffix), text)
-        return Made(made, about.width, about.height, about.bpp)
+        decoded = codec(self.weights, self.max_pixels).decode_with(data, self)
+        width, height = decoded.header.width, decoded.header.height
+        made = encode_image(decoded.image, output_format("x" + self.suffix), decoded.text)
+        return Made(made, width, height, 8 * len(data) / (width * height))
 
     def most(self, head: bytes) -> int:
         """Return how many bytes an ``.sprd`` file may have that begins with `head`, its first `HEAD` bytes.

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ..common.extras import needed
+from ..common.terminal import ProgressBar
 from ..errors import TrainingError
-from .files import on_terminal, tell
+from .files import tell
 from .options import Threads
 
 app = typer.Typer(help="Photographs for training.", context_settings={"help_option_names": ["-h", "--help"]})
@@ -45,21 +45,18 @@ def pack(
         int, typer.Option("--short-side", min=0, help="Reduce larger photographs to this; 0: never.")
     ] = 1536,
     min_side: Annotated[int, typer.Option("--min-side", min=1, help="Leave out smaller ones.")] = 512,
+    tile: Annotated[int, typer.Option("--tile", min=0, help="Cut larger ones into such tiles; 0: never.")] = 768,
     workers: Annotated[int, typer.Option("-j", "--jobs", min=1, help="Threads.")] = 4,
 ) -> int:
     """Pack photographs into WebDataset shards, as preset sd is trained on."""
     size = parse_size(shard_size)
-    try:
+    with needed("train", TrainingError, "packing"):
         from ..train.data.pack import Packing
         from ..train.data.pack import pack as run
-    except ImportError as error:
-        if (error.name or "").startswith("sprdiff"):
-            raise
-        raise TrainingError(f"packing needs {error.name}: pip install 'sprdiff[train]'") from error
-    with _bar("photographs") as advance:
-        done = run(folder, out, Packing(size, short_side, min_side), workers=workers, advance=advance)
+    with ProgressBar("photographs") as bar:
+        done = run(folder, out, Packing(size, short_side, min_side, tile), workers=workers, advance=bar.show)
     left = f", {done.left_out} left out" if done.left_out else ""
-    tell(f"{out}: {done.photos} photographs in {done.shards} shards{left}")
+    tell(f"{out}: {done.photos} files in {done.shards} shards{left}")
     return 0
 
 
@@ -82,30 +79,11 @@ def latents(
 ) -> int:
     """Code crops of photographs for the stages vae and flow."""
     options = dict(locals())
-    try:
+    with needed("train", TrainingError, "coding latents"):
         from ..train import run_latents
-    except ImportError as error:
-        if (error.name or "").startswith("sprdiff"):
-            raise
-        raise TrainingError(f"latents need {error.name}: pip install 'sprdiff[train]'") from error
     given = {k: v for k, v in options.items() if v is not None}
-    with _bar("crops") as advance:
-        done = run_latents(**given, advance=advance)
+    with ProgressBar("crops") as bar:
+        done = run_latents(**given, advance=bar.show)
     vae = "with the VAE's latent" if done.vae else "without a VAE's latent"
     tell(f"{out}: {done.crops} crops in {done.precision}, {vae}")
     return 0
-
-
-@contextmanager
-def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on standard error on a terminal, else nothing."""
-    if not on_terminal():
-        yield lambda done, total: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

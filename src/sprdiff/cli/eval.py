@@ -59,11 +59,11 @@ def eval_(
     budgets = [] if bytes_ is None else parse_budgets(bytes_)
     external = parse_external(external_encode or [], external_decode or [], external_quality or [])
     from ..evaluate.run.run import DEFAULT_CODECS, DEFAULT_RATES, evaluate
-    from .progress import watching
+    from .progress import shown
 
     names = DEFAULT_CODECS if codecs is None else codecs.split(",")
     chosen = _parse_codecs([*names, *(codec.name for codec in external)], external)
-    with watching() as watcher:
+    with shown() as progress:
         outcome = evaluate(
             folder,
             codecs=chosen,
@@ -76,7 +76,7 @@ def eval_(
             jobs=jobs,
             limit=limit,
             command=command_line(context),
-            watcher=watcher,
+            progress=progress,
         )
     return _tell(outcome, out)
 

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
+from ..common import messages
 from ..common.files import STDIO, as_stdio, check_output, describe, descriptor, is_special
+from ..common.messages import one_line
 from ..common.progress import Report
+from ..common.terminal import ProgressBar
 from ..errors import OutputError, WeightsError
+from ..options import CodecOptions
+
+if TYPE_CHECKING:
+    from ..codec import Codec
 
 _NAMES = """
     3fr apng arw avci avif avifs blp bmp bw cr2 cr3 crw cur dcx dds dib dng eps erf exr fit fits flc fli gif hdr
@@ -123,10 +132,10 @@ def run_jobs(names: Sequence[str], work: Callable[[int, Report], None], *, slow:
         slow: a single input takes long enough for a bar, too.
     """
     status = 0
-    with _progress(len(names), shown=slow or len(names) > 1) as show:
+    with ProgressBar("files", len(names), active=slow or len(names) > 1) as bar:
         for index, name in enumerate(names):
             try:
-                work(index, lambda done, before=index: show(before + done))  # type: ignore[misc]
+                work(index, lambda done, before=index: bar.show(before + done))  # type: ignore[misc]
             except (BrokenPipeError, WeightsError):
                 raise  # no other file would fare better
             except Exception as error:
@@ -135,19 +144,26 @@ def run_jobs(names: Sequence[str], work: Callable[[int, Report], None], *, slow:
                 text = explain(error)
                 say("error", text if name in text or len(names) == 1 else f"{name}: {text}")
                 status = 1
-            show(index + 1)
+            bar.show(index + 1)
     return status
 
 
-def explain(error: BaseException) -> str:
-    """One line about an error; an unexpected one gets its type and a hint."""
-    from ..errors import SprdiffError
+def lazy_codec(options: CodecOptions) -> Callable[[], Codec]:
+    """The codec of a command, which is made when the first file needs it."""
 
-    if isinstance(error, SprdiffError):
-        return str(error)
-    if isinstance(error, MemoryError):
-        return "not enough memory"
-    return f"unexpected {type(error).__name__}: {error} (a bug; {DEBUG}=1 shows where)"
+    @cache
+    def make() -> Codec:
+        from ..codec import Codec
+
+        return Codec.from_options(options)
+
+    return make
+
+
+def explain(error: BaseException) -> str:
+    """One line about an error; one that nobody foresaw comes with a hint."""
+    text = messages.explain(error)
+    return f"{text} (a bug; {DEBUG}=1 shows where)" if text.startswith("unexpected ") else text
 
 
 def say(kind: str, text: str) -> None:
@@ -155,11 +171,6 @@ def say(kind: str, text: str) -> None:
     if sys.stderr is not None:  # None: the caller has closed it
         with suppress(OSError):
             sys.stderr.write(f"sprdiff: {kind}: {one_line(text)}\n")
-
-
-def on_terminal() -> bool:
-    """Whether somebody sees what is shown on standard error."""
-    return sys.stderr is not None and sys.stderr.isatty()
 
 
 def tell(text: str) -> None:
@@ -178,27 +189,3 @@ def tell(text: str) -> None:
         raise
     except OSError as error:
         raise OutputError(f"standard output cannot be written: {describe(error)}") from error
-
-
-def one_line(text: str) -> str:
-    """The text with line breaks as spaces and control characters (of file names) written out."""
-    return "".join(c if c.isprintable() else _escape(c) for c in " ".join(text.split()))
-
-
-def _escape(character: str) -> str:
-    return character.encode("unicode_escape").decode("ascii")
-
-
-@contextmanager
-def _progress(count: int, *, shown: bool) -> Iterator[Report]:
-    """A bar on standard error on a terminal, else nothing; told how many files are done, in fractions."""
-    if not shown or not on_terminal():
-        yield lambda done: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("files", total=count)
-        yield lambda done: bar.update(task, completed=done)

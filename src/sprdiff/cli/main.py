@@ -11,7 +11,6 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,16 +19,17 @@ import typer
 from .. import __version__
 from ..common.exits import INTERRUPTED
 from ..common.files import describe, write_atomic
+from ..common.messages import one_line
 from ..common.progress import Report
+from ..limits import MAX_PIXELS, MAX_STEPS
+from ..options import AUTO, MAX_EFFORT, SCALE_NAMES, CodecOptions, DecodeOptions, EncodeOptions
 from .batch import batch
 from .data import app as data_app
 from .eval import eval_, report
 from .export import export
-from .files import DEBUG, Job, check_job, explain, one_line, plan, run_jobs, say, tell
+from .files import DEBUG, Job, check_job, explain, lazy_codec, plan, run_jobs, say, tell
 from .models import models
 from .options import (
-    MAX_PIXELS,
-    SCALES,
     Bpp,
     Force,
     MaxBytes,
@@ -41,17 +41,13 @@ from .options import (
     Strict,
     Threads,
     Weights,
-    between,
-    check_background,
-    check_scale,
-    check_targets,
+    as_usage,
 )
 from .packets import join, packets
 from .serve import serve
 from .train import train
 
 if TYPE_CHECKING:
-    from ..codec import Codec
     from ..fileinfo import FileInfo
 
 _UNWRITABLE = frozenset({errno.ENOSPC, errno.EBADF, errno.EIO, errno.EFBIG})
@@ -85,15 +81,10 @@ def encode(
     quality: Quality = None,
     bpp: Bpp = None,
     max_bytes: MaxBytes = None,
-    scale: Annotated[
-        str,
-        typer.Option("--scale", callback=check_scale, help="Code it smaller by: " + ", ".join(SCALES) + "."),
-    ] = "auto",
-    background: Annotated[
-        str, typer.Option("--background", callback=check_background, help="Colour under transparent pixels.")
-    ] = "white",
+    scale: Annotated[str, typer.Option("--scale", help=f"Code it smaller by: {', '.join(SCALE_NAMES)}.")] = AUTO,
+    background: Annotated[str, typer.Option("--background", help="Colour under transparent pixels.")] = "white",
     effort: Annotated[
-        int, typer.Option("--effort", min=0, max=9, help="Search for a better file: 0 none, 9 about a minute.")
+        int, typer.Option("--effort", min=0, max=MAX_EFFORT, help="Search for a better file: 0 none, 9 about a minute.")
     ] = 0,
     strict: Strict = False,
     output: Out = None,
@@ -104,9 +95,10 @@ def encode(
     quiet: Quiet = False,
 ) -> int:
     """Encode pictures to .sprd files; with no target stated to 0.02 bits per pixel."""
-    check_targets(quality, bpp, max_bytes)
+    with as_usage():
+        options = EncodeOptions(quality, bpp, max_bytes, scale, background, effort)
     jobs = _plan_encode(files, output)
-    codec = _lazy_codec(weights, threads, max_pixels)
+    codec = lazy_codec(CodecOptions(weights, threads, max_pixels))
 
     def work(job: Job, report: Report) -> None:
         from ..imageio.open import open_rgb
@@ -114,9 +106,7 @@ def encode(
         picture = open_rgb(job.source, background=background, max_pixels=max_pixels, strict=strict)
         if picture.warning:
             say("warning", f"{job.source}: {picture.warning}")
-        data = codec().encode(
-            picture, quality=quality, bpp=bpp, max_bytes=max_bytes, scale=scale, effort=effort, report=report
-        )
+        data = codec().encode_with(picture, options, report)
         write_atomic(job.target, data, force=force)
         height, width = picture.pixels.shape[:2]
         bits = len(data) * 8 / (height * width)
@@ -129,11 +119,10 @@ def encode(
 def decode(
     files: Annotated[list[str], typer.Argument(metavar="IN [OUT]", help=".sprd file and picture; - is stdin.")],
     realism: Annotated[
-        float | None,
-        typer.Option("--realism", callback=between(0, 1), help="0 faithful and blurred, 1 sharp, partly invented."),
+        float | None, typer.Option("--realism", help="0 faithful and blurred, 1 sharp, partly invented.")
     ] = None,
     steps: Annotated[
-        int | None, typer.Option("--steps", min=1, max=1000, help="Evaluations of the generative network.")
+        int | None, typer.Option("--steps", min=1, max=MAX_STEPS, help="Evaluations of the generative network.")
     ] = None,
     seed: Annotated[
         int, typer.Option("--seed", min=0, max=2**63 - 1, help="Of the noise that texture is made of.")
@@ -147,25 +136,24 @@ def decode(
     quiet: Quiet = False,
 ) -> int:
     """Decode .sprd files to PNG, or to the format that the output's extension names."""
+    with as_usage():
+        options = DecodeOptions(realism, steps, seed, partial)
     jobs = plan(files, output, ".png")
-    codec = _lazy_codec(weights, threads, max_pixels)
+    codec = lazy_codec(CodecOptions(weights, threads, max_pixels))
 
     def work(job: Job, _: Report) -> None:
-        from ..fileinfo import info as file_info
-        from ..fileinfo import picture_text, read_sprd, stride_of
+        from ..fileinfo import read_sprd
         from ..imageio.save import output_format, save_image
+        from ..loading import stride_of
         from .info import held
 
         output_format(job.target)  # an unknown extension fails before any work
         data = read_sprd(job.source, max_pixels, stride_of(weights))
-        # Nor are networks loaded for a bad file.
-        file_info(data, weights=weights, max_pixels=max_pixels, partial=partial)
-        image = codec().decode(data, realism=realism, steps=steps, seed=seed, partial=partial)
-        text = picture_text(data, codec().runtime.manifest, realism, image.info)
-        save_image(job.target, image, text, force=force)
-        if not image.info.get("whole", True):
-            say("warning", f"{job.source}: {held(image.info['known'])}")
-        _report(job, f"{image.width} x {image.height} pixels", quiet=quiet)
+        decoded = codec().decode_with(data, options)
+        save_image(job.target, decoded.image, decoded.text, force=force)
+        if not decoded.image.info.get("whole", True):
+            say("warning", f"{job.source}: {held(decoded.known)}")
+        _report(job, f"{decoded.image.width} x {decoded.image.height} pixels", quiet=quiet)
 
     return _run(jobs, work, force=force)
 
@@ -220,18 +208,6 @@ def _plan_encode(files: Sequence[str], output: str | None) -> list[Job]:
         if Path(job.target).suffix.lower() in FORMATS:
             raise typer.BadParameter(f"{job.target} is no name for an .sprd file; several inputs need -o DIR")
     return jobs
-
-
-def _lazy_codec(weights: Path | None, threads: int | None, max_pixels: int) -> Callable[[], Codec]:
-    """The codec of a command, made when the first file needs it."""
-
-    @cache
-    def make() -> Codec:
-        from ..codec import Codec
-
-        return Codec(weights=weights, threads=threads, max_pixels=max_pixels)
-
-    return make
 
 
 def _run(jobs: Sequence[Job], work: Callable[[Job, Report], None], *, force: bool, slow: bool = False) -> int:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -11,9 +12,18 @@ import typer
 
 from ..errors import ImageError
 
-MAX_PIXELS = 2**28
-"""Default of ``--max-pixels``, the same as `sprdiff.imageio.open.MAX_PIXELS` (which would load Pillow here)."""
-SCALES = ("auto", "1", "1.5", "2", "3", "4", "6", "8")
+
+@contextmanager
+def as_usage() -> Iterator[None]:
+    """Turn a wrong value of an option into wrong usage, which exits with status 2.
+
+    Raises:
+        typer.BadParameter: an options object refused a value inside the ``with`` block.
+    """
+    try:
+        yield
+    except (ValueError, ImageError) as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 def between(low: float, high: float, *, open_low: bool = False) -> Callable[[float | None], float | None]:
@@ -30,24 +40,6 @@ def between(low: float, high: float, *, open_low: bool = False) -> Callable[[flo
     return check
 
 
-def check_scale(value: str) -> str:
-    """A coded scale."""
-    if value not in SCALES:
-        raise typer.BadParameter(f"{value} is not one of {', '.join(SCALES)}")
-    return value
-
-
-def check_background(value: str) -> str:
-    """A colour that Pillow knows."""
-    from ..imageio.colour import parse_background
-
-    try:
-        parse_background(value)
-    except ImageError as error:
-        raise typer.BadParameter(str(error)) from error
-    return value
-
-
 Force = Annotated[bool, typer.Option("-f", "--force", help="Overwrite outputs that exist.")]
 Out = Annotated[str | None, typer.Option("-o", "--output", metavar="DIR", help="Folder for the outputs.")]
 Weights = Annotated[Path | None, typer.Option("--weights", metavar="DIR", help="Use other weights.")]
@@ -62,9 +54,3 @@ Bpp = Annotated[
     typer.Option("--bpp", callback=between(0, math.inf, open_low=True), help="At most so many bits a pixel."),
 ]
 MaxBytes = Annotated[int | None, typer.Option("--max-bytes", min=1, help="At most so many bytes a picture.")]
-
-
-def check_targets(*targets: float | None) -> None:
-    """At most one of quality, bits per pixel and bytes may be given."""
-    if sum(target is not None for target in targets) > 1:
-        raise typer.BadParameter("-q, --bpp and --max-bytes exclude each other")

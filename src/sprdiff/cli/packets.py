@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..common.files import STDIO, check_output, describe, read_bytes, write_atomic
 from ..errors import BitstreamError, OutputError, PacketError
-from .files import explain, say
-from .options import (
-    MAX_PIXELS,
-    Bpp,
-    Force,
-    MaxBytes,
-    MaxPixels,
-    Quality,
-    Quiet,
-    Threads,
-    Weights,
-    check_targets,
-)
+from ..limits import MAX_PIXELS
+from ..options import CodecOptions, DecodeOptions, EncodeOptions
+from .files import explain, lazy_codec, say
+from .options import Bpp, Force, MaxBytes, MaxPixels, Quality, Quiet, Threads, Weights, as_usage
 
 if TYPE_CHECKING:
     from ..codec import Codec
@@ -66,18 +57,19 @@ def packets(
     """Cut a picture or an .sprd file into packets, with parity for those that a link loses."""
     from ..packets import stream_id, to_line, to_packets
 
-    check_targets(quality, bpp, max_bytes)
+    with as_usage():
+        options = EncodeOptions(quality, bpp, max_bytes)
     if count is not None and parity is not None and not fit:
         raise typer.BadParameter("--count and --parity exclude each other without --fit")
     if output is None and text is None:
         raise typer.BadParameter("packets need -o DIR (or --text, whose lines may go to standard output)")
     size = _payload(payload, channel, text)
     numbers = None if only is None else _numbers(only)
-    targets = {"quality": quality, "bpp": bpp, "max_bytes": max_bytes}
     data = read_bytes(file, BitstreamError)
     if data[:3] != b"SPR":
-        data = _encoded(data, weights, threads, max_pixels, targets, (size, count, parity) if fit else None)
-    elif fit or any(target is not None for target in targets.values()):
+        codec = CodecOptions(weights, threads, max_pixels)
+        data = _encoded(data, codec, options, (size, count, parity) if fit else None)
+    elif fit or options != EncodeOptions():
         raise typer.BadParameter(f"{file} is coded already: targets and --fit are for pictures")
     if count is not None:
         parity = _left(len(data), size, count)
@@ -122,10 +114,10 @@ def join(
             raise PacketError("there is no packet among these files")
         return status
     targets = _targets(streams, output, ".sprd" if sprd else ".png")
-    codec: list[Codec] = []
+    codec = lazy_codec(CodecOptions(weights, threads, max_pixels))
     for stream in streams:
         try:
-            _save(stream, targets[stream.id], codec, (weights, threads, max_pixels), force=force)
+            _save(stream, targets[stream.id], codec, force=force)
         except Exception as error:  # of one stream; the others may fare better
             say("error", f"stream {stream.id}: {explain(error)}")
             status = 1
@@ -173,12 +165,7 @@ def _left(size: int, payload: int, count: int) -> int:
 
 
 def _encoded(
-    picture: bytes,
-    weights: Path | None,
-    threads: int | None,
-    max_pixels: int,
-    targets: dict[str, Any],
-    fit: tuple[int, int | None, int | None] | None,
+    picture: bytes, networks: CodecOptions, options: EncodeOptions, fit: tuple[int, int | None, int | None] | None
 ) -> bytes:
     """The file of a picture; with `fit`, (payload, count, parity), one that fills its packets."""
     from ..codec import Codec
@@ -187,12 +174,12 @@ def _encoded(
 
     if fit is not None:
         data_packets(1, fit[0])  # refuses a payload without room
-    codec = Codec(weights=weights, threads=threads, max_pixels=max_pixels)
+    codec = Codec.from_options(networks)
     if fit is None:
-        return codec.encode(picture, **targets)
+        return codec.encode_with(picture, options)
     payload, count, parity = fit
     if count is None:
-        pieces = data_packets(len(codec.encode(picture, **targets)), payload, parity or 0)
+        pieces = data_packets(len(codec.encode_with(picture, options)), payload, parity or 0)
     else:
         pieces = count - (parity or 0)
     if pieces < 1:
@@ -262,7 +249,7 @@ def _targets(streams: Sequence[Received], output: str, extension: str) -> dict[s
     return {stream.id: str(Path(output) / (stream.id + extension)) for stream in streams}
 
 
-def _save(stream: Received, target: str, codec: list[Codec], options: tuple[Any, ...], *, force: bool) -> None:
+def _save(stream: Received, target: str, codec: Callable[[], Codec], *, force: bool) -> None:
     """Write a stream as the target's extension asks; warn of what is missing."""
     check_output(target, force=force)
     if not stream.data:
@@ -272,17 +259,11 @@ def _save(stream: Received, target: str, codec: list[Codec], options: tuple[Any,
     if Path(target).suffix.lower() == SPRD:
         write_atomic(target, stream.data, force=force)
         return
-    from ..codec import Codec
-    from ..fileinfo import picture_text
     from ..imageio.save import output_format, save_image
 
     output_format(target)
-    weights, threads, max_pixels = options
-    if not codec:
-        codec.append(Codec(weights=weights, threads=threads, max_pixels=max_pixels))
-    image = codec[0].decode(stream.data, partial=not stream.whole)
-    text = picture_text(stream.data, codec[0].runtime.manifest, None, image.info)
-    save_image(target, image, text, force=force)
+    decoded = codec().decode_with(stream.data, DecodeOptions(partial=not stream.whole))
+    save_image(target, decoded.image, decoded.text, force=force)
 
 
 def _missing(stream: Received) -> str:

@@ -11,6 +11,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from ..common.extras import needed
 from ..errors import ServiceError
 from .files import say, tell
 from .options import Threads, Weights
@@ -43,15 +44,11 @@ def serve(
     """Serve a web page and an HTTP API that encode, decode and compare."""
     if root_path and not re.fullmatch(r"(/[\w.~-]+)+", root_path, re.ASCII):
         raise typer.BadParameter("--root-path begins with / and does not end with it")
-    try:
+    with needed("serve", ServiceError, "the service"):
         from ..serve.origins import is_origin
         from ..serve.server import address_of, is_loopback, listen, make_server, names_of, warm_up
         from ..serve.server import serve as run
         from ..serve.settings import Settings
-    except ImportError as error:
-        if (error.name or "").startswith("sprdiff"):
-            raise
-        raise ServiceError(f"the service needs {error.name}: pip install 'sprdiff[serve]'") from error
     from ..codec import Codec
 
     origins = tuple(origin.lower() for origin in allow_origin or ())

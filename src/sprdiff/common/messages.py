@@ -1,4 +1,4 @@
-"""One line of text about an exception."""
+"""One line of text about an exception, and text that is safe to show."""
 
 from __future__ import annotations
 
@@ -24,3 +24,13 @@ def explain(error: BaseException) -> str:
     if isinstance(error, MemoryError):
         return "not enough memory"
     return f"unexpected {type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def printable(text: str) -> str:
+    """The text with everything that does not print (control characters, turns of direction) written out."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def one_line(text: str) -> str:
+    """The text on one line: line breaks become spaces, and what does not print is written out."""
+    return printable(" ".join(text.split()))

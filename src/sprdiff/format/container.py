@@ -21,6 +21,7 @@ from fractions import Fraction
 from typing import BinaryIO
 
 from sprdiff.errors import BitstreamError, ModelMismatchError
+from sprdiff.format.constants import LEVELS
 from sprdiff.limits import above, size_message
 
 MAGIC = b"SPR"
@@ -81,8 +82,18 @@ class Header:
                 raise BitstreamError(f"the {name} {side} is not between 1 and {MAX_SIDE}")
         if not 0 <= self.scale < len(SCALES):
             raise BitstreamError(f"the scale code {self.scale} is not valid")
-        if not (0 <= self.level <= 255 and 0 <= self.preset_id <= 255 and len(self.tag) == 2):
+        if not (0 <= self.level < LEVELS and 0 <= self.preset_id <= 255 and len(self.tag) == 2):
             raise BitstreamError("level and preset id take one byte each, the weights tag two")
+
+    @property
+    def quality(self) -> float:
+        """The quality 0-100 of `level`, to one digit after the point."""
+        return round(self.level * 100 / (LEVELS - 1), 1)
+
+    @property
+    def model(self) -> str:
+        """The weights that the file was made with, such as ``tiny-1a2b``."""
+        return weights_name(self.preset_id, self.tag)
 
     @property
     def coded_size(self) -> tuple[int, int]:
@@ -232,7 +243,7 @@ def check_weights(header: Header, weights_hash: bytes, preset_id: int | None = N
     if not same_preset or header.tag != weights_hash[:2]:
         at_hand = weights_name(header.preset_id if preset_id is None else preset_id, weights_hash[:2])
         raise ModelMismatchError(
-            f"the file was made with the weights {weights_name(header.preset_id, header.tag)}, "
+            f"the file was made with the weights {header.model}, "
             f"but those at hand are {at_hand} (until version 1.0 a release may end older weights' files)"
         )
 
@@ -245,7 +256,12 @@ def is_whole(parsed: ParsedFile, data: bytes, weights_hash: bytes) -> bool:
 
 def weights_name(preset_id: int, tag: bytes) -> str:
     """How messages name weights: preset and tag, such as ``tiny-1a2b``."""
-    return f"{PRESETS.get(preset_id, f'preset {preset_id}')}-{tag.hex()}"
+    return f"{preset_name(preset_id)}-{tag.hex()}"
+
+
+def preset_name(preset_id: int) -> str:
+    """The name of a preset, or its number where this version does not know it."""
+    return PRESETS.get(preset_id, f"preset {preset_id}")
 
 
 def _crc(*parts: bytes) -> int:

@@ -2,9 +2,9 @@
 
     y, z --gain--> scaled --quantise--> q --range coder--> stream --> q --> y_hat, the same everywhere
 
-The order of the stream: z, then y in steps, each of one channel group at the positions of one pass (`schedule`).
-Every step predicts a mean and a table for each symbol from what is decoded already; see `docs/bitstream.md` for
-the normative text.
+The order of the stream: z, then y in steps, each of one channel group at the positions of one pass
+(`schedule`). Every step predicts a mean and a table for each symbol from what is decoded already; see
+`docs/bitstream.md` for the normative text.
 """
 
 from __future__ import annotations
@@ -16,11 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sprdiff.errors import WeightsError
+from sprdiff.format.constants import FRACTION, GAIN_FRACTION, LEVELS, MEAN_LIMIT
 from sprdiff.format.container import MAX_CHANNELS
 from sprdiff.format.intnet import (
-    FRACTION,
-    LEVELS,
-    MEAN_LIMIT,
     Arrays,
     ContextStep,
     Floats,
@@ -37,13 +35,13 @@ from sprdiff.interrupt import checkpoint
 
 T = TypeVar("T", bound=np.generic)
 
-GAIN_ONE = 1 << 16
-"""A gain of 1: gains have 16 fraction bits."""
+GAIN_ONE = 1 << GAIN_FRACTION
 
 
 @dataclass(frozen=True)
 class Exact:
-    """What every machine knows of a picture, the same to the bit: what networks after the exactness line may take.
+    """What every machine knows of a picture, the same to the bit: what networks after the exactness line may
+    take.
 
     Attributes:
         y_hat: int32 [Cy, yh, yw], the decoded latent; 8 fraction bits, still scaled by the gain.
@@ -85,7 +83,8 @@ class LevelTables:
 
 @dataclass(frozen=True)
 class Beginning(Exact):
-    """What the beginning of a stream says; values that it does not determine are at their means, step by step.
+    """What the beginning of a stream says; values that it does not determine are at their means, step by
+    step.
 
     Attributes:
         known: symbols of z and y that every file with this beginning has.
@@ -117,7 +116,12 @@ class EntropyModel:
     """
 
     def __init__(self, arrays: Arrays) -> None:
-        """Check and prepare the arrays of ``entropy.npz`` (see `from_arrays`)."""
+        """Check and prepare the arrays of ``entropy.npz`` (names and shapes in ``docs/bitstream.md``).
+
+        Raises:
+            WeightsError: an array is missing, has a wrong shape or dtype, is out of range, or is not exact in
+                float64.
+        """
         self.tables = Tables(
             fetch(arrays, "tables.radius", np.int32, (None,)),
             fetch(arrays, "tables.counts", np.uint32, (None,)),
@@ -137,15 +141,6 @@ class EntropyModel:
             ContextStep(arrays, f"context.{s}", step.depth, step.known, step.channels.stop - step.channels.start, sizes)
             for s, step in enumerate(self._schedule.steps)
         ]
-
-    @classmethod
-    def from_arrays(cls, arrays: Arrays) -> EntropyModel:
-        """The model of the arrays of ``entropy.npz`` (names and shapes in ``docs/bitstream.md``).
-
-        Raises:
-            WeightsError: an array is missing, of wrong shape or dtype, out of range, or not exact in float64.
-        """
-        return cls(arrays)
 
     def _check_ranges(self) -> None:
         if self._gain_y.min() < 1 or self._gain_z.min() < 1:
@@ -171,8 +166,9 @@ class EntropyModel:
         """Quantise and code the latents.
 
         Args:
-            y: float32 [Cy, yh, yw]; z: float32 [Cz, ceil(yh / r), ceil(yw / r)] (see `ratio`), both not yet scaled.
-                Values that would quantise beyond the symbol limit of 32767 are clamped to it, NaN becomes the mean.
+            y: float32 [Cy, yh, yw]; z: float32 [Cz, ceil(yh / r), ceil(yw / r)] (see `ratio`), both not yet
+                scaled. Values that would quantise beyond the symbol limit of 32767 are clamped to it, NaN
+                becomes the mean.
             level: 0 .. 255.
         """
         coder = SymbolEncoder(self.tables)
@@ -221,7 +217,8 @@ class EntropyModel:
         return self._walk(coder, shape, level, None)
 
     def dequantise(self, values: Ints, level: int) -> NDArray[np.float32]:
-        """y_hat or mu as the networks after the exactness line take it: float32 [Cy, yh, yw], the gain undone."""
+        """y_hat or mu as the networks after the exactness line take it: float32 [Cy, yh, yw], the gain
+        undone."""
         _check_level(level)
         step = (GAIN_ONE / 2**FRACTION) / self._gain_y[level].astype(np.float64)
         unscaled: NDArray[np.float32] = values.astype(np.float32) * step.astype(np.float32)[:, None, None]

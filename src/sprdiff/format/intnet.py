@@ -1,12 +1,12 @@
 """The integer networks that predict probabilities: bit-exact on every machine.
 
-Weights have 12 fraction bits, latents and hats 8. A layer is ``acc = W v + b``; each is computed as a float64
-matrix product of integers. Every partial sum stays below 2^53 (checked from the weights at load), so float64
-is exact in any order of summation, with any number of threads and any instruction set (Balle et al., ICLR
-2019, "Integer Networks for Data Compression with Latent-Variable Models").
+Weights have 12 fraction bits, latents and level weights 8. A layer is ``acc = W v + b``; each is computed as
+a float64 matrix product of integers. Every partial sum stays below 2^53 (checked from the weights at load),
+so float64 is exact in any order of summation, with any number of threads and any instruction set (Balle et
+al., ICLR 2019, "Integer Networks for Data Compression with Latent-Variable Models").
 
-      z_hat 3x3, hats -> [layer] -> [layer] -> h                    HyperSynthesis, per position of z
-      y_hat 3x3, h, hats -> [layer] -> [layer] -> [layer] -> mu, i  ContextStep, per position of y and step
+      z_hat 3x3, level -> [layer] -> [layer] -> h                    HyperSynthesis, per position of z
+      y_hat 3x3, h, level -> [layer] -> [layer] -> [layer] -> mu, i  ContextStep, per position of y and step
 """
 
 from __future__ import annotations
@@ -19,21 +19,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sprdiff.errors import WeightsError
+from sprdiff.format.constants import (
+    FRACTION,
+    HIDDEN_LIMIT,
+    INDEX_SCALE,
+    KNOT_SPACING,
+    KNOTS,
+    MEAN_LIMIT,
+    SYMBOL_LIMIT,
+    WEIGHT_FRACTION,
+)
 from sprdiff.interrupt import checkpoint
 
-FRACTION = 8
-"""Fraction bits of latents, means and hats."""
-SYMBOL_LIMIT = 32767
-"""Largest |symbol|."""
-MEAN_LIMIT = 2**18 - 1
-"""Largest |mean|, in 1/256: 1024 symbols. At 0.04 bits per pixel the largest latents are 30 symbols from 0."""
 LATENT_BOUND = (SYMBOL_LIMIT << FRACTION) + MEAN_LIMIT
-HIDDEN_LIMIT = 16383
-HATS = 9
-LEVELS = 256
+"""Largest magnitude of a latent, in units of 1/256."""
 CHUNK = 4096
 """Positions computed at once: bounds the scratch memory to some 40 MB whatever the size of the picture."""
 MAX_RATIO = 16
+_INDEX_SHIFT = WEIGHT_FRACTION + FRACTION - (INDEX_SCALE.bit_length() - 1)
+"""Bits by which the sums of the last layer are shifted to give table indices."""
 MAX_OUTPUTS = 4096
 """Outputs of one layer: they are computed for `CHUNK` positions at once."""
 MAX_FEATURES = 512
@@ -44,12 +48,15 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int32]
 Index = NDArray[np.int64]
 Run = tuple[int, int, int]
-"""Channels `start` to `stop` at an offset 0-8 of the 3x3 neighbourhood, in raster order: (offset, start, stop)."""
+"""Channels `start` to `stop` at an offset 0-8 of the 3x3 neighbourhood, in raster order: (offset, start,
+stop)."""
 
 
-def hats(level: int) -> Floats:
-    """[9] integers with 8 fraction bits: linear interpolation weights of the level between 0, 32, .. 256."""
-    return np.array([max(0, 32 - abs(level - 32 * j)) * 8 for j in range(HATS)], np.float64)
+def level_weights(level: int) -> Floats:
+    """[9] integers with 8 fraction bits: the weights of the knots 0, 32 .. 256 in linear interpolation."""
+    unit = 2**FRACTION // KNOT_SPACING
+    distances = (abs(level - KNOT_SPACING * knot) for knot in range(KNOTS))
+    return np.array([max(0, KNOT_SPACING - distance) * unit for distance in distances], np.float64)
 
 
 def fetch(arrays: Arrays, name: str, dtype: type[np.generic], shape: tuple[int | None, ...]) -> NDArray[Any]:
@@ -97,7 +104,7 @@ class Layer:
         """``clip((W v + b + 2^11) >> 12, 0, 16383)``: the activation of a hidden layer, [n, out]."""
         acc = v @ self.weight
         acc += self.bias if bias is None else bias
-        return shift_clip(acc, 12, 0, HIDDEN_LIMIT)
+        return shift_clip(acc, WEIGHT_FRACTION, 0, HIDDEN_LIMIT)
 
 
 def shift_clip(acc: Floats, bits: int, low: int, high: int) -> Floats:
@@ -128,7 +135,8 @@ class Grid:
         return (row + 1) * self.stride + column + 1
 
     def gather(self, out: Floats, centres: Index, runs: Iterable[Run]) -> int:
-        """Write the runs of channels around `centres` to `out`, one beside the other; returns how many values."""
+        """Write the runs of channels around `centres` to `out`, one beside the other; returns how many
+        values."""
         end = 0
         for offset, start, stop in runs:
             near = centres + ((offset // 3 - 1) * self.stride + offset % 3 - 1)
@@ -143,8 +151,9 @@ class Grid:
 
 
 def context_features(arrays: Arrays) -> int:
-    """How many features of the hyper-latent the context networks take: all inputs of the first but the hats."""
-    features = fetch(arrays, "context.0.0.weight", np.int16, (None, None)).shape[1] - HATS
+    """How many features of the hyper-latent the context networks take: all inputs of the first but the level
+    weights."""
+    features = fetch(arrays, "context.0.0.weight", np.int16, (None, None)).shape[1] - KNOTS
     if not 1 <= features <= MAX_FEATURES:
         raise WeightsError(f"context.0.0 takes {features} features of the hyper-latent, not 1 to {MAX_FEATURES}")
     return int(features)
@@ -159,7 +168,7 @@ class HyperSynthesis:
 
     def __init__(self, arrays: Arrays, z_channels: int) -> None:
         self.z_channels = z_channels
-        bound = np.repeat([float(LATENT_BOUND), 256.0], [9 * z_channels, HATS])
+        bound = np.repeat([float(LATENT_BOUND), 256.0], [9 * z_channels, KNOTS])
         self.first = Layer(arrays, "hyper.0", bound)
         self.second = Layer(arrays, "hyper.1", np.full(self.first.outputs, float(HIDDEN_LIMIT)))
         self.features = context_features(arrays)
@@ -174,14 +183,14 @@ class HyperSynthesis:
         h = np.empty((ratio * z_hat.rows, ratio * z_hat.columns, self.features), np.int16)
         taps = 9 * self.z_channels
         around = [(offset, 0, self.z_channels) for offset in range(9)]
-        bias = self.first.bias + hats(level) @ self.first.weight[taps:]
+        bias = self.first.bias + level_weights(level) @ self.first.weight[taps:]
         for part in chunks(z_hat.rows * z_hat.columns):
             positions = np.arange(part.start, part.stop)
             v = np.empty((positions.size, taps))
             z_hat.gather(v, z_hat.inside(positions), around)
             acc = v @ self.first.weight[:taps]
             acc += bias
-            out = self.second.hidden(shift_clip(acc, 12, 0, HIDDEN_LIMIT))
+            out = self.second.hidden(shift_clip(acc, WEIGHT_FRACTION, 0, HIDDEN_LIMIT))
             row, column = np.divmod(positions, z_hat.columns)
             for block in range(ratio**2):
                 i, j = divmod(block, ratio)
@@ -192,8 +201,8 @@ class HyperSynthesis:
 class ContextStep:
     """The network of one coding step: means and tables of a channel group at the positions of a pass.
 
-    The inputs that are zero by definition (values not decoded yet) are left out of the product, and the hats, the
-    same at every position, are folded into the bias: the same integers with a third less work.
+    The inputs that are zero by definition (values not decoded yet) are left out of the product, and the level
+    weights, the same at every position, are folded into the bias: the same integers with a third less work.
     """
 
     def __init__(
@@ -209,13 +218,13 @@ class ContextStep:
         """
         self._group, self._known = group, known
         features, self._tables = sizes
-        bound = np.repeat([float(LATENT_BOUND), float(HIDDEN_LIMIT), 256.0], [9 * depth, features, HATS])
+        bound = np.repeat([float(LATENT_BOUND), float(HIDDEN_LIMIT), 256.0], [9 * depth, features, KNOTS])
         self._first = Layer(arrays, f"{name}.0", bound)
         self._second = Layer(arrays, f"{name}.1", np.full(self._first.outputs, float(HIDDEN_LIMIT)))
         self._last = Layer(arrays, f"{name}.2", np.full(self._second.outputs, float(HIDDEN_LIMIT)), 2 * group)
         rows = [offset * depth + np.arange(start, stop) for offset, start, stop in known]
         rows.append(9 * depth + np.arange(features))
-        self._hat_weight = self._first.weight[-HATS:].copy()
+        self._level_weight = self._first.weight[-KNOTS:].copy()
         self._first.weight = np.ascontiguousarray(self._first.weight[np.concatenate(rows)])
 
     def __call__(
@@ -225,13 +234,13 @@ class ContextStep:
         size = self._group
         mu = np.empty((positions.size, size), np.int32)
         index = np.empty((positions.size, size), np.uint8)
-        bias = self._first.bias + hats(level) @ self._hat_weight
+        bias = self._first.bias + level_weights(level) @ self._level_weight
         for part in chunks(positions.size):
             v = self._inputs(y_hat, h, positions[part])
             acc = self._second.hidden(self._first.hidden(v, bias)) @ self._last.weight
             acc += self._last.bias
-            mu[part] = shift_clip(acc[:, :size], 12, -MEAN_LIMIT, MEAN_LIMIT)
-            index[part] = shift_clip(acc[:, size:], 16, 0, self._tables - 1)
+            mu[part] = shift_clip(acc[:, :size], WEIGHT_FRACTION, -MEAN_LIMIT, MEAN_LIMIT)
+            index[part] = shift_clip(acc[:, size:], _INDEX_SHIFT, 0, self._tables - 1)
         return mu, index
 
     def _inputs(self, y_hat: Grid, h: NDArray[np.int16], positions: Index) -> Floats:

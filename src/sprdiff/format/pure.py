@@ -1,7 +1,8 @@
-"""The range coder of ``docs/bitstream.md``, section 6, in plain Python: for machines without constriction, and for
-beginnings of files, which constriction cannot decode.
+"""The range coder of ``docs/bitstream.md``, section 6, in plain Python: for machines without constriction,
+and for beginnings of files, which constriction cannot decode.
 
-The encoder gives the same bytes as that of `native`, the decoder the same symbols; both take a microsecond a symbol.
+The encoder gives the same bytes as that of `native`, the decoder the same symbols; both take a microsecond a
+symbol.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sprdiff.errors import BitstreamError
+from sprdiff.format.constants import PRECISION
 from sprdiff.format.intnet import Ints
 
 Model = list[int]
 """A table as sums of its counts: that of all symbols before symbol k at index k, 2^24 at the end."""
 
-PRECISION = 24
 _TOTAL = 1 << PRECISION
 _WORD = 32
 _SMALLEST = 1 << _WORD
@@ -106,9 +107,9 @@ class RangeDecoder:
 class PrefixDecoder:
     """Finds the symbols that a beginning of a stream determines.
 
-    It decodes with two tails at once, all bits 0 and all bits 1, and ends at the first symbol in which they differ.
-    Every file that begins so lies between the two; none lies above the last symbol of a table, so neither does the
-    upper tail.
+    It decodes with two tails at once, all bits 0 and all bits 1, and ends at the first symbol in which they
+    differ. Every file that begins so lies between the two; none lies above the last symbol of a table, so
+    neither does the upper tail.
     """
 
     model = staticmethod(cumulative)
@@ -164,7 +165,8 @@ def no_symbol() -> BitstreamError:
 
 
 def shortest(low: int, high: int, size: int) -> bytes:
-    """Of the numbers from `low` to below `high`, of `size` bytes, one that ends in the most zero bytes, without them.
+    """Of the numbers from `low` to below `high`, of `size` bytes, one that ends in the most zero bytes,
+    without them.
 
     The two are less than 2^64 apart.
     """

@@ -1,8 +1,8 @@
 """Symbols to bytes and back: a range coder, fed run by run.
 
-A block of symbols is sorted by table, the widest first, so that the beginning of a file holds the largest symbols
-(stable: raster order inside a table). Each run of one table is one call of the coder, then come the escape
-payloads of the run. `SymbolEncoder` and `SymbolDecoder` share that loop.
+A block of symbols is sorted by table, the widest first, so that the beginning of a file holds the largest
+symbols (stable: raster order inside a table). Each run of one table is one call of the coder, then come the
+escape payloads of the run. `SymbolEncoder` and `SymbolDecoder` share that loop.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from sprdiff.errors import BitstreamError
 from sprdiff.format import pure
-from sprdiff.format.intnet import SYMBOL_LIMIT, Floats, Ints
+from sprdiff.format.constants import FRACTION, SYMBOL_LIMIT
+from sprdiff.format.intnet import Floats, Ints
 from sprdiff.format.tables import TOTAL, Tables
 
 _FAIR = np.full(2, TOTAL // 2, np.uint32)
@@ -197,7 +198,7 @@ class PrefixDecoder(SymbolDecoder):
 
 def quantise(scaled: Floats, mu: Ints) -> Ints:
     """``floor(scaled - mu / 256 + 1/2)``, clamped to the symbol limit; NaN becomes 0."""
-    residual = scaled - mu * (1 / 256)
+    residual = scaled - mu * 2.0**-FRACTION
     residual += 0.5
     np.floor(residual, out=residual)
     np.nan_to_num(residual, copy=False, nan=0.0)

@@ -6,24 +6,32 @@ from sprdiff.format.container import ParsedFile, check_weights, is_whole, verify
 from sprdiff.format.entropy import EntropyModel, Exact
 
 
-def read_exact(
-    parsed: ParsedFile, data: bytes, entropy: EntropyModel, weights_hash: bytes, preset_id: int, *, partial: bool
-) -> Exact:
-    """What a file says exactly; a `Beginning` where it is not whole and may be `partial`.
+def check_file(parsed: ParsedFile, data: bytes, weights_hash: bytes, preset_id: int, *, partial: bool) -> bool:
+    """Check a file against the weights at hand before anything is decoded; returns whether it is whole.
 
     Args:
         parsed: ``parse_file(data)``.
-        entropy, weights_hash, preset_id: of the weights at hand.
+        weights_hash, preset_id: those of the weights at hand.
+        partial: accept a file that was cut off.
 
     Raises:
-        ModelMismatchError: the file wants other weights.
-        BitstreamError: it is damaged, or truncated and not `partial`.
+        ModelMismatchError: the file was made with other weights.
+        BitstreamError: it is damaged, or was cut off and not `partial`.
     """
-    shape = parsed.header.latent_size(entropy.stride)
-    if partial:
-        check_weights(parsed.header, weights_hash, preset_id)
-        if not is_whole(parsed, data, weights_hash):
-            return entropy.decode_beginning(parsed.stream, shape, parsed.header.level)
-    else:
+    if not partial:
         verify(parsed, data, weights_hash, preset_id)
-    return entropy.decode(parsed.stream, shape, parsed.header.level)
+        return True
+    check_weights(parsed.header, weights_hash, preset_id)
+    return is_whole(parsed, data, weights_hash)
+
+
+def read_exact(parsed: ParsedFile, entropy: EntropyModel, *, whole: bool) -> Exact:
+    """The exact latents of a checked file; a `Beginning` where it is not `whole`.
+
+    Raises:
+        BitstreamError: no encoder can have made its stream.
+    """
+    header = parsed.header
+    shape = header.latent_size(entropy.stride)
+    decode = entropy.decode if whole else entropy.decode_beginning
+    return decode(parsed.stream, shape, header.level)

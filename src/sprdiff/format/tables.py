@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sprdiff.errors import WeightsError
+from sprdiff.format.constants import PRECISION, SMALLEST_SIGMA, TAIL
 
 T = TypeVar("T")
 
-PRECISION = 24
 TOTAL = 1 << PRECISION
 MAX_TABLES = 256
 MAX_RADIUS = 4096
@@ -25,8 +25,6 @@ _FLOOR = 4
 """Smallest count that the builders give a symbol: no symbol inside a table costs more than 22 bits."""
 _ESCAPE = 32
 """Smallest count that the builders give the escape: 2^-19."""
-_TAIL = 2.0**-12
-"""Weight of the wider Gaussian that makes the built tables slightly heavy-tailed."""
 
 IntArray = NDArray[np.integer[Any]]
 
@@ -71,11 +69,12 @@ class Tables:
         return self._models[make, table]
 
 
-def sigma_ladder(n: int = 64, low: float = 0.1, high: float = 32.0) -> NDArray[np.float64]:
+def sigma_ladder(n: int = 64, low: float = SMALLEST_SIGMA, high: float = 32.0) -> NDArray[np.float64]:
     """Standard deviations of the `n` base tables, in symbols: geometric from `low` to `high`.
 
     Raises:
-        ValueError: there are not 1 to `MAX_TABLES` of them, they do not grow, or the widest would pass `MAX_RADIUS`.
+        ValueError: there are not 1 to `MAX_TABLES` of them, they do not grow, or the widest would pass
+            `MAX_RADIUS`.
     """
     if not 1 <= n <= MAX_TABLES or not 0 < low <= high or _radius(high) > MAX_RADIUS:
         raise ValueError(f"there is no ladder of {n} standard deviations from {low} to {high}")
@@ -92,7 +91,7 @@ def make_gaussian_tables(sigmas: Sequence[float] | NDArray[np.float64]) -> tuple
     for sigma in map(float, sigmas):
         size = _radius(sigma)
         wide = 3 * sigma + 0.3
-        half = [(1 - _TAIL) * _bin(q, sigma) + _TAIL * _bin(q, wide) for q in range(1, size + 1)]
+        half = [(1 - TAIL) * _bin(q, sigma) + TAIL * _bin(q, wide) for q in range(1, size + 1)]
         shares = [round(p * 2**48) for p in half]
         radius.append(size)
         counts.append(_counts(shares, 0, 2**48))

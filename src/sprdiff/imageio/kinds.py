@@ -5,13 +5,14 @@ No plug-in is registered with Pillow for this: which formats an application open
 
 from __future__ import annotations
 
-import importlib
 import struct
 import warnings
-from typing import IO, Any
+from typing import IO
 
 from PIL import Image, ImageFile
 
+from ..common.extras import need
+from ..common.messages import reason
 from ..errors import ImageError
 from ..limits import above, size_message
 from .boxes import read_jxl_head
@@ -99,7 +100,7 @@ def open_by_extra(stream: IO[bytes], head: bytes, name: str, max_pixels: int) ->
         ImageError: the package is missing, or the file is damaged or too large.
     """
     if is_heif(head):
-        heif = _package("pillow_heif", name, "a HEIC picture", "heif")
+        heif = need("pillow_heif", "heif", ImageError, what=f"{name} is a HEIC picture, which")
         stream.seek(0)
         try:
             image: ImageFile.ImageFile = heif.HeifImageFile(stream, "")
@@ -111,7 +112,7 @@ def open_by_extra(stream: IO[bytes], head: bytes, name: str, max_pixels: int) ->
 
 def _open_jxl(stream: IO[bytes], name: str, max_pixels: int) -> ImageFile.ImageFile:
     registered = set(Image.ID)
-    plugin = _package("pillow_jxl.JpegXLImagePlugin", name, "a JPEG XL picture", "jxl")
+    plugin = need("pillow_jxl.JpegXLImagePlugin", "jxl", ImageError, what=f"{name} is a JPEG XL picture, which")
     for kind in set(Image.ID) - registered:  # the package registers itself when it is imported
         Image.ID.remove(kind)
         Image.OPEN.pop(kind, None)
@@ -130,13 +131,6 @@ def _open_jxl(stream: IO[bytes], name: str, max_pixels: int) -> ImageFile.ImageF
     return image
 
 
-def _package(module: str, name: str, kind: str, extra: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ImageError(f"{name} is {kind}, which needs a package: pip install 'sprdiff[{extra}]'") from error
-
-
 def refusal(name: str, head: bytes) -> ImageError:
     """The error about a file that nothing here opens."""
     if not head:
@@ -152,7 +146,7 @@ def refusal(name: str, head: bytes) -> ImageError:
 
 def failure(name: str, error: Exception) -> ImageError:
     """The error about a file that was opened and could not be decoded."""
-    reason = " ".join(str(error).split()) or type(error).__name__
-    if any(word in reason.lower() for word in _UNSUPPORTED):
-        return ImageError(f"{name} is of a kind that is not supported: {reason}")
-    return ImageError(f"{name} is damaged or truncated: {reason}")
+    text = reason(error)
+    if any(word in text.lower() for word in _UNSUPPORTED):
+        return ImageError(f"{name} is of a kind that is not supported: {text}")
+    return ImageError(f"{name} is damaged or truncated: {text}")

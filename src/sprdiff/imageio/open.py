@@ -19,7 +19,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from ..common.files import STDIO, describe, is_special, read_at_most, read_bytes
 from ..errors import ImageError
-from ..limits import above, size_message
+from ..limits import MAX_PIXELS, above, size_message
 from .colour import Converter, Rgb, parse_background
 from .facts import Facts
 from .formats import RASTER, Bounded, check_format, check_tiles, most_bytes
@@ -30,8 +30,6 @@ from .png import SIGNATURE, Parts, walk
 from .tiff import Tiff, find_picture, has_extra, is_misread, is_uncertain, is_unusual, read_by_extra
 from .tiff_pages import is_tiff
 
-MAX_PIXELS = 2**28
-"""Default limit on the pixels of a picture, both ways."""
 _NOT_MINE = (SyntaxError, IndexError, TypeError, KeyError, struct.error)
 """How a plug-in of Pillow says that a file is not of its format."""
 _LAYERED = frozenset({"PSD"})  # its "frames" are layers, and the picture is their sum already

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
+from ..common.extras import hint
 from ..common.files import read_at_most
 from ..errors import ImageError
 from ..limits import above, size_message
@@ -149,7 +150,7 @@ def read_by_extra(tiff: Tiff, name: str, max_pixels: int) -> tuple[Image.Image, 
     try:
         tifffile: Any = importlib.import_module("tifffile")
     except ImportError as error:
-        raise ImageError(f"{kind}; the extra tiff reads more: pip install 'sprdiff[tiff]'") from error
+        raise ImageError(f"{kind}; the extra tiff reads more: {hint('tiff')}") from error
     if above(*page.size, max_pixels):
         raise ImageError(f"{name} has {size_message(*page.size, max_pixels)}")
     try:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .config import KNOT_SPACING, KNOTS
+from ..format.constants import KNOT_SPACING, KNOTS
 
 
 def conv(
@@ -24,7 +24,8 @@ def conv(
     groups: int = 1,
     bias: bool = True,
 ) -> nn.Conv2d:
-    """Convolution with weights that keep the variance of their input; unless told, odd kernels are padded to "same".
+    """Convolution with weights that keep the variance of their input; unless told, odd kernels are padded to
+    "same".
 
     torch's default shrinks a signal by 0.58 at every layer; without normalisation y would start near zero.
     """
@@ -86,8 +87,8 @@ def res_blocks(channels: int, count: int) -> nn.Sequential:
 class PixelConv(nn.Module):
     """Convolution from pixels to a grid 2^n times coarser: [N,Cin,H,W] -> [N,C,H/stride,W/stride].
 
-    Its kernel spans ``cells`` x ``cells`` cells of the grid. While training, cells are gathered first, which is twice
-    as fast; an exported graph takes one strided convolution, with the same sums.
+    Its kernel spans ``cells`` x ``cells`` cells of the grid. While training, cells are gathered first, which
+    is twice as fast; an exported graph takes one strided convolution, with the same sums.
     """
 
     def __init__(self, cin: int, cout: int, stride: int, cells: int = 1) -> None:
@@ -135,8 +136,8 @@ class Stem(nn.Module):
         return out
 
 
-def hats(level: Tensor) -> Tensor:
-    """Weights of the 9 knots at the given levels: [N] in 0-255 -> [N,9], each row sums to 1.
+def level_weights(level: Tensor) -> Tensor:
+    """Weights of the 9 knots at the given levels: [N] in 0-255 -> [N,9]; each row sums to 1.
 
     The integer networks take the same numbers times 256 (docs/bitstream.md).
     """
@@ -145,7 +146,8 @@ def hats(level: Tensor) -> Tensor:
 
 
 class LevelModulation(nn.Module):
-    """Scales and shifts channels by the quality level: x·(1 + s(level)) + b(level), [N,C,H,W]; starts as identity."""
+    """Scales and shifts channels by the quality level: x·(1 + s(level)) + b(level), [N,C,H,W]; starts as
+    identity."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -153,6 +155,6 @@ class LevelModulation(nn.Module):
         self.shift = nn.Parameter(torch.zeros(KNOTS, channels))
 
     def forward(self, x: Tensor, level: Tensor) -> Tensor:
-        weights = hats(level)
+        weights = level_weights(level)
         scale, shift = weights @ self.scale, weights @ self.shift
         return x * (1 + scale[:, :, None, None]) + shift[:, :, None, None]

@@ -8,22 +8,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
-FRACTION_BITS = 8
-"""Exact latents are integers with this many fractional bits (docs/bitstream.md)."""
-
 MAX_WIDTH, MAX_DEPTH = 8192, 64
 """Largest sizes of a stored configuration: channels, and blocks one after the other."""
 MAX_NUMBER = 1e9
 _MAY_BE_0 = ("semantic",)
 _NO_SIZES = ("preset", "lambda_range", "sigma_max", "passes", "group_major")
-LEVELS = 256
-KNOTS = 9
-KNOT_SPACING = 32
-"""Everything that depends on the quality level is piecewise linear between 9 knots, 32 levels apart."""
 
-
-STRIDES = (0.0, 1 / 8, 1 / 4, 1 / 2, 1.0)
-"""Step sizes that the flow knows (shortcut models: Frans et al., ICLR 2025); 0: the velocity at this very time."""
+STEP_SIZES = (0.0, 1 / 8, 1 / 4, 1 / 2, 1.0)
+"""Step sizes that the flow knows (shortcut models: Frans et al., ICLR 2025); 0 means the velocity at this
+very time."""
 
 EXACT = ("latent_codec.hyper_synthesis.", "latent_codec.context.", "latent_codec.y_log_gain",
          "latent_codec.z_log_gain", "latent_codec.z_mean", "latent_codec.z_index")  # fmt: skip
@@ -114,19 +107,23 @@ def _check_coding(fields: Mapping[str, Any]) -> None:
 class ModelConfig:
     """Channel counts and depths of one preset.
 
-    Grids: 1/8 the VAE latent and the flow's finest, 1/16 the fusion and c_pix, 1/32 ``y`` and c_sem, 1/64 ``z``.
+    Grids: 1/8 the VAE latent and the flow's finest, 1/16 the fusion and c_pix, 1/32 ``y`` and c_sem, 1/64
+    ``z``.
 
     Attributes:
         lambda_range: weight of the squared error at levels 0 and 255.
-        vae_latent: channels of the VAE's latent; vae_encoder: widths at 1/4 and 1/8; vae_decoder: at 1/8, 1/4, 1/2.
+        vae_latent: channels of the VAE's latent; vae_encoder: widths at 1/4 and 1/8; vae_decoder: at 1/8,
+            1/4, 1/2.
         distortion: widths at 1/4, 1/8 and 1/16; distortion_blocks: residual blocks at 1/8 and 1/16.
         semantic: channels of the frozen EfficientNet-Lite0 features at 1/16 that join the fusion; 0: none.
         fused, trunk: widths of the fusion at 1/16 and of the analysis at 1/32.
         passes, group_major: the order in which y is coded, see `Passes` and `order`.
-        tables, sigma_max: how many tables of probabilities there are, and the widest one's standard deviation.
+        tables, sigma_max: how many tables of probabilities there are, and the widest one's standard
+            deviation.
         synthesis: widths at 1/32 and 1/16; coarse: of the head of x̃ at 1/8 and 1/4.
         pixel_condition, semantic_condition: channels of c_pix at 1/16 and c_sem at 1/32.
-        flow: widths at 1/8, 1/16, 1/32; flow_blocks: blocks at 1/8, 1/16, 1/32, 1/8; flow_embedding: of the time.
+        flow: widths at 1/8, 1/16, 1/32; flow_blocks: blocks at 1/8, 1/16, 1/32, 1/8; flow_embedding: of the
+            time.
     """
 
     y_downs: ClassVar[int] = 1

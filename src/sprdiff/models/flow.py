@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..format.constants import LEVELS
 from .blocks import PixelConv, conv, down, up
-from .config import LEVELS, STRIDES, ModelConfig
+from .config import STEP_SIZES, ModelConfig
 
 _WAVES = 16
 
@@ -64,7 +65,7 @@ class Flow(nn.Module):
         n8, n16, n32, last8 = config.flow_blocks
         width = config.flow_embedding
         self.embed = nn.Sequential(nn.Linear(2 * _WAVES + 1, width), nn.SiLU(), nn.Linear(width, width))
-        self.stride = nn.Parameter(torch.zeros(len(STRIDES), width))
+        self.stride = nn.Parameter(torch.zeros(len(STEP_SIZES), width))
         self.coarse, self.pixel8 = PixelConv(3, c8, 8), conv(config.pixel_condition, c8)
         self.pixel16 = conv(config.pixel_condition, c16)
         self.semantic32 = conv(config.semantic_condition, c32)
@@ -83,11 +84,12 @@ class Flow(nn.Module):
         return at8, self.pixel16(c_pix), self.semantic32(c_sem)
 
     def embedding(self, time: Tensor, stride: Tensor, level: Tensor) -> Tensor:
-        """[N,width] of time in 0-1 (1: noise), stride as an index into `STRIDES` and level in 0-255, each [N]."""
+        """[N,width] of time in 0-1 (1: noise), stride as an index into `STEP_SIZES` and level in 0-255, each
+        [N]."""
         waves = torch.exp(torch.arange(_WAVES, device=time.device, dtype=time.dtype) * (5.0 / (_WAVES - 1)))
         angles = time[:, None] * waves
         around = (level / (LEVELS - 1) - 0.5)[:, None] * 4
-        known = torch.arange(len(STRIDES), device=time.device, dtype=time.dtype)
+        known = torch.arange(len(STEP_SIZES), device=time.device, dtype=time.dtype)
         shares = (1 - (stride[:, None] - known).abs()).clamp(min=0)
         return F.silu(self.embed(torch.cat([angles.sin(), angles.cos(), around], 1)) + shares @ self.stride)
 

@@ -1,6 +1,8 @@
-"""What a weights folder holds, to and from the torch modules: the integers of the exact part, the rest as fp16.
+"""What a weights folder holds, to and from the torch modules: the integers of the exact part, the rest as
+fp16.
 
-The shipped weights are stored once: refinement on the sender and fine-tuning load them from the folder that decodes.
+The shipped weights are stored once: refinement on the sender and fine-tuning load them from the folder that
+decodes.
 """
 
 from __future__ import annotations
@@ -16,16 +18,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import WeightsError
+from ..format.constants import GAIN_FRACTION, INDEX_SCALE, KNOT_SPACING, KNOTS, LEVELS, SMALLEST_SIGMA, SYMBOL_LIMIT
 from ..format.tables import make_gaussian_tables, sigma_ladder
-from .blocks import hats
-from .config import EXACT, FRACTION_BITS, KNOT_SPACING, KNOTS, LEVELS, LatentSizes, ModelConfig
-from .latent_codec import INDEX_SCALE, SIGMA_MIN, WEIGHT_UNIT, Z_SCALE, IntegerDense, LatentCodec
+from .blocks import level_weights
+from .config import EXACT, LatentSizes, ModelConfig
+from .integer_networks import ACTIVATION_UNIT, WEIGHT_UNIT, IntegerDense
+from .latent_codec import Z_SCALE, LatentCodec
 from .sprdiff import SPRDiff
 
 Arrays = dict[str, NDArray[Any]]
 
-GAIN_UNIT = 2.0**16
-UNIT = 2.0**FRACTION_BITS
+GAIN_UNIT = 2.0**GAIN_FRACTION
 FUSED_STRIDE = 16
 """Pixels per position of the fused features, from which y is halved further."""
 
@@ -39,25 +42,29 @@ def nearest(x: Tensor, scale: float) -> NDArray[np.int64]:
 def entropy_arrays(codec: LatentCodec) -> Arrays:
     """The exact part as integers, with Gaussian tables; names and units as in docs/bitstream.md."""
     config = codec.config
-    radius, counts = make_gaussian_tables(sigma_ladder(config.tables, SIGMA_MIN, config.sigma_max))
+    radius, counts = make_gaussian_tables(sigma_ladder(config.tables, SMALLEST_SIGMA, config.sigma_max))
     arrays: Arrays = {
         "tables.radius": radius,
         "tables.counts": counts,
         **steps_of(config),
     }
-    weights = hats(torch.arange(LEVELS, dtype=torch.float64))
+    weights = level_weights(torch.arange(LEVELS, dtype=torch.float64))
     for name, knots in (("gain.y", codec.y_log_gain), ("gain.z", codec.z_log_gain)):
         gain = nearest(torch.exp(weights @ knots.double()), GAIN_UNIT)
         arrays[name] = gain.clip(1, 2**32 - 1).astype(np.uint32)
-    arrays["z.mean"] = nearest(weights @ codec.z_mean.double(), Z_SCALE * UNIT).clip(-32767, 32767).astype(np.int32)
+    arrays["z.mean"] = (
+        nearest(weights @ codec.z_mean.double(), Z_SCALE * ACTIVATION_UNIT)
+        .clip(-SYMBOL_LIMIT, SYMBOL_LIMIT)
+        .astype(np.int32)
+    )
     arrays["z.index"] = (
         nearest(weights @ codec.z_index.double(), Z_SCALE * INDEX_SCALE).clip(0, config.tables - 1).astype(np.uint8)
     )
     for prefix, network in _networks(codec):
         for i, layer in enumerate(_layers(network)):
-            limit = 32767
-            arrays[f"{prefix}.{i}.weight"] = nearest(layer.weight, WEIGHT_UNIT).clip(-limit, limit).astype(np.int16)
-            arrays[f"{prefix}.{i}.bias"] = nearest(layer.bias, WEIGHT_UNIT * UNIT)
+            weight = nearest(layer.weight, WEIGHT_UNIT).clip(-SYMBOL_LIMIT, SYMBOL_LIMIT)
+            arrays[f"{prefix}.{i}.weight"] = weight.astype(np.int16)
+            arrays[f"{prefix}.{i}.bias"] = nearest(layer.bias, WEIGHT_UNIT * ACTIVATION_UNIT)
     return arrays
 
 
@@ -93,12 +100,12 @@ def load_entropy_arrays(codec: LatentCodec, arrays: Arrays) -> None:
     with torch.no_grad():
         codec.y_log_gain.copy_(knots(tensor("gain.y", GAIN_UNIT).log()))
         codec.z_log_gain.copy_(knots(tensor("gain.z", GAIN_UNIT).log()))
-        codec.z_mean.copy_(knots(tensor("z.mean", Z_SCALE * UNIT)))
+        codec.z_mean.copy_(knots(tensor("z.mean", Z_SCALE * ACTIVATION_UNIT)))
         codec.z_index.copy_(knots(tensor("z.index", Z_SCALE * INDEX_SCALE)))
         for prefix, network in _networks(codec):
             for i, layer in enumerate(_layers(network)):
                 layer.weight.copy_(tensor(f"{prefix}.{i}.weight", WEIGHT_UNIT))
-                layer.bias.copy_(tensor(f"{prefix}.{i}.bias", WEIGHT_UNIT * UNIT))
+                layer.bias.copy_(tensor(f"{prefix}.{i}.bias", WEIGHT_UNIT * ACTIVATION_UNIT))
 
 
 def _networks(codec: LatentCodec) -> list[tuple[str, torch.nn.Module]]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from ..common.extras import needed
 from ..common.progress import Report
 from ..errors import EffortError, WeightsError
 from ..format.entropy import EntropyModel
@@ -55,7 +56,7 @@ class FolderRuntime(ABC):
         check_hash(folder, "exact part", exact, self.weights_hash)
         if self._decoder:
             check_hash(folder, "decoder", self._decoder, self.manifest.decoder_hash)
-        self.entropy = EntropyModel.from_arrays(exact)
+        self.entropy = EntropyModel(exact)
         grids = (self.entropy.stride, self.entropy.stride * self.entropy.ratio)
         if grids != (Y_STRIDE, Z_STRIDE):
             raise WeightsError(f"{folder} has latents at 1/{grids[0]} and 1/{grids[1]}, "
@@ -83,15 +84,14 @@ class FolderRuntime(ABC):
     def refine(
         self, pixels: NDArray[np.uint8], y: Floats, z: Floats, level: int, effort: int, report: Report | None = None
     ) -> Floats:
-        """Another y, that costs fewer bits for what it brings at a level: `search.refine`, for an effort of 1-9.
+        """Another y, that costs fewer bits for what it brings at a level: `search.refine`, for an effort of
+        1-9.
 
         Raises:
             EffortError: torch is not installed.
         """
-        try:
+        with needed("train", EffortError, "effort"):
             from .search import ROUNDS, refine, torch_threads
-        except ImportError as error:
-            raise EffortError("effort needs torch: pip install 'sprdiff[train]'") from error
         with self._lock:
             if self._model is None:
                 self._model = self._torch_model().eval().requires_grad_(False)

@@ -6,8 +6,8 @@
                             └────► f16, f32 ─ condition ─┐             │                │
                                    noise ─ flow, N times ┴─► z0 ─ vae_decode ─► x̂ × s ─+─► picture
 
-Each arrow goes over the whole picture, tile by tile, before the next begins, and so does each evaluation of the flow:
-every graph only needs a halo of its own, and any number of evaluations needs no larger tiles.
+Each arrow goes over the whole picture, tile by tile, before the next begins, and so does each evaluation of
+the flow: every graph only needs a halo of its own, and any number of evaluations needs no larger tiles.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from ..errors import WeightsError
+from ..format.constants import FRACTION
 from ..format.entropy import Exact
-from ..format.intnet import FRACTION
 from ..imageio.resize import Tile, area
 from ..interrupt import checkpoint
 from .base import FolderRuntime
@@ -47,7 +47,8 @@ _NOISE_ROWS = 64
 
 
 def strength(realism: float) -> float:
-    """S of the dial x̂ = x̃ + s·(D(z0, x̃) − x̃): 0 at a realism of 0, 1 at 1, continuous and growing between."""
+    """S of the dial x̂ = x̃ + s·(D(z0, x̃) − x̃): 0 at a realism of 0, 1 at 1, continuous and growing
+    between."""
     return realism
 
 
@@ -73,10 +74,11 @@ class OnnxRuntime(FolderRuntime):
         """The picture of what is known exactly.
 
         Args:
-            exact: as `EntropyModel.decode` gives it. Where nobody else holds it, its memory is free before the flow.
+            exact: as `EntropyModel.decode` gives it. Where nobody else holds it, its memory is free before
+                the flow.
             level: quality level that it was coded with.
-            realism: 0 (coarse picture) to 1 (a sample of the pictures that it may have been); 0 runs the coarse
-                graph only.
+            realism: 0 (coarse picture) to 1 (a sample of the pictures that it may have been); 0 runs the
+                coarse graph only.
             steps: evaluations of the flow, at least 1.
             seed: of the noise that the flow starts from; 0 .. 2^64 - 1.
             size: (height, width) to crop to; None: the whole grid.
@@ -135,7 +137,8 @@ class OnnxRuntime(FolderRuntime):
             result = np.empty_like(z)
             inputs = {"time": np.array([time], np.float32), "stride": np.array([stride], np.float32), "level": levels}
             for tile, large in tiled:
-                # Of a picture in several tiles the conditions are made anew: they are larger than all else together.
+                # Of a picture in several tiles the conditions are made anew: they are larger than all else
+                # together.
                 given = once or self._conditions(coarse, features, tile, large=large)
                 checkpoint(area(tile.padded) * Y_STRIDE**2)
                 inputs["z_t"] = np.ascontiguousarray(z[None, :, *times(tile.padded, LATENT)])
@@ -186,7 +189,8 @@ def _widened(part: slice, halo: int, size: int) -> tuple[slice, slice]:
 
 
 def _noise(seed: int, channels: int, height: int, width: int) -> Floats:
-    """Noise of a whole latent, [channels, height, width], made in strips: its 64-bit words take more memory than it."""
+    """Noise of a whole latent, [channels, height, width], made in strips: its 64-bit words take more memory
+    than it."""
     noise = np.empty((channels, height, width), np.float32)
     for start in range(0, height, _NOISE_ROWS):
         rows = slice(start, min(start + _NOISE_ROWS, height))

@@ -11,15 +11,17 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
-from ..models.config import STRIDES
+from ..models.config import STEP_SIZES
 
 A = TypeVar("A", bound=Any)
 Velocity = Callable[[A, float, float], A]
-"""z_t, time in 0-1 and stride as an index into `STRIDES` -> the velocity, in an array that the solver may change."""
+"""z_t, time in 0-1 and stride as an index into `STEP_SIZES` -> the velocity, in an array that the solver may
+change."""
 
 
 class Step(NamedTuple):
-    """One step down: from a time, by a size, with the stride that the network is told (an index into `STRIDES`)."""
+    """One step down: from a time, by a size, with the stride that the network is told (an index into
+    `STEP_SIZES`)."""
 
     time: float
     size: float
@@ -29,18 +31,19 @@ class Step(NamedTuple):
 def euler_steps(count: int) -> list[Step]:
     """The steps of so many evaluations, each of a size that the network knows where there are at most 8.
 
-    A power of two gives equal steps. Of other numbers the first steps are those of the power of two below, the last
-    ones half as long: 3 are 1/2, 1/4, 1/4. A network that was trained for few steps gives the mean velocity over a
-    stride, and it learnt a stride only at times that are multiples of it. Three equal steps would need the mean over a
-    third, of which it knows nothing; so every number of evaluations up to 8 is made of steps that it was trained for,
-    and none is worse than the power of two below. Steps below an eighth take stride 0: the velocity at the very time.
+    A power of two gives equal steps. Of other numbers the first steps are those of the power of two below,
+    the last ones half as long: 3 are 1/2, 1/4, 1/4. A network that was trained for few steps gives the mean
+    velocity over a stride, and it learnt a stride only at times that are multiples of it. Three equal steps
+    would need the mean over a third, of which it knows nothing; so every number of evaluations up to 8 is
+    made of steps that it was trained for, and none is worse than the power of two below. Steps below an
+    eighth take stride 0: the velocity at the very time.
     """
     finest = count.bit_length() - 1
     halved = count - (1 << finest)
     sizes = [0.5**finest] * ((1 << finest) - halved) + [0.5 ** (finest + 1)] * (2 * halved)
     steps, time = [], 1.0
     for size in sizes:
-        steps.append(Step(time, size, STRIDES.index(size) if size in STRIDES else 0))
+        steps.append(Step(time, size, STEP_SIZES.index(size) if size in STEP_SIZES else 0))
         time -= size
     return steps
 
@@ -55,7 +58,8 @@ def euler(velocity: Velocity[A], z: A, steps: int) -> A:
 def heun(velocity: Velocity[A], z: A, steps: int) -> A:
     """The same by Heun's method: equal steps of two evaluations each; of an odd number the last step has one.
 
-    The network is asked for the velocity at the very time (stride 0): Heun's method does the averaging itself.
+    The network is asked for the velocity at the very time (stride 0): Heun's method does the averaging
+    itself.
     """
     count = math.ceil(steps / 2)
     for i in range(count):

@@ -4,19 +4,20 @@
                        ▲              │ its gradient
                        └─ ±1 where it should pay: one symbol in each block of cells, kept where J of the block falls
 
-The file format does not change, and any decoder reads the result. At these rates nearly all symbols are 0 and one of
-them moved by one is a large step: following the gradient of a relaxed quantiser (stochastic Gumbel annealing, Yang et
-al. 2020) made files larger (dev/LOG.md). So the gradient, with a curvature that is measured on the way, only nominates;
-what is kept has been tried. Blocks are far enough apart to be tried all at once.
+The file format does not change, and any decoder reads the result. At these rates nearly all symbols are 0 and
+one of them moved by one is a large step: following the gradient of a relaxed quantiser (stochastic Gumbel
+annealing, Yang et al. 2020) made files larger (dev/LOG.md). So the gradient, with a curvature that is
+measured on the way, only nominates; what is kept has been tried. Blocks are far enough apart to be tried all
+at once.
 
-Symbols are those of the file, bit for bit: latents and integer networks are in float64, as in `bitstream.entropy`, and
-gains and means are that module's own tables of the level. Those that torch would make of the model's knots are a hair
-away, which is enough for other symbols.
+Symbols are those of the file, bit for bit: latents and integer networks are in float64, as in
+`bitstream.entropy`, and gains and means are that module's own tables of the level. Those that torch would
+make of the model's knots are a hair away, which is enough for other symbols.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -32,16 +33,8 @@ from ..imageio.resize import Tile, area, tiles
 from ..interrupt import checkpoint
 from ..models.config import LatentSizes
 from ..models.first.sprdiff import SPRDiff as FirstSPRDiff
-from ..models.latent_codec import (
-    CELLS,
-    at_cells,
-    cells_of,
-    known_groups,
-    lambda_of,
-    sigma_of,
-    table_bits,
-    whole_grid,
-)
+from ..models.passes import Step, at_cells, even, group_spans, walk
+from ..models.rate import lambda_of, sigma_of, table_bits
 from ..models.sprdiff import SPRDiff
 
 Floats = NDArray[np.float32]
@@ -51,7 +44,8 @@ ROUNDS = (0, 1, 2, 4, 6, 9, 13, 18, 25, 36)
 """Gradients taken at efforts 0 to 9; each is followed by `TRIALS` trials."""
 TRIALS = 5
 BLOCK = 5
-"""Cells along a side of a block. The outermost are left alone: what a symbol changes stays within its block, mostly."""
+"""Cells along a side of a block. The outermost are left alone: what a symbol changes stays within its block,
+mostly."""
 HOPELESS = 8.0
 """Bits by which a change may be predicted to lose and is tried all the same: predictions are rough."""
 WORTH = 0.3
@@ -91,7 +85,8 @@ class Window:
 
         Args:
             tables: of the level.
-            image: [1,3,32h,32w] in 0-1; inside: [1,1,32h,32w], 1 where the picture is and 0 beyond its border.
+            image: [1,3,32h,32w] in 0-1; inside: [1,1,32h,32w], 1 where the picture is and 0 beyond its
+                border.
             y, z: unscaled latents, [1,Cy,h,w] and [1,Cz,ceil(h/2),ceil(w/2)].
         """
         self._model, self._codec = model, model.latent_codec
@@ -100,7 +95,6 @@ class Window:
         self._gain = _by_channel(tables.y_gain)
         self._weight = float(lambda_of(self._level, model.config.lambda_range))
         self.target = y.double() * self._gain
-        self._slices = self._codec.group_slices()
         self._features = self._hyper(z.double() * _by_channel(tables.z_gain), _by_channel(tables.z_mean))
 
     @property
@@ -124,41 +118,25 @@ class Window:
             return self._state(target, slope)
 
     def _state(self, target: Tensor, slope: bool) -> State:
-        codec, order = self._codec, self._codec.config.order
-        whole, features = _even(target), _even(self._features)
-        inside = _even(torch.ones_like(target[:, :1]))
-        probes = [torch.zeros_like(whole[:, s : s + n], requires_grad=slope) for s, n in self._slices]
-        values, means, symbols, indices = (_empty(whole, self._slices) for _ in range(4))
-        grids = [whole_grid(cells) for cells in values]
-        (bits,) = _empty(whole, [(0, 1)])
-        for (number, group), known, network in zip(order, known_groups(order), codec.context, strict=True):
-            cells = cells_of(codec.config.passes, number)
-            start, width = self._slices[group]
-            seen = torch.cat(grids[:known], 1) if known else whole[:, :0]
-            mean, index = network(seen, at_cells(features, cells), self._level, cells)
-            counts = at_cells(inside, cells)
-            symbol = torch.floor(at_cells(whole[:, start : start + width], cells) - mean.detach() + 0.5)
-            # What a symbol costs follows from the mean too: ŷ stays, so the residual moves against it.
-            cost = (table_bits(symbol - (mean - mean.detach()), sigma_of(index, codec.config)) * counts).sum(1, True)
+        config = self.config
+        probe = torch.zeros_like(target, requires_grad=slope)
+        probes, spans = even(probe), group_spans(config.groups)
+
+        def code(step: Step) -> tuple[Tensor, ...]:
+            symbol = torch.floor(step.y - step.mean.detach() + 0.5)
+            # The cost of a symbol depends on the mean too: ŷ stays, so the residual moves against the mean.
+            residual = symbol - (step.mean - step.mean.detach())
+            bits = (table_bits(residual, sigma_of(step.index, config)) * step.inside).sum(1, True)
             # Beyond the picture later steps see zeros.
-            value = (symbol + mean.detach() + at_cells(probes[group], cells)) * counts
-            for place, of_cell in zip(map(CELLS.index, cells), cost.chunk(len(cells)), strict=True):
-                bits[place] = bits[place] + of_cell
-            for kept, found in ((values, value), (means, mean), (symbols, symbol), (indices, index.detach())):
-                for place, of_cell in zip(map(CELLS.index, cells), found.chunk(len(cells)), strict=True):
-                    kept[group][place] = of_cell
-            grids[group] = whole_grid(values[group])
-        rows, columns = target.shape[2:]
-        y_hat, mu, coded, tables = (
-            torch.cat([whole_grid(cells) for cells in kept], 1)[:, :, :rows, :columns]
-            for kept in (values, means, symbols, indices)
-        )
-        cost = whole_grid(bits)[:, :, :rows, :columns] + self._weight * self._squared_error(y_hat, mu)
-        gradient = None
-        if slope:
-            gradient = torch.cat(torch.autograd.grad(cost.sum(), probes), 1)[:, :, :rows, :columns].float()
-        # Only ŷ has to be exact: what it costs, and what else might be tried, is weighed in float32.
-        return State(y_hat.detach(), coded.float(), tables.float(), cost.detach().float(), gradient)
+            value = symbol + step.mean.detach() + at_cells(probes[:, spans[step.group]], step.cells)
+            return value * step.inside, step.mean, symbol, step.index.detach(), bits
+
+        walked = walk(config, self._codec.context, target, self._features, self._level, code)
+        y_hat, means, symbols, tables, bits = walked
+        cost = bits.sum(1, True) + self._weight * self._squared_error(y_hat, means)
+        gradient = torch.autograd.grad(cost.sum(), probe)[0].float() if slope else None
+        # Only ŷ has to be exact: costs, and what else might be tried, are weighed in float32.
+        return State(y_hat.detach(), symbols.float(), tables.float(), cost.detach().float(), gradient)
 
     def _squared_error(self, y_hat: Tensor, means: Tensor) -> Tensor:
         """Of each cell, in pixels: [1,1,h,w]."""
@@ -175,17 +153,6 @@ def _coarse(model: Model, y_hat: Tensor, means: Tensor, features: Tensor, level:
         _, f16, _ = model.synthesis(y_hat, level)
     coarse: Tensor = model.reconstruction.coarse(f16)
     return coarse
-
-
-def _even(x: Tensor) -> Tensor:
-    """With zeros to even sides: all four kinds of positions are then equally many."""
-    return F.pad(x, (0, x.shape[3] % 2, 0, x.shape[2] % 2))
-
-
-def _empty(like: Tensor, slices: Sequence[tuple[int, int]]) -> list[list[Tensor]]:
-    """Zeros for each of the four kinds of positions, for each group of channels."""
-    blank = torch.zeros_like(like[:, :, ::2, ::2])
-    return [[blank[:, start : start + width]] * 4 for start, width in slices]
 
 
 class Search:
@@ -237,7 +204,8 @@ class Search:
         return torch.where(self._free.flatten(), gain, torch.inf), torch.where(down < up, -1.0, 1.0)
 
     def _nominated(self, gain: Tensor) -> tuple[Tensor, Tensor]:
-        """The block of every cell, in a grid with a random corner; the most promising inner cell of each block."""
+        """The block of every cell, in a grid with a random corner; the most promising inner cell of each
+        block."""
         rows, columns = (
             torch.arange(side) + int(torch.randint(BLOCK, (), generator=self._random)) for side in self._size
         )
@@ -271,7 +239,8 @@ def refine(
     rounds: int,
     report: Report | None = None,
 ) -> Floats:
-    """A latent y whose symbols at `level` cost less for what they bring: minimises bits + λ(level) · error of x̃.
+    """A latent y whose symbols at `level` cost less for what they bring: minimises bits + λ(level) · error of
+    x̃.
 
     Args:
         model: the torch modules of the weights that coded `pixels`.

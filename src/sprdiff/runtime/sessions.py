@@ -11,6 +11,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from ..common.messages import reason
 from ..common.processes import available_cores
 from ..errors import WeightsError
 from .graph_check import check_graph
@@ -66,7 +67,7 @@ class Sessions:
         try:
             outputs = session.run(list(names), dict(inputs), options)
         except Exception as error:  # onnxruntime's exceptions share no base of their own
-            raise WeightsError(f"the graph {graph} does not run: {_one_line(error)}") from error
+            raise WeightsError(f"the graph {graph} does not run: {reason(error)}") from error
         return dict(zip(names, outputs, strict=True))
 
     def _session(self, graph: str, weights: Arrays, shapes: dict[str, tuple[int, ...]]) -> Any:
@@ -108,7 +109,7 @@ class Sessions:
             options.add_external_initializers(list(names), values)
             session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:
-            raise WeightsError(f"{path} cannot be loaded: {_one_line(error)}") from error
+            raise WeightsError(f"{path} cannot be loaded: {reason(error)}") from error
         return session
 
     def _options(self) -> Any:
@@ -119,7 +120,3 @@ class Sessions:
         options.add_session_config_entry("session.force_spinning_stop", "1")
         options.add_session_config_entry("session.load_model_format", "ONNX")
         return options
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

@@ -24,10 +24,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..common.files import open_regular, read_at_most
+from ..common.messages import reason
 from ..errors import WeightsError
+from ..format.constants import LEVELS
 from ..format.container import PRESETS_WITHOUT_GRAPHS
 from ..format.hash import canonical_hash
-from ..format.intnet import LEVELS
+from ..limits import MAX_STEPS
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -61,8 +63,6 @@ MAX_DIRECTORY = 2**20
 """Most bytes of the list of its members, all of which is read before any of them."""
 MAX_HALO = 1024
 MAX_NOISE = 1000.0
-MAX_STEPS = 1000
-"""Most evaluations of the flow."""
 SERVING = ("encoder", "decoder")
 """The networks around the exact part: each has a hash of its own, and names the H that it serves."""
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
@@ -174,7 +174,8 @@ def identity(exact: Arrays, decoder: Arrays, encoder: Arrays) -> dict[str, Any]:
 
 
 def defaults(lambda_range: tuple[float, float], realism: float | list[float] = 1.0, steps: int = 1) -> dict[str, Any]:
-    """The fields of a manifest that say what to do where a user says nothing; `realism` may be a table by level."""
+    """The fields of a manifest that say what to do where a user says nothing; `realism` may be a table by
+    level."""
     return {"realism": realism, "steps": steps, "lambda_range": list(lambda_range)}
 
 
@@ -217,7 +218,8 @@ def check_hash(folder: Path, part: str, arrays: Arrays, wanted: bytes) -> None:
 
 
 def sends_only(folder: Path) -> bool:
-    """Whether a folder holds the encoder alone, as `sprdiff export --encoder` makes it: it can send, not receive."""
+    """Whether a folder holds the encoder alone, as `sprdiff export --encoder` makes it: it can send, not
+    receive."""
     graphs = [path.name for path in folder.glob("*.onnx")]
     return graphs == ["encoder.onnx"] and not (folder / "decoder.npz").exists()
 
@@ -232,7 +234,7 @@ def read_limited(path: Path, limit: int) -> bytes:
         with open_regular(path) as file:
             data = read_at_most(file, limit)
     except (OSError, ValueError) as error:
-        raise WeightsError(f"{path} cannot be read: {_reason(error)}") from error
+        raise WeightsError(f"{path} cannot be read: {reason(error)}") from error
     if data is None:
         raise WeightsError(f"{path} is larger than {limit} bytes")
     return data
@@ -253,7 +255,7 @@ def read_arrays(path: Path) -> Arrays:
                     raise WeightsError(f"{path} unpacks to more than {MAX_ARRAYS} bytes")
                 return {_array_name(member.filename): _member(archive, member) for member in members}
     except OSError as error:
-        raise WeightsError(f"{path} cannot be read: {_reason(error)}") from error
+        raise WeightsError(f"{path} cannot be read: {reason(error)}") from error
     except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError, RuntimeError) as error:
         raise WeightsError(f"{path} is damaged: {error}") from error
     except Exception as error:  # zlib.error and what else broken archives make the zip module raise
@@ -330,10 +332,6 @@ def _by_level(value: Any) -> tuple[float, ...]:
     if len(table) != LEVELS:
         raise ValueError(f"realism has {len(table)} entries, not {LEVELS}")
     return tuple(_number(entry, 1.0) for entry in table)
-
-
-def _reason(error: Exception) -> str:
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def _digest(value: Any) -> bytes:

@@ -22,7 +22,15 @@ from numpy.typing import NDArray
 
 from ..common.files import open_regular, replace_folder
 from ..errors import OutputError, WeightsError
-from ..runtime.weights import MAX_MANIFEST, Manifest, check_hash, defaults, identity, read_identity, read_limited
+from ..runtime.weights import (
+    MAX_MANIFEST,
+    Manifest,
+    check_hash,
+    defaults,
+    identity,
+    read_identity,
+    read_limited,
+)
 from .config import SDConfig
 from .hub import Source
 

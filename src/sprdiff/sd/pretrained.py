@@ -37,7 +37,7 @@ def load(
     base: str | Path | None = None,
     semantic: str | Path | None = None,
     device: str = "auto",
-    dtype: str = "auto",
+    precision: str = "auto",
     tile: int | None = None,
     threads: int | None = None,
 ) -> TorchRuntime:
@@ -47,7 +47,7 @@ def load(
         name: its folder, or its id on the hub (at `revision`).
         base, semantic: where the pretrained parts lie, if not where they were when it was trained; their files
             must be the same.
-        device, dtype, tile: see `TorchRuntime`.
+        device, precision, tile: see `TorchRuntime`.
         threads: of torch on the CPU, for the whole process; None: as they are.
 
     Raises:
@@ -56,13 +56,14 @@ def load(
     """
     trained = read_trained(locate(str(name), revision, [("", TRANSFORMERS_WEIGHTS)]).folder)
     arrays, weights = read_weights(trained)
-    entropy = EntropyModel.from_arrays(dict(arrays))
+    entropy = EntropyModel(dict(arrays))
     with _needed():
-        from .runtime import TorchRuntime, assemble, set_threads
+        from .assemble import assemble, set_threads
+        from .runtime import TorchRuntime
 
         set_threads(threads)
         model = assemble(trained, weights, {"base": base, "semantic": semantic})
-    return TorchRuntime(model, entropy, trained.manifest, device=device, dtype=dtype, tile=tile)
+    return TorchRuntime(model, entropy, trained.manifest, device=device, precision=precision, tile=tile)
 
 
 def load_model(name: str | Path, *, base: str | Path | None = None, semantic: str | Path | None = None) -> SDSPRDiff:
@@ -72,7 +73,7 @@ def load_model(name: str | Path, *, base: str | Path | None = None, semantic: st
     """
     trained = read_trained(Path(name))
     with _needed():
-        from .runtime import assemble
+        from .assemble import assemble
 
         return assemble(trained, read_weights(trained)[1], {"base": base, "semantic": semantic})
 
@@ -96,7 +97,7 @@ def save(
         WeightsError: a weight is no number, or beyond fp16; the integer arrays are not a model's.
         OutputError: the folder holds other files, or the disk refuses one.
     """
-    EntropyModel.from_arrays(dict(entropy))
+    EntropyModel(dict(entropy))
     weights = {}
     for name, value in model.trained_state().items():
         if not is_exact(name):
@@ -152,7 +153,14 @@ def model_card(sources: Mapping[str, Source], card: Mapping[str, Any], licence: 
         lines.append(f"| {part} | {source.name} | {source.revision or 'a folder'} | {licence_of(source.name).name} |")
     lines += ["", f"What was trained on top: {licence}. The licences of the base models go on to hold.", ""]
     if card:
-        lines += ["## Figures", "", "| | |", "|---|---|", *(f"| {k} | {_cell(v)} |" for k, v in card.items()), ""]
+        lines += [
+            "## Figures",
+            "",
+            "| | |",
+            "|---|---|",
+            *(f"| {k} | {_cell(v)} |" for k, v in card.items()),
+            "",
+        ]
     return "\n".join(lines)
 
 

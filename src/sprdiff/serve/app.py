@@ -81,28 +81,28 @@ def create_app(codec: Codec | None = None, settings: Settings | None = None) -> 
 
 def _add_coding(app: FastAPI, service: Service) -> None:
     @app.post("/encode", **described.ENCODE)
-    async def encode(request: Request, options: Annotated[jobs.EncodeOptions, Query()]) -> Response:
+    async def encode(request: Request, query: Annotated[jobs.EncodeQuery, Query()]) -> Response:
         """The answer is never larger than `bpp` or `max_bytes`; where no file is that small, 422 names the smallest."""
-        options.check()
-        return await service.answer(request, service.coding, jobs.encode, options)
+        query.check()
+        return await service.answer(request, service.coding, jobs.encode, query)
 
     @app.post("/decode", **described.DECODE)
-    async def decode(request: Request, options: Annotated[jobs.DecodeOptions, Query()]) -> Response:
+    async def decode(request: Request, query: Annotated[jobs.DecodeQuery, Query()]) -> Response:
         """Texture, faces and letters are partly made up; `realism=0` shows what the file really says."""
-        return await service.answer(request, service.coding, jobs.decode, options)
+        return await service.answer(request, service.coding, jobs.decode, query)
 
 
 def _add_comparing(app: FastAPI, service: Service) -> None:
     comparer = jobs.Comparer()
 
     @app.post("/compare", **described.COMPARE)
-    async def compare(request: Request, options: Annotated[jobs.CompareOptions, Query()]) -> Response:
+    async def compare(request: Request, query: Annotated[jobs.CompareQuery, Query()]) -> Response:
         """JPEG, WebP or AVIF at its best MS-SSIM within so many bytes, over qualities and over coding it smaller.
 
         A picture above one megapixel is made smaller to that first. Where even the smallest file is larger, 422 names
         its bytes.
         """
-        return await service.answer(request, service.comparing, comparer, options)
+        return await service.answer(request, service.comparing, comparer, query)
 
 
 def _add_watching(app: FastAPI, service: Service) -> None:

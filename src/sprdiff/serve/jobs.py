@@ -10,11 +10,10 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from .. import options
 from ..codec import Codec
 from ..errors import TargetError
-from ..fileinfo import picture_text
-from ..format.container import SCALES, Header, parse_file, weights_name
-from ..imageio.colour import parse_background
+from ..format.container import SCALES, Header, parse_file
 from ..imageio.open import open_rgb
 from ..imageio.save import encode_image
 from ..interrupt import checkpoint
@@ -31,7 +30,7 @@ REMEMBERED = 2**26
 _MOST = 2**31 - 1
 
 
-class Options(BaseModel):
+class Query(BaseModel):
     """Query parameters; one that is not known is an error, not a default."""
 
     model_config = ConfigDict(extra="forbid")
@@ -42,7 +41,7 @@ OrSmallest = Annotated[
 ]
 
 
-class EncodeOptions(Options):
+class EncodeQuery(Query):
     """Of ``POST /encode``."""
 
     quality: Annotated[
@@ -68,12 +67,17 @@ class EncodeOptions(Options):
             Refusal: 422.
             ImageError: the background is no colour.
         """
-        if sum(target is not None for target in (self.quality, self.bpp, self.max_bytes)) > 1:
-            raise Refusal(422, "quality, bpp and max_bytes exclude each other")
-        parse_background(self.background)
+        try:
+            self.plain()
+        except ValueError as error:
+            raise Refusal(422, str(error)) from error
+
+    def plain(self) -> options.EncodeOptions:
+        """The options of the codec."""
+        return options.EncodeOptions(self.quality, self.bpp, self.max_bytes, self.scale, self.background)
 
 
-class DecodeOptions(Options):
+class DecodeQuery(Query):
     """Of ``POST /decode``."""
 
     realism: Annotated[
@@ -97,7 +101,7 @@ class DecodeOptions(Options):
     ] = "png"
 
 
-class CompareOptions(Options):
+class CompareQuery(Query):
     """Of ``POST /compare``."""
 
     codec: Annotated[RivalName, Field(description="Which codec.")]
@@ -135,21 +139,19 @@ class Task:
     max_pixels: int
 
 
-def encode(task: Task, options: EncodeOptions) -> Answer:
+def encode(task: Task, query: EncodeQuery) -> Answer:
     """The ``.sprd`` file of a picture."""
     codec = task.codec
     check_picture(task.body, task.max_pixels)
-    picture = open_rgb(task.body, background=options.background, max_pixels=task.max_pixels)
+    picture = open_rgb(task.body, background=query.background, max_pixels=task.max_pixels)
     checkpoint()
     try:
-        data = codec.encode(
-            picture, quality=options.quality, bpp=options.bpp, max_bytes=options.max_bytes, scale=options.scale
-        )
+        data = codec.encode_with(picture, query.plain())
     except TargetError as error:
-        if not options.or_smallest:
+        if not query.or_smallest:
             raise
         checkpoint()
-        data = codec.encode(picture, max_bytes=error.smallest, scale=options.scale)
+        data = codec.encode(picture, max_bytes=error.smallest, scale=query.scale)
     header = parse_file(data).header
     about = _about(header, data)
     if picture.lost:
@@ -157,16 +159,13 @@ def encode(task: Task, options: EncodeOptions) -> Answer:
     return Answer(data, SPRD_TYPE, about, header.width * header.height)
 
 
-def decode(task: Task, options: DecodeOptions) -> Answer:
+def decode(task: Task, query: DecodeQuery) -> Answer:
     """The picture of an ``.sprd`` file."""
-    body = task.body
-    header = check_sprd(body, task.max_pixels)
-    image = task.codec.decode(body, realism=options.realism, steps=options.steps, seed=options.seed)
+    header = check_sprd(task.body, task.max_pixels)
+    decoded = task.codec.decode_with(task.body, options.DecodeOptions(query.realism, query.steps, query.seed))
     checkpoint()
-    about = _about(header, body)
-    text = picture_text(body, task.codec.runtime.manifest, options.realism)
-    content = encode_image(image, FORMATS[options.format], text)
-    return Answer(content, f"image/{options.format}", about, header.width * header.height)
+    content = encode_image(decoded.image, FORMATS[query.format], decoded.text)
+    return Answer(content, f"image/{query.format}", _about(header, task.body), header.width * header.height)
 
 
 class Comparer:
@@ -176,12 +175,12 @@ class Comparer:
         self._answers: OrderedDict[tuple[bytes, tuple[str, int, bool]], Answer] = OrderedDict()
         self._lock = threading.Lock()
 
-    def __call__(self, task: Task, options: CompareOptions) -> Answer:
+    def __call__(self, task: Task, query: CompareQuery) -> Answer:
         """What another codec makes of a picture within so many bytes, as PNG."""
-        key = sha256(task.body).digest(), (options.codec, options.max_bytes, options.or_smallest)
+        key = sha256(task.body).digest(), (query.codec, query.max_bytes, query.or_smallest)
         with self._lock:
             found = self._answers.pop(key, None)
-        answer = compare(task, options) if found is None else found
+        answer = compare(task, query) if found is None else found
         with self._lock:
             self._answers[key] = answer
             while sum(len(kept.content) for kept in self._answers.values()) > REMEMBERED:
@@ -189,12 +188,12 @@ class Comparer:
         return answer
 
 
-def compare(task: Task, options: CompareOptions) -> Answer:
+def compare(task: Task, query: CompareQuery) -> Answer:
     """What another codec makes of a picture within so many bytes, as PNG."""
     check_picture(task.body, task.max_pixels)
     picture = open_rgb(task.body, max_pixels=task.max_pixels)
     checkpoint()
-    found = best_rival(options.codec, picture.pixels, options.max_bytes, or_smallest=options.or_smallest)
+    found = best_rival(query.codec, picture.pixels, query.max_bytes, or_smallest=query.or_smallest)
     height, width = picture.pixels.shape[:2]
     about = {
         "Bytes": str(found.size),
@@ -212,7 +211,7 @@ def _about(header: Header, data: bytes) -> dict[str, str]:
         "Width": str(header.width),
         "Height": str(header.height),
         "Level": str(header.level),
-        "Quality": f"{header.level * 100 / 255:.1f}",
+        "Quality": f"{header.quality:.1f}",
         "Scale": f"{float(SCALES[header.scale]):g}",
-        "Model": weights_name(header.preset_id, header.tag),
+        "Model": header.model,
     }

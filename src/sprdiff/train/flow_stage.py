@@ -8,25 +8,26 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ..models.config import STRIDES
+from ..models.config import STEP_SIZES
 from ..models.sprdiff import SPRDiff
 from .latents import Batch
 from .samples import draw
 from .stages import Scalars, StageModule, receive
 
 UNIFORM, LAST = 0.25, 0.03
-"""Shares of the batch whose time is uniform, and is t = 1 itself: a logit-normal hardly ever comes near the ends,
-where a sampler begins."""
+"""Shares of the batch whose time is uniform, and is t = 1 itself: a logit-normal hardly ever comes near the
+ends, where a sampler begins."""
 SLOW = 0.99
 STEPS_JUDGED = (1, 2, 4, 8, 16)
 
 
 class FlowStage(StageModule):
-    """Mean squared error of the velocity v = ε − z at z_t = (1 − t)·z + t·ε; t is logit-normal for the most part.
+    """Mean squared error of the velocity v = ε − z at z_t = (1 − t)·z + t·ε; t is logit-normal for the most
+    part.
 
-    With ``few`` above 0 so much of each batch learns that one step is what two half steps make (Frans et al., ICLR
-    2025): the velocity of stride d at t agrees with the mean of those of stride d/2 at t and t − d/2, by a slow average
-    of the network. The rest keeps the flow itself.
+    With ``few`` above 0 so much of each batch learns that one step is what two half steps make (Frans et al.,
+    ICLR 2025): the velocity of stride d at t agrees with the mean of those of stride d/2 at t and t − d/2, by
+    a slow average of the network. The rest keeps the flow itself.
 
     Args:
         few: share of the batch for few steps.
@@ -48,7 +49,7 @@ class FlowStage(StageModule):
         time, stride = draw_times(count, z.device), torch.zeros(count, device=z.device)
         jumps = round(self.few * count)
         if jumps:
-            stride[-jumps:] = torch.randint(1, len(STRIDES), (jumps,), device=z.device).float()
+            stride[-jumps:] = torch.randint(1, len(STEP_SIZES), (jumps,), device=z.device).float()
             sizes = stride_size(stride[-jumps:])
             time[-jumps:] = sizes * (1 + torch.floor(torch.rand(jumps, device=z.device) / sizes))
         z_t = z.lerp(noise, time[:, None, None, None])
@@ -87,8 +88,8 @@ class FlowStage(StageModule):
 
 
 def stride_size(index: Tensor) -> Tensor:
-    """`STRIDES` at indices from 1 on, computed: a table would be copied to the device in every step."""
-    return torch.exp2(index - (len(STRIDES) - 1))
+    """`STEP_SIZES` at indices from 1 on, computed: a table would be copied to the device in every step."""
+    return torch.exp2(index - (len(STEP_SIZES) - 1))
 
 
 def draw_times(count: int, device: torch.device) -> Tensor:
@@ -100,6 +101,6 @@ def draw_times(count: int, device: torch.device) -> Tensor:
 
 
 def stride_of(steps: int) -> float:
-    """Index into `STRIDES` of the largest known step that is no larger than 1/steps."""
-    known = [i for i, d in enumerate(STRIDES) if d and d <= 1 / steps + 1e-9]
+    """Index into `STEP_SIZES` of the largest known step that is no larger than 1/steps."""
+    known = [i for i, d in enumerate(STEP_SIZES) if d and d <= 1 / steps + 1e-9]
     return float(max(known, default=0)) if math.log2(steps).is_integer() else 0.0

@@ -1,12 +1,15 @@
 """The training loop: one optimiser, EMA, schedule, checkpoints, validation; the same for every stage.
 
-Everything random in step ``s`` is drawn from (seed, s, rank), so a killed run resumes as if it had not stopped.
+Everything random in step ``s`` is drawn from (seed, s, rank), so a killed run resumes as if it had not
+stopped.
 """
 
 from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +18,9 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from ..errors import TrainingError
-from ..models.latent_codec import forbid_tf32
+from ..models.integer_networks import forbid_tf32
 from ..models.sprdiff import SPRDiff
+from ..sd.precision import PRECISIONS, products
 from . import checkpoints
 from .checkpoints import DERIVED, Checkpoint
 from .data.photos import CropSampler, PhotoStore
@@ -27,8 +31,9 @@ from .optimizers import make_optimizer
 from .recipes import Stage
 from .report import Report
 from .resident import ResidentLatents
+from .scaling import LossScale
 from .sd.sharding import assign, shard, whole
-from .stages import StageModule, draw_levels
+from .stages import StageModule
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +44,8 @@ SYNCHRONISE = 50
 """Steps between two looks at what the device has computed: every look waits for it."""
 DECAY = 0.3
 """Share of the stage over which the learning rate falls to zero, at the end (warm-up, stable, decay)."""
-PRECISIONS = ("auto", "fp32", "bf16")
+HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+"""What autocast computes in, by the name of a precision."""
 TRIED = 4
 """Steps of each precision that ``auto`` times, after one to warm up."""
 
@@ -54,17 +60,21 @@ class Options:
     validate_every: int = 1000
     clip: float = 1.0
     precision: str = "fp32"
-    """Of the networks: fp32, bf16 (autocast), or auto: whichever takes less time here."""
+    """Of the networks: fp32, tf32, fp16 or bf16 (autocast), or auto: what the stage says, or else the faster one."""
+    accumulate: int = 1
+    """In how many parts the gradient of a batch is computed, one after another."""
     minutes: float | None = None
     """How long this leg lasts; None: to the last step of the stage."""
     decay: bool = False
-    """Whether the learning rate falls to zero over the end of a leg of so many minutes, which ends the stage."""
+    """Whether the learning rate falls to zero over the end of a leg of so many minutes, which ends the stage.
+    """
     compile: bool = False
     """Whether torch compiles the stage first: worth its minutes on a GPU only."""
     adam8bit: bool = False
     """Optimiser states of 8 bits (bitsandbytes)."""
     shard: bool = False
-    """Parameters, gradients and optimiser states spread over the processes (FSDP) instead of copied to each (DDP)."""
+    """Parameters, gradients and optimiser states spread over the processes (FSDP) instead of copied to each
+    (DDP)."""
 
 
 def schedule(done: float, warm: int) -> float:
@@ -81,6 +91,9 @@ class Trainer:
     def __init__(self, stage: Stage, module: StageModule, store: Store, valid: PhotoStore | None,
                  options: Options, accelerator: Accelerator) -> None:  # fmt: skip
         self.stage, self.options, self.accelerator, self.valid = stage, options, accelerator, valid
+        if stage.batch % options.accumulate:
+            raise TrainingError(f"a batch of {stage.batch} cannot be computed in {options.accumulate} equal parts")
+        self.precision = module.set_precision(options.precision, accelerator.device)
         self.module = module if options.shard else module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model: SPRDiff = module.model
         self.sampler = _sampler(store, stage, options.seed, accelerator)
@@ -100,7 +113,7 @@ class Trainer:
         self.step = self.first = self.warned = 0
         self.bad, self.skipped = torch.zeros(2, device=accelerator.device)
         self.started = time.monotonic()
-        self.precision = options.precision
+        self.scale = LossScale(accelerator.device)
         self.path = options.out / f"{stage.name}.safetensors"
 
     # ------------------------------------------------------------------ one step
@@ -110,7 +123,7 @@ class Trainer:
         done = self.done()
         factor = schedule(done, self.step - self.first)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.stage.lr * factor
+            group["lr"] = self.stage.lr * factor * group.get("scale", 1.0)
         self.module.begin(self.step, done)
         scalars = self.gradients(self.step)
         self.prepared.step()
@@ -120,15 +133,13 @@ class Trainer:
         return scalars
 
     def gradients(self, step: int) -> dict[str, Tensor]:
-        """The scalars of a step, and its clipped gradients in the parameters; those that are no numbers become zero."""
+        """The scalars of a step, and its clipped gradients in the parameters; those that are no numbers
+        become zero."""
         rank = self.accelerator.process_index
-        x = self.sampler.batch(step, rank, self.stage.batch)
-        x = _to(x, self.accelerator.device)
+        x = _to(self.sampler.batch(step, rank, self.stage.batch), self.accelerator.device)
         torch.manual_seed((self.options.seed * 1_000_003 + step) * 64 + rank)
-        level = draw_levels(self.stage.batch, self.accelerator.device)
-        with self.autocast():
-            scalars: dict[str, Tensor] = self.wrapped(x, level)
-        self.accelerator.backward(scalars["loss"])
+        level = self.module.draw_levels(self.stage.batch, self.accelerator.device)
+        scalars = self._backward(x, level)
         # A discriminator's gradients are tens of times larger: clipped apart, they do not silence the model's.
         own = [n.startswith("model.") for n in self.names]
         for of_model, key in ((True, "grad"), (False, "grad_beside")):
@@ -141,11 +152,37 @@ class Trainer:
                 parameter.grad = torch.where(finite, parameter.grad, 0.0)
         self.bad = torch.where(finite, 0.0, self.bad + 1)
         self.skipped = self.skipped + ~finite
+        if self.precision == "fp16":
+            self.scale.update(finite)
         return scalars
 
-    def autocast(self) -> torch.autocast:
+    def _backward(self, x: Tensor | Batch, level: Tensor) -> dict[str, Tensor]:
+        """The scalars of a batch, and its gradients in the parameters, summed over its parts."""
+        count, found = self.options.accumulate, list[dict[str, Tensor]]()
+        for i, (part, levels) in enumerate(zip(_parts(x, count), level.chunk(count), strict=True)):
+            # Processes need to hear of each other's gradients once, after the last part.
+            alone = self.accelerator.no_sync(self.wrapped) if i < count - 1 else nullcontext()
+            with alone:
+                with self.networks():
+                    scalars: dict[str, Tensor] = self.wrapped(part, levels)
+                loss = scalars["loss"] if count == 1 else scalars["loss"] / count
+                self.accelerator.backward(self.scale.up(loss) if self.precision == "fp16" else loss)
+            found.append(scalars)
+        if self.precision == "fp16":
+            self.scale.down(self.parameters)
+        return found[0] if count == 1 else {k: torch.stack([s[k].detach() for s in found]).mean(0) for k in found[0]}
+
+    @contextmanager
+    def networks(self) -> Iterator[None]:
         """The precision of the networks."""
-        return torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+        half = HALF.get(self.precision)
+        with torch.autocast(self.accelerator.device.type, half, enabled=half is not None), self._products():
+            yield
+
+    def _products(self) -> AbstractContextManager[None]:
+        # `auto` still has to choose; compiled code takes the flags that it finds, see `Trainer`.
+        known = self.precision in PRECISIONS and not self.options.compile
+        return products(self.precision) if known else nullcontext()
 
     def done(self) -> float:
         """Which part of the stage is over, 0-1."""
@@ -162,7 +199,8 @@ class Trainer:
         return self.step >= self.stage.steps if self.options.minutes is None else self.elapsed() >= 1
 
     def choose_precision(self) -> None:
-        """Time a few steps of both precisions and take the faster; weights and random numbers stay as they were."""
+        """Time a few steps of both precisions and take the faster; weights and random numbers stay as they
+        were."""
         if self.precision != "auto":
             return
         # Stages keep averages and controllers of their own, which move with every gradient.
@@ -221,7 +259,9 @@ class Trainer:
             report.step(self.step, scalars, self.optimizer.param_groups[0]["lr"])
             if self.step % SYNCHRONISE == 0:
                 self._check_finite()
-            if self.step % self.options.validate_every == 0:
+            if self.step % self.options.validate_every == 0 and not self._over():
+                self.save_if_sound()  # whatever validation meets, the steps are not lost
+                saved = time.monotonic()
                 self.validate(report)
             if time.monotonic() - saved > self.options.save_every and not self._over() and not self.bad:
                 self.save()
@@ -245,11 +285,22 @@ class Trainer:
             return
         # Of a model in shards no process can compute anything alone.
         if self.accelerator.is_main_process or self.options.shard:
-            with self.ema, self.autocast():
-                report.validate(self.step, self.module, self.valid, self.accelerator.device)
+            try:
+                with self.ema, self.networks():
+                    report.validate(self.step, self.module, self.valid, self.accelerator.device)
+            except torch.OutOfMemoryError:
+                log.warning(
+                    "step %d: too little memory for validation, it is left out: give a smaller --validate-crop",
+                    self.step,
+                )
         self.accelerator.wait_for_everyone()
 
     # ------------------------------------------------------------------ checkpoints
+
+    def save_if_sound(self) -> None:
+        """Write the checkpoint, unless the gradient of the last step was no number."""
+        if not self.bad:
+            self.save()
 
     def save(self) -> None:
         """Write the resumable checkpoint (main process; shards are gathered from all)."""
@@ -330,6 +381,14 @@ def _sampler(
         on_cpu = accelerator.device.type == "cpu"
         return LatentSampler(store, stage.crop, seed) if on_cpu else ResidentLatents(store, stage.crop, seed, device)
     return store
+
+
+def _parts(batch: Tensor | Batch, count: int) -> list[Tensor] | list[Batch]:
+    """A batch in so many equal parts."""
+    if isinstance(batch, Tensor):
+        return list(batch.chunk(count))
+    parts = {name: value.chunk(count) for name, value in batch.items()}
+    return [{name: chunks[i] for name, chunks in parts.items()} for i in range(count)]
 
 
 def _to(batch: Tensor | Batch, device: torch.device) -> Tensor | Batch:

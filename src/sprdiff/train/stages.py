@@ -4,8 +4,8 @@
       ▲         │
       └─────────┘ the VAE's encoder joins the fusion once it is good
 
-A stage module's ``forward(batch)`` returns a dictionary of scalars; ``loss`` is minimised, the rest is logged. Networks
-run under the autocast of the loop; losses and the integer networks run in float32.
+A stage module's ``forward(batch)`` returns a dictionary of scalars; ``loss`` is minimised, the rest is
+logged. Networks run under the autocast of the loop; losses and the integer networks run in float32.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..models.config import LEVELS
-from ..models.latent_codec import Quantised, lambda_of
+from ..format.constants import LEVELS
+from ..models.latent_codec import Quantised
+from ..models.rate import lambda_of
 from ..models.reconstruction import Reconstruction
 from ..models.sprdiff import SPRDiff
 from ..models.triple_encoder import SEMANTIC_SCALE, blurred
@@ -55,18 +56,28 @@ class StageModule(nn.Module):
         """Called before each step with its number and the part of the stage that is done."""
         self.step, self.progress = step, progress
 
+    def draw_levels(self, count: int, device: torch.device) -> Tensor:
+        """Levels of a batch, [N] in 0-255."""
+        return draw_levels(count, device)
+
+    def set_precision(self, word: str, device: torch.device) -> str:
+        """Prepare for a precision, before the first step; returns it, chosen where ``auto`` leaves it to the stage."""
+        return word
+
     def forward(self, x: Any, level: Tensor) -> Scalars:
         raise TypeError(f"{type(self).__name__} is abstract")
 
     def reconstruct(self, x: Tensor, level: Tensor) -> tuple[Tensor, Tensor] | None:
-        """What validation looks at: (images [N,3,H,W], bits per pixel [N]); None where the result is no image.
+        """What validation looks at: (images [N,3,H,W], bits per pixel [N]); None where the result is no
+        image.
 
         ``x`` is one image where there are several levels.
         """
         return None
 
     def samples(self, x: Tensor, level: Tensor) -> dict[str, Tensor] | None:
-        """Pictures that validation judges one kind after another, [1,3,H,W] by what they are; None: there are none."""
+        """Pictures that validation judges one kind after another, [1,3,H,W] by what they are; None: there are
+        none."""
         return None
 
     def extra_state(self) -> dict[str, Tensor]:
@@ -118,7 +129,8 @@ class CodecStage(StageModule):
     """Everything from the image to x̃: rate + λ(level)·distortion, each sample at a level of its own.
 
     Distortion is squared error, and MS-SSIM where `structure` is above 0. The tokens c_sem learn to tell
-    EfficientNet-Lite0's features of the original, with gradient into the encoder (semantic distillation, as OneDC).
+    EfficientNet-Lite0's features of the original, with gradient into the encoder (semantic distillation, as
+    OneDC).
 
     Args:
         structure: weight of 1 − MS-SSIM beside the squared error.
@@ -128,10 +140,12 @@ class CodecStage(StageModule):
     """
 
     SQUARED = 0.6
-    """Weight of the squared error where MS-SSIM is counted too: about equal worth in bits (Kodak, 0.01 to 0.03 bpp)."""
+    """Weight of the squared error where MS-SSIM is counted too: about equal worth in bits (Kodak, 0.01 to
+    0.03 bpp)."""
     extras = ("tell.",)
     hard = False
-    """Whether bits are those of rounded latents. A number of the step in `forward` would compile each step anew."""
+    """Whether bits are those of rounded latents. A number of the step in `forward` would compile each step
+    anew."""
 
     def __init__(
         self, model: SPRDiff, trains: tuple[str, ...], *, structure: float = 0.0, semantic: float = 0.0,

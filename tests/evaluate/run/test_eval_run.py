@@ -18,13 +18,13 @@ import pytest
 
 from eval_helpers import SIDE, Broken, Toy, a_row, write_photos
 from sprdiff import cli
-from sprdiff.cli.progress import Bar, watching
+from sprdiff.cli.progress import shown
 from sprdiff.common.processes import in_processes
 from sprdiff.evaluate.codecs.base import ImageCodec, MissingCodec
 from sprdiff.evaluate.metrics.distortion import ms_ssim, psnr
 from sprdiff.evaluate.metrics.features import _shapes
 from sprdiff.evaluate.results import ROWS, ResultsError, Row, member, read_rows, read_run, read_sets
-from sprdiff.evaluate.run.run import Outcome, Watcher, evaluate
+from sprdiff.evaluate.run.run import Outcome, Progress, evaluate
 from sprdiff.evaluate.targets import Target
 from sprdiff.imageio.open import open_rgb
 
@@ -33,7 +33,7 @@ PATIENCE = 120.0
 """Seconds after which a process that does not come to its end fails a test."""
 
 
-class Notebook(Watcher):
+class Notebook(Progress):
     def __init__(self) -> None:
         self.notes: list[str] = []
         self.begun: tuple[int, int] | None = None
@@ -57,9 +57,9 @@ def photos(tmp_path: Path) -> Path:
 @pytest.fixture
 def run(photos: Path, tmp_path: Path) -> Callable[..., tuple[Outcome, Notebook]]:
     def call(*codecs: ImageCodec, **options: Any) -> tuple[Outcome, Notebook]:
-        watcher = Notebook()
+        progress = Notebook()
         given: dict[str, Any] = {"rates": RATES, "out": tmp_path / "out", "command": "sprdiff eval photos"} | options
-        return evaluate(photos, codecs=codecs, watcher=watcher, **given), watcher
+        return evaluate(photos, codecs=codecs, progress=progress, **given), progress
 
     return call
 
@@ -70,12 +70,12 @@ Run = Callable[..., tuple[Outcome, Notebook]]
 class TestEvaluate:
     def test_rows(self, run: Run, photos: Path, tmp_path: Path) -> None:
         out = tmp_path / "out"
-        outcome, watcher = run(Toy(), keep=True)
+        outcome, progress = run(Toy(), keep=True)
         rows = read_rows(out)
         assert [row.key for row in rows] == [
             ("toy", image, rate) for image in ("a.png", "b.png") for rate in map(Target, RATES)
         ]
-        assert tuple(rows) == outcome.rows and watcher.rows == rows and watcher.begun == (2, 4)
+        assert tuple(rows) == outcome.rows and progress.rows == rows and progress.begun == (2, 4)
         assert outcome.unreached == ()
         for row in rows:
             original = open_rgb(photos / row.image).pixels
@@ -96,7 +96,7 @@ class TestEvaluate:
             def version(self) -> str:
                 raise MissingCodec("pip install absent")
 
-        _, watcher = run(Toy(), Absent("absent"), rates=[2.0])
+        _, progress = run(Toy(), Absent("absent"), rates=[2.0])
         about = read_run(tmp_path / "out")
         assert about.folder == str(photos) and about.commands == ["sprdiff eval photos"]
         assert [(image.name, image.width) for image in about.images] == [("a.png", SIDE), ("b.png", SIDE)]
@@ -104,9 +104,9 @@ class TestEvaluate:
         assert [(skipped.name, skipped.reason) for skipped in about.skipped_codecs] == [
             ("absent", "pip install absent")
         ]
-        assert watcher.notes[0] == "without absent: pip install absent"
+        assert progress.notes[0] == "without absent: pip install absent"
         # One line for each reason, not for each metric.
-        assert "without feature_distance, frechet_squeezenet: needs SqueezeNet 1.1: --features FILE" in watcher.notes
+        assert "without feature_distance, frechet_squeezenet: needs SqueezeNet 1.1: --features FILE" in progress.notes
         with pytest.raises(MissingCodec, match="pip install absent"):
             run(Absent("absent"), out=tmp_path / "other")
         assert not (tmp_path / "other").exists()
@@ -116,10 +116,10 @@ class TestEvaluate:
         toy = Toy(counts_in=counter)
         run(toy, rates=[0.5])
         first, encodes = (out / ROWS).read_bytes(), counter.stat().st_size
-        _, watcher = run(toy, rates=[0.5])
-        assert ((out / ROWS).read_bytes(), counter.stat().st_size, watcher.begun) == (first, encodes, (0, 0))
-        outcome, watcher = run(toy, replace(toy, name="new"), rates=[0.5, 2.0])
-        assert watcher.begun == (4, 6) and len(outcome.rows) == 8
+        _, progress = run(toy, rates=[0.5])
+        assert ((out / ROWS).read_bytes(), counter.stat().st_size, progress.begun) == (first, encodes, (0, 0))
+        outcome, progress = run(toy, replace(toy, name="new"), rates=[0.5, 2.0])
+        assert progress.begun == (4, 6) and len(outcome.rows) == 8
         assert (out / ROWS).read_bytes().startswith(first)
         assert len(read_rows(out)) == 8 and read_run(out).rates == [0.5, 2.0]
 
@@ -131,8 +131,8 @@ class TestEvaluate:
         assert {row.message for row in read_rows(out) if row.codec == "toy"} == {"toy is broken"}
         good = [line for line in (out / ROWS).read_bytes().splitlines(True) if b'"good"' in line]
         trouble.unlink()
-        outcome, watcher = run(Toy(fails_on=trouble), Toy("good"), rates=[2.0])
-        assert watcher.begun == (2, 2) and outcome.count("ok") == 4 == len(read_rows(out))
+        outcome, progress = run(Toy(fails_on=trouble), Toy("good"), rates=[2.0])
+        assert progress.begun == (2, 2) and outcome.count("ok") == 4 == len(read_rows(out))
         assert (out / ROWS).read_bytes().startswith(b"".join(good))
 
     def test_unexpected_error_is_told_in_the_row(self, run: Run) -> None:
@@ -165,12 +165,12 @@ class TestEvaluate:
 
     def test_budgets_in_bytes(self, run: Run, tmp_path: Path) -> None:
         out = tmp_path / "out"
-        outcome, watcher = run(Toy(), rates=[2.0], keep=True)
+        outcome, progress = run(Toy(), rates=[2.0], keep=True)
         before = (out / ROWS).read_bytes()
-        outcome, watcher = run(Toy(), rates=(), budgets=[5000, 20, 5000], keep=True)
+        outcome, progress = run(Toy(), rates=(), budgets=[5000, 20, 5000], keep=True)
         assert (out / ROWS).read_bytes().startswith(before), "rates and budgets share a folder"
         # What an earlier run asked for is not asked for again, but it belongs to the folder.
-        assert watcher.begun == (2, 4)
+        assert progress.begun == (2, 4)
         assert outcome.unreached == (Target(bytes=20),)
         rows = [row for row in read_rows(out) if row.target == Target(bytes=5000)]
         assert [row.image for row in rows] == ["a.png", "b.png"]
@@ -191,7 +191,7 @@ class TestEvaluate:
         rng = np.random.default_rng(0)
         arrays: dict[str, Any] = {k: rng.normal(0, 0.1, v).astype(np.float32) for k, v in _shapes().items()}
         np.savez(tmp_path / "net.npz", **arrays)
-        outcome, watcher = run(Toy(), rates=[2.0], features=tmp_path / "net.npz")
+        outcome, progress = run(Toy(), rates=[2.0], features=tmp_path / "net.npz")
         assert all((row.metrics["feature_distance"] or 0) > 0 for row in outcome.rows)
         (figures,) = read_sets(tmp_path / "out")
         assert (figures.images, figures.patches, figures.metrics) == (
@@ -199,7 +199,7 @@ class TestEvaluate:
             {"frechet_squeezenet": 2},
             {"frechet_squeezenet": None},
         )
-        assert watcher.notes[-1] == "no frechet_squeezenet: needs at least 513 crops, has 2"
+        assert progress.notes[-1] == "no frechet_squeezenet: needs at least 513 crops, has 2"
         with pytest.raises(ResultsError, match="measured with feature_distance, which is not at hand now"):
             run(Toy(), rates=[2.0])
 
@@ -473,13 +473,11 @@ def test_bar_on_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pyte
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    with watching() as watcher:
-        assert isinstance(watcher, Bar)
-        watcher.begin(2, 4)
-        watcher.done([a_row()])
-        watcher.note("without avif")
-        watcher.done([a_row(status="failed", message="no")])
-        assert watcher.progress.tasks[0].completed == watcher.progress.tasks[0].total == 2
+    with shown() as progress:
+        progress.begin(2, 4)
+        progress.done([a_row()])
+        progress.note("without avif")
+        progress.done([a_row(status="failed", message="no")])
     out, err = capsys.readouterr()
     assert out == "" and "2/2" in err
     assert "sprdiff: warning: without avif" in err and "sprdiff: error: toy, a.png, 0.5 bpp: no" in err

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import io
 import re
 import subprocess
@@ -14,6 +13,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+from ...common.extras import need
 from ..metrics.distortion import Bytes
 from .base import CodecError, ImageCodec, MissingCodec, Quality
 
@@ -112,9 +112,9 @@ class Vvc(FfmpegCodec):
 @cache
 def _ffmpeg(name: str) -> str:
     try:
-        return str(importlib.import_module("imageio_ffmpeg").get_ffmpeg_exe())
-    except (ImportError, RuntimeError) as error:
-        raise MissingCodec(f"{name} needs imageio-ffmpeg: pip install 'sprdiff[eval]'") from error
+        return str(need("imageio_ffmpeg", "eval", MissingCodec, what=name).get_ffmpeg_exe())
+    except RuntimeError as error:  # the package has no program for this machine
+        raise MissingCodec(f"{name}: {error}") from error
 
 
 def _output(name: str, *arguments: str) -> str:

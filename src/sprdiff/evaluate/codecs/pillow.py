@@ -6,7 +6,6 @@ What is optional in a container is left out.
 
 from __future__ import annotations
 
-import importlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import numpy as np
 import PIL
 from PIL import Image, features
 
+from ...common.extras import need
 from ..metrics.distortion import Bytes
 from .base import CodecError, ImageCodec, MissingCodec, Quality
 
@@ -174,7 +174,4 @@ class Heic(ImageCodec):
 
 @cache
 def _pillow_heif(name: str) -> Any:
-    try:
-        return importlib.import_module("pillow_heif")
-    except ImportError as error:
-        raise MissingCodec(f"{name} needs pillow-heif: pip install 'sprdiff[eval]'") from error
+    return need("pillow_heif", "eval", MissingCodec, what=name)

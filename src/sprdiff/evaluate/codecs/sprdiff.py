@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import importlib.util
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 
 from ... import __version__
-from ...codec import MAX_EFFORT, MAX_SEED, Codec
+from ...codec import Codec
+from ...common.extras import hint
 from ...errors import EffortError, SprdiffError
 from ...fileinfo import model_info
+from ...format.constants import LEVELS
 from ...format.container import SCALES, parse_file
-from ...runtime.weights import MAX_STEPS
+from ...limits import MAX_STEPS
+from ...options import MAX_EFFORT, DecodeOptions, EncodeOptions
 from ..metrics.distortion import Bytes
 from .base import BudgetCodec, CodecError, MissingCodec, Quality, Scalar, Setting, Size, UnknownCodec, size_of
 
 PREFIX = "sprdiff-"
-LEVELS = 256
-_WHOLE = {"steps": (1, MAX_STEPS), "seed": (0, MAX_SEED), "effort": (0, MAX_EFFORT)}
-"""Options whose values are whole numbers, with their ranges."""
 _OPTIONS = f"@coarse, @realism=0…1, @steps=1…{MAX_STEPS}, @seed=N, @effort=0…{MAX_EFFORT}, @weights=DIR"
 
 
@@ -68,7 +67,7 @@ class Sprdiff(BudgetCodec):
             more = "" if self.weights else f"; give {self.name}@weights=DIR"
             raise UnknownCodec(f"{self.name}: these weights are of the preset {about.preset}{more}")
         if self.effort and importlib.util.find_spec("torch") is None:
-            raise MissingCodec(f"{self.name} needs torch: pip install 'sprdiff[train]'")
+            raise MissingCodec(f"{self.name} needs torch: {hint('train')}")
         parts = [f"sprdiff {__version__}", f"weights {about.networks}", f"realism {self._dials['realism']:g}"]
         parts += [f"effort {self.effort}"] if self.effort else []
         return ", ".join(parts + [f"{dial} {value}" for dial, value in self._turned.items()])
@@ -95,8 +94,8 @@ class Sprdiff(BudgetCodec):
     def encode_at(self, pixels: Bytes, setting: Mapping[str, Scalar]) -> bytes:
         """The file at ``{"level": ..., "scale": ...}``, which `encode_to` has chosen.
 
-        Refined, a picture has another latent for every level that was looked at: then it is chosen again, for the
-        ``budget`` that the setting names.
+        Refined, a picture has another latent for every level that was looked at: then it is chosen again, for
+        the ``budget`` that the setting names.
         """
         level, scale = setting["level"], setting["scale"]
         assert isinstance(level, int) and isinstance(scale, int | float)
@@ -124,7 +123,8 @@ class Sprdiff(BudgetCodec):
 
     @property
     def _turned(self) -> dict[str, int]:
-        """Steps and seed where the name says them: what is told of the others stays as it was without these dials."""
+        """Steps and seed where the name says them: what is told of the others stays as it was without these
+        dials."""
         return {**({} if self.steps is None else {"steps": self.steps}), **({"seed": self.seed} if self.seed else {})}
 
 
@@ -147,30 +147,26 @@ def parse_sprdiff(spec: str) -> Sprdiff:
     codec = Sprdiff(spec, base.removeprefix(PREFIX))
     for word in words:
         key, _, value = word.partition("=")
-        if word == "coarse":
-            codec = replace(codec, realism=0.0)
-        elif key == "realism" and _is_realism(value):
-            codec = replace(codec, realism=float(value))
-        elif key in _WHOLE and _is_whole(value, *_WHOLE[key]):
-            codec = replace(codec, **{key: int(value)})  # type: ignore[arg-type]  # names that mypy cannot see
-        elif key == "weights" and value:
-            codec = replace(codec, weights=str(Path(value).expanduser().absolute()))
-        else:
-            raise UnknownCodec(f"{spec}: @{word} is none of {_OPTIONS}")
+        try:
+            changes = {"realism": 0.0} if word == "coarse" else _option(key, value)
+        except ValueError:
+            raise UnknownCodec(f"{spec}: @{word} is none of {_OPTIONS}") from None
+        codec = replace(codec, **changes)
     return codec
 
 
-def _is_realism(text: str) -> bool:
-    try:
-        value = float(text)
-    except ValueError:
-        return False
-    return math.isfinite(value) and 0 <= value <= 1
-
-
-def _is_whole(text: str, least: int, most: int) -> bool:
-    # Twenty digits are enough for the largest seed; int() would take time for a million of them.
-    return text.isascii() and text.isdigit() and len(text) <= 20 and least <= int(text) <= most
+def _option(key: str, value: str) -> dict[str, Any]:
+    """One option, checked; a ValueError if there is none of this name or with this value."""
+    if key == "weights" and value:
+        return {key: str(Path(value).expanduser().absolute())}
+    if key == "realism":
+        return {key: DecodeOptions(realism=float(value)).realism}
+    # Twenty digits are enough for the largest seed; int() would take long for a million of them.
+    if key not in ("steps", "seed", "effort") or not (value.isascii() and value.isdigit() and len(value) <= 20):
+        raise ValueError(key)
+    number = int(value)
+    EncodeOptions(effort=number) if key == "effort" else DecodeOptions(**{key: number})
+    return {key: number}
 
 
 @cache

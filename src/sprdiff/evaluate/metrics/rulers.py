@@ -19,6 +19,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+from ...common.extras import hint
 from ...common.files import read_bytes
 from ...errors import SprdiffError, WeightsError
 from ..results import RulerInfo, Skipped
@@ -209,7 +210,7 @@ def _describe(ruler: Ruler | SetRuler, weights: Weights) -> RulerInfo:
     """What goes into ``run.json``; an `SprdiffError` says why it cannot be used."""
     for package in ruler.packages:
         if _absent(package):
-            raise SprdiffError(f"needs {package}: pip install 'sprdiff[eval]'")
+            raise SprdiffError(f"needs {package}: {hint('eval')}")
     if ruler.squeezenet and weights.features is None:
         raise SprdiffError("needs SqueezeNet 1.1: --features FILE")
     paths = [_found(name, weights.published) for name in ruler.published]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sprdiff.errors import ImageError, SprdiffError, WeightsError
+from sprdiff.common import extras
+from sprdiff.errors import ImageError, WeightsError
 from sprdiff.evaluate.metrics.distortion import Bytes
 
 if TYPE_CHECKING:
@@ -23,12 +23,9 @@ def need(module: str) -> Any:
     """Import a module that only measuring needs.
 
     Raises:
-        SprdiffError: it is not installed; the message says what to install.
+        SprdiffError: it is not installed; the message says how to install it.
     """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise SprdiffError(f"this measurement needs {module}: pip install 'sprdiff[eval]'") from error
+    return extras.need(module, "eval", what="this measurement")
 
 
 def check_rgb(image: Bytes, side: int) -> None:

@@ -52,11 +52,6 @@ def minus(number: str) -> str:
     return number.replace("-", "\N{MINUS SIGN}")
 
 
-def visible(text: str) -> str:
-    """Text with what does not print - control characters, lone surrogates, turns of direction - written out."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
-
-
 @dataclass(frozen=True)
 class Results:
     """What a folder of results holds. Codecs and rulers are in the order of the run; a rate is a `Target`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from .data import visible
+from ...common.messages import printable
 from .document import Block, Command, Folded, Pictures, Plots, Sayings, Section
 from .tables import BEST, SYMBOLS, Cell, Table
 
@@ -28,7 +28,7 @@ def markdown(title: str, lead: Sequence[str], sections: Iterable[Section], plots
 
 def escape(text: str) -> str:
     """Text that comes out as it is: no markup, no HTML, on one line."""
-    return "".join(f"\\{c}" if c in _SPECIAL else c for c in visible(text))
+    return "".join(f"\\{c}" if c in _SPECIAL else c for c in printable(text))
 
 
 def _block(block: Block, plots: dict[str, str]) -> Iterator[str]:
@@ -48,7 +48,7 @@ def _block(block: Block, plots: dict[str, str]) -> Iterator[str]:
     elif isinstance(block, Pictures):
         yield escape("index.html shows the pictures with a slider." if block.scenes else " ".join(block.notes))
     elif isinstance(block, Command):
-        yield from (f"    {visible(line)}" for line in block.lines)
+        yield from (f"    {printable(line)}" for line in block.lines)
 
 
 def _table(table: Table) -> Iterator[str]:

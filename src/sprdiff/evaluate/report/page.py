@@ -13,8 +13,9 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.resources import files
 
+from ...common.messages import printable
 from . import plots
-from .data import Results, Ruler, visible
+from .data import Results, Ruler
 from .document import Block, Folded, Pictures, Plots, Saying, Sayings, Section
 from .findings import rival
 from .pictures import Scene, Shot
@@ -68,7 +69,7 @@ def page(title: str, lead: Sequence[str], sections: Sequence[Section], results: 
 
 def text(value: str) -> str:
     """Escaped for an element or an attribute in double quotes; control characters are written out."""
-    return html.escape(visible(value), quote=True)
+    return html.escape(printable(value), quote=True)
 
 
 class _Writer:

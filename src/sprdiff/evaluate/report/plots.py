@@ -13,9 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ...common.messages import printable
 from ..metrics.tensors import need
 from .bd import Curve
-from .data import Results, Ruler, visible
+from .data import Results, Ruler
 from .published import KODAK, Published, published_for
 from .tables import heading
 
@@ -156,5 +157,5 @@ def _frame(axes: Any, points: Curve, quoted: Sequence[Published]) -> None:
 
 def _literal(name: str) -> str:
     """A name as matplotlib prints it unchanged: no mathematics between dollars, not hidden for its underscore."""
-    text = visible(name).replace("$", r"\$")
+    text = printable(name).replace("$", r"\$")
     return f"\N{ZERO WIDTH SPACE}{text}" if text.startswith("_") else text

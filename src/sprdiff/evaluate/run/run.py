@@ -42,7 +42,7 @@ DEFAULT_CODECS = (
 _DIED = "its process died: out of memory, or crashed in a library"
 
 
-class Watcher:
+class Progress:
     """Told how a run goes; this one keeps it to itself."""
 
     def note(self, text: str) -> None:
@@ -85,7 +85,7 @@ def evaluate(
     jobs: int = 1,
     limit: int | None = None,
     command: str = "",
-    watcher: Watcher | None = None,
+    progress: Progress | None = None,
 ) -> Outcome:
     """Measure codecs on the images of a folder; results go into `out`, see `results`.
 
@@ -103,7 +103,7 @@ def evaluate(
         jobs: processes at work; with more than the cores times are wrong.
         limit: the first so many images only.
         command: what is written down as having been run.
-        watcher: told how it goes.
+        progress: told how it goes.
 
     Raises:
         ImageError: the folder or an image cannot be used.
@@ -113,7 +113,7 @@ def evaluate(
         MissingCodec: no codec can run here.
         ValueError: a number is out of its range.
     """
-    folder, out, watcher = Path(folder), Path(out), watcher or Watcher()
+    folder, out, progress = Path(folder), Path(out), progress or Progress()
     targets = sorted({*(Target(float(rate)) for rate in rates), *(Target(bytes=budget) for budget in budgets)})
     if jobs < 1 or not targets:
         raise ValueError("jobs must be at least 1, and there must be a target")
@@ -122,19 +122,19 @@ def evaluate(
     weights = Weights(features, metric_weights)
     here, absent = _present(codecs)
     run = _describe(folder, photos, targets, here, absent, weights, command)
-    _tell_skipped(run, watcher)
+    _tell_skipped(run, progress)
     with taken(out, run) as results:
         units = _units(results, here, run, folder, weights, keep)
         results.begin({key for unit in units for key in _keys(unit)})
         for note in results.notes:
-            watcher.note(note)
-        watcher.begin(len(units), sum(len(unit.targets) for unit in units))
+            progress.note(note)
+        progress.begin(len(units), sum(len(unit.targets) for unit in units))
         changed = set()
         for rows in _work(units, jobs):
             results.append(rows)
-            watcher.done(rows)
+            progress.done(rows)
             changed |= {(row.codec, row.target) for row in rows}
-        _finish(results, changed, watcher)
+        _finish(results, changed, progress)
         wanted = {(codec.name, photo.name, target) for codec in here for photo in photos for target in run.targets}
         return _outcome(run, [row for row in results.rows.values() if row.key in wanted])
 
@@ -191,13 +191,13 @@ def _cpu() -> str:
     return f"{names[0] if names else platform.processor() or platform.machine()}, {os.cpu_count()} cores"
 
 
-def _tell_skipped(run: Run, watcher: Watcher) -> None:
+def _tell_skipped(run: Run, progress: Progress) -> None:
     """A line for each codec and for each reason why metrics are left out."""
     for codec in run.skipped_codecs:
-        watcher.note(f"without {codec.name}: {codec.reason}")
+        progress.note(f"without {codec.name}: {codec.reason}")
     for reason in dict.fromkeys(skipped.reason for skipped in run.skipped_rulers):
         names = [skipped.name for skipped in run.skipped_rulers if skipped.reason == reason]
-        watcher.note(f"without {', '.join(names)}: {reason}")
+        progress.note(f"without {', '.join(names)}: {reason}")
 
 
 def _units(
@@ -226,7 +226,7 @@ def _work(units: Sequence[Unit], jobs: int) -> Iterator[list[Row]]:
         yield [failed(unit, target, _DIED) for target in unit.targets] if rows is None else rows
 
 
-def _finish(results: ResultsFolder, changed: Collection[tuple[str, Target]], watcher: Watcher) -> None:
+def _finish(results: ResultsFolder, changed: Collection[tuple[str, Target]], progress: Progress) -> None:
     try:
         before = read_sets(results.path)
     except ResultsError:  # it can be made anew at any time
@@ -234,7 +234,7 @@ def _finish(results: ResultsFolder, changed: Collection[tuple[str, Target]], wat
     sets = set_rows(results.path, results.run, results.rows.values(), before=before, changed=changed)
     write_sets(results.path, sets)
     for note in dict.fromkeys(f"no {name}: {why}" for row in sets for name, why in row.notes.items()):
-        watcher.note(note)
+        progress.note(note)
 
 
 def _outcome(run: Run, rows: Sequence[Row]) -> Outcome:

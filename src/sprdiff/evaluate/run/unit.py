@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ...common.files import write_atomic
-from ...errors import SprdiffError
+from ...common.messages import explain
 from ...imageio.open import open_rgb
 from ..codecs.base import ImageCodec
 from ..metrics.distortion import Bytes
@@ -60,7 +60,7 @@ def run_unit(unit: Unit) -> list[Row]:
         meter = _meter(unit.rulers, unit.weights)
         _describe_original(unit, meter, pixels)
     except Exception as error:
-        return [failed(unit, target, _explain(error)) for target in unit.targets]
+        return [failed(unit, target, explain(error)) for target in unit.targets]
     known = Cache()
     return [_row(unit, target, pixels, meter, known) for target in unit.targets]
 
@@ -82,7 +82,7 @@ def _row(unit: Unit, target: Target, pixels: Bytes, meter: Meter, known: Cache) 
             return _unreached(unit, target, known.smallest)
         return _measured(unit, target, pixels, meter, choice)
     except Exception as error:  # one codec that fails on one image must not end a run of hours
-        return failed(unit, target, _explain(error))
+        return failed(unit, target, explain(error))
 
 
 def _measured(unit: Unit, target: Target, pixels: Bytes, meter: Meter, choice: Choice) -> Row:
@@ -172,11 +172,3 @@ def _png(pixels: Bytes) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "PNG")
     return stream.getvalue()
-
-
-def _explain(error: Exception) -> str:
-    if isinstance(error, SprdiffError):
-        return str(error)
-    if isinstance(error, MemoryError):
-        return "not enough memory"
-    return f"unexpected {type(error).__name__}: {error}"

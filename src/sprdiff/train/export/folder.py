@@ -18,10 +18,11 @@ from torch import Tensor
 
 from ...common.files import replace_folder
 from ...errors import TrainingError
+from ...format.constants import LEVELS
 from ...format.entropy import EntropyModel
 from ...format.rangecoder import SymbolCounter
 from ...format.tables import fit_tables
-from ...models.config import EXACT, LEVELS
+from ...models.config import EXACT
 from ...models.sprdiff import SPRDiff
 from ...models.stored import Arrays
 from ...runtime.weights import FORMAT, GRAPHS, SAMPLERS, defaults, identity
@@ -48,7 +49,7 @@ def refit_tables(
     arrays: Arrays, model: SPRDiff, sampler: CropSampler | ShardCrops, crops: int = 256, device: str = "cpu"
 ) -> None:
     """Replace the Gaussian tables by ones fitted to the residuals of training crops at all levels, in place."""
-    entropy = EntropyModel.from_arrays(arrays)
+    entropy = EntropyModel(arrays)
     counter = SymbolCounter(entropy.tables)
     for start in range(0, crops, 8):
         x = sampler.batch(2 * 10**9 + start, 0, 8).to(device)
@@ -63,7 +64,8 @@ def refit_tables(
 def receptive_field(model: SPRDiff, graph: str) -> int:
     """One-sided receptive field of a graph in pixels, measured with an impulse: the halo of tiles.
 
-    The largest distance from a changed input at which any output changes by more than 1e-7 of the change's peak.
+    The largest distance from a changed input at which any output changes by more than 1e-7 of the change's
+    peak.
     """
     config, ones = model.config, torch.ones(1)
     level, conditions = 128 * ones, tuple(zip(config.flow, (4, 2, 1), strict=True))
@@ -114,7 +116,8 @@ def write_folder(folder: Path, model: SPRDiff, arrays: Arrays, card: dict[str, A
     The folder is made beside its place and moved there whole: whatever goes wrong leaves the old one.
 
     Raises:
-        TrainingError: the folder holds other files, the exporter changed a weight, or the disk refused a file.
+        TrainingError: the folder holds other files, the exporter changed a weight, or the disk refused a
+            file.
     """
     folder = folder.resolve()
     partial = folder.with_name(folder.name + ".part")
