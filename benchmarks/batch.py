@@ -2,9 +2,9 @@
 
     python benchmarks/batch.py [FOLDER] [--photos N] [--small N] [--jobs 1,2] [--repeats N]
 
-Prints Markdown tables: images per second at each number of processes, over the photographs of a folder (made-up ones
-of 768x512 if none is given); and the peak memory of all processes together over many small pictures, which must not
-grow with their number. Run it on a machine that does nothing else.
+It prints two Markdown tables. The first has the images per second at each number of processes, over the photographs
+of a folder, or over made-up ones of 768x512. The second has the memory of all processes together over many small
+pictures, which must not grow with their number. Run it on a machine that does nothing else.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 def write_photos(folder: Path, count: int) -> Path:
-    """Made-up photographs of 768x512, each another part of one texture."""
+    """Make photographs of 768x512 up, each from another part of one texture."""
     folder.mkdir(parents=True)
     for number in range(count):
         start = 97 * number
@@ -41,7 +41,7 @@ def write_photos(folder: Path, count: int) -> Path:
 
 
 def write_small(folder: Path, count: int) -> Path:
-    """Pictures of 64x64, a thousand to a folder."""
+    """Make pictures of 64x64, a thousand to a folder."""
     rng = np.random.default_rng(0)
     for number in range(count):
         path = folder / f"{number // 1000:03d}" / f"{number:06d}.jpg"
@@ -54,7 +54,7 @@ def write_small(folder: Path, count: int) -> Path:
 
 
 def link_photos(source: Path, folder: Path, count: int) -> Path:
-    """The first photographs of a folder; again and again where it has too few."""
+    """Link the first photographs of a folder; where it has too few, they come again and again."""
     found = sorted(path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES)
     if not found:
         raise SystemExit(f"{source} holds no photographs")
@@ -69,20 +69,21 @@ class Memory(threading.Thread):
     """Watches the memory of a process and of its children.
 
     Attributes:
-        samples: (images in the journal, proportional bytes of all processes), a few each second.
+        samples: how many outputs there were and how many bytes all processes held, a few times each second.
     """
 
-    def __init__(self, pid: int, journal: Path) -> None:
+    def __init__(self, pid: int, dest: Path) -> None:
         super().__init__(daemon=True)
         self.samples: list[tuple[int, int]] = []
-        self._process, self._journal, self._end = psutil.Process(pid), journal, threading.Event()
+        self._process, self._dest, self._end = psutil.Process(pid), dest, threading.Event()
         self.start()
 
     def run(self) -> None:
         while not self._end.wait(0.5):
             try:
                 family = [self._process, *self._process.children(recursive=True)]
-                self.samples.append((self._done(), sum(_memory(process) for process in family)))
+                done = sum(1 for _ in self._dest.rglob("*.sprd"))
+                self.samples.append((done, sum(_memory(process) for process in family)))
             except psutil.Error:
                 continue
 
@@ -90,12 +91,9 @@ class Memory(threading.Thread):
         self._end.set()
         self.join()
 
-    def _done(self) -> int:
-        return self._journal.read_bytes().count(b'{"end":') if self._journal.exists() else 0
-
 
 def _memory(process: psutil.Process) -> int:
-    """Bytes of a process; pages that several share count in parts where the system tells."""
+    """Bytes of a process; a page that several processes share counts in parts, where the system says so."""
     try:
         about = process.memory_full_info()
         return int(getattr(about, "pss", about.rss))
@@ -106,11 +104,11 @@ def _memory(process: psutil.Process) -> int:
 def run(
     source: Path, dest: Path, jobs: int, options: Sequence[str], watch: bool = False
 ) -> tuple[float, Memory | None]:
-    """Seconds from the first picture's start to the end of the run, and what memory it took."""
+    """Run the command; return its seconds and, if asked to watch it, the memory that it held."""
     command = [sys.executable, "-m", "sprdiff", "batch", str(source), str(dest), "-j", str(jobs), "--quiet", *options]
     start = time.perf_counter()
     process = subprocess.Popen(command)
-    memory = Memory(process.pid, dest / ".sprdiff-batch" / "journal.jsonl") if watch else None
+    memory = Memory(process.pid, dest) if watch else None
     if process.wait():
         raise SystemExit(f"sprdiff batch failed on {source}")
     seconds = time.perf_counter() - start
@@ -120,7 +118,7 @@ def run(
 
 
 def throughput(folder: Path, source: Path, options: argparse.Namespace) -> list[list[str]]:
-    """Images per second of whole runs; runs at different numbers of processes take turns."""
+    """Measure images per second of whole runs; runs at different numbers of processes take turns."""
     count = sum(1 for _ in source.iterdir())
     times: dict[int, list[float]] = {jobs: [] for jobs in options.jobs}
     for repeat in range(options.repeats):
@@ -138,7 +136,7 @@ def throughput(folder: Path, source: Path, options: argparse.Namespace) -> list[
 
 
 def flatness(folder: Path, options: argparse.Namespace) -> list[list[str]]:
-    """Memory of a run over many small pictures: its peak up to each tenth of them."""
+    """Measure the memory of a run over many small pictures, in some tenths of its way."""
     source = write_small(folder / "small", options.small)
     jobs = options.jobs[-1]
     _, memory = run(source, folder / "out-small", jobs, ["-q", "20"], watch=True)

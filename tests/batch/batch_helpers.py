@@ -1,4 +1,4 @@
-"""What the tests of collections share: small ones made by code, engines that die, what came out."""
+"""The tests of collections share these: small collections made by code, and ways to look at what came out."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from PIL import Image
 
 from conftest import photo
 from sprdiff.batch.local import Local
+from sprdiff.batch.progress import Progress
 from sprdiff.batch.recode import Decode, Encode, Work
 from sprdiff.batch.run import Outcome, batch
-from sprdiff.batch.progress import Progress
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -30,14 +30,14 @@ Rows = list[dict[str, Any]]
 
 
 def png(seed: int, size: int = 40) -> bytes:
-    """A small picture as a file; every seed another one."""
+    """Make the file of a small picture, another one for each seed."""
     stream = io.BytesIO()
     Image.fromarray(photo(size, size, seed)).save(stream, "PNG")
     return stream.getvalue()
 
 
 def write_tree(folder: Path, names: Sequence[str]) -> Path:
-    """Pictures of these names; what is not called like one is text."""
+    """Write pictures with these names; a file whose name is not that of a picture holds text."""
     for seed, name in enumerate(names):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -46,7 +46,7 @@ def write_tree(folder: Path, names: Sequence[str]) -> Path:
 
 
 def write_tar(path: Path, members: Iterable[tuple[str, bytes] | tarfile.TarInfo]) -> Path:
-    """A tar file of members; headers alone are put in as they are."""
+    """Write a tar file of members; a header without contents is put in as it is."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w") as tar:
         for member in members:
@@ -60,7 +60,7 @@ def write_tar(path: Path, members: Iterable[tuple[str, bytes] | tarfile.TarInfo]
 
 
 def write_samples(path: Path, count: int, first: int = 0) -> Path:
-    """A WebDataset shard: a picture and a caption in each sample."""
+    """Write a WebDataset shard with a picture and a caption in each sample."""
     members = []
     for seed in range(first, first + count):
         members += [(f"s{seed:03d}.png", png(seed)), (f"s{seed:03d}.txt", f"caption {seed}".encode())]
@@ -68,25 +68,25 @@ def write_samples(path: Path, count: int, first: int = 0) -> Path:
 
 
 def write_table(path: Path, pictures: Sequence[bytes | None], *, group: int = 1000, **columns: Sequence[Any]) -> Path:
-    """A Parquet file with a column ``image`` and others."""
+    """Write a Parquet file with a column ``image`` and others."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table({"image": pa.array(pictures, pa.binary()), **columns}), path, row_group_size=group)
     return path
 
 
 def members(path: Path) -> list[tuple[str, bytes]]:
-    """Names and contents of a tar file."""
+    """Return the names and contents of a tar file."""
     with tarfile.open(path) as tar:
         return [(m.name, tar.extractfile(m).read()) for m in tar if m.isfile()]  # type: ignore[union-attr]
 
 
 def here(function: Callable[[T], R], tasks: Iterable[T], jobs: int) -> Iterator[tuple[T, R | None]]:
-    """In this process, one after the other."""
+    """Apply a function to tasks in this process, one after the other."""
     yield from ((task, function(task)) for task in tasks)
 
 
 def engine(spread: Callable[..., Any], jobs: int = 1) -> Local:
-    """The engine of this machine, with a way of applying functions in place of its processes."""
+    """Return the engine of this machine, with another way of applying functions in place of its processes."""
 
     class Pool:
         def __init__(self, jobs: int) -> None:
@@ -105,7 +105,7 @@ def engine(spread: Callable[..., Any], jobs: int = 1) -> Local:
 
 
 class Notebook(Progress):
-    """Keeps what it is told."""
+    """Keeps what a run tells."""
 
     def __init__(self) -> None:
         self.notes: list[str] = []
@@ -127,24 +127,24 @@ class Notebook(Progress):
 
 
 def run(source: Path | str, dest: Path | str, work: Work = ENCODE, **options: Any) -> Outcome:
-    """A run in this process."""
+    """Run a batch in this process."""
     return batch(str(source), str(dest), work, **{"engine": engine(here), **options})
 
 
 def manifest(dest: Path) -> Rows:
-    """The rows of a manifest."""
+    """Return the rows of a manifest."""
     rows: Rows = pq.read_table(dest / "_manifest.parquet").to_pylist()
     return rows
 
 
 def outputs(dest: Path) -> dict[str, bytes]:
-    """All files of a destination but what belongs to the run."""
+    """Return all files of a destination but those that belong to the run."""
     found = (path for path in sorted(dest.rglob("*")) if path.is_file() and ".sprdiff-batch" not in path.parts)
     return {str(path.relative_to(dest)): path.read_bytes() for path in found if path.name != "_manifest.parquet"}
 
 
 def finished(dest: Path) -> list[str]:
-    """Sources that the record of a run which is not at work has an output for."""
+    """Return the sources that have an output according to the record of a run, which must not be at work."""
     with closing(sqlite3.connect(dest / ".sprdiff-batch" / "records.sqlite")) as records:
         found = records.execute("SELECT source, result FROM files ORDER BY source").fetchall()
     return [json.loads(source) for source, result in found if json.loads(result)["output"]]

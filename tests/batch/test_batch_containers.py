@@ -1,4 +1,4 @@
-"""Shards and tables: pictures replaced, all else copied, and what hostile ones come to."""
+"""Shards and tables: pictures are replaced, all else is copied, and hostile ones come to no harm."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_webdataset_reads_them(tmp_path: Path) -> None:
 
 
 def _samples(path: Path) -> list[dict[str, Any]]:
-    """As webdataset reads them, from a file that is closed afterwards."""
+    """Read samples with webdataset, from a file that is closed afterwards."""
     with open(path, "rb") as file:
         readers = pytest.importorskip("webdataset.tariterators")
         return list(readers.group_by_keys(readers.tar_file_expander([{"url": str(path), "stream": file}])))
@@ -183,14 +183,14 @@ def test_a_shard_without_pictures(tmp_path: Path) -> None:
 
 
 def shuffled(function: Any, tasks: Any, jobs: int) -> Any:
-    """In this process, but the results come in groups and in another order."""
+    """Apply a function to tasks in this process; the results come in groups, each in reverse order."""
     left = iter(tasks)
     while some := list(islice(left, jobs)):
         yield from ((task, function(task)) for task in reversed(some))
 
 
 def test_pictures_of_a_shard_keep_their_order(tmp_path: Path, codec: Codec) -> None:
-    """However the processes end with them, and at most so many are read ahead."""
+    """The order does not depend on which process ends first."""
     write_samples(tmp_path / "in" / "a.tar", 7)
     write_samples(tmp_path / "in" / "b.tar", 2, first=7)
     assert run(tmp_path / "in", tmp_path / "out", engine=engine(shuffled, 3)).totals.pictures == 9
@@ -228,7 +228,7 @@ def test_a_table_becomes_a_table(tmp_path: Path, codec: Codec) -> None:
 
 
 def test_pictures_with_a_path_beside_them(tmp_path: Path) -> None:
-    """As data sets of the Hugging Face hub have them."""
+    """Data sets of the Hugging Face hub have such columns."""
     held = [{"bytes": png(0), "path": "a.png"}, None, {"bytes": None, "path": "b.png"}]
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     table = pa.table({"photo": pa.array(held, kind), "label": [1, 2, 3]})

@@ -45,11 +45,11 @@ PATIENCE = 120.0
 
 
 class Killed(BaseException):
-    """Stands for a kill: nothing catches it but what would run then too."""
+    """Stands for a kill: no handler of errors catches it."""
 
 
 def sources(kind: str, folder: Path) -> Path:
-    """A small collection of a kind: five pictures, one of which cannot be read."""
+    """Write a small collection of a kind, with five pictures of which one may be unreadable."""
     if kind == "pictures":
         write_tree(folder, ["a.png", "b.png", "deep/c.png", "deep/d.png"])
         (folder / "x.png").write_bytes(b"?")
@@ -63,7 +63,7 @@ def sources(kind: str, folder: Path) -> Path:
 
 
 def count_steps(patch: pytest.MonkeyPatch, limit: int | None = None) -> list[str]:
-    """Let the run die before its limit-th step that leaves something on the disk; the list grows with the steps."""
+    """Let a run die before its limit-th step that leaves something on the disk; the list grows with the steps."""
     steps: list[str] = []
 
     def stepping(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -150,7 +150,7 @@ def test_a_run_with_force_goes_on_with_force_only(tmp_path: Path) -> None:
 
 
 def dying_after(count: int) -> Any:
-    """`here`, until so many tasks are done."""
+    """Apply a function like `here`, but die after so many tasks."""
 
     def spread(function: Callable[[T], R], tasks: Iterable[T], jobs: int) -> Iterator[tuple[T, R | None]]:
         for number, task in enumerate(tasks):
@@ -201,7 +201,7 @@ def test_leftovers_of_a_kill_are_swept_away(tmp_path: Path) -> None:
 
 
 def mortal(victims: set[bytes], deaths: int) -> Any:
-    """`here`, but the process of a task that meets one of these pictures dies, so often; as the pool tells of it."""
+    """Apply a function like `here`, but let the process die so often at each of these pictures."""
     left = Counter(dict.fromkeys(victims, deaths))
     make = Encode.make
 
@@ -261,7 +261,7 @@ def _wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -
 
 
 def _stop(process: subprocess.Popen[bytes], kind: signal.Signals) -> bytes:
-    """What it still says, when it and all its children have gone."""
+    """Stop a process; return what it still says, when it and all its children have gone."""
     children = psutil.Process(process.pid).children()
     process.send_signal(kind)
     said = process.communicate(timeout=PATIENCE)[1]
@@ -270,7 +270,7 @@ def _stop(process: subprocess.Popen[bytes], kind: signal.Signals) -> bytes:
 
 
 def test_a_real_run_stopped_in_three_ways(tmp_path: Path) -> None:
-    """Ctrl-C, then SIGKILL of the run, then SIGKILL of a worker."""
+    """First comes Ctrl-C, then SIGKILL of the run, then SIGKILL of a worker."""
     count = 80
     tree = write_tree(tmp_path / "in", [f"{i // 10}/{i:03d}.png" for i in range(count)])
     out = tmp_path / "out"

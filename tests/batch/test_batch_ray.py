@@ -33,17 +33,16 @@ from batch_helpers import (
 )
 from sprdiff.batch import cluster
 from sprdiff.batch.cluster import Cluster, Starts, Worker
+from sprdiff.batch.collection import Item
 from sprdiff.batch.recode import Encode
-from sprdiff.batch.source import Unit
-from sprdiff.batch.spool import records
-from sprdiff.batch.work import Job
+from sprdiff.batch.work import Result, RunOptions
 from sprdiff.errors import BatchError, WeightsError
 
 PATIENCE = 120.0
 
 
 class Here:
-    """What the engine uses of Ray, in this process: actors are objects, references are values."""
+    """What the engine uses of Ray, without processes: actors are objects, and references are values."""
 
     def get(self, value: Any) -> Any:
         return value
@@ -60,12 +59,12 @@ class Actor:
 
 @pytest.fixture
 def worker(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(cluster, "need", lambda module, extra: Here())
-    return lambda job, starts: Worker(job, Actor(starts))
+    monkeypatch.setattr(cluster, "need", lambda module, extra, error: Here())
+    return lambda options, starts: Worker(options, Actor(starts))
 
 
-def batch_of(*units: Unit) -> dict[str, list[str]]:
-    return {"unit": [json.dumps(asdict(unit)) for unit in units]}
+def batch_of(*items: Item) -> dict[str, list[str]]:
+    return {"item": [json.dumps(asdict(item)) for item in items]}
 
 
 # ---------------------------------------------------------------------------- without a cluster
@@ -74,31 +73,24 @@ def batch_of(*units: Unit) -> dict[str, list[str]]:
 def test_a_worker_gives_up_what_its_predecessors_died_of(worker: Any, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(png(0))
     write_samples(tmp_path / "b.tar", 3)
-    picture = Unit(0, str(tmp_path / "a.png"), str(tmp_path / "a.sprd"))
-    shard = Unit(1, str(tmp_path / "b.tar"), str(tmp_path / "out.tar"))
-    staging = tmp_path / "staged"
-    for kind, unit, folder, failed in (
-        ("pictures", picture, None, 1),
-        ("shards", shard, str(tmp_path / "spools"), 1),
-        ("shards", shard, None, 1),
-    ):
+    picture = Item(str(tmp_path / "a.png"), str(tmp_path / "a.sprd"))
+    shard = Item(str(tmp_path / "b.tar"), str(tmp_path / "out.tar"))
+    for kind, item in (("pictures", picture), ("shards", shard)):
         starts = Starts()
         for _ in range(cluster.TRIES):
-            starts.begin(unit.n)
-        job = Job(kind, ENCODE, folder=folder, staging=staging)
-        row = {name: values[0] for name, values in worker(job, starts)(batch_of(unit)).items()}
-        assert (row["n"], row["failed"], row["fatal"]) == (unit.n, failed, "") and b"process died" in row["lines"]
-        assert starts.begin(unit.n) == 1, "it has come to an end"
-    assert [name for name, _ in members(tmp_path / "out.tar")] == [
-        "s000.txt", "s001.sprd", "s001.txt", "s002.sprd", "s002.txt"
-    ], "the first picture was put down to"  # fmt: skip
+            starts.begin(item.source)
+        told = json.loads(worker(RunOptions(kind, ENCODE), starts)(batch_of(item))["result"][0])
+        result = Result.from_json(told["result"])
+        assert (json.loads(told["item"])["source"], told["fatal"], result.failed) == (item.source, "", 1)
+        assert "process died" in result.rows[0].error and not Path(item.target).exists()
+        assert starts.begin(item.source) == 1, "it has come to an end"
 
 
 def test_networks_that_cannot_be_loaded_are_told_apart(worker: Any, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(png(0))
-    unit = Unit(0, str(tmp_path / "a.png"), str(tmp_path / "a.sprd"))
-    made = worker(Job("pictures", Encode(weights=str(tmp_path))), Starts())(batch_of(unit))
-    assert "manifest.json" in made["fatal"][0]
+    item = Item(str(tmp_path / "a.png"), str(tmp_path / "a.sprd"))
+    made = worker(RunOptions("pictures", Encode(weights=str(tmp_path))), Starts())(batch_of(item))
+    assert "manifest.json" in json.loads(made["result"][0])["fatal"]
 
 
 # ---------------------------------------------------------------------------- with one
@@ -120,7 +112,7 @@ def address() -> Iterator[str]:
 
 
 class Killer(threading.Thread):
-    """Kills one worker of the cluster that is at work once a condition holds, and then takes a look."""
+    """Waits for a condition, kills one worker of the cluster that is at work, and then takes a look."""
 
     def __init__(self, condition: Callable[[], bool], look: Callable[[], Any]) -> None:
         super().__init__(daemon=True)
@@ -146,17 +138,17 @@ def test_a_killed_worker_costs_nothing(address: str, tmp_path: Path) -> None:
     count = 80
     tree = write_tree(tmp_path / "in", [f"{i // 10}/{i:03d}.png" for i in range(count)])
     (tree / "0" / "000.png").write_bytes(b"?")
-    out, watcher = tmp_path / "out", Notebook()
+    out, progress = tmp_path / "out", Notebook()
 
     def stamps() -> dict[Path, int]:
         return {path: path.stat().st_mtime_ns for path in out.rglob("*.sprd")}
 
-    killer = Killer(lambda: len(finished(out)) >= 10, stamps)
+    killer = Killer(lambda: len(stamps()) >= 10, stamps)
     outcome = run(tree, out, engine=Cluster(address), progress=progress)
     killer.join(PATIENCE)
     assert killer.seen, "nobody was killed"
     assert killer.seen.items() <= stamps().items(), "what was there has been made again"
-    assert sorted(finished(out)) == list(range(count)) and progress.pictures == count
+    assert len(finished(out)) == count - 1 and progress.pictures == count
     assert (outcome.totals.pictures, outcome.totals.failed) == (count, 1)
     rows = manifest(out)
     assert len({row["source"] for row in rows}) == len(rows) == count
@@ -166,28 +158,26 @@ def test_a_killed_worker_costs_nothing(address: str, tmp_path: Path) -> None:
 
 @pytest.mark.services
 @pytest.mark.filterwarnings("default")
-def test_a_killed_worker_does_not_repeat_what_is_done_of_a_shard(address: str, tmp_path: Path) -> None:
+def test_a_killed_worker_costs_the_shard_that_it_was_at(address: str, tmp_path: Path) -> None:
     count = 240  # so many that the killer comes in time however late its thread is woken
     write_samples(tmp_path / "in" / "a.tar", count)
     write_samples(tmp_path / "in" / "b.tar", count, first=count)
-    spools = tmp_path / "out" / ".sprdiff-batch" / "spools"
+    staged = tmp_path / "out" / ".sprdiff-batch" / "staged"
 
-    def done() -> list[dict[str, Any]]:
-        found = [path for path in spools.glob("*/*") if path.name.isdecimal()]
-        return [row for path in found for _, row, _ in records(path)]
+    def at_work() -> list[Path]:
+        return list(staged.glob("*/output"))
 
-    killer = Killer(lambda: len(done()) > 5, done)
+    killer = Killer(lambda: len(at_work()) > 0, at_work)
     outcome = run(tmp_path / "in", tmp_path / "out", engine=Cluster(address))
     killer.join(PATIENCE)
     rows = manifest(tmp_path / "out")
     assert killer.seen, "nobody was killed"
-    # Made again they would have taken another time.
-    assert all(row in rows for row in killer.seen) and len({row["seconds"] for row in rows}) > 10
+    assert len({row["source"] for row in rows}) == len(rows) == 2 * count
     assert (outcome.totals.pictures, outcome.totals.failed) == (2 * count, 0)
     for name, first in (("a.tar", 0), ("b.tar", count)):
         expected = [f"s{i:03d}.{kind}" for i in range(first, first + count) for kind in ("sprd", "txt")]
         assert [n for n, _ in members(tmp_path / "out" / name)] == expected
-    assert sorted(finished(tmp_path / "out")) == [0, 1]
+    assert len(finished(tmp_path / "out")) == 2 and not staged.exists()
 
 
 @pytest.mark.services

@@ -1,24 +1,26 @@
-"""Collections that are elsewhere: object stores, web servers, file systems that fail now and then."""
+"""Collections elsewhere: in object stores, on web servers, on file systems that fail now and then."""
 
 from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
-from batch_helpers import DECODE, here, members, outputs, png, run, write_samples, write_table, write_tree
-from sprdiff.batch import outputs as outputs_
-from sprdiff.batch import stores
-from sprdiff.batch.folder import default_folder
-from sprdiff.batch.local import Local
-from sprdiff.errors import BatchError, ImageError, OutputError
+from batch_helpers import DECODE, engine, here, members, outputs, png, run, write_samples, write_table, write_tree
+from sprdiff.batch import storage
+from sprdiff.batch.state import default_folder, opened
+from sprdiff.common import remote
+from sprdiff.errors import BatchError, ImageError, OutputError, OutputExistsError
 from web_helpers import served
 
 fsspec = pytest.importorskip("fsspec")
@@ -26,7 +28,7 @@ fsspec = pytest.importorskip("fsspec")
 
 @pytest.fixture
 def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The file system in memory of fsspec, empty; the folders of runs are in a home of their own."""
+    """Empty the file system in memory of fsspec; the folders of runs are in a home of their own."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     files = fsspec.filesystem("memory")
     files.store.clear()
@@ -42,7 +44,7 @@ def upload(files: Any, folder: Path, address: str) -> None:
 
 @pytest.fixture
 def web(tmp_path: Path) -> Iterator[str]:
-    """A folder on a server of this machine."""
+    """Serve a folder from a server of this machine."""
     folder = write_tree(tmp_path / "web", ["a.png", "deep/b.png"])
     write_samples(folder / "x-0.tar", 2)
     write_samples(folder / "x-1.tar", 1, first=2)
@@ -77,7 +79,7 @@ def test_containers_in_a_store(memory: Any, tmp_path: Path) -> None:
     assert pq.read_table(memory.open("/out2/t.parquet")).column_names == ["sprd"]
     folder = default_folder("memory://out")
     assert folder.is_relative_to(tmp_path / "state") and {path.name for path in folder.iterdir()} == {
-        "run.json", "plan.jsonl", "journal.jsonl", "running.lock"
+        "records.sqlite", "running.lock"
     }  # fmt: skip
 
 
@@ -101,10 +103,9 @@ def test_a_finished_container_that_was_not_noted(memory: Any, tmp_path: Path) ->
     shard = write_samples(tmp_path / "a.tar", 2)
     for dest, held in (("memory://out", memory), (str(tmp_path / "out"), None)):
         run(shard, dest)
-        journal = default_folder(dest) / "journal.jsonl"
-        journal.write_bytes(b"")
+        forget(dest)
         assert run(shard, dest).totals.failed == 0, "the same again is the same file"
-        journal.write_bytes(b"")
+        forget(dest)
         if held is not None:
             held.pipe_file("/out/a.tar", b"other")
         else:
@@ -112,15 +113,64 @@ def test_a_finished_container_that_was_not_noted(memory: Any, tmp_path: Path) ->
         assert "already exists" in run(shard, dest).totals.failures[0][1]
 
 
+def forget(dest: str) -> None:
+    """Remove from the record of a run what has become of its files."""
+    with closing(sqlite3.connect(default_folder(dest) / "records.sqlite")) as records, records:
+        records.execute("DELETE FROM files")
+
+
+def test_files_in_a_store_that_have_changed(memory: Any) -> None:
+    for name in ("a", "b", "c"):
+        memory.pipe_file(f"/in/{name}.png", png(ord(name)))
+    run("memory://in", "memory://out")
+    memory.pipe_file("/in/a.png", png(7))
+    memory.pipe_file("/in/b.png", png(ord("b")))  # another time, but the same contents
+    memory.pipe_file("/out/c.sprd", b"somebody else's")
+    outcome = run("memory://in", "memory://out")
+    assert (outcome.worked_on, outcome.totals.failed) == (2, 1) and "c.sprd already exists" in str(
+        outcome.totals.failures
+    )
+    assert memory.cat("/out/c.sprd") == b"somebody else's"
+
+
+def test_one_run_at_a_time_in_a_store(memory: Any, tmp_path: Path) -> None:
+    """This holds whatever the folders of the two runs are, and however the first has ended."""
+    tree = write_tree(tmp_path / "in", ["a.png"])
+    lock = "/out/.sprdiff-batch/running.json"
+    work = tmp_path / "work"
+    with (
+        opened(work, "memory://out", "the first"),
+        pytest.raises(BatchError, match=rf"memory://out is in use by process {os.getpid()} on .*: the first; if that"),
+    ):
+        run(tree, "memory://out")
+    assert not memory.exists(lock)
+    with opened(work, "memory://out", "killed"):
+        left = memory.cat(lock)
+    memory.pipe_file(lock, left)
+    with pytest.raises(
+        BatchError, match=r"killed; if that has ended, delete memory://out/\.sprdiff-batch/running\.json"
+    ):
+        run(tree, "memory://out")
+    assert run(tree, "memory://out", folder=work).totals.failed == 0, "the run itself goes on"
+    assert not memory.exists(lock)
+    memory.pipe_file(lock, b"[1]")
+    with pytest.raises(BatchError, match="in use by process None"):
+        run(tree, "memory://out", folder=work)
+
+
 def test_a_name_in_a_store_that_leads_out(memory: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     memory.pipe_file("/in/a.png", png(0))
 
-    def found(address: str) -> list[tuple[str, str, int]]:
-        inner = [("up.png", "file", 1)] if address.endswith("..") else [("..", "directory", 0), ("a.png", "file", 1)]
-        return inner
+    def found(address: str) -> list[tuple[str, str, storage.Stamp]]:
+        stamp = storage.Stamp(1)
+        return (
+            [("up.png", "file", stamp)]
+            if address.endswith("..")
+            else [("..", "directory", stamp), ("a.png", "file", stamp)]
+        )
 
-    monkeypatch.setattr(stores, "_entries", found)
-    monkeypatch.setattr(stores, "_hidden", lambda name: False)
+    monkeypatch.setattr(storage, "_entries", found)
+    monkeypatch.setattr(storage, "_hidden", lambda name: False)
     outcome = run("memory://in", tmp_path / "out")
     assert outcome.totals.failures == [("memory://in/../up.png", "its name leads out of the folder")]
     assert set(outputs(tmp_path / "out")) == {"a.sprd"}
@@ -140,11 +190,15 @@ def test_other_file_systems_get_a_temporary_name_first(tmp_path: Path) -> None:
 
     fsspec.register_implementation("disk", Disk, clobber=True)
     address = f"disk://{tmp_path}/deep/x"
-    outputs_.write(address, b"one", staging=None, force=False)
-    with pytest.raises(OutputError, match="already exists"):
-        outputs_.write(address, b"two", staging=None, force=False)
+
+    def write(data: bytes, *, force: bool) -> None:
+        remote.upload(address, lambda files, path, mode: files.pipe_file(path, data, mode=mode), force=force)
+
+    write(b"one", force=False)
+    with pytest.raises(OutputExistsError, match="already exists"):
+        write(b"two", force=False)
     assert (tmp_path / "deep" / "x").read_bytes() == b"one"
-    outputs_.write(address, b"two", staging=None, force=True)
+    write(b"two", force=True)
     assert (tmp_path / "deep" / "x").read_bytes() == b"two"
     assert len(seen) == 2 and all(name.startswith(".sprdiff-") for name in seen)
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["x"]
@@ -160,6 +214,7 @@ def test_pictures_and_shards_from_a_web_server(web: str, tmp_path: Path) -> None
     host = web.removeprefix("http://").replace(":", "_")
     assert set(outputs(tmp_path / "out")) == {f"{host}/a.sprd", f"{host}/deep/b.sprd"}
     assert outcome.totals.failures[0][0] == f"{web}/none.png" and outcome.totals.failed == 1
+    assert run(listed, tmp_path / "out").worked_on == 1, "only the one that failed is fetched again"
     run(web + "/x-{0..1}.tar", tmp_path / "shards")
     assert [len(members(tmp_path / "shards" / f"x-{i}.tar")) for i in range(2)] == [4, 2]
     outcome = run(web + "/x-{0..2}.tar", tmp_path / "more")
@@ -174,7 +229,7 @@ def test_pictures_and_shards_from_a_web_server(web: str, tmp_path: Path) -> None
 
 def test_what_a_network_refuses_for_a_moment(memory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     memory.pipe_file("/x", b"data")
-    monkeypatch.setattr(stores, "PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(remote, "PAUSES", (0.0, 0.0))
     calls: list[str] = []
 
     def failing(times: int, error: Exception) -> Any:
@@ -190,36 +245,51 @@ def test_what_a_network_refuses_for_a_moment(memory: Any, monkeypatch: pytest.Mo
 
     original = type(memory).open
     monkeypatch.setattr(type(memory), "open", failing(2, ConnectionResetError("reset")))
-    assert stores.read("memory://x") == b"data" and len(calls) == 3
+    assert storage.read("memory://x") == b"data" and len(calls) == 3
     monkeypatch.setattr(type(memory), "open", failing(3, ConnectionResetError("connection reset")))
     with pytest.raises(BatchError, match="memory://x cannot be reached: connection reset"):
-        stores.read("memory://x")
+        storage.read("memory://x")
     monkeypatch.setattr(type(memory), "open", failing(9, PermissionError("forbidden")))
     with pytest.raises(BatchError, match="forbidden"):
-        stores.read("memory://x")
+        storage.read("memory://x")
     assert len(calls) == 1, "no use to try again"
 
 
 def test_files_that_are_too_long(memory: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stores, "MAX_FILE", 2**20)
+    monkeypatch.setattr(storage, "MAX_FILE", 2**20)
     memory.pipe_file("/x", bytes(2**22))
     (tmp_path / "x").write_bytes(bytes(2**22))
     for address in ("memory://x", str(tmp_path / "x")):
         with pytest.raises(ImageError, match="longer than 1048576 bytes"):
-            stores.read(address)
+            storage.read(address)
 
 
 def test_addresses(tmp_path: Path) -> None:
-    assert stores.is_remote("s3://a/b") and stores.is_remote("simplecache::s3://a/b") and stores.is_remote("gs://a")
-    assert not any(map(stores.is_remote, ["a/b", "/a", "C:/a", "C:\\a", "file:///a", "a:b"]))
-    assert stores.join("s3://a/", "b/c") == "s3://a/b/c" and stores.join("/a", "b/c") == os.path.join("/a", "b", "c")
-    assert stores.absolute("s3://a/b/") == "s3://a/b" and stores.absolute("x") == os.path.abspath("x")
-    assert stores.size_of(str(tmp_path / "none")) is None and stores.names_in(str(tmp_path / "none")) == set()
-    assert stores.names_in("memory://none") == set()
+    assert remote.is_remote("s3://a/b") and remote.is_remote("simplecache::s3://a/b") and remote.is_remote("gs://a")
+    assert not any(map(remote.is_remote, ["a/b", "/a", "C:/a", "C:\\a", "file:///a", "a:b"]))
+    assert remote.join("s3://a/", "b/c") == "s3://a/b/c" and remote.join("/a", "b/c") == os.path.join("/a", "b", "c")
+    assert remote.absolute("s3://a/b/") == "s3://a/b" and remote.absolute("x") == os.path.abspath("x")
+    assert storage.stat(str(tmp_path / "none")) is None and storage.stat("memory://none") is None
     with pytest.raises(BatchError, match="no regular file"):
-        stores.read(os.devnull)
+        storage.read(os.devnull)
     with pytest.raises(BatchError, match="cannot be read"):
-        stores.read("a\0b")
+        storage.read("a\0b")
+
+
+def test_files_without_size_or_time_are_told_by_their_contents(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(b"data")
+    sha256 = storage.digest(str(path))
+    for before, now in (
+        (storage.Stamp(4, "1", sha256), storage.Stamp(4, "2")),
+        (storage.Stamp(None, "", sha256), storage.Stamp(4, "2")),
+        (storage.Stamp(4, "", sha256), storage.Stamp()),
+    ):
+        assert storage.unchanged(str(path), before, now)
+        assert not storage.unchanged(str(path), replace(before, sha256="other"), now)
+    assert storage.unchanged(str(path), storage.Stamp(4, "1", "not looked at"), storage.Stamp(4, "1"))
+    assert not storage.unchanged(str(path), storage.Stamp(5, "1", sha256), storage.Stamp(4, "1"))
+    assert not storage.unchanged(str(path), storage.Stamp(4, "1", sha256), None)
 
 
 # ---------------------------------------------------------------------------- S3
@@ -268,8 +338,9 @@ def test_s3_in_processes_of_their_own(tmp_path: Path) -> None:
             for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
                 patch.setenv(name, "test")
             patch.setitem(fsspec.config.conf, "s3", {"endpoint_url": endpoint})
-            with pytest.raises(OutputError, match="already exists"):
-                outputs_.write("s3://bucket/again/0/0.sprd", b"new", staging=None, force=False)
+            (tmp_path / "new").write_bytes(b"new")
+            with pytest.raises(OutputExistsError, match="already exists"):
+                storage.place(tmp_path / "new", "s3://bucket/again/0/0.sprd", force=False)
         assert s3.cat("bucket/again/0/0.sprd") == b"old"
         assert manifest_of(s3) == 9
     finally:
@@ -277,6 +348,6 @@ def test_s3_in_processes_of_their_own(tmp_path: Path) -> None:
 
 
 def manifest_of(s3: Any) -> int:
-    """Rows of the first manifest."""
+    """Return how many rows the first manifest has."""
     with s3.open("bucket/out/_manifest.parquet") as file:
         return len(pq.read_table(file))

@@ -102,15 +102,14 @@ def batch(
         WeightsError: the networks cannot be loaded.
     """
     need("pyarrow", "batch", BatchError)
-    need("filelock", "batch", BatchError)
     progress, start = progress or Progress(), time.monotonic()
     source, dest = source if source == STDIN else absolute(source), absolute(dest)
     if is_web(dest):
         raise BatchError(f"{dest}: web servers take no files")
     settings = {"source": source, "dest": dest, **as_record(work), "as": kind, "column": column}
     settings |= {"output-column": output_column, "command": command}
-    collection = look_at(source, work, kind=kind, dest=dest)
-    items, find, manifest = list(collection.items(dest)), _finder(dest), join(dest, MANIFEST)
+    collection = look_at(source, dest, work, kind)
+    items, find, manifest = collection.items, _finder(dest), join(dest, MANIFEST)
     folder, staging = folder or default_folder(dest), staging_folder(dest)
     if not force and not (folder / RECORDS).exists():
         _check_free(items, manifest, find)

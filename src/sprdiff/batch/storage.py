@@ -17,7 +17,7 @@ from ..common import files as local
 from ..common import remote
 from ..common.messages import reason
 from ..common.remote import as_path, is_remote, is_web, join
-from ..errors import BatchError, ImageError, OutputError, SprdiffError
+from ..errors import BatchError, ImageError, OutputError
 from ..imageio.kinds import HEAD
 
 T = TypeVar("T")
@@ -77,15 +77,13 @@ def walk(address: str, without: str | None = None) -> Iterator[tuple[str, dict[s
         waiting += reversed(below)
 
 
-def is_folder(address: str) -> bool:
-    """Whether an address is a folder or, on object stores, the beginning of names.
+def is_remote_folder(address: str) -> bool:
+    """Whether a remote address is a folder or, on object stores, the beginning of names.
 
     Raises:
         BatchError: the file system does not answer.
     """
-    if not is_remote(address):
-        return as_path(address).is_dir()
-    return not is_web(address) and bool(_ask(address, lambda files, path: files.isdir(path)))
+    return is_remote(address) and not is_web(address) and _ask(address, lambda files, path: bool(files.isdir(path)))
 
 
 def stat(address: str) -> Stamp | None:
@@ -143,20 +141,16 @@ def read(address: str, bound: Callable[[bytes], int] = lambda head: MAX_FILE) ->
         BatchError: it cannot be read.
     """
 
-    def whole(stream: Any) -> bytes | SprdiffError:
-        try:  # these errors are not the file system's fault, so they are no reason to ask it again
-            head = stream.read(HEAD)
-            # What the other side says about the length need not be true.
-            most = min(bound(head), MAX_FILE)
-            data = local.read_at_most(stream, most, head)
-            return ImageError(f"{address} is longer than {most} bytes") if data is None else data
-        except SprdiffError as error:
-            return error
+    def whole(stream: Any) -> bytes:
+        # What the other side says about the length need not be true.
+        head = stream.read(HEAD)
+        most = min(bound(head), MAX_FILE)
+        data = local.read_at_most(stream, most, head)
+        if data is None:
+            raise ImageError(f"{address} is longer than {most} bytes")
+        return data
 
-    found = _reading(address, whole)
-    if isinstance(found, SprdiffError):
-        raise found
-    return found
+    return _reading(address, whole)
 
 
 def place(finished: Path, address: str, *, force: bool) -> None:

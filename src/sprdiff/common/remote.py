@@ -23,7 +23,7 @@ PAUSES = (0.5, 2.0)
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|[a-z0-9]{2,}::")
 _WEB = ("http://", "https://")
 _FINAL = (FileNotFoundError, FileExistsError, PermissionError, NotADirectoryError, IsADirectoryError,
-          ImportError, ValueError, NotImplementedError, SprdiffError)  # fmt: skip
+          ImportError, ValueError, NotImplementedError)  # fmt: skip
 """After these errors another attempt would fail as well."""
 _OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "r2", "memory"})
 """Elsewhere a file can be seen while it is being uploaded, and needs a temporary name."""
@@ -83,13 +83,16 @@ def ask(address: str, question: Callable[[Any, str], T], error: type[SprdiffErro
         extra: the extra of sprdiff that installs fsspec.
 
     Raises:
-        SprdiffError: of the class `error`: there is no answer; its ``__cause__`` says why.
+        SprdiffError: of the class `error`: there is no answer; its ``__cause__`` says why. An error of the package
+            that the question raises comes as it is.
     """
     fsspec = need("fsspec", extra, error)
     for pause in (*PAUSES, None):
         try:
             files, path = fsspec.core.url_to_fs(address)
             return question(files, path)
+        except SprdiffError:  # the question's own error: the file system has done its part
+            raise
         except Exception as caught:  # every file system has errors of its own
             if pause is None or isinstance(caught, _FINAL):
                 raise error(f"{address} cannot be reached: {reason(caught)}") from caught
