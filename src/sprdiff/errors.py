@@ -23,7 +23,15 @@ class ModelMismatchError(SprdiffError):
 
 
 class ImageError(SprdiffError):
-    """The input is not an image that can be read, or is beyond the stated limits."""
+    """The input is not an image that can be read, or it is beyond the stated limits."""
+
+
+class UnsupportedImageError(ImageError):
+    """Nothing here reads a file of this kind."""
+
+
+class LargeImageError(ImageError):
+    """The image has more pixels than the limit allows."""
 
 
 class LimitError(SprdiffError):

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..common.extras import needed
+from ..errors import SprdiffError
 from .files import say, tell
 
 if TYPE_CHECKING:
@@ -58,8 +60,9 @@ def eval_(
     rates = None if bpp is None else parse_rates(bpp)
     budgets = [] if bytes_ is None else parse_budgets(bytes_)
     external = parse_external(external_encode or [], external_decode or [], external_quality or [])
-    from ..evaluate.run.run import DEFAULT_CODECS, DEFAULT_RATES, evaluate
-    from .progress import shown
+    with needed("eval", SprdiffError, "comparing codecs"):
+        from ..evaluate.run.run import DEFAULT_CODECS, DEFAULT_RATES, evaluate
+        from .progress import shown
 
     names = DEFAULT_CODECS if codecs is None else codecs.split(",")
     chosen = _parse_codecs([*names, *(codec.name for codec in external)], external)
@@ -98,10 +101,9 @@ def report(
     ] = None,
 ) -> int:
     """Make a page and tables of the results of sprdiff eval."""
-    from ..evaluate.report import write
-
+    with needed("eval", SprdiffError, "the report"):
+        from ..evaluate.report import write
     rates = None if picture_rates is None else _parse_targets(picture_rates)
-
     page = write(folder, out, reference=reference, originals=originals, images=images, picture_rates=rates)
     tell(str(page))
     return 0

@@ -1,6 +1,6 @@
 """Figures over pairs of pictures while they are made, for validation in training: one row, no files.
 
-The same functions as in `rulers`, on whichever feature network is at hand.
+The same functions as in `metrics`, on whichever feature network is at hand.
 """
 
 from __future__ import annotations

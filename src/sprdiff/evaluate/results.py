@@ -2,7 +2,7 @@
 
 ::
 
-    DIR/run.json      what was run, as `Run` has it: images, rates, codecs and rulers, versions, commands
+    DIR/run.json      what was run, as `Run` has it: images, rates, codecs and metrics, versions, commands
     DIR/rows.jsonl    one `Row` on each line, appended as work is finished
     DIR/sets.jsonl    one `SetRow` on each line: figures of whole sets of images, written at the end of a run
     DIR/features/     patch features, for the figures of sets
@@ -13,16 +13,15 @@ A figure that is infinite (PSNR of an identical image) is stored as null: JSON k
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
-import types
-import typing
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 from urllib.parse import quote
+
+import msgspec
+from msgspec import Struct
 
 from ..common.files import read_bytes, write_atomic
 from ..errors import SprdiffError
@@ -43,24 +42,7 @@ class ResultsError(SprdiffError):
     """A folder of results cannot be used: it is another's, damaged, in use, or of another comparison."""
 
 
-class _Asked:
-    """What rows have in common: one target, stored as one of two numbers."""
-
-    target_bpp: float | None
-    target_bytes: int | None
-
-    def __post_init__(self) -> None:
-        """Raises ValueError unless there is one target."""
-        Target(self.target_bpp, self.target_bytes)
-
-    @property
-    def target(self) -> Target:
-        """What was asked for."""
-        return Target(self.target_bpp, self.target_bytes)
-
-
-@dataclass(frozen=True)
-class Row(_Asked):
+class Row(Struct, frozen=True, forbid_unknown_fields=True):
     """One image through one codec at one target.
 
     Attributes:
@@ -75,7 +57,7 @@ class Row(_Asked):
         width, height: of the original, in pixels.
         setting: what was chosen, such as quality and factor; empty unless ok.
         version: of the codec.
-        metrics: figures by name of ruler, in its unit; None where it is not finite; empty unless ok.
+        metrics: figures by name of metric, in its unit; None where it is not finite; empty unless ok.
         encode_s, decode_s: seconds of processor time on one thread; None unless ok.
         peak_mb: most resident memory of encoding and decoding, in MB (10^6 bytes), or None where not known.
         target_bytes: what was asked for, in bytes; None: see `target_bpp`.
@@ -98,23 +80,31 @@ class Row(_Asked):
     peak_mb: float | None
     target_bytes: int | None = None
 
+    def __post_init__(self) -> None:
+        """Raise `ValueError` unless there is one target."""
+        Target(self.target_bpp, self.target_bytes)
+
+    @property
+    def target(self) -> Target:
+        """What was asked for."""
+        return Target(self.target_bpp, self.target_bytes)
+
     @property
     def key(self) -> Key:
         """What is unique among rows."""
         return self.codec, self.image, self.target
 
 
-@dataclass(frozen=True)
-class SetRow(_Asked):
+class SetRow(Struct, frozen=True, forbid_unknown_fields=True):
     """Figures of all images through one codec at one target.
 
     Attributes:
         target_bpp, target_bytes: as of `Row`.
         images: number of images with a row that is ok. Below the number in the run there are no figures: those of
             other images do not compare.
-        patches: number of patches behind each figure, by name of ruler.
-        metrics: figures by name of ruler; None: see `notes`.
-        notes: why a figure is missing, by name of ruler.
+        patches: number of patches behind each figure, by name of metric.
+        metrics: figures by name of metric; None: see `notes`.
+        notes: why a figure is missing, by name of metric.
     """
 
     codec: str
@@ -125,9 +115,17 @@ class SetRow(_Asked):
     notes: dict[str, str]
     target_bytes: int | None = None
 
+    def __post_init__(self) -> None:
+        """Raise `ValueError` unless there is one target."""
+        Target(self.target_bpp, self.target_bytes)
 
-@dataclass(frozen=True)
-class ImageInfo:
+    @property
+    def target(self) -> Target:
+        """What was asked for."""
+        return Target(self.target_bpp, self.target_bytes)
+
+
+class ImageInfo(Struct, frozen=True, forbid_unknown_fields=True):
     """An original: file name, size in pixels, SHA-256 of the file."""
 
     name: str
@@ -136,9 +134,8 @@ class ImageInfo:
     sha256: str
 
 
-@dataclass(frozen=True)
-class RulerInfo:
-    """A metric as `rulers.Ruler` has it, with what it was computed by.
+class MetricInfo(Struct, frozen=True, forbid_unknown_fields=True):
+    """A metric as `metrics.Metric` has it, with what it was computed by.
 
     Attributes:
         name: key in `Row.metrics` or `SetRow.metrics`.
@@ -159,32 +156,34 @@ class RulerInfo:
     weights: str | None
 
 
-@dataclass(frozen=True)
-class Skipped:
-    """A codec or ruler that could not be had, and why."""
+class Skipped(Struct, frozen=True, forbid_unknown_fields=True):
+    """A codec or metric that could not be had, and why."""
 
     name: str
     reason: str
 
 
-@dataclass(frozen=True)
-class CodecInfo:
+class CodecInfo(Struct, frozen=True, forbid_unknown_fields=True):
     """A codec: name and version."""
 
     name: str
     version: str
 
 
-@dataclass(frozen=True)
-class Run:
+class Run(
+    Struct,
+    frozen=True,
+    forbid_unknown_fields=True,
+    rename={"metrics": "rulers", "skipped_metrics": "skipped_rulers"},
+):
     """What was run into a folder, over all runs into it.
 
     Attributes:
         format: `FORMAT`.
         sprdiff, python, platform, cpu: of the latest run.
         folder: absolute path of the originals.
-        images, rates, codecs, rulers: of all runs; rates in bits per pixel, ascending.
-        skipped_codecs, skipped_rulers: of the latest run.
+        images, rates, codecs, metrics: of all runs; rates in bits per pixel, ascending.
+        skipped_codecs, skipped_metrics: of the latest run.
         commands: command lines, without repetitions.
         budgets: of all runs, in bytes, ascending.
     """
@@ -199,10 +198,10 @@ class Run:
     rates: list[float]
     codecs: list[CodecInfo]
     skipped_codecs: list[Skipped]
-    rulers: list[RulerInfo]
-    skipped_rulers: list[Skipped]
+    metrics: list[MetricInfo]
+    skipped_metrics: list[Skipped]
     commands: list[str]
-    budgets: list[int] = field(default_factory=list)
+    budgets: list[int] = []
 
     @property
     def targets(self) -> list[Target]:
@@ -229,13 +228,13 @@ def read_run(folder: Path) -> Run:
     """``run.json`` of a folder of results.
 
     Raises:
-        ResultsError: there is none, or it is not one.
+        ResultsError: the file is missing, damaged, or of another format.
     """
     path = folder / RUN
-    content = _parse(read_bytes(path, ResultsError), str(path))
-    if isinstance(content, dict) and content.get("format") != FORMAT:
+    data = read_bytes(path, ResultsError)
+    if _read(data, dict[str, Any], str(path)).get("format") != FORMAT:
         raise ResultsError(f"{path} is no results file of format {FORMAT}")
-    return _build(Run, content, str(path))
+    return _read(data, Run, str(path))
 
 
 def read_rows(folder: Path) -> list[Row]:
@@ -256,7 +255,7 @@ def numbered_rows(folder: Path) -> tuple[list[tuple[Row, bytes]], int]:
     path = folder / ROWS
     content = read_bytes(path, ResultsError) if path.exists() else b""
     *lines, rest = content.split(b"\n")
-    rows = [_build(Row, _parse(line, f"{path} line {n}"), f"{path} line {n}") for n, line in enumerate(lines, 1)]
+    rows = [_read(line, Row, f"{path} line {n}") for n, line in enumerate(lines, 1)]
     seen: dict[Key, int] = {}
     for n, row in enumerate(rows, 1):
         if row.key in seen:
@@ -275,17 +274,17 @@ def read_sets(folder: Path) -> list[SetRow]:
     if not path.exists():
         return []
     lines = enumerate(read_bytes(path, ResultsError).splitlines(), 1)
-    return [_build(SetRow, _parse(line, f"{path} line {n}"), f"{path} line {n}") for n, line in lines]
+    return [_read(line, SetRow, f"{path} line {n}") for n, line in lines]
 
 
 def to_line(row: Row | SetRow) -> bytes:
     """One line of JSON with its line break."""
-    return json.dumps(asdict(row), ensure_ascii=False, allow_nan=False).encode() + b"\n"
+    return json.dumps(msgspec.to_builtins(row), ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
 
 def write_run(folder: Path, run: Run) -> None:
     """Replace ``run.json`` as a whole."""
-    text = json.dumps(asdict(run), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(msgspec.to_builtins(run), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     write_atomic(folder / RUN, text.encode(), force=True)
 
 
@@ -299,52 +298,10 @@ def finite(values: Mapping[str, float]) -> dict[str, float | None]:
     return {name: float(value) if math.isfinite(value) else None for name, value in values.items()}
 
 
-def _parse(data: bytes, where: str) -> Any:
+def _read(data: bytes, kind: type[T], where: str) -> T:
+    """An object from JSON with every field checked: files may be edited by hand, and pages are made of them."""
     try:
-        return json.loads(data)
-    except ValueError as error:  # not UTF-8, or not JSON
-        raise ResultsError(f"{where} is damaged: no JSON") from error
-
-
-def _build(kind: type[T], content: Any, where: str) -> T:
-    """A dataclass from JSON, every field checked: files may be edited by hand, and pages are made of them."""
-    try:
-        return typing.cast(T, _checked(kind, content, kind.__name__))
-    except (TypeError, ValueError) as error:
-        raise ResultsError(f"{where} is damaged: {error}") from error
-
-
-def _checked(kind: Any, value: Any, name: str) -> Any:
-    """The value as the annotated type; TypeError if it is none."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if dataclasses.is_dataclass(kind) and isinstance(value, dict):
-        types_of = typing.get_type_hints(kind)
-        # What has a default came later: folders of earlier versions lack it.
-        needed = {f.name for f in dataclasses.fields(kind) if f.default is MISSING and f.default_factory is MISSING}
-        if not needed <= value.keys() <= types_of.keys():
-            raise TypeError(f"{name} has other fields than {', '.join(types_of)}")
-        return kind(**{field: _checked(types_of[field], item, field) for field, item in value.items()})  # type: ignore[operator]
-    if origin is list and isinstance(value, list):
-        return [_checked(arguments[0], item, name) for item in value]
-    if origin is dict and isinstance(value, dict):
-        return {key: _checked(arguments[1], item, name) for key, item in value.items()}
-    if origin is Literal and value in arguments:
-        return value
-    if origin in (types.UnionType, typing.Union):
-        return _one_of(arguments, value, name)
-    if kind is float and type(value) in (int, float) and math.isfinite(value):
-        return float(value)
-    if isinstance(kind, type) and type(value) is kind and kind is not float:
-        return value
-    raise TypeError(f"{name} cannot be {json.dumps(value)[:40]}")
-
-
-def _one_of(kinds: tuple[Any, ...], value: Any, name: str) -> Any:
-    """The value as it is: JSON's own types are kept apart, so that a quality of 1 does not become 1.0."""
-    exact = [kind for kind in kinds if type(value) is kind]
-    for kind in exact or kinds:
-        try:
-            return _checked(kind, value, name)
-        except TypeError:
-            continue
-    raise TypeError(f"{name} cannot be {json.dumps(value)[:40]}")
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.DecodeError, ValueError) as error:  # ValueError: the bytes are no text
+        text = str(error).removeprefix("JSON is malformed: ")
+        raise ResultsError(f"{where} is damaged: {text[:1].lower()}{text[1:]}") from error

@@ -13,7 +13,8 @@ from typing import IO, Any
 from PIL import Image, ImageFile, TiffImagePlugin
 
 from ..common.files import read_at_most
-from ..errors import ImageError
+from ..errors import ImageError, LargeImageError
+from ..limits import above, size_message
 
 RASTER = frozenset(
     {
@@ -74,6 +75,23 @@ class Bounded:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+def check_size(size: Sequence[int], name: str, max_pixels: int) -> None:
+    """Refuse a picture that has no pixels, or more than it may have (see `limits.above`).
+
+    Args:
+        size: width and height, in pixels.
+
+    Raises:
+        LargeImageError: it has too many.
+        ImageError: it has none.
+    """
+    width, height = size
+    if width < 1 or height < 1:
+        raise ImageError(f"{name} has no pixels ({width} x {height})")
+    if above(width, height, max_pixels):
+        raise LargeImageError(f"{name} has {size_message(width, height, max_pixels)}")
 
 
 def check_format(image: Image.Image, name: str) -> None:

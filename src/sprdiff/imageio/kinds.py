@@ -13,9 +13,9 @@ from PIL import Image, ImageFile
 
 from ..common.extras import need
 from ..common.messages import reason
-from ..errors import ImageError
-from ..limits import above, size_message
+from ..errors import ImageError, UnsupportedImageError
 from .boxes import read_jxl_head
+from .formats import check_size
 
 HEAD = 2**10
 """Bytes of a file that tell what it is."""
@@ -100,7 +100,7 @@ def open_by_extra(stream: IO[bytes], head: bytes, name: str, max_pixels: int) ->
         ImageError: the package is missing, or the file is damaged or too large.
     """
     if is_heif(head):
-        heif = need("pillow_heif", "heif", ImageError, what=f"{name} is a HEIC picture, which")
+        heif = need("pillow_heif", "heif", UnsupportedImageError, what=f"{name} is a HEIC picture, which")
         stream.seek(0)
         try:
             image: ImageFile.ImageFile = heif.HeifImageFile(stream, "")
@@ -112,7 +112,8 @@ def open_by_extra(stream: IO[bytes], head: bytes, name: str, max_pixels: int) ->
 
 def _open_jxl(stream: IO[bytes], name: str, max_pixels: int) -> ImageFile.ImageFile:
     registered = set(Image.ID)
-    plugin = need("pillow_jxl.JpegXLImagePlugin", "jxl", ImageError, what=f"{name} is a JPEG XL picture, which")
+    what = f"{name} is a JPEG XL picture, which"
+    plugin = need("pillow_jxl.JpegXLImagePlugin", "jxl", UnsupportedImageError, what=what)
     for kind in set(Image.ID) - registered:  # the package registers itself when it is imported
         Image.ID.remove(kind)
         Image.OPEN.pop(kind, None)
@@ -120,28 +121,27 @@ def _open_jxl(stream: IO[bytes], name: str, max_pixels: int) -> ImageFile.ImageF
         head = read_jxl_head(stream)
     except ValueError as error:
         raise ImageError(f"{name} is a damaged JPEG XL picture: {error}") from error
-    if above(head.width, head.height, max_pixels):
-        raise ImageError(f"{name} has {size_message(head.width, head.height, max_pixels)}")
+    check_size((head.width, head.height), name, max_pixels)
     stream.seek(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # floats become wider: no news
         image: ImageFile.ImageFile = plugin.JXLImageFile(stream, "")
-    if above(image.width, image.height, max_pixels):
-        raise ImageError(f"{name} has {size_message(image.width, image.height, max_pixels)}")
+    check_size(image.size, name, max_pixels)
     return image
 
 
-def refusal(name: str, head: bytes) -> ImageError:
+def refusal(name: str, head: bytes) -> UnsupportedImageError:
     """The error about a file that nothing here opens."""
     if not head:
-        return ImageError(f"{name} is empty")
+        return UnsupportedImageError(f"{name} is empty")
     if other := _named(_NOT_READ[:5], head):  # CR2 looks like TIFF
-        return ImageError(f"{name} is {other}: that is not supported")
+        return UnsupportedImageError(f"{name} is {other}: that is not supported")
     if kind := _named(_READ, head):
-        return ImageError(f"{name} is not an image that can be read: its head says {kind}, what follows does not")
+        text = f"{name} is not an image that can be read: its head says {kind}, what follows does not"
+        return UnsupportedImageError(text)
     if other := _named(_NOT_READ, head):
-        return ImageError(f"{name} is {other}: that is not supported")
-    return ImageError(f"{name} is not an image that can be read")
+        return UnsupportedImageError(f"{name} is {other}: that is not supported")
+    return UnsupportedImageError(f"{name} is not an image that can be read")
 
 
 def failure(name: str, error: Exception) -> ImageError:

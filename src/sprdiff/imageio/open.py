@@ -4,34 +4,29 @@ from __future__ import annotations
 
 import io
 import math
-import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import EllipsisType
-from typing import IO, Any, BinaryIO
+from typing import IO, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile
+from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
 from ..common.files import STDIO, describe, is_special, read_at_most, read_bytes
 from ..errors import ImageError
-from ..limits import MAX_PIXELS, above, size_message
+from ..limits import MAX_PIXELS
 from .colour import Converter, Rgb, parse_background
-from .facts import Facts
-from .formats import RASTER, Bounded, check_format, check_tiles, most_bytes
+from .formats import check_format, check_size, check_tiles, most_bytes
 from .gather import further_frames, gather, orientation_of, prepare
+from .identify import Found, identify, may_be_picture
 from .jpeg import completed, warning_of
-from .kinds import HEAD, failure, is_heif, is_jxl, is_raw, open_by_extra, refusal
-from .png import SIGNATURE, Parts, walk
-from .tiff import Tiff, find_picture, has_extra, is_misread, is_uncertain, is_unusual, read_by_extra
-from .tiff_pages import is_tiff
+from .kinds import HEAD, failure, refusal
+from .tiff import is_misread, is_unusual, read_by_extra
 
-_NOT_MINE = (SyntaxError, IndexError, TypeError, KeyError, struct.error)
-"""How a plug-in of Pillow says that a file is not of its format."""
 _LAYERED = frozenset({"PSD"})  # its "frames" are layers, and the picture is their sum already
 _TURNS = {
     2: lambda a: a[:, ::-1],
@@ -81,6 +76,7 @@ def open_rgb(
     background: str | Rgb = "white",
     max_pixels: int = MAX_PIXELS,
     strict: bool = False,
+    name: str | None = None,
 ) -> Picture:
     """Open anything Pillow reads, and what the extras heif, jxl and tiff add to it, as upright 8-bit sRGB.
 
@@ -94,17 +90,21 @@ def open_rgb(
         max_pixels: limit on width x height, checked before pixels are decoded. It replaces Pillow's own
             smaller limit, whose global setting is left alone.
         strict: refuse a file that is damaged even where its pixels can be read.
+        name: what messages call the picture; None: its path, or ``the image``.
 
     Raises:
-        ImageError: with one line, when it cannot be read, is not an image, is damaged or too large.
+        UnsupportedImageError: nothing here reads a file of this kind.
+        LargeImageError: it has too many pixels.
+        ImageError: it cannot be read, or is damaged.
     """
     if isinstance(source, Picture):
-        _check_size(source.pixels.shape[1::-1], "the picture", max_pixels)
+        check_size(source.pixels.shape[1::-1], "the picture", max_pixels)
         return source
     colour = parse_background(background)
     if isinstance(source, Image.Image):
         return picture_of(source, background=colour, max_pixels=max_pixels)
-    name, stream = _stream(source, most_bytes(max_pixels))
+    found_name, stream = _stream(source, most_bytes(max_pixels))
+    name = name or found_name
     with stream, _clear_errors(name), identify(stream, name, max_pixels) as found:
         picture = _picture(found, name, colour, max_pixels)
     if strict and picture.damage:
@@ -184,120 +184,13 @@ def _clear_errors(name: str) -> Iterator[None]:
         raise failure(name, error) from error
 
 
-@dataclass
-class Found:
-    """An image file, open.
-
-    Attributes:
-        size: (width, height) in pixels, as far as its head says.
-        image: None where Pillow does not read it, but an extra may.
-        facts: what the file says beside its pixels.
-        stream: what it is read from; None of an image that a caller has opened.
-        tiff: the page that is the picture.
-    """
-
-    size: tuple[int, int]
-    image: Image.Image | None
-    facts: Facts
-    stream: IO[bytes] | None = None
-    tiff: Tiff | None = None
-
-
-@contextmanager
-def identify(stream: IO[bytes], name: str, max_pixels: int = MAX_PIXELS) -> Iterator[Found]:
-    """Open an image file by whatever reads it; its pixels are not decoded, except by what decodes when it opens.
-
-    Args:
-        max_pixels: for those that do.
-
-    Raises:
-        ImageError: nothing here reads its format, or not this kind of it; whatever else a damaged head makes a
-            plug-in raise.
-    """
-    head = stream.read(HEAD)
-    if not head:
-        raise ImageError(f"{name} is empty")
-    tiff = chunks = None
-    if head.startswith(SIGNATURE):
-        chunks = walk(stream)
-        stream = stream if chunks.whole else io.BufferedReader(Parts(stream, chunks.kept))
-    elif is_tiff(head):
-        if is_raw(head):
-            raise refusal(name, head)
-        tiff = find_picture(stream, name, max_pixels)
-        stream = stream if tiff is None else tiff.stream
-    bounded: Any = Bounded(stream, name)
-    image = open_by_extra(bounded, head, name, max_pixels) or _open_by_pillow(bounded)
-    if image is not None and tiff is not None and (is_misread(image) or (is_uncertain(image) and has_extra())):
-        image = None
-    if image is not None:
-        with image:
-            bounded.allow(image.width * image.height)
-            yield Found(image.size, image, gather(image, chunks, tiff), bounded, tiff)
-    elif tiff is not None:
-        yield Found(tiff.page.size, None, Facts(), bounded, tiff)
-    else:
-        raise refusal(name, head)
-
-
-def _open_by_pillow(stream: IO[bytes]) -> ImageFile.ImageFile | None:
-    """`Image.open` without its limit on pixels: that one is a global which belongs to the application."""
-    stream.seek(0)
-    for factory in _factories(stream.read(16)):
-        try:
-            stream.seek(0)
-            return factory(stream, "")
-        except _NOT_MINE:
-            continue
-    return None
-
-
-def _factories(prefix: bytes) -> Iterator[Callable[[IO[bytes], str], ImageFile.ImageFile]]:
-    """The plug-ins that may be meant by the first bytes of a file."""
-    tried: set[str] = set()
-    for load_plugins in (Image.preinit, Image.init):
-        load_plugins()
-        for kind in [kind for kind in Image.ID if kind in RASTER - tried]:
-            tried.add(kind)
-            factory, accept = Image.OPEN[kind]
-            try:
-                accepted = accept is None or accept(prefix)
-            except _NOT_MINE:
-                continue
-            if accepted and not isinstance(accepted, str):  # a string: why it cannot read its own format
-                yield factory
-
-
-def may_be_picture(head: bytes) -> bool:
-    """Whether a file that begins so may be a picture; some formats have no mark, and their header is tried."""
-    if is_heif(head) or is_jxl(head):
-        return True
-    for factory in _factories(head[:16]):
-        if any(accept is not None for made, accept in Image.OPEN.values() if made is factory):
-            return True
-        try:
-            factory(io.BytesIO(head), "")
-            return True
-        except Exception:  # whatever a head that is none makes it raise
-            continue
-    return False
-
-
-def _check_size(size: tuple[int, ...], name: str, max_pixels: int) -> None:
-    width, height = size
-    if width < 1 or height < 1:
-        raise ImageError(f"{name} has no pixels ({width} x {height})")
-    if above(width, height, max_pixels):
-        raise ImageError(f"{name} has {size_message(width, height, max_pixels)}")
-
-
 def _picture(found: Found, name: str, background: Rgb, max_pixels: int) -> Picture:
-    _check_size(found.size, name, max_pixels)
+    check_size(found.size, name, max_pixels)
     if found.image is not None:
         check_format(found.image, name)
         check_tiles(found.image, name, max_pixels)
     image = _loaded(found, name, max_pixels)
-    _check_size(image.size, name, max_pixels)  # should a plug-in learn it only now
+    check_size(image.size, name, max_pixels)  # should a plug-in learn it only now
     facts = found.facts
     converter = Converter(image, background, facts, name)
     pixels = converter.pixels()

@@ -22,10 +22,9 @@ from PIL import Image, ImageFile
 
 from ..common.extras import hint
 from ..common.files import read_at_most
-from ..errors import ImageError
-from ..limits import above, size_message
+from ..errors import ImageError, UnsupportedImageError
 from .facts import Facts
-from .formats import check_tile, most_bytes
+from .formats import check_size, check_tile, most_bytes
 from .primaries import from_codes
 from .samples import Samples, value_range
 from .tiff_pages import (
@@ -76,7 +75,7 @@ def find_picture(stream: IO[bytes], name: str, max_pixels: int) -> Tiff | None:
         return None
     page = pages.picture()
     if page.is_raw:
-        raise ImageError(f"{name} holds the {page.kind()} and a small preview: develop it first")
+        raise UnsupportedImageError(f"{name} holds the {page.kind()} and a small preview: develop it first")
     if page is not pages.chain[0]:
         stream.seek(0)
         whole = read_at_most(stream, most_bytes(min(page.pixels, max_pixels)))
@@ -151,8 +150,7 @@ def read_by_extra(tiff: Tiff, name: str, max_pixels: int) -> tuple[Image.Image, 
         tifffile: Any = importlib.import_module("tifffile")
     except ImportError as error:
         raise ImageError(f"{kind}; the extra tiff reads more: {hint('tiff')}") from error
-    if above(*page.size, max_pixels):
-        raise ImageError(f"{name} has {size_message(*page.size, max_pixels)}")
+    check_size(page.size, name, max_pixels)
     try:
         tiff.stream.seek(0)
         with _silent(), tifffile.TiffFile(tiff.stream) as file:

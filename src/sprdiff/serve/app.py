@@ -1,4 +1,4 @@
-"""The routes: the page, the API and what they are described as in ``/openapi.json``."""
+"""The routes: the page, the API and what they are openapi as in ``/openapi.json``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from .. import __version__
 from ..codec import Codec
 from ..errors import SprdiffError
-from . import described, jobs
+from . import jobs, openapi
 from .guard import LOG, Guard
 from .origins import Origins
 from .problems import Refusal, answer, from_error, from_validation, plain
@@ -62,7 +62,7 @@ def create_app(codec: Codec | None = None, settings: Settings | None = None) -> 
     app = FastAPI(
         title="sprdiff",
         version=__version__,
-        description=described.ABOUT,
+        description=openapi.ABOUT,
         license_info={"name": "Apache-2.0"},
         docs_url=None,  # pages that load scripts from elsewhere
         redoc_url=None,
@@ -80,13 +80,13 @@ def create_app(codec: Codec | None = None, settings: Settings | None = None) -> 
 
 
 def _add_coding(app: FastAPI, service: Service) -> None:
-    @app.post("/encode", **described.ENCODE)
+    @app.post("/encode", **openapi.ENCODE)
     async def encode(request: Request, query: Annotated[jobs.EncodeQuery, Query()]) -> Response:
         """The answer is never larger than `bpp` or `max_bytes`; where no file is that small, 422 names the smallest."""
         query.check()
         return await service.answer(request, service.coding, jobs.encode, query)
 
-    @app.post("/decode", **described.DECODE)
+    @app.post("/decode", **openapi.DECODE)
     async def decode(request: Request, query: Annotated[jobs.DecodeQuery, Query()]) -> Response:
         """Texture, faces and letters are partly made up; `realism=0` shows what the file really says."""
         return await service.answer(request, service.coding, jobs.decode, query)
@@ -95,7 +95,7 @@ def _add_coding(app: FastAPI, service: Service) -> None:
 def _add_comparing(app: FastAPI, service: Service) -> None:
     comparer = jobs.Comparer()
 
-    @app.post("/compare", **described.COMPARE)
+    @app.post("/compare", **openapi.COMPARE)
     async def compare(request: Request, query: Annotated[jobs.CompareQuery, Query()]) -> Response:
         """JPEG, WebP or AVIF at its best MS-SSIM within so many bytes, over qualities and over coding it smaller.
 
@@ -108,12 +108,12 @@ def _add_comparing(app: FastAPI, service: Service) -> None:
 def _add_watching(app: FastAPI, service: Service) -> None:
     limits = Limits(max_upload=service.settings.max_upload, max_pixels=service.settings.max_pixels)
 
-    @app.get("/healthz", **described.HEALTH)
+    @app.get("/healthz", **openapi.HEALTH)
     async def healthz() -> Health:
         """Answers 503 while they do not."""
         return Health(status="ok", version=__version__, model=await service.model(), limits=limits)
 
-    @app.get("/metrics", **described.METRICS)
+    @app.get("/metrics", **openapi.METRICS)
     async def metrics() -> Response:
         """Requests, times, bytes, pixels, waiting and running jobs."""
         return Response(service.metrics.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})

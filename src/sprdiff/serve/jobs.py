@@ -17,9 +17,9 @@ from ..format.container import SCALES, Header, parse_file
 from ..imageio.open import open_rgb
 from ..imageio.save import encode_image
 from ..interrupt import checkpoint
+from .baselines import BaselineName, best_baseline
 from .problems import Refusal
-from .rivals import RivalName, best_rival
-from .upload import check_picture, check_sprd
+from .upload import check_sprd
 
 SPRD_TYPE = "image/x-sprdiff"
 FORMATS = {"png": "PNG", "webp": "WEBP", "jpeg": "JPEG"}
@@ -104,7 +104,7 @@ class DecodeQuery(Query):
 class CompareQuery(Query):
     """Of ``POST /compare``."""
 
-    codec: Annotated[RivalName, Field(description="Which codec.")]
+    codec: Annotated[BaselineName, Field(description="Which codec.")]
     max_bytes: Annotated[int, Field(ge=1, le=_MOST, description="At most so many bytes, for the whole file.")]
     or_smallest: OrSmallest = False
 
@@ -142,8 +142,7 @@ class Task:
 def encode(task: Task, query: EncodeQuery) -> Answer:
     """The ``.sprd`` file of a picture."""
     codec = task.codec
-    check_picture(task.body, task.max_pixels)
-    picture = open_rgb(task.body, background=query.background, max_pixels=task.max_pixels)
+    picture = open_rgb(task.body, background=query.background, max_pixels=task.max_pixels, name="the body")
     checkpoint()
     try:
         data = codec.encode_with(picture, query.plain())
@@ -190,10 +189,9 @@ class Comparer:
 
 def compare(task: Task, query: CompareQuery) -> Answer:
     """What another codec makes of a picture within so many bytes, as PNG."""
-    check_picture(task.body, task.max_pixels)
-    picture = open_rgb(task.body, max_pixels=task.max_pixels)
+    picture = open_rgb(task.body, max_pixels=task.max_pixels, name="the body")
     checkpoint()
-    found = best_rival(query.codec, picture.pixels, query.max_bytes, or_smallest=query.or_smallest)
+    found = best_baseline(query.codec, picture.pixels, query.max_bytes, or_smallest=query.or_smallest)
     height, width = picture.pixels.shape[:2]
     about = {
         "Bytes": str(found.size),

@@ -10,7 +10,16 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from starlette.responses import JSONResponse
 
-from ..errors import BitstreamError, DeviceError, SprdiffError, StoppedError, TargetError, WeightsError
+from ..errors import (
+    BitstreamError,
+    DeviceError,
+    LargeImageError,
+    SprdiffError,
+    StoppedError,
+    TargetError,
+    UnsupportedImageError,
+    WeightsError,
+)
 
 RETRY_AFTER = "2"
 """Seconds after which to try again, for 429 and 503."""
@@ -87,6 +96,8 @@ def from_error(error: Exception) -> Refusal | None:
         return Refusal(422, str(error), error.smallest)
     if isinstance(error, BitstreamError):
         return Refusal(422, str(error))
+    if isinstance(error, UnsupportedImageError | LargeImageError):
+        return Refusal(415 if isinstance(error, UnsupportedImageError) else 413, str(error))
     if isinstance(error, SprdiffError):
         return Refusal(422, _clean(str(error)))
     return None

@@ -34,7 +34,7 @@ class Service:
     """One codec, its threads and its counters.
 
     Attributes:
-        coding: threads for encoding and decoding; comparing: one for rivals, which take longest.
+        coding: threads for encoding and decoding; comparing: one for baselines, which take longest.
         uploads: bodies that are received.
     """
 

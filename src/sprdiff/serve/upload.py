@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import io
 
 from starlette.requests import ClientDisconnect, Request
 
-from ..errors import ImageError
 from ..format.container import MAGIC, Header, parse_file
-from ..imageio.kinds import failure
-from ..imageio.open import identify
 from ..limits import above, size_message
 from .problems import ClientGone, Refusal
 
@@ -57,22 +53,6 @@ async def read_body(request: Request, most: int, seconds: float) -> bytes:
     return b"".join(parts)
 
 
-def check_picture(data: bytes, max_pixels: int) -> None:
-    """Refuse what is no picture, or has too many pixels, by the head of the file alone.
-
-    Raises:
-        Refusal: 413, 415, or 422 when the head is damaged.
-    """
-    try:
-        with identify(io.BytesIO(data), "the body", max_pixels) as found:
-            width, height = found.size
-    except ImageError as error:
-        raise Refusal(415, str(error)) from error
-    except Exception as error:  # whatever damaged heads make Pillow's plugins raise
-        raise Refusal(422, str(failure("the body", error))) from error
-    _check_pixels(width, height, max_pixels)
-
-
 def check_sprd(data: bytes, max_pixels: int) -> Header:
     """The header of an ``.sprd`` file.
 
@@ -83,13 +63,9 @@ def check_sprd(data: bytes, max_pixels: int) -> Header:
     if not data.startswith(MAGIC):
         raise Refusal(415, "the body is not an sprd file")
     header = parse_file(data).header
-    _check_pixels(header.width, header.height, max_pixels)
+    if above(header.width, header.height, max_pixels):
+        raise Refusal(413, f"the picture has {size_message(header.width, header.height, max_pixels)}")
     return header
-
-
-def _check_pixels(width: int, height: int, most: int) -> None:
-    if above(width, height, most):
-        raise Refusal(413, f"the picture has {size_message(width, height, most)}")
 
 
 def _too_large(most: int) -> Refusal:

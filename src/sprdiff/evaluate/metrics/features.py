@@ -9,7 +9,7 @@
     Fréchet distance, sets of crops: tap 7 averaged over each 128x128 crop, one Gaussian per set
 
 The network is the one that DeepCognition/keras-squeezenet publishes (Iandola et al. 2016, trained in Caffe on
-ImageNet). No layer is calibrated against human judgements: this is a ruler, and not LPIPS.
+ImageNet). No layer is calibrated against human judgements: this is a metric, and not LPIPS.
 """
 
 from __future__ import annotations

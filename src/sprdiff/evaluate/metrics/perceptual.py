@@ -154,7 +154,7 @@ class Lpips:
     """Learned perceptual image patch similarity v0.1 (Zhang et al., CVPR 2018).
 
     Args:
-        net: ``"alex"`` or ``"vgg"``: two rulers, whose values do not compare.
+        net: ``"alex"`` or ``"vgg"``: two metrics, whose values do not compare.
         backbone: ``features.N.{weight,bias}`` of torchvision's AlexNet or VGG16.
         heads: ``linN.model.1.weight`` [1, C, 1, 1], N = 0…4.
 

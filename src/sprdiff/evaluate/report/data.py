@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from ..results import ResultsError, Row, RulerInfo, Run, SetRow, Status, read_rows, read_run, read_sets
+from ..results import MetricInfo, ResultsError, Row, Run, SetRow, Status, read_rows, read_run, read_sets
 from ..targets import Target
 
 FIGURES = 4
@@ -17,7 +17,7 @@ FIGURES = 4
 
 
 @dataclass(frozen=True)
-class Ruler:
+class Metric:
     """A metric of the run, with how to write its figures.
 
     Attributes:
@@ -54,7 +54,7 @@ def minus(number: str) -> str:
 
 @dataclass(frozen=True)
 class Results:
-    """What a folder of results holds. Codecs and rulers are in the order of the run; a rate is a `Target`."""
+    """What a folder of results holds. Codecs and metrics are in the order of the run; a rate is a `Target`."""
 
     folder: Path
     run: Run
@@ -78,12 +78,12 @@ class Results:
         return tuple(sorted({row.target for row in self.rows}))
 
     @cached_property
-    def rulers(self) -> tuple[Ruler, ...]:
+    def metrics(self) -> tuple[Metric, ...]:
         """The metrics that have figures."""
-        found = ((info, self._figures(info)) for info in self.run.rulers)
-        return tuple(_ruler(info, figures) for info, figures in found if figures)
+        found = ((info, self._figures(info)) for info in self.run.metrics)
+        return tuple(_metric(info, figures) for info, figures in found if figures)
 
-    def _figures(self, info: RulerInfo) -> list[float]:
+    def _figures(self, info: MetricInfo) -> list[float]:
         rows: Iterable[Row | SetRow] = self.sets if info.scope == "set" else self.rows
         return [value for row in rows if (value := row.metrics.get(info.name)) is not None]
 
@@ -99,21 +99,21 @@ class Results:
         rows = self._by_unit.get((codec, rate), {})
         return {image: rows[image] for image in self.images if image in rows and rows[image].status == status}
 
-    def values(self, codec: str, rate: Target, ruler: Ruler) -> dict[str, float]:
+    def values(self, codec: str, rate: Target, metric: Metric) -> dict[str, float]:
         """A metric per image; an image without a (finite) figure is left out."""
-        figures = ((image, row.metrics.get(ruler.name)) for image, row in self.at(codec, rate).items())
+        figures = ((image, row.metrics.get(metric.name)) for image, row in self.at(codec, rate).items())
         return {image: value for image, value in figures if value is not None}
 
-    def set_value(self, codec: str, rate: Target, ruler: Ruler) -> float | None:
-        """The figure of a ruler of sets."""
+    def set_value(self, codec: str, rate: Target, metric: Metric) -> float | None:
+        """The figure of a metric of sets."""
         rows = (row for row in self.sets if (row.codec, row.target) == (codec, rate))
-        return next((row.metrics.get(ruler.name) for row in rows), None)
+        return next((row.metrics.get(metric.name) for row in rows), None)
 
-    def mean(self, codec: str, rate: Target, ruler: Ruler) -> float | None:
+    def mean(self, codec: str, rate: Target, metric: Metric) -> float | None:
         """Mean over the images, or the figure of the set."""
-        if ruler.of_sets:
-            return self.set_value(codec, rate, ruler)
-        values = self.values(codec, rate, ruler).values()
+        if metric.of_sets:
+            return self.set_value(codec, rate, metric)
+        values = self.values(codec, rate, metric).values()
         return statistics.fmean(values) if values else None
 
     def mean_bpp(self, codec: str, rate: Target) -> float | None:
@@ -121,13 +121,13 @@ class Results:
         rates = [row.bpp for row in self.at(codec, rate).values() if row.bpp is not None]
         return statistics.fmean(rates) if rates else None
 
-    def curve(self, codec: str, ruler: Ruler) -> list[tuple[float, float]]:
+    def curve(self, codec: str, metric: Metric) -> list[tuple[float, float]]:
         """Points (mean bpp, mean figure), by bpp, of the rates at which the codec lacks no image, see `missing`.
 
         A mean over the easy images only would be no point of the same curve.
         """
         rates = [rate for rate in self.rates if not self.missing(codec, rate)]
-        points = ((self.mean_bpp(codec, rate), self.mean(codec, rate, ruler)) for rate in rates)
+        points = ((self.mean_bpp(codec, rate), self.mean(codec, rate, metric)) for rate in rates)
         return sorted((bpp, value) for bpp, value in points if bpp is not None and value is not None)
 
     def missing(self, codec: str, rate: Target) -> int:
@@ -159,11 +159,11 @@ def load(folder: Path) -> Results:
     return results
 
 
-def _ruler(info: RulerInfo, figures: list[float]) -> Ruler:
+def _metric(info: MetricInfo, figures: list[float]) -> Metric:
     typical = statistics.median(abs(figure) for figure in figures)
     digits = FIGURES - 1 - math.floor(math.log10(typical)) if typical > 0 else FIGURES
     higher, of_sets = info.direction == "up", info.scope == "set"
-    return Ruler(info.name, info.title, info.unit, higher, info.source, min(max(digits, 0), 6), of_sets)
+    return Metric(info.name, info.title, info.unit, higher, info.source, min(max(digits, 0), 6), of_sets)
 
 
 def budget(results: Results, rate: Target) -> str:

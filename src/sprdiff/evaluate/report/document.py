@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from . import tables
-from .data import Results, Ruler, budget
+from .data import Metric, Results, budget
 from .findings import listed, sentences
 from .pictures import Scene
 from .tables import BETTER, EVEN, SYMBOLS, TIE, WORSE, Table
@@ -52,7 +52,7 @@ class Sayings:
 class Plots:
     """Curves of these metrics."""
 
-    rulers: tuple[Ruler, ...]
+    metrics: tuple[Metric, ...]
 
 
 @dataclass(frozen=True)
@@ -118,14 +118,14 @@ def _glance(results: Results, reference: str) -> Section:
         Saying(f"At {rate}", budget(results, rate), tuple(sentences(results, rate, reference)))
         for rate in results.rates
     )
-    sets = [ruler.title for ruler in results.rulers if ruler.of_sets]
+    sets = [metric.title for metric in results.metrics if metric.of_sets]
     single = f"{listed(sets)} is one figure for all pictures: no interval, so no ties." if sets else None
     return _section("glance", "At a glance", [tables.glance(results), Sayings(sayings), COMPARED, single])
 
 
 def _means(results: Results, reference: str) -> Section:
     blocks: list[Block] = [f"Mean ± half of the 95 % confidence interval (Student's t over the pictures). {BYTES}"]
-    if any(ruler.name == "ssimulacra2" for ruler in results.rulers):
+    if any(metric.name == "ssimulacra2" for metric in results.metrics):
         blocks.append(RANKING)
     signs = f"{SYMBOLS[BETTER]} better, {SYMBOLS[WORSE]} worse, {SYMBOLS[EVEN]} undecided"
     for rate in results.rates:
@@ -141,7 +141,7 @@ def _means(results: Results, reference: str) -> Section:
 
 def _curves(results: Results) -> Section:
     quoted = tables.published(results)
-    blocks: list[Block | None] = [Plots(results.rulers)]
+    blocks: list[Block | None] = [Plots(results.metrics)]
     if quoted:
         blocks += [QUOTED, quoted]
     return _section("curves", "Rate and quality", blocks)
@@ -155,7 +155,7 @@ def _making(results: Results) -> Section:
         machine,
         tables.skipped(results),
         tables.failures(results),
-        tables.rulers(results),
+        tables.metrics(results),
         tables.versions(results),
     ]
     return _section("making", "How it was made", blocks)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ..targets import Target
-from .data import Results, Ruler
+from .data import Metric, Results
 from .intervals import Interval, mean_interval, paired_interval
 
 
@@ -20,56 +20,56 @@ class Verdict:
         means: of all codecs that have a figure, also of those that lack images and cannot win.
     """
 
-    ruler: Ruler
+    metric: Metric
     rate: Target
     best: str | None
     ties: tuple[str, ...]
     means: dict[str, Interval]
 
 
-def verdict(results: Results, ruler: Ruler, rate: Target) -> Verdict:
+def verdict(results: Results, metric: Metric, rate: Target) -> Verdict:
     """Compare the codecs that have every image that some codec reached at this rate."""
-    means = {codec: mean for codec in results.codecs if (mean := mean_of(results, codec, rate, ruler))}
+    means = {codec: mean for codec in results.codecs if (mean := mean_of(results, codec, rate, metric))}
     able = [codec for codec in means if not results.missing(codec, rate)]
-    if not ruler.of_sets:
+    if not metric.of_sets:
         able = [codec for codec in able if means[codec].n == results.reached(rate)]
     if not able:
-        return Verdict(ruler, rate, None, (), means)
-    best = max(able, key=lambda codec: ruler.gain(means[codec].mean))
-    ties = tuple(codec for codec in able if codec != best and _tied(results, ruler, rate, codec, best))
-    return Verdict(ruler, rate, best, ties, means)
+        return Verdict(metric, rate, None, (), means)
+    best = max(able, key=lambda codec: metric.gain(means[codec].mean))
+    ties = tuple(codec for codec in able if codec != best and _tied(results, metric, rate, codec, best))
+    return Verdict(metric, rate, best, ties, means)
 
 
-def mean_of(results: Results, codec: str, rate: Target, ruler: Ruler) -> Interval | None:
+def mean_of(results: Results, codec: str, rate: Target, metric: Metric) -> Interval | None:
     """The mean over images with its interval; of a set its one figure, without."""
-    if ruler.of_sets:
-        value = results.set_value(codec, rate, ruler)
+    if metric.of_sets:
+        value = results.set_value(codec, rate, metric)
         return None if value is None else Interval(value, None, 1)
-    return mean_interval(list(results.values(codec, rate, ruler).values()))
+    return mean_interval(list(results.values(codec, rate, metric).values()))
 
 
-def difference(results: Results, ruler: Ruler, rate: Target, codec: str, other: str) -> Interval | None:
+def difference(results: Results, metric: Metric, rate: Target, codec: str, other: str) -> Interval | None:
     """Mean of ``codec - other`` over the images of both, in the metric's own direction."""
-    if ruler.of_sets:
-        a, b = (results.set_value(name, rate, ruler) for name in (codec, other))
+    if metric.of_sets:
+        a, b = (results.set_value(name, rate, metric) for name in (codec, other))
         return None if a is None or b is None else Interval(a - b, None, 1)
-    return paired_interval(results.values(codec, rate, ruler), results.values(other, rate, ruler))
+    return paired_interval(results.values(codec, rate, metric), results.values(other, rate, metric))
 
 
-def _tied(results: Results, ruler: Ruler, rate: Target, codec: str, other: str) -> bool:
-    found = difference(results, ruler, rate, codec, other)
+def _tied(results: Results, metric: Metric, rate: Target, codec: str, other: str) -> bool:
+    found = difference(results, metric, rate, codec, other)
     return found is not None and found.holds_zero
 
 
 def sentences(results: Results, rate: Target, reference: str) -> list[str]:
     """Plain sentences about one rate: who is best at what, and where the reference loses, and by how much."""
-    verdicts = [verdict(results, ruler, rate) for ruler in results.rulers]
+    verdicts = [verdict(results, metric, rate) for metric in results.metrics]
     wins: dict[str, list[str]] = {}
     losses: dict[str, list[str]] = {}
     for item in verdicts:
         if item.best is None:
             continue
-        wins.setdefault(item.best, []).append(f"{item.ruler.title}{' (tie)' if item.ties else ''}")
+        wins.setdefault(item.best, []).append(f"{item.metric.title}{' (tie)' if item.ties else ''}")
         if lost := _loss(results, item, reference):
             losses.setdefault(item.best, []).append(lost)
     if not wins:
@@ -86,8 +86,8 @@ def _loss(results: Results, item: Verdict, reference: str) -> str:
     """``1.14 dB in PSNR``; empty where the reference is best, ties with the best, or has no figure."""
     if item.best is None or item.best == reference or reference in item.ties:
         return ""
-    found = difference(results, item.ruler, item.rate, item.best, reference)
-    return "" if found is None else f"{item.ruler.with_unit(abs(found.mean))} in {item.ruler.title}"
+    found = difference(results, item.metric, item.rate, item.best, reference)
+    return "" if found is None else f"{item.metric.with_unit(abs(found.mean))} in {item.metric.title}"
 
 
 def listed(names: Sequence[str]) -> str:
@@ -110,44 +110,46 @@ class Worst:
     loss: tuple[str, Target, float, str] | None
 
 
-def worst_cases(results: Results, ruler: Ruler, reference: str) -> list[Worst]:
+def worst_cases(results: Results, metric: Metric, reference: str) -> list[Worst]:
     """One entry per codec, over all rates."""
     return [
-        Worst(codec, _lowest(results, ruler, codec), _largest_loss(results, ruler, codec, reference))
+        Worst(codec, _lowest(results, metric, codec), _largest_loss(results, metric, codec, reference))
         for codec in results.codecs
     ]
 
 
-def _lowest(results: Results, ruler: Ruler, codec: str) -> tuple[str, Target, float] | None:
+def _lowest(results: Results, metric: Metric, codec: str) -> tuple[str, Target, float] | None:
     cases = [
-        (image, rate, value) for rate in results.rates for image, value in results.values(codec, rate, ruler).items()
+        (image, rate, value) for rate in results.rates for image, value in results.values(codec, rate, metric).items()
     ]
-    return min(cases, key=lambda case: ruler.gain(case[2]), default=None)
+    return min(cases, key=lambda case: metric.gain(case[2]), default=None)
 
 
-def _largest_loss(results: Results, ruler: Ruler, codec: str, reference: str) -> tuple[str, Target, float, str] | None:
+def _largest_loss(
+    results: Results, metric: Metric, codec: str, reference: str
+) -> tuple[str, Target, float, str] | None:
     others = [name for name in results.codecs if name != codec] if codec == reference else [reference]
     cases = []
     for rate in results.rates:
-        own = results.values(codec, rate, ruler)
+        own = results.values(codec, rate, metric)
         for other in others:
-            theirs = results.values(other, rate, ruler)
+            theirs = results.values(other, rate, metric)
             cases += [(image, rate, own[image] - theirs[image], other) for image in own if image in theirs]
-    worst = min(cases, key=lambda case: ruler.gain(case[2]), default=None)
-    return worst if worst is not None and ruler.gain(worst[2]) < 0 else None
+    worst = min(cases, key=lambda case: metric.gain(case[2]), default=None)
+    return worst if worst is not None and metric.gain(worst[2]) < 0 else None
 
 
-def main_ruler(results: Results) -> Ruler | None:
+def main_metric(results: Results) -> Metric | None:
     """MS-SSIM, which the codecs are tuned for; without it the first metric of single images."""
-    single = [ruler for ruler in results.rulers if not ruler.of_sets]
-    return next((ruler for ruler in single if ruler.name == "ms_ssim"), single[0] if single else None)
+    single = [metric for metric in results.metrics if not metric.of_sets]
+    return next((metric for metric in single if metric.name == "ms_ssim"), single[0] if single else None)
 
 
-def rival(results: Results, rate: Target, reference: str, among: Iterable[str]) -> str | None:
-    """The codec to look at beside the reference: the best by `main_ruler` that is no variant of it."""
-    ruler, family = main_ruler(results), reference.split("@")[0].split("-")[0]
-    if ruler is None:
+def best_other(results: Results, rate: Target, reference: str, among: Iterable[str]) -> str | None:
+    """The codec to look at beside the reference: the best by `main_metric` that is no variant of it."""
+    metric, family = main_metric(results), reference.split("@")[0].split("-")[0]
+    if metric is None:
         return None
     others = [name for name in among if not name.startswith(family)]
-    found = {name: mean for name in others if (mean := results.mean(name, rate, ruler)) is not None}
-    return max(found, key=lambda name: ruler.gain(found[name]), default=None)
+    found = {name: mean for name in others if (mean := results.mean(name, rate, metric)) is not None}
+    return max(found, key=lambda name: metric.gain(found[name]), default=None)

@@ -43,8 +43,8 @@ def _block(block: Block, plots: dict[str, str]) -> Iterator[str]:
             remark = f" ({escape(saying.remark)})" if saying.remark else ""
             yield f"- **{escape(saying.title)}**{remark}: {' '.join(map(escape, saying.lines))}"
     elif isinstance(block, Plots):
-        shown = [ruler for ruler in block.rulers if ruler.name in plots]
-        yield "\n".join(f"![{escape(ruler.title)} over bits per pixel]({plots[ruler.name]})" for ruler in shown)
+        shown = [metric for metric in block.metrics if metric.name in plots]
+        yield "\n".join(f"![{escape(metric.title)} over bits per pixel]({plots[metric.name]})" for metric in shown)
     elif isinstance(block, Pictures):
         yield escape("index.html shows the pictures with a slider." if block.scenes else " ".join(block.notes))
     elif isinstance(block, Command):

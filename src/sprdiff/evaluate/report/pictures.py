@@ -20,7 +20,7 @@ from sprdiff.imageio.resize import resize
 from ..results import ImageInfo, Row, member
 from ..targets import Target
 from .data import Results
-from .findings import main_ruler
+from .findings import main_metric
 
 Bytes = NDArray[np.uint8]
 
@@ -116,9 +116,9 @@ def _shot(results: Results, row: Row, info: ImageInfo, notes: dict[str, None]) -
     except ImageError as error:
         notes[f"{row.image} by {row.codec} is not shown: {error}."] = None
         return None
-    ruler = main_ruler(results)
-    figure = None if ruler is None else row.metrics.get(ruler.name)
-    parts = [f"{row.bytes} bytes", f"{ruler.title} {ruler.text(figure)}" if ruler and figure is not None else ""]
+    metric = main_metric(results)
+    figure = None if metric is None else row.metrics.get(metric.name)
+    parts = [f"{row.bytes} bytes", f"{metric.title} {metric.text(figure)}" if metric and figure is not None else ""]
     return Shot(row.codec, row.target, uri, ", ".join(filter(None, parts)))
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from ...common.messages import printable
 from ..metrics.tensors import need
 from .bd import Curve
-from .data import Results, Ruler
+from .data import Metric, Results
 from .published import KODAK, Published, published_for
 from .tables import heading
 
@@ -85,30 +85,30 @@ def marker_path(marker: str) -> str:
     return "".join(parts)
 
 
-def curves(results: Results, ruler: Ruler) -> str | None:
+def curves(results: Results, metric: Metric) -> str | None:
     """A standalone SVG file: the metric over the rate, with a legend; None where no codec has a figure."""
-    return _draw(results, ruler, inline=False)
+    return _draw(results, metric, inline=False)
 
 
-def inline_curves(results: Results, ruler: Ruler) -> str | None:
+def inline_curves(results: Results, metric: Metric) -> str | None:
     """The same as an ``<svg>`` element for the page: no legend (the page has one), colours as CSS variables."""
-    text = _draw(results, ruler, inline=True)
+    text = _draw(results, metric, inline=True)
     if text is None:
         return None
     svg = text[text.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = svg.replace(INK, "var(--ink)").replace(GRID, "var(--line)")
-    unique = re.sub(r"[^a-zA-Z0-9]", "_", ruler.name)
+    unique = re.sub(r"[^a-zA-Z0-9]", "_", metric.name)
     # Names inside must differ from those of the page's other drawings.
     svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{unique}-", svg)
     return re.sub(r"<svg [^>]*?(viewBox=\"[^\"]*\")[^>]*>", r"<svg \1>", svg, count=1)
 
 
-def _draw(results: Results, ruler: Ruler, *, inline: bool) -> str | None:
-    own = {codec: results.curve(codec, ruler) for codec in results.codecs}
+def _draw(results: Results, metric: Metric, *, inline: bool) -> str | None:
+    own = {codec: results.curve(codec, metric) for codec in results.codecs}
     if not any(own.values()):
         return None
-    quoted = published_for(ruler.name, results.images)
+    quoted = published_for(metric.name, results.images)
     stream = io.StringIO()
     with need("matplotlib").rc_context(_SETTINGS), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a name in a script that matplotlib's own font lacks: the page's has it
@@ -118,7 +118,7 @@ def _draw(results: Results, ruler: Ruler, *, inline: bool) -> str | None:
         _quoted_lines(axes, quoted)
         _frame(axes, [point for curve in own.values() for point in curve], quoted)
         if not inline:
-            axes.set_title(heading(ruler), loc="left")
+            axes.set_title(heading(metric), loc="left")
             figure.legend(loc="outside right upper", frameon=False, fontsize=9)
         # Without the date and the addresses of its making: equal input, equal file.
         unset = dict.fromkeys(("Date", "Creator", "Format", "Type"))

@@ -22,7 +22,7 @@ class Published:
 
     Attributes:
         codec: its name in the literature.
-        ruler: the metric, under the name it has in a run.
+        metric: the metric, under the name it has in a run.
         rates: bits per pixel.
         values: the means over Kodak's 24 photographs, one per rate, in the metric's unit.
         source: where the figures come from.
@@ -31,7 +31,7 @@ class Published:
     """
 
     codec: str
-    ruler: str
+    metric: str
     rates: tuple[float, ...]
     values: tuple[float, ...]
     source: str
@@ -57,10 +57,10 @@ _ONEDC_BPP = (0.0034, 0.0101, 0.0165, 0.0245, 0.0354)
 Values = tuple[float, ...]
 
 
-def _curve(of: tuple[str, str, str], ruler: str, rates: Values, values: Values, warning: str = "") -> Published:
+def _curve(of: tuple[str, str, str], metric: str, rates: Values, values: Values, warning: str = "") -> Published:
     assert len(rates) == len(values)
     codec, source, accuracy = of
-    return Published(codec, ruler, rates, values, source, accuracy, warning)
+    return Published(codec, metric, rates, values, source, accuracy, warning)
 
 
 KODAK = (
@@ -100,6 +100,6 @@ def is_kodak(images: Iterable[str]) -> bool:
     return bool(names) and all(_KODAK.fullmatch(name) for name in names)
 
 
-def published_for(ruler: str, images: Iterable[str]) -> list[Published]:
+def published_for(metric: str, images: Iterable[str]) -> list[Published]:
     """The curves to draw beside a run's own for this metric; none unless the images are Kodak's."""
-    return [curve for curve in KODAK if curve.ruler == ruler] if is_kodak(images) else []
+    return [curve for curve in KODAK if curve.metric == metric] if is_kodak(images) else []

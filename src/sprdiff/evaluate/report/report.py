@@ -67,7 +67,7 @@ def write(
             "and every picture is decoded from its file alone.",)  # fmt: skip
     files = _plots(results)
     files[PAGE] = page(TITLE, lead, sections, results, reference)
-    paths = {name: f"{PLOTS}/{_plot_name(results, name)}" for name in (ruler.name for ruler in results.rulers)}
+    paths = {name: f"{PLOTS}/{_plot_name(results, name)}" for name in (metric.name for metric in results.metrics)}
     files[TEXT] = markdown(TITLE, lead, sections, {name: path for name, path in paths.items() if path in files})
     _write(target, files)
     return target / PAGE
@@ -89,13 +89,13 @@ def _picture_rates(results: Results, rates: Sequence[Target] | None) -> list[Tar
 
 
 def _plots(results: Results) -> dict[str, str]:
-    drawn = {f"{PLOTS}/{_plot_name(results, ruler.name)}": curves(results, ruler) for ruler in results.rulers}
+    drawn = {f"{PLOTS}/{_plot_name(results, metric.name)}": curves(results, metric) for metric in results.metrics}
     return {path: text for path, text in drawn.items() if text is not None}
 
 
 def _plot_name(results: Results, name: str) -> str:
     """A file name; names in run.json could be paths."""
-    index = [ruler.name for ruler in results.rulers].index(name)
+    index = [metric.name for metric in results.metrics].index(name)
     return f"{name}.svg" if re.fullmatch(r"[A-Za-z0-9_]+", name) else f"metric-{index}.svg"
 
 

@@ -12,8 +12,8 @@ from ..codecs.base import Scalar
 from ..results import Row
 from ..targets import Target
 from . import bd
-from .data import Results, Ruler, minus
-from .findings import difference, main_ruler, verdict, worst_cases
+from .data import Metric, Results, minus
+from .findings import difference, main_metric, verdict, worst_cases
 from .intervals import Interval
 from .published import Published, published_for
 
@@ -45,39 +45,39 @@ class Table:
     notes: tuple[str, ...] = ()
 
 
-def heading(ruler: Ruler) -> str:
+def heading(metric: Metric) -> str:
     """``PSNR, dB ↑``: name, unit, and where better is."""
-    return f"{ruler.title}{f', {ruler.unit}' if ruler.unit else ''} {'↑' if ruler.higher else '↓'}"
+    return f"{metric.title}{f', {metric.unit}' if metric.unit else ''} {'↑' if metric.higher else '↓'}"
 
 
 def glance(results: Results) -> Table:
     """Who is best: a row per metric, a column per rate."""
     rows = []
-    for ruler in results.rulers:
-        cells = [Cell(heading(ruler))]
+    for metric in results.metrics:
+        cells = [Cell(heading(metric))]
         for rate in results.rates:
-            found = verdict(results, ruler, rate)
+            found = verdict(results, metric, rate)
             if found.best is None:
                 cells.append(Cell(DASH))
                 continue
             ties = f"≈ {', '.join(found.ties)}" if found.ties else ""
-            cells.append(Cell(ruler.with_unit(found.means[found.best].mean), ties, codec=found.best))
+            cells.append(Cell(metric.with_unit(found.means[found.best].mean), ties, codec=found.best))
         rows.append(tuple(cells))
     return Table("Best codec by metric and rate", ("metric", *map(str, results.rates)), tuple(rows))
 
 
 def means(results: Results, rate: Target) -> Table:
     """Mean and 95 % interval of every metric, a row per codec."""
-    verdicts = [verdict(results, ruler, rate) for ruler in results.rulers]
+    verdicts = [verdict(results, metric, rate) for metric in results.metrics]
     rows = []
     for codec in results.codecs:
         bpp = results.mean_bpp(codec, rate)
         cells = [_name(results, codec, rate), Cell(DASH if bpp is None else f"{bpp:.4f}")]
         for found in verdicts:
             mark = BEST if codec == found.best else TIE if codec in found.ties else ""
-            cells.append(_interval(found.ruler, found.means.get(codec), mark))
+            cells.append(_interval(found.metric, found.means.get(codec), mark))
         rows.append(tuple(cells))
-    return Table(f"Means at {rate}", ("codec", "bpp", *map(heading, results.rulers)), tuple(rows))
+    return Table(f"Means at {rate}", ("codec", "bpp", *map(heading, results.metrics)), tuple(rows))
 
 
 def differences(results: Results, rate: Target, reference: str) -> Table:
@@ -87,11 +87,11 @@ def differences(results: Results, rate: Target, reference: str) -> Table:
         if codec == reference:
             continue
         cells = [_name(results, codec, rate)]
-        for ruler in results.rulers:
-            found = difference(results, ruler, rate, codec, reference)
-            cells.append(_interval(ruler, found, _side(ruler, found), signed=True))
+        for metric in results.metrics:
+            found = difference(results, metric, rate, codec, reference)
+            cells.append(_interval(metric, found, _side(metric, found), signed=True))
         rows.append(tuple(cells))
-    head = ("codec", *map(heading, results.rulers))
+    head = ("codec", *map(heading, results.metrics))
     return Table(f"Differences to {reference} at {rate}", head, tuple(rows))
 
 
@@ -101,19 +101,19 @@ def _name(results: Results, codec: str, rate: Target) -> Cell:
     return Cell(codec=codec, small=f"{total - missing} of {total} pictures" if missing else "")
 
 
-def _side(ruler: Ruler, found: Interval | None) -> str:
+def _side(metric: Metric, found: Interval | None) -> str:
     if found is None or found.half is None:  # a single figure: no interval, so no verdict
         return ""
     if found.holds_zero:
         return EVEN
-    return BETTER if ruler.gain(found.mean) > 0 else WORSE
+    return BETTER if metric.gain(found.mean) > 0 else WORSE
 
 
-def _interval(ruler: Ruler, found: Interval | None, mark: str, *, signed: bool = False) -> Cell:
+def _interval(metric: Metric, found: Interval | None, mark: str, *, signed: bool = False) -> Cell:
     if found is None:
         return Cell(DASH)
-    small = "" if found.half is None else f"± {ruler.text(found.half)}"
-    return Cell(ruler.text(found.mean, signed=signed), small, mark)
+    small = "" if found.half is None else f"± {metric.text(found.half)}"
+    return Cell(metric.text(found.mean, signed=signed), small, mark)
 
 
 def deltas(results: Results, reference: str) -> Table:
@@ -124,19 +124,19 @@ def deltas(results: Results, reference: str) -> Table:
         if codec == reference:
             continue
         cells = [Cell(codec=codec)]
-        for ruler in results.rulers:
-            curves = results.curve(reference, ruler), results.curve(codec, ruler)
-            rate = bd.bd_rate(*curves, higher_is_better=ruler.higher)
-            quality = bd.bd_quality(*curves, higher_is_better=ruler.higher)
+        for metric in results.metrics:
+            curves = results.curve(reference, metric), results.curve(codec, metric)
+            rate = bd.bd_rate(*curves, higher_is_better=metric.higher)
+            quality = bd.bd_quality(*curves, higher_is_better=metric.higher)
             cells.append(
                 Cell(
                     _delta(rate, notes, lambda value: f"{value:+.1f} %"),
-                    _delta(quality, notes, partial(ruler.with_unit, signed=True)),
+                    _delta(quality, notes, partial(metric.with_unit, signed=True)),
                     _cheaper(rate),
                 )
             )
         rows.append(tuple(cells))
-    head = ("codec", *map(heading, results.rulers))
+    head = ("codec", *map(heading, results.metrics))
     return Table(f"BD-rate and BD-metric against {reference}", head, tuple(rows), _footnotes(notes))
 
 
@@ -165,23 +165,23 @@ def _footnotes(notes: Sequence[str]) -> tuple[str, ...]:
 
 def worst(results: Results, reference: str) -> Table | None:
     """The picture on which each codec does worst; None without a metric of single images."""
-    ruler = main_ruler(results)
-    if ruler is None:
+    metric = main_metric(results)
+    if metric is None:
         return None
     rows = []
-    for case in worst_cases(results, ruler, reference):
+    for case in worst_cases(results, metric, reference):
         lowest = Cell(DASH)
         if case.lowest:
             image, rate, value = case.lowest
-            lowest = Cell(f"{image} at {rate}", ruler.with_unit(value))
+            lowest = Cell(f"{image} at {rate}", metric.with_unit(value))
         loss = Cell(DASH)
         if case.loss:
             image, rate, value, other = case.loss
             against = f" to {other}" if case.codec == reference else ""
-            loss = Cell(f"{image} at {rate}", f"{ruler.with_unit(value, signed=True)}{against}")
+            loss = Cell(f"{image} at {rate}", f"{metric.with_unit(value, signed=True)}{against}")
         rows.append((Cell(codec=case.codec), lowest, loss))
-    head = ("codec", f"worst {ruler.title}", f"largest loss to {reference}")
-    return Table(f"Worst pictures by {ruler.title}", head, tuple(rows))
+    head = ("codec", f"worst {metric.title}", f"largest loss to {reference}")
+    return Table(f"Worst pictures by {metric.title}", head, tuple(rows))
 
 
 def costs(results: Results) -> Table:
@@ -250,24 +250,24 @@ def versions(results: Results) -> Table:
     return Table("Codecs", ("codec", "version"), rows)
 
 
-def rulers(results: Results) -> Table:
+def metrics(results: Results) -> Table:
     """What the metrics are and where they come from."""
     rows = tuple(
         (
-            Cell(ruler.title),
-            Cell(ruler.unit or DASH),
-            Cell("higher" if ruler.higher else "lower"),
-            Cell(ruler.source),
+            Cell(metric.title),
+            Cell(metric.unit or DASH),
+            Cell("higher" if metric.higher else "lower"),
+            Cell(metric.source),
         )
-        for ruler in results.rulers
+        for metric in results.metrics
     )
     return Table("Metrics", ("metric", "unit", "better", "source"), rows)
 
 
 def skipped(results: Results) -> Table | None:
     """Codecs and metrics that could not be had, and figures of sets that are missing; None where nothing is."""
-    left = [(item.name, item.reason) for item in [*results.run.skipped_codecs, *results.run.skipped_rulers]]
-    titles = {info.name: info.title for info in results.run.rulers}
+    left = [(item.name, item.reason) for item in [*results.run.skipped_codecs, *results.run.skipped_metrics]]
+    titles = {info.name: info.title for info in results.run.metrics}
     left += [(titles.get(name, name), why) for found in results.sets for name, why in found.notes.items()]
     rows = tuple((Cell(name), Cell(why)) for name, why in dict.fromkeys(left))
     return Table("Left out", ("what", "why"), rows) if rows else None
@@ -290,9 +290,9 @@ def failures(results: Results) -> Table | None:
 def published(results: Results) -> Table | None:
     """Sources and warnings of the published curves that the plots show."""
     found: dict[str, list[tuple[str, Published]]] = {}
-    for ruler in results.rulers:
-        for curve in published_for(ruler.name, results.images):
-            found.setdefault(curve.codec, []).append((ruler.title, curve))
+    for metric in results.metrics:
+        for curve in published_for(metric.name, results.images):
+            found.setdefault(curve.codec, []).append((metric.title, curve))
     rows = []
     for codec, curves in found.items():
         titles, (first, *_) = [title for title, _ in curves], [curve for _, curve in curves]

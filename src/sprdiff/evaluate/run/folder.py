@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from ...common.files import HOLDER, LOCK, describe, held, write_atomic
 from ...errors import OutputError
@@ -127,7 +128,7 @@ def _joined(path: Path, before: Run, run: Run) -> Run:
     Raises:
         ResultsError: their rows would not compare; it names the difference.
     """
-    difference = _images_differ(before, run) or _rulers_differ(before, run)
+    difference = _images_differ(before, run) or _metrics_differ(before, run)
     if difference:
         raise ResultsError(f"{path} is of another comparison: {difference}; use another folder")
     codecs = {codec.name: codec for codec in [*before.codecs, *run.codecs]}
@@ -153,10 +154,10 @@ def _images_differ(before: Run, run: Run) -> str:
     return ""
 
 
-def _rulers_differ(before: Run, run: Run) -> str:
-    old = {ruler.name: ruler for ruler in before.rulers}
-    new = {ruler.name: ruler for ruler in run.rulers}
-    reasons = {skipped.name: f" ({skipped.reason})" for skipped in run.skipped_rulers}
+def _metrics_differ(before: Run, run: Run) -> str:
+    old = {metric.name: metric for metric in before.metrics}
+    new = {metric.name: metric for metric in run.metrics}
+    reasons = {skipped.name: f" ({skipped.reason})" for skipped in run.skipped_metrics}
     for name in dict.fromkeys([*old, *new]):
         if name not in old:
             return f"it was measured without {name}"

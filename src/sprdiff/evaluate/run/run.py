@@ -2,7 +2,7 @@
 
 ::
 
-    photos, codecs, rulers ─ checked ─► ResultsFolder, held ─► units in processes ─► rows ─► figures of sets
+    photos, codecs, metrics ─ checked ─► ResultsFolder, held ─► units in processes ─► rows ─► figures of sets
 
 What is in the folder already is not done again, so a run that was stopped, even by a kill, goes on where it was.
 """
@@ -18,7 +18,7 @@ from pathlib import Path
 from ... import __version__
 from ...common.processes import in_processes
 from ..codecs.base import ImageCodec, MissingCodec
-from ..metrics.rulers import Weights, choose
+from ..metrics.catalogue import Weights, choose
 from ..results import FORMAT, CodecInfo, ImageInfo, Key, ResultsError, Row, Run, Skipped, read_sets, write_sets
 from ..targets import Target
 from .folder import ResultsFolder, earlier_run, taken
@@ -162,7 +162,7 @@ def _describe(
     weights: Weights,
     command: str,
 ) -> Run:
-    rulers, skipped = choose(weights)
+    metrics, skipped = choose(weights)
     return Run(
         format=FORMAT,
         sprdiff=__version__,
@@ -174,8 +174,8 @@ def _describe(
         rates=[target.bpp for target in targets if target.bpp is not None],
         codecs=[CodecInfo(codec.name, codec.version()) for codec in codecs],
         skipped_codecs=absent,
-        rulers=rulers,
-        skipped_rulers=skipped,
+        metrics=metrics,
+        skipped_metrics=skipped,
         commands=[command],
         budgets=[target.bytes for target in targets if target.bytes is not None],
     )
@@ -195,8 +195,8 @@ def _tell_skipped(run: Run, progress: Progress) -> None:
     """A line for each codec and for each reason why metrics are left out."""
     for codec in run.skipped_codecs:
         progress.note(f"without {codec.name}: {codec.reason}")
-    for reason in dict.fromkeys(skipped.reason for skipped in run.skipped_rulers):
-        names = [skipped.name for skipped in run.skipped_rulers if skipped.reason == reason]
+    for reason in dict.fromkeys(skipped.reason for skipped in run.skipped_metrics):
+        names = [skipped.name for skipped in run.skipped_metrics if skipped.reason == reason]
         progress.note(f"without {', '.join(names)}: {reason}")
 
 
@@ -205,13 +205,13 @@ def _units(
 ) -> list[Unit]:
     """What is still to be done: image after image, so that what there is after a stop compares all codecs."""
     versions = {codec.name: codec.version for codec in run.codecs}
-    rulers = tuple(ruler.name for ruler in run.rulers)
+    metrics = tuple(metric.name for metric in run.metrics)
     units = []
     for photo in run.images:
         for codec in codecs:
             keys = {target: results.rows.get((codec.name, photo.name, target)) for target in run.targets}
             todo = tuple(target for target, row in keys.items() if row is None or row.status == "failed")
-            unit = Unit(codec, versions[codec.name], folder, photo, todo, results.path, rulers, weights, keep)
+            unit = Unit(codec, versions[codec.name], folder, photo, todo, results.path, metrics, weights, keep)
             units += [unit] if todo else []
     return units
 

@@ -45,6 +45,11 @@ class Choice:
     setting: Setting
     ms_ssim: float
 
+    @property
+    def rank(self) -> tuple[float, int]:
+        """What makes one choice better than another: MS-SSIM, then a smaller file."""
+        return self.ms_ssim, -len(self.data)
+
 
 @dataclass
 class Cache:
@@ -88,13 +93,13 @@ def best_at(codec: ImageCodec, pixels: Bytes, budget_bytes: int, cache: Cache | 
         return _by_rate_control(codec, pixels, budget_bytes, cache)
     images = {factor: _Image(codec, pixels, factor, cache) for factor in _factors(pixels)}
     keys = [(factor, quality) for factor, image in images.items() for quality in image.fitting(budget_bytes)]
-    best: tuple[float, int, Key] | None = None
-    for key in sorted(keys, key=lambda key: _unlikely(key[0], pixels, budget_bytes)):
-        score = images[key[0]].score(key[1], -math.inf if best is None else best[0])
+    best: Choice | None = None
+    for factor, quality in sorted(keys, key=lambda key: _unlikely(key[0], pixels, budget_bytes)):
+        found = images[factor].choice(quality, -math.inf if best is None else best.ms_ssim)
         # Of equals the smaller file, so that the result does not depend on the order of trials.
-        if score is not None and (best is None or (score, -len(cache.files[key])) > best[:2]):
-            best = score, -len(cache.files[key]), key
-    return None if best is None else images[best[2][0]].choice(best[2][1], best[0])
+        if found is not None and (best is None or found.rank > best.rank):
+            best = found
+    return best
 
 
 def _unlikely(factor: float, pixels: Bytes, budget: int) -> float:
@@ -134,19 +139,18 @@ class _Image:
             self._cache.met(len(self._cache.files[key]))
         return len(self._cache.files[key])
 
-    def score(self, quality: Quality, least: float) -> float | None:
-        """MS-SSIM of the file; None where it is less than `least`."""
+    def choice(self, quality: Quality, least: float) -> Choice | None:
+        """The file with its decoded picture and MS-SSIM; None where that is less than `least`."""
         key = (self._factor, quality)
+        if self._cache.scores.get(key, least) < least:
+            return None
+        decoded = self._decoded(quality)
         if key not in self._cache.scores:
-            score = ms_ssim_from(self._pixels, self._decoded(quality), least)
+            score = ms_ssim_from(self._pixels, decoded, least)
             if score is None:
                 return None
             self._cache.scores[key] = score
-        return self._cache.scores[key]
-
-    def choice(self, quality: Quality, score: float) -> Choice:
-        """The file with all that is told about it."""
-        return Choice(self._cache.files[self._factor, quality], self._decoded(quality), self._setting(quality), score)
+        return Choice(self._cache.files[key], decoded, self._setting(quality), self._cache.scores[key])
 
     def fitting(self, budget: int) -> list[Quality]:
         """The best qualities whose files fit; none when not even the first few do."""

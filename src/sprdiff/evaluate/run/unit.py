@@ -17,8 +17,8 @@ from ...common.files import write_atomic
 from ...common.messages import explain
 from ...imageio.open import open_rgb
 from ..codecs.base import ImageCodec
+from ..metrics.catalogue import Meter, Weights
 from ..metrics.distortion import Bytes
-from ..metrics.rulers import Meter, Weights
 from ..metrics.tensors import Features
 from ..results import ImageInfo, Row, finite, member
 from ..targets import Target
@@ -37,7 +37,7 @@ class Unit:
         folder, image: the original.
         targets: what the files may take.
         out: folder of the results.
-        rulers: names of the metrics.
+        metrics: names of the metrics.
         weights: for them.
         keep: store files and decoded images.
     """
@@ -48,7 +48,7 @@ class Unit:
     image: ImageInfo
     targets: tuple[Target, ...]
     out: Path
-    rulers: tuple[str, ...]
+    metrics: tuple[str, ...]
     weights: Weights
     keep: bool
 
@@ -57,7 +57,7 @@ def run_unit(unit: Unit) -> list[Row]:
     """A row for each target; what goes wrong with one is told in its row."""
     try:
         pixels = open_rgb(unit.folder / unit.image.name).pixels
-        meter = _meter(unit.rulers, unit.weights)
+        meter = _meter(unit.metrics, unit.weights)
         _describe_original(unit, meter, pixels)
     except Exception as error:
         return [failed(unit, target, explain(error)) for target in unit.targets]
@@ -71,8 +71,8 @@ def failed(unit: Unit, target: Target, message: str) -> Row:
 
 
 @cache
-def _meter(rulers: tuple[str, ...], weights: Weights) -> Meter:
-    return Meter(rulers, weights)
+def _meter(metrics: tuple[str, ...], weights: Weights) -> Meter:
+    return Meter(metrics, weights)
 
 
 def _row(unit: Unit, target: Target, pixels: Bytes, meter: Meter, known: Cache) -> Row:

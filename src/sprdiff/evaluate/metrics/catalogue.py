@@ -1,7 +1,7 @@
 """The metrics of a comparison: what each is called, its unit and direction, its source, how it is computed.
 
-Image rulers compare one decoded image with its original. Set rulers compare the features of patches of all decoded
-images with those of all originals. A ruler whose package or weights are not at hand is left out, with the reason.
+Image metrics compare one decoded image with its original. Set metrics compare the features of patches of all decoded
+images with those of all originals. A metric whose package or weights are not at hand is left out, with the reason.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from PIL import Image
 from ...common.extras import hint
 from ...common.files import read_bytes
 from ...errors import SprdiffError, WeightsError
-from ..results import RulerInfo, Skipped
+from ..results import MetricInfo, Skipped
 from . import backbones, inception
 from .distortion import Bytes, ms_ssim, psnr
 from .distributions import PATCH, fid, kid
@@ -43,8 +43,8 @@ class Weights:
 
 
 @dataclass(frozen=True)
-class Ruler:
-    """An image ruler.
+class ImageMetric:
+    """An image metric.
 
     Attributes:
         name: key in `results.Row.metrics`.
@@ -70,11 +70,11 @@ class Ruler:
 
 
 @dataclass(frozen=True)
-class SetRuler:
-    """A set ruler; attributes as of `Ruler`, and:
+class SetMetric:
+    """A set metric; attributes as of `ImageMetric`, and:
 
     Attributes:
-        network: what describes its patches; rulers of one network share the features.
+        network: what describes its patches; metrics of one network share the features.
         load: gives what takes an image to the features [N, D] of its patches.
         distance: of two sets of features, originals first; an `SprdiffError` where they are too few.
     """
@@ -139,32 +139,32 @@ def _frechet_of_crops(a: Features, b: Features) -> float:
 
 
 _NO_HUMANS = "the network of DeepCognition/keras-squeezenet, uncalibrated: not LPIPS, not FID"
-IMAGE_RULERS = (
-    Ruler("psnr", "PSNR", "dB", "up", "over all pixels and RGB channels at once", lambda _: psnr),
-    Ruler(
+IMAGE_METRICS = (
+    ImageMetric("psnr", "PSNR", "dB", "up", "over all pixels and RGB channels at once", lambda _: psnr),
+    ImageMetric(
         "ms_ssim", "MS-SSIM", "", "up",
         "Wang, Simoncelli, Bovik, Asilomar 2003; with the choices of pytorch-msssim", lambda _: ms_ssim,
     ),
-    Ruler(
+    ImageMetric(
         "ssimulacra2", "SSIMULACRA2", "", "up", "Sneyers, Cloudinary 2022; package ssimulacra2",
         _ssimulacra2, packages=("ssimulacra2",),
     ),
-    Ruler(
+    ImageMetric(
         "lpips_alex", "LPIPS (Alex)", "", "down", "Zhang et al., CVPR 2018, v0.1 on torchvision's AlexNet",
         lambda weights: Lpips.load("alex", weights.published).distance,
         packages=("torch",), published=("alexnet", "lpips_alex"),
     ),
-    Ruler(
+    ImageMetric(
         "lpips_vgg", "LPIPS (VGG)", "", "down", "Zhang et al., CVPR 2018, v0.1 on torchvision's VGG16",
         lambda weights: Lpips.load("vgg", weights.published).distance,
         packages=("torch",), published=("vgg16", "lpips_vgg"),
     ),
-    Ruler(
+    ImageMetric(
         "dists", "DISTS", "", "down", "Ding et al., TPAMI 2022, on torchvision's VGG16",
         lambda weights: Dists.load(weights.published).distance,
         packages=("torch",), published=("vgg16", "dists"),
     ),
-    Ruler(
+    ImageMetric(
         "feature_distance", "feature distance", "", "down",
         f"SqueezeNet 1.1, seven taps with equal weight; {_NO_HUMANS}", _feature_distance,
         packages=("torch",), squeezenet=True,
@@ -172,25 +172,25 @@ IMAGE_RULERS = (
 )  # fmt: skip
 """In the order of tables."""
 
-SET_RULERS = (
-    SetRuler(
+SET_METRICS = (
+    SetMetric(
         "frechet_squeezenet", "Fréchet distance (SqueezeNet)", "", "down",
         f"Gaussians of SqueezeNet 1.1's last tap over 128x128 crops, stride 64; {_NO_HUMANS}",
         "squeezenet", _squeezenet_patches, _frechet_of_crops, squeezenet=True,
     ),
-    SetRuler(
+    SetMetric(
         "kid", "KID", "", "down", "Bińkowski et al., ICLR 2018, on FID's Inception; HiFiC's 256x256 patches",
         "inception", _inception_patches, kid, published=("inception",),
     ),
-    SetRuler(
+    SetMetric(
         "fid", "FID", "", "down", "Heusel et al., NeurIPS 2017, as pytorch-fid 0.3.0; HiFiC's 256x256 patches",
         "inception", _inception_patches, fid, published=("inception",),
     ),
 )  # fmt: skip
 
 
-def choose(weights: Weights) -> tuple[list[RulerInfo], list[Skipped]]:
-    """The rulers that can be used here, in order, and those that cannot, with the reason.
+def choose(weights: Weights) -> tuple[list[MetricInfo], list[Skipped]]:
+    """The metrics that can be used here, in order, and those that cannot, with the reason.
 
     Raises:
         WeightsError: the file for SqueezeNet was given and cannot be used.
@@ -198,35 +198,35 @@ def choose(weights: Weights) -> tuple[list[RulerInfo], list[Skipped]]:
     if weights.features is not None and not _absent("torch"):
         _squeezenet(weights.features)
     infos, skipped = [], []
-    for ruler in (*IMAGE_RULERS, *SET_RULERS):
+    for metric in (*IMAGE_METRICS, *SET_METRICS):
         try:
-            infos.append(_describe(ruler, weights))
+            infos.append(_describe(metric, weights))
         except SprdiffError as error:
-            skipped.append(Skipped(ruler.name, str(error)))
+            skipped.append(Skipped(metric.name, str(error)))
     return infos, skipped
 
 
-def _describe(ruler: Ruler | SetRuler, weights: Weights) -> RulerInfo:
+def _describe(metric: ImageMetric | SetMetric, weights: Weights) -> MetricInfo:
     """What goes into ``run.json``; an `SprdiffError` says why it cannot be used."""
-    for package in ruler.packages:
+    for package in metric.packages:
         if _absent(package):
             raise SprdiffError(f"needs {package}: {hint('eval')}")
-    if ruler.squeezenet and weights.features is None:
+    if metric.squeezenet and weights.features is None:
         raise SprdiffError("needs SqueezeNet 1.1: --features FILE")
-    paths = [_found(name, weights.published) for name in ruler.published]
-    if ruler.squeezenet and weights.features is not None:
+    paths = [_found(name, weights.published) for name in metric.published]
+    if metric.squeezenet and weights.features is not None:
         paths.append((weights.features.name, _digest(weights.features)))
-    source = ruler.source
-    if "ssimulacra2" in ruler.packages:
+    source = metric.source
+    if "ssimulacra2" in metric.packages:
         source += f" {version('ssimulacra2')}"
     text = ", ".join(f"{name} {digest}" for name, digest in paths) or None
-    scope: Literal["image", "set"] = "image" if isinstance(ruler, Ruler) else "set"
-    return RulerInfo(ruler.name, ruler.title, ruler.unit, ruler.direction, source, scope, text)
+    scope: Literal["image", "set"] = "image" if isinstance(metric, ImageMetric) else "set"
+    return MetricInfo(metric.name, metric.title, metric.unit, metric.direction, source, scope, text)
 
 
 @cache
 def _found(name: str, folder: Path | None) -> tuple[str, str]:
-    """File name and SHA-256; several rulers share half a gigabyte of VGG16."""
+    """File name and SHA-256; several metrics share half a gigabyte of VGG16."""
     path = backbones.find(name, folder)
     return path.name, _digest(path)
 
@@ -241,21 +241,21 @@ def _absent(package: str) -> bool:
 
 
 class Meter:
-    """The rulers of one process, each loaded once.
+    """The metrics of one process, each loaded once.
 
     Args:
-        names: of the rulers to use, as `choose` gave them.
+        names: of the metrics to use, as `choose` gave them.
         weights: as given to `choose`.
     """
 
     def __init__(self, names: Sequence[str], weights: Weights) -> None:
-        if any("torch" in ruler.packages for ruler in (*IMAGE_RULERS, *SET_RULERS) if ruler.name in names):
+        if any("torch" in metric.packages for metric in (*IMAGE_METRICS, *SET_METRICS) if metric.name in names):
             need("torch").set_num_threads(1)
-        self._distances = {ruler.name: ruler.load(weights) for ruler in IMAGE_RULERS if ruler.name in names}
-        self._networks = {ruler.network: ruler.load(weights) for ruler in SET_RULERS if ruler.name in names}
+        self._distances = {metric.name: metric.load(weights) for metric in IMAGE_METRICS if metric.name in names}
+        self._networks = {metric.network: metric.load(weights) for metric in SET_METRICS if metric.name in names}
 
     def figures(self, original: Bytes, decoded: Bytes, known: Mapping[str, float]) -> dict[str, float]:
-        """All image rulers on two images, uint8 RGB [H, W, 3]; those `known` already are taken from there."""
+        """All image metrics on two images, uint8 RGB [H, W, 3]; those `known` already are taken from there."""
         return {
             name: known[name] if name in known else distance(original, decoded)
             for name, distance in self._distances.items()
@@ -263,7 +263,7 @@ class Meter:
 
     @property
     def describes_patches(self) -> bool:
-        """Whether a set ruler is in use."""
+        """Whether a set metric is in use."""
         return bool(self._networks)
 
     def patches(self, image: Bytes) -> dict[str, Features]:

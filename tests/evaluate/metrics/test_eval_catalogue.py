@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from conftest import photo
 from eval_helpers import a_row, a_run
 from sprdiff.errors import WeightsError
-from sprdiff.evaluate.metrics import rulers
+from sprdiff.evaluate.metrics import catalogue
+from sprdiff.evaluate.metrics.catalogue import (
+    IMAGE_METRICS,
+    SET_METRICS,
+    ImageMetric,
+    Meter,
+    SetMetric,
+    Weights,
+    choose,
+)
 from sprdiff.evaluate.metrics.distortion import ms_ssim, psnr
 from sprdiff.evaluate.metrics.distributions import kid
 from sprdiff.evaluate.metrics.features import MIN_CROPS, FeatureNetwork, _shapes, frechet_distance
-from sprdiff.evaluate.metrics.rulers import IMAGE_RULERS, SET_RULERS, Meter, Ruler, SetRuler, Weights, choose
 from sprdiff.evaluate.metrics.tensors import Features
-from sprdiff.evaluate.results import CodecInfo, ImageInfo, RulerInfo, SetRow, member
+from sprdiff.evaluate.results import CodecInfo, ImageInfo, MetricInfo, SetRow, member
 from sprdiff.evaluate.run.sets import set_rows
 from sprdiff.evaluate.run.unit import original_features, save_features
 from sprdiff.evaluate.targets import Target
@@ -31,7 +39,7 @@ OTHER = photo(180, 190, seed=1)
 @pytest.fixture(autouse=True)
 def no_published_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "empty"))
-    rulers._found.cache_clear()
+    catalogue._found.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -44,13 +52,13 @@ def squeezenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_names_are_unique_and_described() -> None:
-    everything: list[Ruler | SetRuler] = [*IMAGE_RULERS, *SET_RULERS]
-    names = [ruler.name for ruler in everything]
+    everything: list[ImageMetric | SetMetric] = [*IMAGE_METRICS, *SET_METRICS]
+    names = [metric.name for metric in everything]
     assert len(set(names)) == len(names)
-    assert all(ruler.title and ruler.source for ruler in everything)
+    assert all(metric.title and metric.source for metric in everything)
     # What published tables call LPIPS, FID and KID needs the published weights.
-    assert all(ruler.published for ruler in everything if ruler.name.startswith(("lpips", "dists", "fid", "kid")))
-    assert [ruler.name for ruler in everything if ruler.squeezenet] == ["feature_distance", "frechet_squeezenet"]
+    assert all(metric.published for metric in everything if metric.name.startswith(("lpips", "dists", "fid", "kid")))
+    assert [metric.name for metric in everything if metric.squeezenet] == ["feature_distance", "frechet_squeezenet"]
 
 
 def test_without_weights(tmp_path: Path) -> None:
@@ -62,7 +70,7 @@ def test_without_weights(tmp_path: Path) -> None:
     assert reasons["feature_distance"] == reasons["frechet_squeezenet"] == NETWORK
     for name in ("lpips_alex", "lpips_vgg", "dists", "kid", "fid"):
         assert "not found: fetch it from https://" in reasons[name]
-    assert len(infos) + len(skipped) == len(IMAGE_RULERS) + len(SET_RULERS)
+    assert len(infos) + len(skipped) == len(IMAGE_METRICS) + len(SET_METRICS)
 
 
 def test_without_packages(monkeypatch: pytest.MonkeyPatch, squeezenet: Path) -> None:
@@ -118,7 +126,7 @@ class TestSets:
         images=[ImageInfo("a.png", 9, 9, "0"), ImageInfo("b.png", 9, 9, "1")],
         rates=[0.25, 0.5],
         codecs=[CodecInfo("toy", "1"), CodecInfo("new", "1")],
-        rulers=[RulerInfo(name, name, "", "down", "", "set", None) for name in NAMES],
+        metrics=[MetricInfo(name, name, "", "down", "", "set", None) for name in NAMES],
     )
     ROWS = (a_row(), a_row(image="b.png"))
 
@@ -143,12 +151,12 @@ class TestSets:
         assert row.metrics["fid"] is None and row.notes.keys() == {"fid"}
         assert "at least 5000 patches" in row.notes["fid"]
 
-    def test_only_the_rulers_of_the_run(self, tmp_path: Path) -> None:
+    def test_only_the_metrics_of_the_run(self, tmp_path: Path) -> None:
         self.features(tmp_path)
-        run = replace(self.RUN, rulers=self.RUN.rulers[1:2])
+        run = replace(self.RUN, metrics=self.RUN.metrics[1:2])
         (row,) = set_rows(tmp_path, run, self.ROWS, before=[], changed=[])
         assert row.metrics.keys() == {"kid"}
-        assert set_rows(tmp_path, replace(run, rulers=[]), self.ROWS, before=[], changed=[]) == []
+        assert set_rows(tmp_path, replace(run, metrics=[]), self.ROWS, before=[], changed=[]) == []
 
     def test_too_few_crops(self, tmp_path: Path) -> None:
         self.features(tmp_path, MIN_CROPS - 1)

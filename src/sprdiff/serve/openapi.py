@@ -32,7 +32,7 @@ _HEADERS = {
     "Dropped": "What the picture had and the file has not, such as transparency; missing where there is nothing.",
 }
 _SPRD = ("Bytes", "Bpp", "Width", "Height", "Level", "Quality", "Scale", "Model", "Seconds")
-_RIVAL = ("Bytes", "Quality", "Scale", "Codec", "Seconds")
+_BASELINE = ("Bytes", "Quality", "Scale", "Codec", "Seconds")
 
 
 def _route(summary: str, body: str, kinds: tuple[str, ...], headers: tuple[str, ...]) -> dict[str, Any]:
@@ -54,7 +54,7 @@ ENCODE = _route("The `.sprd` file of a picture", _PICTURE, (SPRD_TYPE,), (*_SPRD
 DECODE = _route(
     "The picture of an `.sprd` file", "The bytes of an `.sprd` file.", ("image/png", "image/webp", "image/jpeg"), _SPRD
 )
-COMPARE = _route("What another codec makes of a picture", _PICTURE, ("image/png",), _RIVAL)
+COMPARE = _route("What another codec makes of a picture", _PICTURE, ("image/png",), _BASELINE)
 METRICS: dict[str, Any] = {
     "summary": "Counters for Prometheus",
     "response_class": Response,

@@ -22,18 +22,18 @@ from ..imageio.save import encode_image, to_pil
 from ..interrupt import checkpoint
 from .problems import Refusal
 
-RivalName = Literal["jpeg", "webp", "avif"]
+BaselineName = Literal["jpeg", "webp", "avif"]
 MAX_PIXELS = 2**20
-"""Pixels of the picture that rivals code, at most."""
+"""Pixels of the picture that baselines code, at most."""
 LEAST_BPP = 0.15
 """Fewer bits per coded pixel are not tried: coding a smaller picture is better then."""
 SLOW_PIXELS = 2**19
 """From so many pixels on AVIF is hurried: half a minute would become ten seconds at `MAX_PIXELS`."""
-_TITLES: dict[RivalName, str] = {"jpeg": "JPEG", "webp": "WebP", "avif": "AVIF"}
+_TITLES: dict[BaselineName, str] = {"jpeg": "JPEG", "webp": "WebP", "avif": "AVIF"}
 
 
 @dataclass(frozen=True)
-class Rival:
+class Baseline:
     """The best file found.
 
     Attributes:
@@ -51,7 +51,7 @@ class Rival:
     version: str
 
 
-def best_rival(name: RivalName, pixels: Bytes, budget: int, *, or_smallest: bool = False) -> Rival:
+def best_baseline(name: BaselineName, pixels: Bytes, budget: int, *, or_smallest: bool = False) -> Baseline:
     """The codec's best file of at most `budget` bytes; it can be interrupted before every trial.
 
     Args:
@@ -76,10 +76,10 @@ def best_rival(name: RivalName, pixels: Bytes, budget: int, *, or_smallest: bool
     quality, factor = setting["quality"], setting["factor"]
     assert isinstance(quality, int | float) and isinstance(factor, int | float)
     scale = factor * pixels.shape[1] / small.shape[1]
-    return Rival(encode_image(to_pil(decoded), "PNG"), len(data), quality, scale, version)
+    return Baseline(encode_image(to_pil(decoded), "PNG"), len(data), quality, scale, version)
 
 
-def _codec(name: RivalName, pixels: Bytes) -> PillowCodec:
+def _codec(name: BaselineName, pixels: Bytes) -> PillowCodec:
     if name == "avif":
         return Avif(speed=4 if pixels.shape[0] * pixels.shape[1] < SLOW_PIXELS else 6)
     return Jpeg() if name == "jpeg" else WebP()
