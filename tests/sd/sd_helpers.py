@@ -7,14 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from numpy.typing import NDArray
 from transformers import Dinov2Config, Dinov2Model, Dinov2WithRegistersConfig, Dinov2WithRegistersModel
 
+from sprdiff.format.entropy import Exact
 from sprdiff.models.stored import entropy_arrays
 from sprdiff.sd.config import SD, SDConfig
-from sprdiff.sd.model import SDSPRDiff, build, load_base, load_semantic
+from sprdiff.sd.loading import load_base, load_semantic
+from sprdiff.sd.model import SDSPRDiff, build
 from sprdiff.sd.pretrained import save
+from sprdiff.sd.runtime import TorchRuntime
 
 SMALL = replace(
     SD,
@@ -79,7 +84,9 @@ def write_semantic(folder: Path, seed: int = 0, *, registers: bool = False, patc
         "image_size": 5 * patch, "patch_size": patch,
     }  # fmt: skip
     if registers:
-        Dinov2WithRegistersModel(Dinov2WithRegistersConfig(**sizes, num_register_tokens=3)).save_pretrained(folder)
+        Dinov2WithRegistersModel(Dinov2WithRegistersConfig(**sizes, num_register_tokens=3)).save_pretrained(
+            folder
+        )
     else:
         Dinov2Model(Dinov2Config(**sizes)).save_pretrained(folder)
     return folder
@@ -109,3 +116,19 @@ def write_trained_folder(folder: Path, seed: int = 0, parts: Path | None = None)
     stir(model)
     save(folder / "trained", model, entropy_arrays(model.latent_codec), {"data": "none: random weights"})
     return folder / "trained"
+
+
+def exactly(runtime: TorchRuntime, y_hat: NDArray[np.float32], level: int, seed: int = 0) -> Exact:
+    """What is known exactly of a picture whose unscaled ŷ this nearly is; means and features are random."""
+    rng = np.random.default_rng(seed)
+    unit = runtime.entropy.dequantise(np.ones(y_hat.shape, np.int32), level)
+    values = np.clip(np.rint(y_hat / unit), -(2.0**30), 2.0**30).astype(np.int32)
+    means = rng.integers(-300, 300, y_hat.shape).astype(np.int32)
+    features = runtime.model.config.hyper_features
+    h = rng.integers(0, 2000, (features, *y_hat.shape[1:])).astype(np.int16)
+    return Exact(values, means, h)
+
+
+def show(runtime: TorchRuntime, y_hat: NDArray[np.float32], *, level: int, **dials: Any) -> NDArray[Any]:
+    """The picture of such a ŷ."""
+    return runtime.decode(exactly(runtime, y_hat, level), level=level, **dials)

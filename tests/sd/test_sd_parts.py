@@ -25,8 +25,10 @@ from sprdiff.models.stored import entropy_arrays
 from sprdiff.runtime.weights import identity
 from sprdiff.sd import hub as sd_hub
 from sprdiff.sd.folder import hashed_parts, read_trained, read_weights
+from sprdiff.sd.hub import Source, variant_of
 from sprdiff.sd.licences import LICENCES, licence_of
-from sprdiff.sd.model import build, load_base, load_semantic
+from sprdiff.sd.loading import load_base, load_semantic
+from sprdiff.sd.model import build
 from sprdiff.sd.pretrained import load, load_model, push_to_hub, save
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -126,9 +128,72 @@ def test_shards(parts: Path) -> None:
         load_semantic(str(folder))
 
 
+# ---------------------------------------------------------------------------- variants
+
+
+def as_variant(folder: Path, *, keep: bool = False) -> None:
+    """Every file of weights under the name that a repository of float16 weights gives it."""
+    for path in folder.rglob("*.safetensors"):
+        half = {name: value.half() for name, value in load_file(path).items()}
+        save_file(half, path.with_name(f"{path.stem}.fp16.safetensors"), metadata={"format": "pt"})
+        if not keep:
+            path.unlink()
+
+
+def test_a_repository_of_float16_alone(parts: Path) -> None:
+    as_variant(parts / "base")
+    with pytest.raises(WeightsError, match=r"in the variant fp16 only: give --variant fp16"):
+        load_base(str(parts / "base"))
+    base = load_base(str(parts / "base"), variant="fp16")
+    assert {p.dtype for p in base.unet.parameters()} == {torch.float32}
+    assert "unet/diffusion_pytorch_model.fp16.safetensors" in base.source.files
+    assert variant_of(base.source) == "fp16"
+    with pytest.raises(
+        WeightsError, match=r"no variant bf16 of unet|no variant bf16 of vae|in the variant fp16 only"
+    ):
+        load_base(str(parts / "base"), variant="bf16")
+
+
+def test_a_variant_is_pinned_with_its_files(parts: Path, tmp_path: Path) -> None:
+    as_variant(parts / "base", keep=True)
+    model = build(
+        load_base(str(parts / "base"), variant="fp16"), load_semantic(str(parts / "semantic")), SMALL
+    )
+    save(tmp_path / "out", model, entropy_arrays(model.latent_codec))
+    assert load(tmp_path / "out", device="cpu").weights_hash
+    assert variant_of(load_base(str(parts / "base")).source) is None
+    (parts / "base" / "unet" / "diffusion_pytorch_model.fp16.safetensors").unlink()
+    with pytest.raises(
+        WeightsError, match=r"has no variant fp16 of unet/diffusion_pytorch_model: leave it out"
+    ):
+        load_base(str(parts / "base"), variant="fp16")
+
+
+@pytest.mark.parametrize(
+    ("files", "variant"),
+    [
+        (["model.safetensors"], None),
+        (["model-00001-of-00002.safetensors", "model.safetensors.index.json"], None),
+        (["unet/diffusion_pytorch_model.fp16.safetensors"], "fp16"),
+        (["unet/diffusion_pytorch_model.fp16-00001-of-00002.safetensors"], "fp16"),
+        (["unet/diffusion_pytorch_model-00001-of-00002.fp16.safetensors"], "fp16"),
+    ],
+)
+def test_names_of_variants(files: list[str], variant: str | None) -> None:
+    assert variant_of(Source("x", None, Path("x"), dict.fromkeys(files, "00"))) == variant
+
+
 WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
-    "a transformer": ("unet", {"_class_name": "SD3Transformer2DModel"}, "'SD3Transformer2DModel' where UNet2D"),
-    "another vae": ("vae", {"_class_name": "AutoencoderTiny"}, "'AutoencoderTiny' where AutoencoderKL is due"),
+    "a transformer": (
+        "unet",
+        {"_class_name": "SD3Transformer2DModel"},
+        "'SD3Transformer2DModel' where UNet2D",
+    ),
+    "another vae": (
+        "vae",
+        {"_class_name": "AutoencoderTiny"},
+        "'AutoencoderTiny' where AutoencoderKL is due",
+    ),
     "wide latent": ("vae", {"latent_channels": 16}, "in_channels are 4 but the VAE's latent has 16"),
     "inpainting": ("unet", {"in_channels": 9}, "in_channels are 9 but the VAE's latent has 4"),
     "variance": ("unet", {"out_channels": 8}, "out_channels are 8"),
@@ -146,7 +211,9 @@ WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
 @pytest.mark.parametrize("case", WRONG)
 def test_wrong_kinds_of_base(parts: Path, case: str) -> None:
     part, values, message = WRONG[case]
-    change(parts / "base" / part / ("scheduler_config.json" if part == "scheduler" else "config.json"), **values)
+    change(
+        parts / "base" / part / ("scheduler_config.json" if part == "scheduler" else "config.json"), **values
+    )
     with pytest.raises(WeightsError, match=message) as caught:
         load_base(str(parts / "base"))
     assert "\n" not in str(caught.value)
@@ -205,7 +272,9 @@ def test_a_cached_model_works_offline(parts: Path) -> None:
 
 
 def test_the_hub_cannot_be_reached() -> None:
-    with pytest.raises(WeightsError, match=r"stabilityai/sd-turbo is not cached and the hub cannot be reached"):
+    with pytest.raises(
+        WeightsError, match=r"stabilityai/sd-turbo is not cached and the hub cannot be reached"
+    ):
         load_base("stabilityai/sd-turbo")
 
 
@@ -246,7 +315,10 @@ def test_only_what_is_used_is_fetched(monkeypatch: pytest.MonkeyPatch, made: Pat
     load_base("someone/some-base", "v1")
     assert asked["name"] == "someone/some-base" and asked["revision"] == "v1"
     patterns = asked["allow_patterns"]
-    assert "unet/diffusion_pytorch_model.safetensors" in patterns and "scheduler/scheduler_config.json" in patterns
+    assert (
+        "unet/diffusion_pytorch_model.safetensors" in patterns
+        and "scheduler/scheduler_config.json" in patterns
+    )
     assert not any(".bin" in p or "fp16" in p or p.startswith(("text", "*")) for p in patterns)
 
 
@@ -346,7 +418,9 @@ def test_each_part_has_a_hash_of_its_own(parts: Path, name: str, part: str) -> N
         load(parts / "trained", device="cpu")
 
 
-def test_the_hash_of_the_decoder_covers_the_base_model_and_that_of_the_exact_part_does_not(parts: Path) -> None:
+def test_the_hash_of_the_decoder_covers_the_base_model_and_that_of_the_exact_part_does_not(
+    parts: Path,
+) -> None:
     trained = read_trained(parts / "trained")
     entropy, weights = read_weights(trained)
     before = identity(entropy, *hashed_parts(weights, trained.sources))
@@ -373,7 +447,10 @@ def test_another_base_is_refused(parts: Path, tmp_path: Path) -> None:
         ({"hash": "00"}, "not the configuration"),
         ({"decoder_hash": "00"}, "not the configuration"),
         ({"tag": "beef"}, "not the configuration"),
-        ({"serves": {"encoder": "00" * 32, "decoder": "00" * 32}}, "its encoder serves the weights 0000, not"),
+        (
+            {"serves": {"encoder": "00" * 32, "decoder": "00" * 32}},
+            "its encoder serves the weights 0000, not",
+        ),
         ({"steps": 0}, "not the configuration"),
         ({"realism": [0.5] * 255}, "not the configuration"),
         ({"base": {"id": 3}}, "not the configuration"),
@@ -426,7 +503,11 @@ def test_publishing(parts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = build(load_base("someone/base"), load_semantic("someone/semantic"), SMALL)
     save(parts / "public", model, entropy_arrays(model.latent_codec), {"hours": 1.5}, licence="Apache-2.0")
     card = (parts / "public" / "README.md").read_text()
-    assert "base_model:\n- someone/base\n- someone/semantic\n---" in card and COMMIT in card and "Apache-2.0" in card
+    assert (
+        "base_model:\n- someone/base\n- someone/semantic\n---" in card
+        and COMMIT in card
+        and "Apache-2.0" in card
+    )
     assert "| hours | 1.5 |" in card and "not known here" in card
     sent: dict[str, Any] = {}
 

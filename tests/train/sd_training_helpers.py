@@ -21,7 +21,8 @@ from sprdiff.evaluate.metrics.perceptual import VGG16
 from sprdiff.train.loop import Options, Trainer
 from sprdiff.train.report import Report
 from sprdiff.train.sd.losses import LpipsLoss
-from sprdiff.train.sd.stages import SD_STAGES, SDOptions
+from sprdiff.train.sd.options import SDOptions
+from sprdiff.train.sd.recipes import SD_STAGES
 from training_helpers import crop_of, digest, disturb, memory_store
 
 
@@ -44,8 +45,9 @@ def sd_options(folder: Path, **changes: Any) -> SDOptions:
 
 
 def make_sd_trainer(
-    stage: str, folder: Path, *, photos: int = 1, steps: int = 20, lr: float = 3e-3, lpips: LpipsLoss | None = None
-) -> Trainer:
+    stage: str, folder: Path, *, photos: int = 1, steps: int = 20, lr: float = 3e-3, lpips: LpipsLoss | None = None,
+    **options: Any,
+) -> Trainer:  # fmt: skip
     """A trainer on photographs of 64x64, batch 2, from fixed random weights none of which is zero."""
     recipe = replace(SD_STAGES[stage], steps=steps, batch=2, crop=64, lr=lr, ema=0.9)
     model = small_model(folder)
@@ -56,7 +58,7 @@ def make_sd_trainer(
     extra = {} if stage == "pixel" else {"lpips": lpips}
     module = recipe.build(model, recipe.trains, **extra)
     store = memory_store([photo(64, 64, seed) for seed in range(photos)])
-    return Trainer(recipe, module, store, store, Options(folder / "run"), Accelerator(cpu=True))
+    return Trainer(recipe, module, store, store, Options(folder / "run", **options), Accelerator(cpu=True))
 
 
 def lpips_loss() -> LpipsLoss:
@@ -91,6 +93,7 @@ def worker(folder: Path) -> None:
     vars(sprdiff.train.run)["Trainer"] = RecordingTrainer
     ddp, fsdp = folder / "ddp", folder / "fsdp"
     runs = [("pixel", ddp, None, 2), ("codec", ddp, "pixel", 2), ("refine", ddp, "codec", 2), ("refine", ddp, None, 3),
+            ("joint", ddp, "codec", 2),
             ("refine", fsdp, "codec", 2), ("refine", fsdp, None, 3)]  # fmt: skip
     for stage, out, earlier, steps in runs:
         sprdiff.train.run.run_stage(
