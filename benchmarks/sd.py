@@ -1,11 +1,13 @@
-"""Preset `sd` at full size with random weights: parameters, kMAC per pixel, seconds and peak memory, as Markdown.
+"""Preset `sd` at full size with random weights: parameters, kMAC per pixel, seconds and peak memory, as
+Markdown.
 
     python benchmarks/sd.py [--sizes 768x512,1920x1080] [--device auto] [--threads N]
 
-Parts are those of SD-Turbo and DINOv2-base, built from their configurations: what a network costs does not depend on
-its weights. Multiply-accumulates are counted without computing anything (meta tensors); two of torch's flops are one.
-Decoding is timed from the integers to the picture, encoding from the picture to the integers and the stream; what
-random weights would code is no picture's length, so the stream's seconds are those of a latent of zeros.
+Parts are those of SD-Turbo and DINOv2-base, built from their configurations: what a network costs does not
+depend on its weights. Multiply-accumulates are counted without computing anything (meta tensors); two of
+torch's flops are one. Decoding is timed from the integers to the picture, encoding from the picture to the
+integers and the stream; what random weights would code is no picture's length, so the stream's seconds are
+those of a latent of zeros.
 """
 
 from __future__ import annotations
@@ -37,16 +39,25 @@ from sprdiff.sd.model import SDSPRDiff, build, is_trained
 from sprdiff.sd.runtime import TorchRuntime
 
 UNET = {
-    "sample_size": 64, "in_channels": 4, "out_channels": 4, "layers_per_block": 2,
-    "block_out_channels": (320, 640, 1280, 1280), "cross_attention_dim": 1024, "attention_head_dim": (5, 10, 20, 20),
+    "sample_size": 64,
+    "in_channels": 4,
+    "out_channels": 4,
+    "layers_per_block": 2,
+    "block_out_channels": (320, 640, 1280, 1280),
+    "cross_attention_dim": 1024,
+    "attention_head_dim": (5, 10, 20, 20),
     "use_linear_projection": True,
-}  # fmt: skip
+}
 """UNet2DConditionModel of SD-Turbo, the same as of SD 2.1."""
 VAE = {
-    "down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4,
-    "block_out_channels": (128, 256, 512, 512), "layers_per_block": 2, "latent_channels": 4, "sample_size": 768,
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "block_out_channels": (128, 256, 512, 512),
+    "layers_per_block": 2,
+    "latent_channels": 4,
+    "sample_size": 768,
     "scaling_factor": 0.18215,
-}  # fmt: skip
+}
 """AutoencoderKL of every Stable Diffusion 1.x and 2.x."""
 DINOV2 = {
     "hidden_size": 768,
@@ -79,12 +90,21 @@ def small_size(config: SDConfig) -> SDSPRDiff:
     """SPRDiff on random parts of the same classes that a CPU runs in a moment."""
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
     source = Source("random", None, Path(), {})
-    vae = AutoencoderKL(**VAE | {"block_out_channels": (8, 8, 8, 8), "norm_num_groups": 4, "layers_per_block": 1})
+    vae = AutoencoderKL(
+        **VAE | {"block_out_channels": (8, 8, 8, 8), "norm_num_groups": 4, "layers_per_block": 1}
+    )
     unet = UNet2DConditionModel(
-        **UNET | {"block_out_channels": (8, 16), "layers_per_block": 1, "cross_attention_dim": 12, "norm_num_groups": 4,
-                  "attention_head_dim": 4},
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-    )  # fmt: skip
+        **UNET
+        | {
+            "block_out_channels": (8, 16),
+            "layers_per_block": 1,
+            "cross_attention_dim": 12,
+            "norm_num_groups": 4,
+            "attention_head_dim": 4,
+        },
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+    )
     dinov2 = Dinov2Config(**DINOV2 | {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2})
     base = Base(vae, unet, Schedule("epsilon", torch.cumprod(1 - betas, 0)), source)
     return build(base, Semantic(Dinov2Model(dinov2), source), config).eval()
@@ -222,12 +242,19 @@ def tables(sizes: list[tuple[int, int]]) -> list[str]:
     for part, (side, _) in found[sizes[0]].items():
         values = " | ".join(f"{found[size][part][1]:.1f}" for size in sizes)
         lines.append(f"| {part} | {side} | {counts[part]:,} | {values} |")
-    lines.append(f"| LoRA, conv_in, residual (in the UNet's) | dec | {counts['LoRA, conv_in, residual']:,} | " +
-                 " | ".join("" for _ in sizes) + " |")  # fmt: skip
+    lines.append(
+        f"| LoRA, conv_in, residual (in the UNet's) | dec | {counts['LoRA, conv_in, residual']:,} | "
+        + " | ".join("" for _ in sizes)
+        + " |"
+    )
     trained = sum(value.numel() for name, value in model.named_parameters() if is_trained(name))
     total = sum(value.numel() for value in model.parameters())
-    lines += ["", f"Parameters in all {total:,}, of them trained here {trained:,} "
-              f"({trained * 2 / 1e6:.0f} MB as 2-byte numbers).", ""]  # fmt: skip
+    lines += [
+        "",
+        f"Parameters in all {total:,}, of them trained here {trained:,} "
+        f"({trained * 2 / 1e6:.0f} MB as 2-byte numbers).",
+        "",
+    ]
     sums = [
         sum(cost for side, cost in found[sizes[0]].values() if side in (which, "both"))
         for which in ("enc", "dec")
@@ -264,9 +291,11 @@ def main() -> None:
     where = (
         torch.cuda.get_device_name(runtime.device) if runtime.device.type == "cuda" else platform.processor()
     )
-    print(f"Measured on {where or platform.machine()} ({runtime.device.type}, {runtime.precision}, "
-          f"{torch.get_num_threads()} threads, torch {torch.__version__}, {sys.platform}); one run each, "
-          "weights loaded.\n")  # fmt: skip
+    print(
+        f"Measured on {where or platform.machine()} ({runtime.device.type}, {runtime.precision}, "
+        f"{torch.get_num_threads()} threads, torch {torch.__version__}, {sys.platform}); one run each, "
+        "weights loaded.\n"
+    )
     print(f"{runtime.tiling}\n")
     print("| | seconds | CPU seconds | of them entropy coding | peak GiB |\n|---|---|---|---|---|")
     for size in sizes:

@@ -2,9 +2,10 @@
 
     python benchmarks/sd_passes.py --data FOLDER_OR_TAR --valid FOLDER_OR_TAR [--steps 1500] [--threads N]
 
-No trained transform is at hand, so y is a fixed one on the grid of `sd`: the lowest frequencies of the cosine transform
-of every 64x64 pixels, luma and both chromas, which leave between neighbours what a linear transform leaves. Scales are
-set to about 0.02 bits per pixel. Entropy networks alone are trained, the same steps on the same crops for each order.
+No trained transform is at hand, so y is a fixed one on the grid of `sd`: the lowest frequencies of the cosine
+transform of every 64x64 pixels, luma and both chromas, which leave between neighbours what a linear transform
+leaves. Scales are set to about 0.02 bits per pixel. Entropy networks alone are trained, the same steps on the
+same crops for each order.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ CELL, SIDE = 64, 8
 FREQUENCIES = ((0, 5), (1, 3), (2, 3))
 """Of each component (luma, two chromas): coefficients whose indices sum to less."""
 STEP = 0.045
-"""Of the quantiser, of pixels in 0-1 under an orthonormal transform, relative to the deviation of the mean."""
+"""Of the quantiser, of pixels in 0-1 under an orthonormal transform, relative to the deviation of the mean.
+"""
 LEVEL = 128.0
 
 
@@ -78,9 +80,17 @@ def config_of(passes: Passes, channels: int) -> SDConfig:
     """Entropy networks for so few channels."""
     groups = (4, 4, 8, channels - 16)
     return replace(
-        SD, passes=passes, y_channels=channels, groups=groups, z_channels=8, hyper_hidden=64, hyper_features=32,
-        context_hidden=64, trunk=64, fused=16,
-    )  # fmt: skip
+        SD,
+        passes=passes,
+        y_channels=channels,
+        groups=groups,
+        z_channels=8,
+        hyper_hidden=64,
+        hyper_features=32,
+        context_hidden=64,
+        trunk=64,
+        fused=16,
+    )
 
 
 def bits(codec: LatentCodec, y: Tensor) -> Tensor:

@@ -2,9 +2,10 @@
 
     python benchmarks/sd_precision.py [--whole] [--size 512] [--threads N]
 
-A precision is emulated in float32: inputs, weights and outputs of every layer are rounded as tensor cores would round
-them, sums are kept in float32. Without ``--whole`` only the UNet's last layers run; with it, a whole UNet of the size
-of SD-Turbo's (3.5 GB). Weights are random, and the output is scaled to the deviation of 1 that predicted noise has.
+A precision is emulated in float32: inputs, weights and outputs of every layer are rounded as tensor cores
+would round them, sums are kept in float32. Without ``--whole`` only the UNet's last layers run; with it, a
+whole UNet of the size of SD-Turbo's (3.5 GB). Weights are random, and the output is scaled to the deviation
+of 1 that predicted noise has.
 """
 
 from __future__ import annotations
@@ -67,7 +68,8 @@ def emulated(network: nn.Module, precision: str) -> Iterator[None]:
 
 
 def last_layers(seed: int = 0) -> nn.Sequential:
-    """The UNet's last layers at their true size: normalisation, SiLU, convolution; the output's deviation is near 1."""
+    """The UNet's last layers at their true size: normalisation, SiLU, convolution; the output's deviation is
+    near 1."""
     torch.manual_seed(seed)
     layers = nn.Sequential(
         nn.GroupNorm(GROUPS, CHANNELS), nn.SiLU(), nn.Conv2d(CHANNELS, LATENT, 3, padding=1)

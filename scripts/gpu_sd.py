@@ -1,9 +1,10 @@
-"""Preset `sd` on a GPU: exactness, precision, speed and memory, in one report. ``scripts/gpu_run.sh --sd`` runs it.
+"""Preset `sd` on a GPU: exactness, precision, speed and memory, in one report. ``scripts/gpu_run.sh --sd``
+runs it.
 
     python scripts/gpu_sd.py OUT [--small] [--device auto] [--steps 10] [--batch 4] [--crop 512]
 
-Networks have random weights of full size, for what they cost and how they round does not depend on training. With
-``--small`` they are small enough for a CPU, on which the script is rehearsed.
+Networks have random weights of full size, for what they cost and how they round does not depend on training.
+With ``--small`` they are small enough for a CPU, on which the script is rehearsed.
 """
 
 from __future__ import annotations
@@ -31,15 +32,30 @@ from sprdiff.sd.config import SD, SDConfig
 from sprdiff.sd.model import SDSPRDiff
 from sprdiff.sd.precision import PRECISIONS, dtype_of, products
 from sprdiff.train.data.photos import PhotoStore
-from sprdiff.train.loop import HALF, Options, Trainer
+from sprdiff.train.loop import Options, Trainer
+from sprdiff.train.scaling import networks
 from sprdiff.train.sd.losses import LpipsLoss
 from sprdiff.train.sd.recipes import SD_STAGES
 
 SMALL = replace(
-    SD, distortion=(8, 16), fused=16, trunk=16, y_channels=12, z_channels=4, groups=(4, 8), hyper_hidden=16,
-    hyper_features=8, context_hidden=16, synthesis=(16, 16, 16), depth=1, estimate=8, coarse=8, pixel_condition=8,
-    semantic_condition=16, lora_rank=2,
-)  # fmt: skip
+    SD,
+    distortion=(8, 16),
+    fused=16,
+    trunk=16,
+    y_channels=12,
+    z_channels=4,
+    groups=(4, 8),
+    hyper_hidden=16,
+    hyper_features=8,
+    context_hidden=16,
+    synthesis=(16, 16, 16),
+    depth=1,
+    estimate=8,
+    coarse=8,
+    pixel_condition=8,
+    semantic_condition=16,
+    lora_rank=2,
+)
 UNIT = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2}
 
 
@@ -70,7 +86,7 @@ class Check:
 
 
 def exactness(check: Check) -> dict[str, float]:
-    """Share of ŷ that the integer networks on the device and numpy agree in to the bit, with TF32 on and off."""
+    """Share of ŷ in which the device's integer networks and numpy agree, with TF32 on and off."""
     model = check.model()
     codec = model.latent_codec
     entropy = EntropyModel.from_arrays(entropy_arrays(codec))
@@ -85,7 +101,8 @@ def exactness(check: Check) -> dict[str, float]:
         with products(precision), torch.no_grad():
             level = torch.tensor([128.0], device=check.device)
             q = codec(y.to(check.device), z.to(check.device), level, hard=True)
-        # Gains are 16-bit fractions there and floats here: a latent at the edge of its bin may fall on either side.
+        # Gains are 16-bit fractions there and floats here: a latent at the edge of its bin may fall on either
+        # side.
         found[precision] = float((np.abs(q.y_hat[0].cpu().numpy() - wanted) < 1e-3).mean())
     return found
 
@@ -101,8 +118,7 @@ def precision_errors(check: Check) -> dict[str, float]:
     found: dict[str, Tensor] = {}
     for precision in PRECISIONS:
         model.keep_frozen_in(dtype_of(precision))
-        half = HALF.get(precision)
-        with products(precision), torch.autocast(check.device.type, half, enabled=half is not None):
+        with networks(precision, check.device):
             found[precision] = model.denoise_once(received).float()
         if UNIT[precision] == 2:  # rounded weights do not come back
             model = check.model().to(check.device).eval()

@@ -43,7 +43,8 @@ SMALL = replace(
 """The trained parts small enough for tests; widths of pretrained parts follow from the folders."""
 
 SCHEDULER = {
-    "_class_name": "EulerDiscreteScheduler", "num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012,
+    "_class_name": "EulerDiscreteScheduler", "num_train_timesteps": 1000, "beta_start": 0.00085,
+    "beta_end": 0.012,
     "beta_schedule": "scaled_linear", "prediction_type": "epsilon",
 }  # fmt: skip
 
@@ -93,7 +94,7 @@ def write_semantic(folder: Path, seed: int = 0, *, registers: bool = False, patc
 
 
 def small_model(folder: Path, seed: int = 0, config: SDConfig = SMALL) -> SDSPRDiff:
-    """A random model as training starts with it; its parts are written to ``folder`` if they are not there."""
+    """A random model as training starts with it; its parts are written to ``folder`` if need be."""
     if not (folder / "base").exists():
         write_base(folder / "base")
         write_semantic(folder / "semantic")
@@ -111,7 +112,8 @@ def stir(model: SDSPRDiff, scale: float = 0.05) -> None:
 
 
 def write_trained_folder(folder: Path, seed: int = 0, parts: Path | None = None) -> Path:
-    """``folder/trained``: a random SPRDiff, no path of it switched off; its parts lie in ``parts`` or ``folder``."""
+    """``folder/trained``: a random SPRDiff, no path of it switched off; its parts lie in ``parts`` or
+    ``folder``."""
     model = small_model(parts or folder, seed)
     stir(model)
     save(folder / "trained", model, entropy_arrays(model.latent_codec), {"data": "none: random weights"})

@@ -1,4 +1,4 @@
-"""The networks of preset `sd` on tiny random parts: shapes, what starts as what, one step, exactness, reach."""
+"""The networks of preset `sd` on tiny random parts: shapes, what starts as what, exactness, reach."""
 
 from __future__ import annotations
 
@@ -201,8 +201,13 @@ def test_one_step_by_the_prediction_type(folder: Path, tmp_path: Path, predictio
     base = load_base(str(write_base(tmp_path, scheduler={"prediction_type": prediction})))
     config = replace(SMALL, prediction="base")
     model = build(base, load_semantic(str(small_parts(folder) / "semantic")), config).eval()
-    scheduler = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False,
-                              prediction_type=prediction)  # fmt: skip
+    scheduler = DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        prediction_type=prediction,
+    )
     scheduler.set_timesteps(1000)
     z, out = torch.randn(1, 4, 8, 8), torch.randn(1, 4, 8, 8)
     for step in (999, 400):
@@ -244,7 +249,8 @@ def test_torch_and_integers_quantise_alike(model: SDSPRDiff) -> None:
     found = double.latent_codec(y.double(), z.double(), torch.tensor([100.0]).double(), hard=True)
     exact = entropy.encode(y[0].numpy(), z[0].numpy(), 100).y_hat
     theirs = entropy.dequantise(exact, 100)
-    # Gains are 16-bit fractions there and floats here: a latent at the edge of its bin may fall on either side.
+    # Gains are 16-bit fractions there and floats here: a latent at the edge of its bin may fall on either
+    # side.
     assert (np.abs(found.y_hat[0].numpy() - theirs) < 1e-3).mean() > 0.99
 
 

@@ -1,4 +1,5 @@
-"""The precision policy of preset `sd`: the clean latent in float32, an error budget, the same words everywhere."""
+"""The precision policy of preset `sd`: the clean latent in float32, an error budget, the same words
+everywhere."""
 
 from __future__ import annotations
 
@@ -53,7 +54,8 @@ def denoised(model: SDSPRDiff, z: Tensor, half: bool) -> Tensor:
 
 @pytest.mark.parametrize("prediction", ["clean", "base"])
 def test_the_clean_latent_is_float32_under_autocast(folder: Path, prediction: str) -> None:
-    """In bfloat16 the latent itself would lose 2^-9 of z, times 14.6: 0.02 and more before the UNet errs at all."""
+    """In bfloat16 the latent itself would lose 2^-9 of z, times 14.6: 0.02 and more before the UNet errs at
+    all."""
     model = small_model(folder, config=replace(SMALL, prediction=prediction))
     model.denoiser.unet = Echo()
     z = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -77,7 +79,8 @@ def test_a_clean_prediction_multiplies_no_error(folder: Path, tmp_path: Path) ->
 
 
 def test_both_predictions_go_the_same_way(folder: Path) -> None:
-    """The damped step is part of the base model's own: it begins at ẑ and leads towards the same clean latent."""
+    """The damped step is part of the base model's own: it begins at ẑ and leads towards the same clean
+    latent."""
     base, clean = (
         small_model(folder, config=replace(SMALL, prediction=p)).denoiser for p in ("base", "clean")
     )
@@ -90,7 +93,8 @@ def test_both_predictions_go_the_same_way(folder: Path) -> None:
 
 
 def test_the_error_budget_of_the_last_layers() -> None:
-    """Layers of true size, emulated: no precision errs more than the policy says, and `auto` keeps the budget."""
+    """Layers of true size, emulated: no precision errs more than the policy says, and `auto` keeps the
+    budget."""
     found = budget.of_last_layers(side=24)
     assert found["fp32"] == 0
     assert all(0 < found[name] <= ERRORS[name] for name in PRECISIONS[1:]), found

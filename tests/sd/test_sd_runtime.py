@@ -207,7 +207,7 @@ def test_colours_are_matched_without_edges() -> None:
 
 
 def test_tiles_that_differ_meet_without_seams(runtime: TorchRuntime, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A decoder and a denoiser whose tiles are dark and bright by turns: no step is larger than the ramp's."""
+    """Decoder and denoiser make tiles dark and bright by turns: no step is larger than the ramp's."""
     tiles = itertools.count()
 
     def decode(self: SDSPRDiff, z0: Tensor) -> Tensor:

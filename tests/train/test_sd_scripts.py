@@ -1,4 +1,5 @@
-"""The scripts of preset `sd`: the whole recipe on small parts, and the run on a machine with a GPU, rehearsed."""
+"""The scripts of preset `sd`: the whole recipe on small parts, and the run on a machine with a GPU,
+rehearsed."""
 
 from __future__ import annotations
 
@@ -28,8 +29,14 @@ def environment(folder: Path) -> dict[str, str]:
     command.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{small_sprdiff.__file__}" "$@"\n')
     command.chmod(0o755)
     path = os.pathsep.join((str(command.parent), os.environ["PATH"]))
-    own = {"PATH": path, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "OMP_NUM_THREADS": "1",
-           "SMOKE": "2", "PACK": "--min-side 64", "PYTHONWARNINGS": ""}  # fmt: skip
+    own = {
+        "PATH": path,
+        "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
+        "OMP_NUM_THREADS": "1",
+        "SMOKE": "2",
+        "PACK": "--min-side 64",
+        "PYTHONWARNINGS": "",
+    }
     return {**os.environ, **own}
 
 
@@ -39,14 +46,41 @@ def test_the_recipe_begins_with_a_smoke_run_to_a_decoded_picture(last: str, tmp_
     write_base(tmp_path / "base")
     write_semantic(tmp_path / "semantic")
     photos, out = write_photos(tmp_path / "photos", 4, 96), tmp_path / "run"
-    command = ["bash", "runs/sd.sh", "--data", str(photos), "--out", str(out), "--base", str(tmp_path / "base"),
-               "--semantic", str(tmp_path / "semantic"), "--smoke-only", *(["--joint"] if last == "joint" else []),
-               "--train", "--no-lpips", "--batch", "2", "--crop", "64", "--device", "cpu", "--threads", "1",
-               "--validate-crop", "64", "--workers", "1"]  # fmt: skip
+    command = [
+        "bash",
+        "runs/sd.sh",
+        "--data",
+        str(photos),
+        "--out",
+        str(out),
+        "--base",
+        str(tmp_path / "base"),
+        "--semantic",
+        str(tmp_path / "semantic"),
+        "--smoke-only",
+        *(["--joint"] if last == "joint" else []),
+        "--train",
+        "--no-lpips",
+        "--batch",
+        "2",
+        "--crop",
+        "64",
+        "--device",
+        "cpu",
+        "--threads",
+        "1",
+        "--validate-crop",
+        "64",
+        "--workers",
+        "1",
+    ]
     env = environment(tmp_path)
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-3000:]
-    with Image.open(out / "smoke" / "picture.png") as picture, Image.open(ROOT / "docs" / "demo.webp") as original:
+    with (
+        Image.open(out / "smoke" / "picture.png") as picture,
+        Image.open(ROOT / "docs" / "demo.webp") as original,
+    ):
         assert picture.size == original.size
     for stage in ("pixel", "codec", last):
         assert f"  {stage}" in done.stdout and (out / "smoke" / f"{stage}.safetensors").exists()
@@ -68,7 +102,10 @@ def test_the_run_on_a_gpu_rehearsed(tmp_path: Path) -> None:
     given = [str(tmp_path), "--small", "--device", "cpu", "--steps", "1", "--batch", "2", "--crop", "64"]
     assert gpu_sd.main([*given, "--precisions", "bf16,fp32"]) == 0
     found = json.loads((tmp_path / "sd.json").read_text())
-    assert all(share > 0.99 for share in found["exactness"].values()) and set(found["exactness"]) == {"fp32", "tf32"}
+    assert all(share > 0.99 for share in found["exactness"].values()) and set(found["exactness"]) == {
+        "fp32",
+        "tf32",
+    }
     errors = found["precision, rms error of z0"]
     assert errors["fp32"] == 0 and 0 < errors["fp16"] < errors["bf16"] < 0.1
     timed = [name for name in found if "seconds a step" in found[name]]
@@ -76,7 +113,9 @@ def test_the_run_on_a_gpu_rehearsed(tmp_path: Path) -> None:
     assert all(found[name]["peak GiB"] > 0 and found[name]["steps skipped"] == 0 for name in timed)
 
 
-def test_a_part_that_fails_is_told_and_the_others_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_part_that_fails_is_told_and_the_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gpu_sd: Any = load_script("gpu_sd")
 
     def fail(*_: Any) -> None:

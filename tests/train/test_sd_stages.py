@@ -1,4 +1,5 @@
-"""What the stages of preset `sd` price, draw and train: rates of files, levels, optimisers, precision, memory."""
+"""What the stages of preset `sd` price, draw and train: rates of files, levels, optimisers, precision,
+memory."""
 
 from __future__ import annotations
 
@@ -77,7 +78,7 @@ def test_silent_channels_cost_nothing_but_with_noise() -> None:
 
 
 def rate_of(weight: Tensor) -> Tensor:
-    """Bits per pixel of a weight λ by StableCodec's published run: .0138 at 0.7 and .034 at 4.15, log-linear."""
+    """Bits per pixel of a weight λ by StableCodec's published run: .0138 at 0.7, .034 at 4.15, log-linear."""
     slope = math.log(0.034 / 0.0138) / math.log(4.15 / 0.7)
     return 0.0138 * (weight / 0.7) ** slope
 
@@ -293,8 +294,17 @@ def test_lpips_is_asked_for_before_the_first_stage(
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "none"))
     pack(write_photos(tmp_path / "photos", count=2, size=96), tmp_path / "packed", Packing(min_side=64))
     with pytest.raises(WeightsError, match=r"not found.*--no-lpips"):
-        run_stage("pixel", preset="sd", data=[tmp_path / "packed"], out=tmp_path / "run", steps=1, batch=1, crop=64,
-                  device="cpu", sd=sd_options(parts, lpips=True))  # fmt: skip
+        run_stage(
+            "pixel",
+            preset="sd",
+            data=[tmp_path / "packed"],
+            out=tmp_path / "run",
+            steps=1,
+            batch=1,
+            crop=64,
+            device="cpu",
+            sd=sd_options(parts, lpips=True),
+        )
     assert not list(tmp_path.rglob("*.safetensors"))
 
 

@@ -1,4 +1,5 @@
-"""Training of preset `sd` on tiny random parts: every stage learns, checkpoints are small, strict and never half."""
+"""Training of preset `sd` on tiny random parts: every stage learns, checkpoints are small, strict and never
+half."""
 
 from __future__ import annotations
 
@@ -62,8 +63,15 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(stage: str, out: Path, parts: Path, shards: Path, **changes: Any) -> checkpoints.Checkpoint:
     """Two steps of a stage by the public entry; returns its checkpoint."""
     special = {k: changes.pop(k) for k in list(changes) if hasattr(SDOptions(), k)}
-    options: dict[str, Any] = {"steps": 2, "batch": 2, "crop": 64, "device": "cpu", "threads": 1, "precision": "fp32",
-                               **changes}  # fmt: skip
+    options: dict[str, Any] = {
+        "steps": 2,
+        "batch": 2,
+        "crop": 64,
+        "device": "cpu",
+        "threads": 1,
+        "precision": "fp32",
+        **changes,
+    }
     run_stage(stage, preset="sd", data=[shards], out=out, sd=sd_options(parts, **special), **options)
     return checkpoints.load(out / f"{stage}.safetensors")
 
@@ -314,7 +322,7 @@ def test_optimiser_of_8_bits(
         run("refine", tmp_path / "none", parts, shards, init=[start], adam8bit=True)
 
     class AdamW8bit(torch.optim.SGD):
-        """Keeps states of the kinds that bitsandbytes keeps: bytes, scales of another size, an integer count."""
+        """Keeps states of the kinds of bitsandbytes: bytes, scales of another size, an integer count."""
 
         def __init__(self, parameters: Any, lr: float, weight_decay: float) -> None:
             super().__init__(parameters, lr=lr)
@@ -348,8 +356,11 @@ def test_two_processes_with_copies_and_with_shards_of_the_model(tmp_path: Path, 
     done = subprocess.run(
         [*command, sd_training_helpers.__file__, str(tmp_path)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, timeout=500, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-10000:]
     ddp, fsdp = tmp_path / "ddp", tmp_path / "fsdp"
     for stage in STAGES:
