@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from sd_helpers import SMALL, small_model, stir, write_base, write_semantic
 from sprdiff.errors import WeightsError
 from sprdiff.format.entropy import EntropyModel
+from sprdiff.models.config import FOUR_PASSES
 from sprdiff.models.stored import entropy_arrays
 from sprdiff.sd.config import SD, SDConfig
 from sprdiff.sd.elic import ElicAnalysis
@@ -75,7 +76,7 @@ def test_widths_are_read_off_the_parts(folder: Path, tmp_path: Path, model: SDSP
 
 
 def test_configuration_survives_json() -> None:
-    for config in (SD, SMALL):
+    for config in (SD, SMALL, replace(SMALL, passes=FOUR_PASSES, prediction="base")):
         assert SDConfig.from_json(config.to_json()) == config
     with pytest.raises(TypeError, match="other fields"):
         SDConfig.from_json('{"preset": "sd"}')
@@ -143,6 +144,18 @@ def test_conditions_take_the_coarse_image_as_given(model: SDSPRDiff) -> None:
         r = model(x, level).reconstruction
         (r.c_pix.square().mean() + r.c_sem.square().mean()).backward()
     assert all(p.grad is None for p in model.reconstruction.coarse.parameters())
+
+
+def test_means_and_features_are_heard(model: SDSPRDiff) -> None:
+    """They are known exactly and cost nothing: the synthesis takes them beside ŷ."""
+    x, level = inputs()
+    q = model(x, level).quantised
+    before = model.receive(q, level)
+    for changed in (q._replace(means=q.means + 1), q._replace(features=q.features + 1)):
+        after = model.receive(changed, level)
+        assert not torch.allclose(before.coarse, after.coarse) and not torch.allclose(
+            before.z_est, after.z_est
+        )
 
 
 def test_both_conditions_are_heard_once_trained(model: SDSPRDiff) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -63,6 +64,22 @@ def test_files_name_preset_and_grid(codec: Codec, data: bytes, folder: Path) -> 
     assert model_info(folder).hash == codec.runtime.weights_hash.hex()
     picture = codec.decode(data)
     assert picture.size == (SIZE[1], SIZE[0]) and picture.mode == "RGB"
+
+
+def test_files_are_of_format_2_and_dials_default_to_the_weights(
+    folder: Path, data: bytes, tmp_path: Path
+) -> None:
+    assert (data[:3], data[3] >> 4) == (b"SPR", 2)
+    for name in ("base", "semantic", "trained"):
+        shutil.copytree(folder.parent / name, tmp_path / name)
+    config = tmp_path / "trained" / "config.json"
+    content = json.loads(config.read_text())
+    assert (content["realism"], content["steps"], content["lambda_range"]) == (1.0, 1, [0.25, 6.0])
+    config.write_text(json.dumps(content | {"realism": 0.0}))
+    other = Codec.from_pretrained(tmp_path / "trained", device="cpu")
+    coarse, full = (np.asarray(other.decode(data, realism=r)) for r in (0.0, 1.0))
+    assert np.array_equal(np.asarray(other.decode(data)), coarse) and not np.array_equal(coarse, full)
+    assert np.array_equal(np.asarray(other.decode(data, steps=1)), coarse)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (64, 64), (65, 300), (257, 129)])

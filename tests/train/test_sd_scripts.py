@@ -126,3 +126,17 @@ def test_a_part_that_fails_is_told_and_the_others_go_on(
     assert gpu_sd.main([str(tmp_path), "--small", "--device", "cpu"]) == 1
     found = json.loads((tmp_path / "sd.json").read_text())
     assert found["codec, bf16"] == "failed: CUDA out of memory" and found["exactness"]["fp32"] > 0.99
+
+
+def test_what_a_gpu_lacks_of_sd_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu_pack: Any = load_script("gpu_pack")
+    asked: list[str] = []
+
+    def fetch(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        asked.extend(command)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(gpu_pack.subprocess, "run", fetch)
+    assert gpu_pack.main(["wheels", "sd", str(tmp_path)]) == 0
+    assert asked[-len(gpu_pack.SD_PACKAGES) :] == list(gpu_pack.SD_PACKAGES)
+    assert set(gpu_pack.PACKAGES) < set(asked) and any(name.startswith("diffusers==") for name in asked)

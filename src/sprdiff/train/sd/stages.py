@@ -105,9 +105,15 @@ class SDPixelStage(SDStage):
     ) -> None:
         super().__init__(model, trains, None, levels=levels)
         self.noisy_steps = noisy_steps
+        self.hard = False
+
+    def begin(self, step: int, progress: float) -> None:
+        super().begin(step, progress)
+        # A number of the step in `forward` would compile each step anew.
+        self.hard = step >= self.noisy_steps
 
     def forward(self, x: Tensor, level: Tensor) -> Scalars:
-        pixels, hard = x.shape[2] * x.shape[3], self.step >= self.noisy_steps
+        pixels, hard = x.shape[2] * x.shape[3], self.hard
         latents = self._analyse(x)
         q = self.model.latent_codec(*latents, level, hard=hard)
         weight, squared = self.lambdas(level), mse(self._coarse(q, level), x)
