@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,8 @@ SMALL = replace(
     lora_rank=2,
 )  # fmt: skip
 """The trained parts small enough for tests; widths of pretrained parts follow from the folders."""
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 SCHEDULER = {
     "_class_name": "EulerDiscreteScheduler", "num_train_timesteps": 1000, "beta_start": 0.00085,
@@ -134,3 +137,15 @@ def exactly(runtime: TorchRuntime, y_hat: NDArray[np.float32], level: int, seed:
 def show(runtime: TorchRuntime, y_hat: NDArray[np.float32], *, level: int, **dials: Any) -> NDArray[Any]:
     """The picture of such a ŷ."""
     return runtime.decode(exactly(runtime, y_hat, level), level=level, **dials)
+
+
+def change(path: Path, **values: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def cache(source: Path, name: str, folder: Path) -> None:
+    """What huggingface_hub leaves of a model that was fetched once."""
+    root = folder / "cache" / f"models--{name.replace('/', '--')}"
+    shutil.copytree(source, root / "snapshots" / COMMIT)
+    (root / "refs").mkdir()
+    (root / "refs" / "main").write_text(COMMIT)

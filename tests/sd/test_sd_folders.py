@@ -17,8 +17,7 @@ from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
 
 from conftest import photo
-from sd_fixtures import COMMIT, cache, change
-from sd_helpers import SMALL, small_model, write_base
+from sd_helpers import COMMIT, SMALL, cache, change, small_model, write_base
 from sprdiff import Codec, OutputError, WeightsError
 from sprdiff.models.stored import entropy_arrays
 from sprdiff.runtime.weights import identity

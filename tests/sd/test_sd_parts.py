@@ -13,8 +13,7 @@ import torch
 from huggingface_hub import errors
 from safetensors.torch import load_file, save_file
 
-from sd_fixtures import COMMIT, cache, change
-from sd_helpers import SMALL, write_semantic
+from sd_helpers import COMMIT, SMALL, cache, change, write_semantic
 from sprdiff import WeightsError
 from sprdiff.models.stored import entropy_arrays
 from sprdiff.sd.hub import Source, variant_of
