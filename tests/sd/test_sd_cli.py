@@ -18,7 +18,9 @@ from sprdiff.sd.licences import LICENCES
 def test_models_lists_presets_parts_and_licences(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models"]) == 0
     text = capsys.readouterr().out
-    assert all(licence.model in text and licence.name in text and licence.link in text for licence in LICENCES)
+    assert all(
+        licence.model in text and licence.name in text and licence.link in text for licence in LICENCES
+    )
     assert "preset tiny" in text and "preset sd" in text
     shipped = model_info()
     assert f"tiny-{shipped.tag}, decoder {shipped.decoder_hash[:16]}" in text
@@ -45,4 +47,4 @@ def test_files_there_and_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     wanted = capsys.readouterr().err
     assert f"made with the weights sd-{about['tag']}" in wanted and wanted.count("\n") == 1
     assert main(["decode", coded, back, "-f", "--weights", weights, "--steps", "4"]) == 1
-    assert "one step" in capsys.readouterr().err
+    assert "evaluates its UNet once" in capsys.readouterr().err

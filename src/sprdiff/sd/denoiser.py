@@ -17,20 +17,37 @@ from .config import SDConfig
 from .modules import tokens
 
 ADAPTER = "sprdiff"
-LORA_TARGETS = ["to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2", "conv", "conv1",
-                "conv2", "conv_shortcut", "conv_out"]  # fmt: skip
-"""Ends of the names of the UNet's layers that get an adapter: those of StableCodec (conv_in is replaced instead)."""
+LORA_TARGETS = [
+    "to_q",
+    "to_k",
+    "to_v",
+    "to_out.0",
+    "proj_in",
+    "proj_out",
+    "ff.net.0.proj",
+    "ff.net.2",
+    "conv",
+    "conv1",
+    "conv2",
+    "conv_shortcut",
+    "conv_out",
+]
+"""Ends of the names of the UNet's layers that get an adapter: those of StableCodec (conv_in is replaced
+instead)."""
 
 
 class SDDenoiser(nn.Module):
-    """One step of the UNet: z_t [N,Z,8h,8w], t [N] in (0,1], c_pix [N,P,8h,8w], c_sem [N,D,h,w] -> z0 [N,Z,8h,8w].
+    """One step of the UNet: z_t [N,Z,8h,8w], t [N] in (0,1], c_pix [N,P,8h,8w], c_sem [N,D,h,w] -> z0
+    [N,Z,8h,8w].
 
     t = 1 is the last training timestep, where the codec takes its one step from ẑ. The pixel-level condition
-    comes in beside the latent at a new conv_in and, by a 1x1 convolution, onto the output; both start at zero.
+    comes in beside the latent at a new conv_in and, by a 1x1 convolution, onto the output; both start at
+    zero.
 
-    With the base model's own prediction z0 is the scheduler's: (z - σ·out) / √ᾱ where it predicts noise, which
-    multiplies every error of the UNet by σ/√ᾱ = 14.6. With ``clean`` z0 is a correction of z, of the same direction and
-    damped until nothing is multiplied: z + w·((z - σ·out) / √ᾱ - z), w = √ᾱ/σ. Training then learns what is lacking.
+    With the base model's own prediction z0 is the scheduler's: (z - σ·out) / √ᾱ where it predicts noise,
+    which multiplies every error of the UNet by σ/√ᾱ = 14.6. With ``clean`` z0 is a correction of z, of the
+    same direction and damped until nothing is multiplied: z + w·((z - σ·out) / √ᾱ - z), w = √ᾱ/σ. Training
+    then learns what is lacking.
     """
 
     alphas: Tensor

@@ -20,7 +20,8 @@ from .hub import DIFFUSERS_WEIGHTS, TRANSFORMERS_WEIGHTS, Source, brief, locate,
 
 @dataclass(frozen=True)
 class Base:
-    """The parts of a Stable-Diffusion-class model that are used: AutoencoderKL, UNet2DConditionModel, schedule."""
+    """The parts of a Stable-Diffusion-class model that are used: AutoencoderKL, UNet2DConditionModel,
+    schedule."""
 
     vae: Any
     unet: Any
@@ -66,8 +67,10 @@ def load_semantic(
     source = locate(name, revision, [("", TRANSFORMERS_WEIGHTS)], pinned=pinned, variant=variant)
     config = check_class(source, "", "model_type", ("dinov2", "dinov2_with_registers"))
     if config.get("patch_size") != PATCH:
-        raise WeightsError(f"{name} has patches of {config.get('patch_size')} pixels where {PATCH} are due: "
-                           "only then do they fall on the grid of the other encoders")  # fmt: skip
+        raise WeightsError(
+            f"{name} has patches of {config.get('patch_size')} pixels where {PATCH} are due: "
+            "only then do they fall on the grid of the other encoders"
+        )
     kind = Dinov2WithRegistersModel if config["model_type"] == "dinov2_with_registers" else Dinov2Model
     return Semantic(_load(kind, source, ""), source)
 
@@ -75,8 +78,12 @@ def load_semantic(
 def _load(kind: Any, source: Source, sub: str) -> Any:
     """The network, loaded strictly: both libraries only warn of weights that are missing."""
     folder = source.folder / sub
-    options: dict[str, Any] = {"local_files_only": True, "use_safetensors": True, "output_loading_info": True,
-                               "variant": variant_of(source)}  # fmt: skip
+    options: dict[str, Any] = {
+        "local_files_only": True,
+        "use_safetensors": True,
+        "output_loading_info": True,
+        "variant": variant_of(source),
+    }
     try:
         with _quiet():
             model, told = kind.from_pretrained(folder, torch_dtype=torch.float32, **options)
@@ -89,7 +96,8 @@ def _load(kind: Any, source: Source, sub: str) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No progress bar and no report meanwhile: a library does not write to the terminal, and `_load` looks itself."""
+    """No progress bar and no report meanwhile: a library does not write to the terminal, and `_load` looks
+    itself."""
     shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
     logging.set_verbosity_error()

@@ -8,31 +8,28 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import TrainingError
 from ..models.integer_networks import forbid_tf32
 from ..models.sprdiff import SPRDiff
-from ..sd.precision import PRECISIONS, products
 from . import checkpoints
+from .batches import Store, in_parts, make_sampler, moved
 from .checkpoints import DERIVED, Checkpoint
-from .data.photos import CropSampler, PhotoStore
-from .data.shards import ShardCrops
+from .data.photos import PhotoStore
 from .ema import EMA
-from .latents import Batch, LatentSampler, LatentStore
+from .latents import Batch
 from .optimizers import make_optimizer
 from .recipes import Stage
 from .report import Report
-from .resident import ResidentLatents
-from .scaling import LossScale
-from .sd.sharding import assign, shard, whole
+from .scaling import LossScale, networks
+from .sd.sharding import assign, restored, shard, whole
 from .stages import StageModule
 
 log = logging.getLogger(__name__)
@@ -44,8 +41,6 @@ SYNCHRONISE = 50
 """Steps between two looks at what the device has computed: every look waits for it."""
 DECAY = 0.3
 """Share of the stage over which the learning rate falls to zero, at the end (warm-up, stable, decay)."""
-HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
-"""What autocast computes in, by the name of a precision."""
 TRIED = 4
 """Steps of each precision that ``auto`` times, after one to warm up."""
 
@@ -96,7 +91,7 @@ class Trainer:
         self.precision = module.set_precision(options.precision, accelerator.device)
         self.module = module if options.shard else module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model: SPRDiff = module.model
-        self.sampler = _sampler(store, stage, options.seed, accelerator)
+        self.sampler = make_sampler(store, stage, options.seed, accelerator)
         if options.shard:
             shard(module, accelerator)
         named = [(n, p) for n, p in module.named_parameters() if p.requires_grad]
@@ -136,7 +131,7 @@ class Trainer:
         """The scalars of a step, and its clipped gradients in the parameters; those that are no numbers
         become zero."""
         rank = self.accelerator.process_index
-        x = _to(self.sampler.batch(step, rank, self.stage.batch), self.accelerator.device)
+        x = moved(self.sampler.batch(step, rank, self.stage.batch), self.accelerator.device)
         torch.manual_seed((self.options.seed * 1_000_003 + step) * 64 + rank)
         level = self.module.draw_levels(self.stage.batch, self.accelerator.device)
         scalars = self._backward(x, level)
@@ -159,7 +154,7 @@ class Trainer:
     def _backward(self, x: Tensor | Batch, level: Tensor) -> dict[str, Tensor]:
         """The scalars of a batch, and its gradients in the parameters, summed over its parts."""
         count, found = self.options.accumulate, list[dict[str, Tensor]]()
-        for i, (part, levels) in enumerate(zip(_parts(x, count), level.chunk(count), strict=True)):
+        for i, (part, levels) in enumerate(zip(in_parts(x, count), level.chunk(count), strict=True)):
             # Processes need to hear of each other's gradients once, after the last part.
             alone = self.accelerator.no_sync(self.wrapped) if i < count - 1 else nullcontext()
             with alone:
@@ -172,17 +167,9 @@ class Trainer:
             self.scale.down(self.parameters)
         return found[0] if count == 1 else {k: torch.stack([s[k].detach() for s in found]).mean(0) for k in found[0]}
 
-    @contextmanager
-    def networks(self) -> Iterator[None]:
+    def networks(self) -> AbstractContextManager[None]:
         """The precision of the networks."""
-        half = HALF.get(self.precision)
-        with torch.autocast(self.accelerator.device.type, half, enabled=half is not None), self._products():
-            yield
-
-    def _products(self) -> AbstractContextManager[None]:
-        # `auto` still has to choose; compiled code takes the flags that it finds, see `Trainer`.
-        known = self.precision in PRECISIONS and not self.options.compile
-        return products(self.precision) if known else nullcontext()
+        return networks(self.precision, self.accelerator.device, compiled=self.options.compile)
 
     def done(self) -> float:
         """Which part of the stage is over, 0-1."""
@@ -277,7 +264,7 @@ class Trainer:
             return
         with self.ema:
             batches = [self.sampler.batch(10**9 + i, 0, self.stage.batch) for i in range(16)]
-            self.module.finish([_to(b, self.accelerator.device) for b in batches])
+            self.module.finish([moved(b, self.accelerator.device) for b in batches])
 
     @torch.no_grad()
     def validate(self, report: Report) -> None:
@@ -346,7 +333,7 @@ class Trainer:
             try:
                 assign(parameter.data, weights[name])
                 assign(average, averages[name])
-                if state := {key: _state(key, part[name], parameter) for key, part in states.items() if name in part}:
+                if state := {key: restored(key, part[name], parameter) for key, part in states.items() if name in part}:
                     self.optimizer.state[parameter] = state
             except (KeyError, RuntimeError) as error:
                 raise TrainingError(f"{self.path}: cannot resume, {name} does not fit ({error})") from error
@@ -365,44 +352,3 @@ class Trainer:
             if name not in stored or stored[name].shape != value.shape:
                 raise TrainingError(f"the checkpoint has no fitting {name}")
             assign(value, stored[name].to(value.dtype))
-
-
-Store = PhotoStore | ShardCrops | LatentStore
-"""Where the samples of a stage come from."""
-
-
-def _sampler(
-    store: Store, stage: Stage, seed: int, accelerator: Accelerator
-) -> CropSampler | ShardCrops | LatentSampler:
-    device = str(accelerator.device)
-    if isinstance(store, PhotoStore):
-        return CropSampler(store, stage.crop, seed, device)
-    if isinstance(store, LatentStore):
-        on_cpu = accelerator.device.type == "cpu"
-        return LatentSampler(store, stage.crop, seed) if on_cpu else ResidentLatents(store, stage.crop, seed, device)
-    return store
-
-
-def _parts(batch: Tensor | Batch, count: int) -> list[Tensor] | list[Batch]:
-    """A batch in so many equal parts."""
-    if isinstance(batch, Tensor):
-        return list(batch.chunk(count))
-    parts = {name: value.chunk(count) for name, value in batch.items()}
-    return [{name: chunks[i] for name, chunks in parts.items()} for i in range(count)]
-
-
-def _to(batch: Tensor | Batch, device: torch.device) -> Tensor | Batch:
-    if isinstance(batch, Tensor):
-        return batch.to(device, non_blocking=True)
-    return {name: value.to(device, non_blocking=True) for name, value in batch.items()}
-
-
-def _state(key: str, stored: Tensor, parameter: nn.Parameter) -> Tensor | int:
-    """One entry of the optimiser's state as it was."""
-    if key == "step":  # torch counts in a tensor on the CPU, bitsandbytes in an integer
-        return stored.reshape(()) if stored.is_floating_point() else int(stored)
-    if stored.shape != parameter.shape or not stored.is_floating_point():
-        return stored.to(parameter.device)
-    state = torch.empty_like(parameter, requires_grad=False)
-    assign(state, stored)
-    return state

@@ -73,6 +73,8 @@ class Report:
         for key, value in scalars.items():
             self.sums[key] = self.sums[key] + value.detach() if key in self.sums else value.detach()
         self.count += 1
+        if self.started is None:  # the first step loads and tunes what the others find ready
+            self.started = (time.monotonic(), step)
         self.last = step, lr
         if step % EVERY == 0 or step == self.steps:
             self._flush()

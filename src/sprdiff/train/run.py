@@ -22,13 +22,14 @@ from ..sd.config import SDConfig
 from ..sd.folder import is_trained
 from ..sd.precision import PRECISIONS
 from . import checkpoints
+from .batches import Store
 from .checkpoints import PARTS
 from .data.photos import CropSampler, PhotoStore, holdout, open_store
 from .data.remote import Cache
 from .data.shards import ShardCrops
 from .export.folder import refit_tables, write_folder
 from .latents import LatentStore
-from .loop import Options, Store, Trainer
+from .loop import Options, Trainer
 from .recipes import STAGES, Stage
 from .report import VALIDATION_PHOTOS, Report
 from .sd.options import (

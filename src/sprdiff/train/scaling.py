@@ -1,15 +1,33 @@
-"""The loss scale of training in float16, whose small gradients would be zero."""
+"""Training in half precision: autocast, TF32, and the loss scale of float16, whose small gradients would be zero."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
 
+from ..sd.precision import PRECISIONS, products
+
+HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+"""What autocast computes in, by the name of a precision."""
 START = 2.0**14
 PATIENT = 1000
 """So many finite gradients in a row double the scale."""
+
+
+@contextmanager
+def networks(precision: str, device: torch.device, *, compiled: bool = False) -> Iterator[None]:
+    """Run the networks in a precision, meanwhile; ``auto`` leaves everything as it is.
+
+    Args:
+        compiled: whether the networks are compiled: these take the flags of TF32 that they find.
+    """
+    half = HALF.get(precision)
+    matrices = products(precision) if precision in PRECISIONS and not compiled else nullcontext()
+    with torch.autocast(device.type, half, enabled=half is not None), matrices:
+        yield
 
 
 class LossScale:

@@ -43,7 +43,7 @@ class StageModule(nn.Module):
     """Part of the stage that is done: what ramps reads it."""
     step = 0
     extras: tuple[str, ...] = ()
-    """Prefixes of what the stage has beside the model that a later leg needs: heads, a critic."""
+    """Prefixes of what the stage has beside the model that a later leg needs: heads, a discriminator."""
 
     def __init__(self, model: nn.Module, trains: tuple[str, ...]) -> None:
         super().__init__()

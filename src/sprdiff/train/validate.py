@@ -1,6 +1,8 @@
-"""Rate and distortion of a codec in training, on whole validation photographs at every rate and scale at once.
+"""Rate and distortion of a codec in training, on whole validation photographs at every rate and scale at
+once.
 
-Bits are those of rounded latents by the base tables, plus the header; x̃ is compared at the size of the original.
+Bits are those of rounded latents by the base tables, plus the header; x̃ is compared at the size of the
+original.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""`sprdiff data pack`: a folder of photographs becomes WebDataset shards, in an order that mixes its subfolders.
+"""`sprdiff data pack`: a folder of photographs becomes WebDataset shards, in an order that mixes its
+subfolders.
 
-Photographs are copied byte for byte where they can be, and made smaller or re-encoded where they cannot. Large ones
-are cut into tiles, so that a crop costs the decoding of a tile and no more. Shards appear whole or not at all;
-``pack.json`` says which are done, so a second run goes on after the last of them.
+Photographs are copied byte for byte where they can be, and made smaller or re-encoded where they cannot.
+Large ones are cut into tiles, so that a crop costs the decoding of a tile and no more. Shards appear whole or
+not at all; ``pack.json`` says which are done, so a second run goes on after the last of them.
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ class Packing:
         shard_size: bytes; a shard ends with the photograph that takes it there.
         short_side: larger photographs are reduced to this short side (JPEG, quality 95, 4:4:4); 0: never.
         min_side: photographs with a smaller side are left out: no crop fits into them.
-        tile: photographs with a larger side are cut into tiles of at most this side (JPEG, as above), which cover
-            them evenly and are no smaller than `min_side`; 0: never.
+        tile: photographs with a larger side are cut into tiles of at most this side (JPEG, as above), which
+            cover them evenly and are no smaller than `min_side`; 0: never.
     """
 
     shard_size: int = 256 * 2**20
@@ -55,7 +56,9 @@ class Packing:
 
     def __post_init__(self) -> None:
         if self.tile and self.tile < self.min_side:
-            raise TrainingError(f"tiles of {self.tile} pixels are smaller than the smallest side, {self.min_side}")
+            raise TrainingError(
+                f"tiles of {self.tile} pixels are smaller than the smallest side, {self.min_side}"
+            )
 
 
 Member = tuple[str, bytes]
@@ -64,7 +67,7 @@ Member = tuple[str, bytes]
 
 @dataclass(frozen=True)
 class Packed:
-    """What a run did: files (photographs or tiles) and shards in all, and how many photographs it left out."""
+    """What a run did: files (photographs or tiles) and shards in all, and photographs that it left out."""
 
     photos: int
     shards: int
@@ -79,7 +82,8 @@ def pack(
     workers: int = 4,
     advance: Callable[[int, int], None] = lambda done, total: None,
 ) -> Packed:
-    """Pack all photographs of a folder, searched through, into ``out``; goes on where an earlier run was killed.
+    """Pack all photographs of a folder, searched through, into ``out``; goes on where an earlier run was
+    killed.
 
     Args:
         workers: threads that check and re-encode.
@@ -104,7 +108,9 @@ def pack(
             members, size = [], 0
     photos = sum(shard["photos"] for shard in index["shards"])
     if not photos:
-        raise TrainingError(f"{folder}: no photograph can be used (both sides of at least {packing.min_side} pixels)")
+        raise TrainingError(
+            f"{folder}: no photograph can be used (both sides of at least {packing.min_side} pixels)"
+        )
     return Packed(photos, len(index["shards"]), left_out)
 
 
@@ -129,8 +135,12 @@ def _open_index(out: Path, packing: Packing, files: Sequence[Path]) -> dict[str,
             return fresh
         index: dict[str, Any] = json.loads((out / INDEX).read_text("utf-8"))
         same = {k: index[k] for k in ("packing", "files")} == {k: fresh[k] for k in ("packing", "files")}
-        if not same or not all((out / shard["name"]).stat().st_size == shard["bytes"] for shard in index["shards"]):
-            raise TrainingError(f"{out}: was packed from other photographs or in another way: give an empty folder")
+        if not same or not all(
+            (out / shard["name"]).stat().st_size == shard["bytes"] for shard in index["shards"]
+        ):
+            raise TrainingError(
+                f"{out}: was packed from other photographs or in another way: give an empty folder"
+            )
         return index
     except OSError as error:
         raise OutputError(f"{out} cannot be written: {describe(error)}") from error
@@ -141,7 +151,8 @@ def _open_index(out: Path, packing: Packing, files: Sequence[Path]) -> dict[str,
 def _prepared(
     folder: Path, files: Sequence[Path], start: int, packing: Packing, workers: int
 ) -> Iterator[tuple[int, list[Member]]]:
-    """(position after it, its files in the shard) of every photograph in order; none for one that is left out."""
+    """(position after it, its files in the shard) of every photograph in order; none for one that is left
+    out."""
     names = _names(files)
 
     def prepare(position: int) -> list[Member]:
@@ -156,7 +167,8 @@ def _prepared(
 
 
 def _names(files: Sequence[Path]) -> list[str]:
-    """Names inside the shards, without suffix and unique: up to its first dot a name is the key of its sample."""
+    """Names inside the shards, without suffix and unique: up to its first dot a name is the key of its
+    sample."""
     names: list[str] = []
     taken: set[str] = set()
     for file in files:
@@ -230,5 +242,7 @@ def _write_shard(out: Path, index: dict[str, Any], members: Sequence[tuple[str, 
     name = f"photos-{len(index['shards']):06d}.tar"
     write_atomic(out / name, data, force=True)
     digest = hashlib.sha256(data).hexdigest()
-    index["shards"].append({"name": name, "photos": len(members), "bytes": len(data), "sha256": digest, "end": end})
+    index["shards"].append(
+        {"name": name, "photos": len(members), "bytes": len(data), "sha256": digest, "end": end}
+    )
     write_atomic(out / INDEX, (json.dumps(index, indent=1) + "\n").encode(), force=True)

@@ -41,7 +41,8 @@ class SDOptions:
     """What preset `sd` is told beside the options of every preset.
 
     Attributes:
-        base, semantic: folders, or ids on the hub, at their revisions. variant: of the base's weights, such as fp16.
+        base, semantic: folders, or ids on the hub, at their revisions. variant: of the base's weights, such
+            as fp16.
         distortion: file of a trained ELIC analysis transform; stage ``pixel`` then leaves it as it is.
         metric_weights: folder of VGG16 and the heads of LPIPS. lpips: whether to train on LPIPS at all.
         grad_checkpointing: compute activations again on the way back: a third more time, far less memory.
@@ -81,7 +82,8 @@ def build_model(options: SDOptions) -> SDSPRDiff:
 
     Raises:
         TrainingError: no base or semantic model is named.
-        WeightsError: one cannot be had or is of the wrong kind, or the distortion-oriented encoder does not fit.
+        WeightsError: one cannot be had or is of the wrong kind, or the distortion-oriented encoder does not
+            fit.
     """
     if options.base is None or options.semantic is None:
         raise TrainingError("preset sd needs --base (stabilityai/sd-turbo, say) and --semantic (facebook/dinov2-base)")
