@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
+from sprdiff.batch.parquet import ParquetTable
 from sprdiff.batch.recode import Decode, Encode
-from sprdiff.batch.tables import Table
-from sprdiff.batch.tars import Shard
+from sprdiff.batch.shards import TarShard
 from sprdiff.codec import Codec
 from sprdiff.errors import SprdiffError
 from sprdiff.fileinfo import info
@@ -115,12 +115,11 @@ def tar(data: bytes) -> str:
 
 def shard(path: Path) -> str:
     """A shard on the disk, without its pictures."""
-    made = Shard(path, WORK)
-    for piece in made.pieces():
-        for _ in piece.read(path, 0):
-            pass
+    made = TarShard(path, WORK)
+    for _ in made.pictures():
+        pass
     out = path.with_name("out.tar")
-    made.assemble(iter([None] * made.count), out)
+    made.write(iter([None] * made.count), out)
     out.unlink()
     return f"a shard of {made.count} pictures"
 
@@ -133,11 +132,10 @@ def parquet(data: bytes) -> str:
 
 def table(path: Path) -> str:
     """A table on the disk, without its pictures."""
-    made = Table(path, WORK)
-    for piece in made.pieces():
-        for _ in piece.read(path, 0):
-            pass
-    made.assemble(iter([None] * made.count), path.with_name("out.parquet"))
+    made = ParquetTable(path, WORK)
+    for _ in made.pictures():
+        pass
+    made.write(iter([None] * made.count), path.with_name("out.parquet"))
     return f"a table of {made.count} rows"
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 import attack_doors as doors
-from sprdiff.batch.stores import read
+from sprdiff.batch.storage import read
 from sprdiff.errors import SprdiffError
 from sprdiff.fileinfo import model_info, read_sprd
 from sprdiff.imageio.open import open_rgb

@@ -27,9 +27,12 @@ import attack_doors as doors
 from batch_helpers import DECODE, ENCODE, manifest, members, outputs, png, run, write_samples, write_table, write_tar
 from conftest import photo
 from serve_helpers import api, refused
-from sprdiff.batch import pages, tables, tars
+from sprdiff.batch import pages
 from sprdiff.batch.names import has_controls
+from sprdiff.batch.parquet import ParquetTable
+from sprdiff.batch.shards import TarShard
 from sprdiff.codec import Codec
+from sprdiff.common import tar
 from sprdiff.errors import BitstreamError, ImageError, LimitError, PluginError, WeightsError
 from sprdiff.fileinfo import read_sprd
 from sprdiff.format.container import MAX_CHANNELS, MAX_SYMBOLS, STRIDES, Header, pack_file, read_file
@@ -513,7 +516,7 @@ def test_an_odd_table_fails_alone_and_the_run_goes_on(tmp_path: Path) -> None:
     assert (outcome.totals.pictures, outcome.totals.failed) == (5, 4)
 
 
-@pytest.mark.parametrize("where", ["pieces", "read", "assemble"])
+@pytest.mark.parametrize("where", ["pictures", "write"])
 @pytest.mark.parametrize("kind", ["tar", "parquet"])
 def test_what_nobody_foresaw_is_one_containers_failure(
     kind: str, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -524,13 +527,11 @@ def test_what_nobody_foresaw_is_one_containers_failure(
             write_samples(tmp_path / "in" / f"{name}.tar", 1)
         else:
             write_table(tmp_path / "in" / f"{name}.parquet", [png(0)])
-    whole, part = (tars.Shard, tars.Members) if kind == "tar" else (tables.Table, tables.Rows)
-    owner: Any = part if where == "read" else whole
+    owner: Any = TarShard if kind == "tar" else ParquetTable
     sound = getattr(owner, where)
 
     def odd(self: Any, *given: Any) -> Any:
-        path = given[0] if where == "read" else self.path
-        if path.name.startswith("a."):
+        if self.path.name.startswith("a."):
             raise KeyError("nobody\nforesaw this")
         return sound(self, *given)
 
@@ -544,7 +545,7 @@ def test_what_nobody_foresaw_is_one_pictures_failure(tmp_path: Path, monkeypatch
     (tmp_path / "in").mkdir()
     for name in ("a", "b"):
         (tmp_path / "in" / f"{name}.png").write_bytes(png(ord(name)))
-    monkeypatch.setattr("sprdiff.batch.work.size_of", lambda address: 1 // (not address.endswith("a.sprd")) or None)
+    monkeypatch.setattr("sprdiff.batch.work.stat", lambda address: 1 // (not address.endswith("a.sprd")) or None)
     outcome = run(tmp_path / "in", tmp_path / "out", force=False)
     assert "unexpected ZeroDivisionError" in outcome.totals.failures[0][1]
 
@@ -555,9 +556,9 @@ def test_rights_and_names_of_members_do_no_harm(tmp_path: Path) -> None:
     write_tar(tmp_path / "in" / "a.tar", [odd, ("x.png", png(0)), ("x\x1b[2J.txt", b"a"), ("y" * 2000 + ".txt", b"b"),
                                           ("ok é.txt", b"c")])  # fmt: skip
     run(tmp_path / "in", tmp_path / "out")
-    with tarfile.open(tmp_path / "out" / "a.tar") as tar:
-        assert {(m.name, m.mode) for m in tar} == {("late.txt", 0o644), ("x.sprd", 0o644), ("ok é.txt", 0o644)}
-        assert min(m.mtime for m in tar) >= 0
+    with tarfile.open(tmp_path / "out" / "a.tar") as made:
+        assert {(m.name, m.mode) for m in made} == {("late.txt", 0o644), ("x.sprd", 0o644), ("ok é.txt", 0o644)}
+        assert min(m.mtime for m in made) >= 0
     errors = [row["error"] for row in manifest(tmp_path / "out") if row["error"]]
     assert errors == ["its name holds control characters", "its name is longer than 1024 characters"]
     assert max(len(row["source"]) for row in manifest(tmp_path / "out")) < 1024 + len(str(tmp_path)) + 20
@@ -573,10 +574,10 @@ def test_members_and_names_have_a_limit(tmp_path: Path, monkeypatch: pytest.Monk
     path = write_tar(tmp_path / "a.tar", [(f"{n}.txt", b"") for n in range(10)])
     for name, value in (("MAX_MEMBERS", 9), ("MAX_NAMES", 40)):
         with monkeypatch.context() as patch:
-            patch.setattr(tars, name, value)
+            patch.setattr(tar, name, value)
             with pytest.raises(Exception, match="more than"):
-                tars.Shard(path, ENCODE)
-    assert tars.Shard(path, ENCODE).count == 0
+                TarShard(path, ENCODE)
+    assert TarShard(path, ENCODE).count == 0
 
 
 def test_a_member_is_read_as_far_as_its_beginning_allows(tmp_path: Path) -> None:
@@ -593,7 +594,7 @@ def test_rows_of_tables_have_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("sprdiff.batch.pages.MAX_ROWS", 3)
     path = write_table(tmp_path / "a.parquet", [b"x"] * 4)
     with pytest.raises(Exception, match="has 4 rows, above the limit of 3"):
-        tables.Table(path, ENCODE)
+        ParquetTable(path, ENCODE)
 
 
 @pytest.mark.parametrize(
@@ -623,6 +624,6 @@ def test_sound_tables_are_read_however_they_are_packed(codec: str, version: str,
         pq.write_table(
             pa.table(columns), tmp_path / "a.parquet", compression=codec, data_page_version=version, **options
         )
-        made = tables.Table(tmp_path / "a.parquet", ENCODE)
-        read = [data for piece in made.pieces() for data in piece.read(tmp_path / "a.parquet", 0)]
+        made = ParquetTable(tmp_path / "a.parquet", ENCODE)
+        read = [data for _, _, data in made.pictures()]
         assert read == pictures and made._together == 16

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import sqlite3
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,9 +17,9 @@ from PIL import Image
 
 from conftest import photo
 from sprdiff.batch.local import Local
+from sprdiff.batch.progress import Progress
 from sprdiff.batch.recode import Decode, Encode, Work
 from sprdiff.batch.run import Outcome, batch
-from sprdiff.batch.watcher import Watcher
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -83,19 +85,38 @@ def here(function: Callable[[T], R], tasks: Iterable[T], jobs: int) -> Iterator[
     yield from ((task, function(task)) for task in tasks)
 
 
-class Notebook(Watcher):
+def engine(spread: Callable[..., Any], jobs: int = 1) -> Local:
+    """The engine of this machine, with a way of applying functions in place of its processes."""
+
+    class Pool:
+        def __init__(self, jobs: int) -> None:
+            self.jobs = jobs
+
+        def __enter__(self) -> Pool:
+            return self
+
+        def __exit__(self, *error: object) -> None:
+            pass
+
+        def apply(self, function: Any, tasks: Any) -> Iterator[Any]:
+            yield from spread(function, tasks, self.jobs)
+
+    return Local(jobs, Pool)
+
+
+class Notebook(Progress):
     """Keeps what it is told."""
 
     def __init__(self) -> None:
         self.notes: list[str] = []
-        self.units: list[int] = []
+        self.files: list[int] = []
         self.pictures = self.failed = self.held = 0
 
     def note(self, text: str) -> None:
         self.notes.append(text)
 
-    def begin(self, units: int, *, pictures: bool) -> None:
-        self.units.append(units)
+    def begin(self, files: int, *, pictures: bool) -> None:
+        self.files.append(files)
 
     def opened(self, pictures: int) -> None:
         self.held += pictures
@@ -107,7 +128,7 @@ class Notebook(Watcher):
 
 def run(source: Path | str, dest: Path | str, work: Work = ENCODE, **options: Any) -> Outcome:
     """A run in this process."""
-    return batch(str(source), str(dest), work, **{"engine": Local(1, here), **options})
+    return batch(str(source), str(dest), work, **{"engine": engine(here), **options})
 
 
 def manifest(dest: Path) -> Rows:
@@ -122,8 +143,8 @@ def outputs(dest: Path) -> dict[str, bytes]:
     return {str(path.relative_to(dest)): path.read_bytes() for path in found if path.name != "_manifest.parquet"}
 
 
-def finished(dest: Path) -> list[int]:
-    """Numbers of the units that the journal has, in its order; twice what was done twice."""
-    journal = dest / ".sprdiff-batch" / "journal.jsonl"
-    lines = [json.loads(line) for line in journal.read_bytes().split(b"\n")[:-1]] if journal.exists() else []
-    return [line["end"] for line in lines if "end" in line]
+def finished(dest: Path) -> list[str]:
+    """Sources that the record of a run which is not at work has an output for."""
+    with closing(sqlite3.connect(dest / ".sprdiff-batch" / "records.sqlite")) as records:
+        found = records.execute("SELECT source, result FROM files ORDER BY source").fetchall()
+    return [json.loads(source) for source, result in found if json.loads(result)["output"]]

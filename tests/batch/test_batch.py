@@ -6,8 +6,10 @@ import io
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from PIL import Image
 from batch_helpers import (
     DECODE,
     Notebook,
+    engine,
     finished,
     here,
     manifest,
@@ -28,12 +31,13 @@ from batch_helpers import (
 )
 from conftest import photo
 from sprdiff import cli
-from sprdiff.batch.folder import held
-from sprdiff.batch.local import Local
-from sprdiff.batch.names import expand, inside, is_safe, targets
+from sprdiff.batch.names import inside, is_safe, targets
 from sprdiff.batch.recode import Decode, Encode
-from sprdiff.cli.batch import Bar, _watching
+from sprdiff.batch.state import opened
+from sprdiff.cli.batch import Shown
 from sprdiff.codec import Codec
+from sprdiff.common.remote import expand
+from sprdiff.common.terminal import ProgressBar
 from sprdiff.errors import BatchError, ImageError, OutputError, WeightsError
 from sprdiff.fileinfo import model_info
 
@@ -47,14 +51,14 @@ def tree(tmp_path: Path) -> Path:
 
 
 def test_a_tree_becomes_a_tree(tree: Path, tmp_path: Path) -> None:
-    watcher = Notebook()
-    outcome = run(tree, tmp_path / "out", watcher=watcher)
+    progress = Notebook()
+    outcome = run(tree, tmp_path / "out", progress=progress)
     made = outputs(tmp_path / "out")
     assert set(made) == {"a.sprd", "b.sprd", "deep/er/c.sprd"}
     assert made["b.sprd"] == Codec(threads=1).encode(png(1), quality=10)
     assert (outcome.totals.pictures, outcome.totals.failed, outcome.worked_on) == (3, 0, 3)
-    assert watcher.notes == ["passed over: 1 .txt, 1 without extension"]
-    assert (watcher.units, watcher.pictures, watcher.failed) == ([3], 3, 0)
+    assert progress.notes == ["passed over: 1 .txt, 1 without extension"]
+    assert (progress.files, progress.pictures, progress.failed) == ([3], 3, 0)
 
 
 def test_the_manifest(tree: Path, tmp_path: Path) -> None:
@@ -91,11 +95,11 @@ def test_a_list(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     listed.write_bytes(
         b"a.png\r\n\n./deep/../b.PNG\na.png\n" + os.fsencode(tree / "deep/er/c.png") + b"\nmissing.png\n"
     )
-    watcher = Notebook()
-    outcome = run(listed, tmp_path / "out", watcher=watcher)
+    progress = Notebook()
+    outcome = run(listed, tmp_path / "out", progress=progress)
     absolute = str(tree).lstrip("/")
     assert set(outputs(tmp_path / "out")) == {"a.sprd", "deep/b.sprd", f"{absolute}/deep/er/c.sprd"}
-    assert watcher.notes == ["passed over: 1 named twice"]
+    assert progress.notes == ["passed over: 1 named twice"]
     assert [source for source, _ in outcome.totals.failures] == [str(tree / "missing.png")]
     listed.write_text("a.png\n./a.png\n")
     with pytest.raises(BatchError, match=r"a\.png and \./a\.png would become the same output"):
@@ -121,10 +125,10 @@ def test_names_that_are_hidden_or_no_files(tmp_path: Path) -> None:
     (tree / "d.png").symlink_to(tree / "a.png")
     (tree / "e.png").symlink_to(tree / "nothing")
     os.mkfifo(tree / "f.png")
-    watcher = Notebook()
-    run(tree, tmp_path / "out", watcher=watcher)
+    progress = Notebook()
+    run(tree, tmp_path / "out", progress=progress)
     assert set(outputs(tmp_path / "out")) == {"a.sprd", "d.sprd", "real/c.sprd"}
-    (note,) = watcher.notes
+    (note,) = progress.notes
     assert {"2 hidden", "1 link to a folder", "1 broken link", "1 special file"} == set(note[13:].split(", "))
 
 
@@ -174,7 +178,7 @@ def test_what_failed_is_tried_again(tree: Path, tmp_path: Path) -> None:
     (tree / "a.png").write_bytes(whole)
     outcome = run(tree, tmp_path / "out")
     assert (outcome.totals.failed, outcome.totals.pictures, outcome.worked_on) == (0, 3, 1)
-    assert finished(tmp_path / "out") == [0, 1, 2, 0]
+    assert finished(tmp_path / "out") == [str(tree / name) for name in ("a.png", "b.PNG", "deep/er/c.png")]
     assert run(tree, tmp_path / "out").worked_on == 0
 
 
@@ -229,7 +233,7 @@ def test_a_folder_that_cannot_be_read_is_not_passed_over(
             raise PermissionError(13, "Permission denied")
         return scan(path)
 
-    monkeypatch.setattr("sprdiff.batch.stores.os.scandir", refuse)
+    monkeypatch.setattr("sprdiff.batch.storage.os.scandir", refuse)
     with pytest.raises(BatchError, match="deep/er cannot be read: permission denied"):
         run(tree, tmp_path / "out")
 
@@ -252,7 +256,7 @@ def test_what_appears_while_a_run_is_at_work_is_not_overwritten(tree: Path, tmp_
             path.write_bytes(text)
         return here(function, tasks, jobs)  # type: ignore[arg-type]
 
-    outcome = run(tree, tmp_path / "out", engine=Local(1, meddle))  # type: ignore[arg-type]
+    outcome = run(tree, tmp_path / "out", engine=engine(meddle))  # type: ignore[arg-type]
     assert (tmp_path / "out" / "a.sprd").read_bytes() == b"other" and outcome.totals.failed == 2
     assert "already exists" in outcome.totals.failures[0][1]
 
@@ -268,41 +272,68 @@ def test_a_second_run_must_be_told_the_same(tree: Path, tmp_path: Path) -> None:
         run(tree, out, DECODE)
     with pytest.raises(BatchError, match=r"with source .*in, now .*other"):
         run(write_tree(tmp_path / "other", ["a.png"]), out)
-    (tree / "new.png").write_bytes(png(8))
-    with pytest.raises(BatchError, match=r"the source is not what it was .*new\.png is where .*c\.png was"):
-        run(tree, out)
-    (tree / "new.png").unlink()
-    (tree / "b.PNG").write_bytes(png(9, 50))
-    with pytest.raises(BatchError, match=r"b\.PNG has changed"):
-        run(tree, out)
-    (tree / "deep/er/c.png").unlink()
-    (tree / "b.PNG").write_bytes(png(1))
-    with pytest.raises(BatchError, match=r"c\.png is gone"):
-        run(tree, out)
     assert outputs(out) == before
+    outcome = run(tree, out, Encode(quality=20), force=True)
+    assert outcome.worked_on == 3 and outputs(out)["a.sprd"] == Codec(threads=1).encode(png(0), quality=20)
+    assert run(tree, out, Encode(quality=20)).worked_on == 0, "the settings of the last run count"
+
+
+def test_a_source_that_has_changed(tree: Path, tmp_path: Path) -> None:
+    out, codec = tmp_path / "out", Codec(threads=1)
+    run(tree, out)
+    before = {path: (out / path).stat().st_mtime_ns for path in outputs(out)}
+    (tree / "new.png").write_bytes(png(8))
+    (tree / "b.PNG").write_bytes(png(9))
+    (tree / "deep/er/c.png").unlink()
+    os.utime(tree / "a.png", ns=(7, 7))
+    outcome = run(tree, out)
+    assert (outcome.worked_on, outcome.totals.pictures, outcome.totals.failed) == (2, 3, 0)
+    made = outputs(out)
+    assert made["b.sprd"] == codec.encode(png(9), quality=10) and made["new.sprd"] == codec.encode(png(8), quality=10)
+    assert (out / "a.sprd").stat().st_mtime_ns == before["a.sprd"], "another time, but the same contents"
+    assert made["deep/er/c.sprd"] == codec.encode(png(2), quality=10), "what is there is not removed"
+    assert [Path(row["source"]).name for row in manifest(out)] == ["a.png", "b.PNG", "new.png"]
+
+
+def test_an_output_of_somebody_else_is_neither_taken_nor_overwritten(tree: Path, tmp_path: Path) -> None:
+    """However sound a file is, it is ours only if it is the one that was made."""
+    out, codec = tmp_path / "out", Codec(threads=1)
+    run(tree, out)
+    foreign = codec.encode(png(7), quality=10)
+    (out / "a.sprd").write_bytes(foreign)
+    (out / "b.sprd").unlink()
+    outcome = run(tree, out)
+    assert (outcome.worked_on, outcome.totals.failed) == (2, 1)
+    assert "a.sprd already exists; only -f" in outcome.totals.failures[0][1]
+    (tree / "a.png").write_bytes(png(6))
+    assert run(tree, out).totals.failed == 1 and (out / "a.sprd").read_bytes() == foreign
+    assert run(tree, out, force=True).totals.failed == 0
+    assert outputs(out)["a.sprd"] == codec.encode(png(6), quality=10)
+    os.utime(out / "a.sprd", ns=(7, 7))
+    assert run(tree, out).worked_on == 0, "copied to another disk, say"
 
 
 def test_one_run_at_a_time(tree: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    with (
-        held(out / ".sprdiff-batch", "sprdiff batch in out"),
-        pytest.raises(BatchError, match=rf"in use by process {os.getpid()} on .*: sprdiff batch in out"),
-    ):
-        run(tree, out)
+    out, work = tmp_path / "out", tmp_path / "work"
+    for first, second in ((None, None), (work, None), (None, work), (work, tmp_path / "other")):
+        folder = first or out / ".sprdiff-batch"
+        with (
+            opened(folder, str(out), "sprdiff batch in out"),
+            pytest.raises(BatchError, match=rf"in use by process {os.getpid()} on .*: sprdiff batch in out"),
+        ):
+            run(tree, out, folder=second)
     assert run(tree, out).totals.pictures == 3
 
 
-def test_a_folder_of_a_run_that_is_damaged(tree: Path, tmp_path: Path) -> None:
-    own = tmp_path / "out" / ".sprdiff-batch"
+def test_a_record_that_is_damaged(tree: Path, tmp_path: Path) -> None:
+    path = tmp_path / "out" / ".sprdiff-batch" / "records.sqlite"
     run(tree, tmp_path / "out")
-    whole = (own / "run.json").read_bytes()
-    for text, words in ((b"{", "cannot be read"), (whole.replace(b'"format": 1', b'"format": 9'), "another version")):
-        (own / "run.json").write_bytes(text)
-        with pytest.raises(BatchError, match=words):
-            run(tree, tmp_path / "out")
-    (own / "run.json").write_bytes(whole)
-    (own / "journal.jsonl").write_bytes(b'{"end":7,"again":false}\n')
-    with pytest.raises(BatchError, match="journal of another run"):
+    with closing(sqlite3.connect(path)) as records:
+        records.execute("PRAGMA user_version = 9")
+    with pytest.raises(BatchError, match="another version of sprdiff"):
+        run(tree, tmp_path / "out")
+    path.write_bytes(b"no database" * 99)
+    with pytest.raises(BatchError, match=r"records\.sqlite cannot be used: file is not a database"):
         run(tree, tmp_path / "out")
 
 
@@ -397,25 +428,33 @@ def test_the_command_is_light() -> None:
     assert not {"numpy", "PIL", "pyarrow", "fsspec", "ray", "onnxruntime"} & set(done.stderr.split())
 
 
-def test_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+class Bar(ProgressBar):
+    """Keeps what it is to show."""
+
+    def __init__(self) -> None:
+        self.shown: list[tuple[float, float | None, str]] = []
+
+    def show(self, done: float, total: float | None = None, text: str = "") -> None:
+        self.shown.append((done, total, text))
+
+
+def test_the_bar() -> None:
     bar = Bar()
-    (task,) = bar.progress.tasks
-    bar.begin(7, pictures=True)
-    bar.advanced(1, 1)
-    assert (task.total, task.completed, task.fields["failed"]) == (7, 1, 1)
-    shards = Bar()
-    (task,) = shards.progress.tasks
-    shards.begin(4, pictures=False)
-    assert shards.progress.tasks[0].total is None
-    shards.opened(10)
-    shards.opened(20)
-    shards.advanced(16, 2)
-    assert task.completed == 16 and task.total == 60, "reckoned from those that have been opened"
-    with _watching() as watcher:
-        assert not isinstance(watcher, Bar), "this is no terminal"
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    with _watching() as watcher:
-        assert isinstance(watcher, Bar)
+    progress = Shown(bar)
+    progress.begin(7, pictures=True)
+    progress.advanced(1, 1)
+    assert bar.shown == [(0, 7, ""), (1, 7, "1 failed")]
+    bar = Bar()
+    progress = Shown(bar)
+    progress.begin(4, pictures=False)
+    assert bar.shown == [(0, None, "")]
+    progress.opened(10)
+    progress.opened(20)
+    progress.advanced(16, 2)
+    assert bar.shown[-1] == (16, 60, "2 failed"), "reckoned from those that have been opened"
+    nothing = Bar()
+    Shown(nothing).begin(0, pictures=True)
+    assert nothing.shown == []
 
 
 def test_the_source_may_be_all_kinds(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from batch_helpers import (
     DECODE,
     ENCODE,
     Notebook,
+    engine,
     manifest,
     members,
     outputs,
@@ -25,9 +27,8 @@ from batch_helpers import (
     write_table,
     write_tar,
 )
-from sprdiff.batch import local, tables, tars
-from sprdiff.batch.recode import Row
-from sprdiff.batch.spool import Spool, records
+from sprdiff.batch import parquet, shards
+from sprdiff.batch.parquet import ParquetTable
 from sprdiff.codec import Codec
 from sprdiff.errors import BatchError
 
@@ -49,13 +50,13 @@ def link(name: str, kind: bytes, target: str = "/etc/passwd") -> tarfile.TarInfo
 def test_shards_become_shards(tmp_path: Path, codec: Codec) -> None:
     write_samples(tmp_path / "in" / "a-000.tar", 3)
     write_samples(tmp_path / "in" / "deep" / "a-001.tar", 2, first=3)
-    watcher = Notebook()
-    outcome = run(tmp_path / "in", tmp_path / "out", watcher=watcher)
+    progress = Notebook()
+    outcome = run(tmp_path / "in", tmp_path / "out", progress=progress)
     assert set(outputs(tmp_path / "out")) == {"a-000.tar", "deep/a-001.tar"}
     found = members(tmp_path / "out" / "a-000.tar")
     assert [name for name, _ in found] == [f"s{i:03d}.{kind}" for i in range(3) for kind in ("sprd", "txt")]
     assert found[2] == ("s001.sprd", codec.encode(png(1), quality=10)) and found[3][1] == b"caption 1"
-    assert (outcome.totals.pictures, watcher.pictures, watcher.held, watcher.units) == (5, 5, 5, [2])
+    assert (outcome.totals.pictures, progress.pictures, progress.held, progress.files) == (5, 5, 5, [2])
     first = tmp_path / "in" / "a-000.tar"
     assert manifest(tmp_path / "out")[1]["source"] == f"{first}:s001.png"
     assert manifest(tmp_path / "out")[1]["target"] == f"{tmp_path / 'out' / 'a-000.tar'}:s001.sprd"
@@ -103,7 +104,7 @@ def test_names_in_a_shard_stay_apart(tmp_path: Path) -> None:
 
 
 def test_hostile_members_are_failures_and_get_no_further(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tars, "MAX_FILE", 50_000)
+    monkeypatch.setattr(shards, "MAX_FILE", 50_000)
     deep = tarfile.TarInfo("folder")
     deep.type = tarfile.DIRTYPE
     write_tar(
@@ -181,14 +182,22 @@ def test_a_shard_without_pictures(tmp_path: Path) -> None:
     assert members(tmp_path / "out" / "b.tar") == []
 
 
-def test_many_shards_in_several_waves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "WAVE", 5)
-    monkeypatch.setattr(tars, "PIECE", 2)
-    for number in range(4):
-        write_samples(tmp_path / "in" / f"{number}.tar", 3, first=3 * number)
-    assert run(tmp_path / "in", tmp_path / "out").totals.pictures == 12
-    assert len({row["bytes"] is not None and row["source"] for row in manifest(tmp_path / "out")}) == 12
-    assert not (tmp_path / "out" / ".sprdiff-batch" / "spools").exists()
+def shuffled(function: Any, tasks: Any, jobs: int) -> Any:
+    """In this process, but the results come in groups and in another order."""
+    left = iter(tasks)
+    while some := list(islice(left, jobs)):
+        yield from ((task, function(task)) for task in reversed(some))
+
+
+def test_pictures_of_a_shard_keep_their_order(tmp_path: Path, codec: Codec) -> None:
+    """However the processes end with them, and at most so many are read ahead."""
+    write_samples(tmp_path / "in" / "a.tar", 7)
+    write_samples(tmp_path / "in" / "b.tar", 2, first=7)
+    assert run(tmp_path / "in", tmp_path / "out", engine=engine(shuffled, 3)).totals.pictures == 9
+    made = [data for name, data in members(tmp_path / "out" / "a.tar") if name.endswith(".sprd")]
+    assert made == [codec.encode(png(seed), quality=10) for seed in range(7)]
+    assert [Path(row["source"]).name for row in manifest(tmp_path / "out")][6:8] == ["a.tar:s006.png", "b.tar:s007.png"]
+    assert not (tmp_path / "out" / ".sprdiff-batch" / "staged").exists()
 
 
 def test_two_shards_of_a_list_with_one_name(tmp_path: Path) -> None:
@@ -271,40 +280,15 @@ def test_empty_tables_and_failing_rows(tmp_path: Path) -> None:
     assert [data is None for data in pq.read_table(tmp_path / "out" / "a.parquet")["sprd"].to_pylist()] == [True, False]
 
 
-def test_pieces_cover_each_row_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables, "_FLUSH", 0)
+def test_rows_are_read_and_written_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet, "_FLUSH", 0)
     pictures = [b"%d" % i for i in range(100)]
-    table = tables.Table(write_table(tmp_path / "a.parquet", pictures, group=70, label=range(100)), ENCODE)
-    pieces = table.pieces()
-    assert [len(piece) for piece in pieces] == [16, 16, 16, 16, 6, 16, 14] and table.count == 100
-    assert [data for piece in pieces for data in piece.read(tmp_path / "a.parquet", 0)] == pictures
-    assert list(pieces[1].read(tmp_path / "a.parquet", 14)) == [b"30", b"31"]
-    assert pieces[1].label(3) == ("19", "19")
-    table.assemble(iter(pictures), tmp_path / "b.parquet")
-    assert pq.read_table(tmp_path / "b.parquet").to_pydict() == {"sprd": pictures, "label": list(range(100))}
-
-
-# ---------------------------------------------------------------------------- results that are not finished
-
-
-def test_whole_records_survive_a_cut_anywhere(tmp_path: Path) -> None:
-    path = tmp_path / "spool"
-    made: list[tuple[Row, bytes | None]] = [
-        (Row("a\n", "b"), b"\n{}\x00" * 9), (Row("c", "d", error="no"), None), (Row("e", "f"), b"")
-    ]  # fmt: skip
-    ends = [0]
-    with Spool(path) as spool:
-        for row, data in made:
-            spool.append(row, data)
-            ends.append(path.stat().st_size)
-    whole = path.read_bytes()
-    near = {end + step for end in ends for step in (-1, 0, 1)}
-    for length in sorted({*range(0, len(whole), 7), *near} & {*range(len(whole) + 1)}):
-        path.write_bytes(whole[:length])
-        count = sum(end <= length for end in ends) - 1
-        with Spool(path) as spool:
-            assert (spool.count, spool.failed) == (count, int(count > 1))
-        assert path.read_bytes() == whole[: ends[count]]
-    path.write_bytes(whole.replace(b"{}\x00", b"[]\x00"))
-    assert list(records(path)) == [], "the check does not fit"
-    assert [p.name for p in tmp_path.iterdir()] == ["spool"]
+    for others in ({"label": range(100)}, {}):
+        path = write_table(tmp_path / "a.parquet", pictures, group=70, **others)
+        table = ParquetTable(path, ENCODE)
+        read = list(table.pictures())
+        assert [data for _, _, data in read] == pictures and table.count == 100
+        assert read[19] == (":19", ":19", b"19")
+        table.write(iter(pictures), tmp_path / "b.parquet")
+        wanted = {"sprd": pictures, **{name: list(values) for name, values in others.items()}}
+        assert pq.read_table(tmp_path / "b.parquet").to_pydict() == wanted

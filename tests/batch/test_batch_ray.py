@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sprdiff.batch.source import Unit
+from sprdiff.batch.spool import records
 
 from batch_helpers import (
     DECODE,
@@ -34,8 +36,6 @@ from batch_helpers import (
 from sprdiff.batch import cluster
 from sprdiff.batch.cluster import Cluster, Starts, Worker
 from sprdiff.batch.recode import Encode
-from sprdiff.batch.source import Unit
-from sprdiff.batch.spool import records
 from sprdiff.batch.work import Job
 from sprdiff.errors import BatchError, WeightsError
 
@@ -152,11 +152,11 @@ def test_a_killed_worker_costs_nothing(address: str, tmp_path: Path) -> None:
         return {path: path.stat().st_mtime_ns for path in out.rglob("*.sprd")}
 
     killer = Killer(lambda: len(finished(out)) >= 10, stamps)
-    outcome = run(tree, out, engine=Cluster(address), watcher=watcher)
+    outcome = run(tree, out, engine=Cluster(address), progress=progress)
     killer.join(PATIENCE)
     assert killer.seen, "nobody was killed"
     assert killer.seen.items() <= stamps().items(), "what was there has been made again"
-    assert sorted(finished(out)) == list(range(count)) and watcher.pictures == count
+    assert sorted(finished(out)) == list(range(count)) and progress.pictures == count
     assert (outcome.totals.pictures, outcome.totals.failed) == (count, 1)
     rows = manifest(out)
     assert len({row["source"] for row in rows}) == len(rows) == count

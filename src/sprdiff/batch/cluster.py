@@ -1,8 +1,8 @@
-"""The engine of a cluster: Ray Data, whose pool of actors grows with the work; one codec in each.
+"""The engine of a cluster: Ray Data, whose pool of actors grows with the work; there is one codec in each.
 
-What a worker writes must be within reach of all: a shared file system, or an address. Ray repeats what a worker was
-at when it died, as often as it takes. What is finished is found by the repetition and not made again; what its
-worker died of too often is given up, for which the starts of each unit are counted.
+What a worker writes must be within reach of all: a shared file system, or an address. When a worker dies, Ray repeats
+what it was at as often as it takes. The starts of each file are counted, and a file at which several workers have
+died is given up.
 """
 
 from __future__ import annotations
@@ -12,94 +12,81 @@ import logging
 import os
 import socket
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
+from ..common.extras import need
+from ..common.messages import reason
 from ..errors import BatchError, WeightsError
-from .local import Results
-from .needs import need
-from .source import PICTURES, Unit
-from .stores import reason
-from .watcher import Watcher
-from .work import DIED, Job, Result, discard, do_container, do_picture, failure, result_of
+from .collection import PICTURES, Item
+from .progress import Progress
+from .work import DIED, Result, Results, RunOptions, do_item, failure
 
 BLOCK = 8
-"""Pictures that a worker takes at a time; their rows come back together."""
+"""So many pictures are handed to a worker together; their results come back together."""
 _MOST_BLOCKS = 20_000
-"""Beyond, the bookkeeping of Ray would cost more than what is lost with a larger block."""
+"""With more blocks than these, Ray's bookkeeping would cost more than what is lost with a larger block."""
 TRIES = 3
-"""How often a unit is begun before its worker's deaths are put down to it."""
-
-
+"""A file is begun so often before the deaths of its workers are put down to it."""
 _PATIENCE = 10.0
 """Seconds for the first answer of a cluster."""
 
 
 class Starts:
-    """Counts how often each unit was begun and not ended; an actor of the cluster."""
+    """An actor of the cluster that counts how often work on each file was begun and did not end."""
 
     def __init__(self) -> None:
-        self._begun: Counter[int] = Counter()
+        self._begun: Counter[str] = Counter()
 
-    def begin(self, n: int) -> int:
-        """How often, this time included."""
-        self._begun[n] += 1
-        return self._begun[n]
+    def begin(self, source: str) -> int:
+        """Count a start, and return how many there are."""
+        self._begun[source] += 1
+        return self._begun[source]
 
-    def end(self, n: int) -> None:
-        """Forget a unit."""
-        del self._begun[n]
+    def end(self, source: str) -> None:
+        """Forget a file."""
+        del self._begun[source]
 
 
 class Worker:
-    """What an actor of Ray Data does; the networks stay loaded in it."""
+    """An actor of Ray Data; the networks stay loaded in it."""
 
-    def __init__(self, job: Job, starts: Any) -> None:
-        self.job, self._starts, self._ray = job, starts, need("ray", "ray")
+    def __init__(self, options: RunOptions, starts: Any) -> None:
+        self._options, self._starts = options, starts
+        self._ray = need("ray", "ray", BatchError)
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        """Work on the units of a batch."""
-        done = [self._row(Unit(**json.loads(text))) for text in batch["unit"]]
-        return {name: [row[name] for row in done] for name in done[0]}
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
+        """Work on the files of a batch; return their results as JSON."""
+        return {"result": [self._do(text, Item(**json.loads(text))) for text in batch["item"]]}
 
-    def _row(self, unit: Unit) -> dict[str, Any]:
-        deaths = self._ray.get(self._starts.begin.remote(unit.n)) - 1
+    def _do(self, text: str, item: Item) -> str:
+        deaths = self._ray.get(self._starts.begin.remote(item.source)) - 1
         fatal = ""
         try:
-            result = self._do(unit, deaths)
-        except WeightsError as error:  # as an exception it would be told with all that Ray knows about it
+            result = failure(item, DIED) if deaths >= TRIES else do_item(self._options, item)
+        except WeightsError as error:  # as an exception it would come with all that Ray knows about it
             fatal = str(error)
-            result = failure(unit, fatal)
-        self._starts.end.remote(unit.n)
-        about = {"pictures": result.pictures, "failed": result.failed, "again": result.again}
-        return {"n": unit.n, "lines": b"".join(result.lines), "fatal": fatal, **about}
-
-    def _do(self, unit: Unit, deaths: int) -> Result:
-        guilty = deaths >= TRIES
-        if self.job.kind != PICTURES and self.job.folder is not None:
-            return do_container(self.job, unit, blamed=guilty)  # of a container one picture is guilty
-        if guilty:
-            return failure(unit, DIED)
-        return result_of(do_picture(self.job, unit)) if self.job.kind == PICTURES else do_container(self.job, unit)
+            result = failure(item, fatal)
+        self._starts.end.remote(item.source)
+        return json.dumps({"item": text, "fatal": fatal, "result": result.to_json()})
 
 
 class Cluster:
     """A running Ray cluster."""
 
     def __init__(self, address: str, workers: int | None = None) -> None:
-        """An engine.
+        """Choose a cluster.
 
         Args:
             address: as ``ray.init`` takes it: ``auto``, ``host:6379``; ``local`` starts one on this machine.
-            workers: most actors at work; None: one for each core of the cluster.
+            workers: how many actors work at most; None: one for each core of the cluster.
         """
         self._address, self._workers = address, workers
 
-    def run(self, job: Job, units: Iterable[Unit], folder: Path, watcher: Watcher) -> Results:
-        """See `Engine.run`.
+    def run(self, options: RunOptions, items: Sequence[Item], progress: Progress) -> Results:
+        """Yield each file with its result; see `Engine.run`.
 
         Raises:
             BatchError: Ray is not installed, there is no such cluster, or it gives up.
@@ -107,45 +94,42 @@ class Cluster:
         """
         ray = self._connect()
         try:
-            waiting = {unit.n: unit for unit in units}
             starts = ray.remote(num_cpus=0, max_restarts=-1)(Starts).remote()
-            for row in self._rows(ray, job, list(waiting.values()), starts):
-                if row["fatal"]:
-                    raise WeightsError(row["fatal"])
-                unit = waiting.pop(int(row["n"]))
-                result = Result([row["lines"]], int(row["pictures"]), int(row["failed"]), bool(row["again"]))
-                watcher.opened(result.pictures)
-                watcher.advanced(result.pictures, result.failed)
-                yield unit, result
-                if job.folder is not None and not result.again:
-                    discard(Path(job.folder) / str(unit.n))
-            assert not waiting
+            texts = [json.dumps(asdict(item)) for item in items]
+            for row in self._rows(ray, options, texts, starts):
+                told = json.loads(row["result"])
+                if told["fatal"]:
+                    raise WeightsError(told["fatal"])
+                result = Result.from_json(told["result"])
+                progress.opened(len(result.rows))
+                progress.advanced(len(result.rows), result.failed)
+                yield Item(**json.loads(told["item"])), result
         except ray.exceptions.RayError as error:
             raise BatchError(f"the cluster has given up: {reason(error)}") from error
 
-    def _rows(self, ray: Any, job: Job, units: list[Unit], starts: Any) -> Iterable[dict[str, Any]]:
-        size = max(BLOCK, len(units) // _MOST_BLOCKS) if job.kind == PICTURES else 1
-        blocks = -(-len(units) // size)
+    def _rows(self, ray: Any, options: RunOptions, texts: list[str], starts: Any) -> Iterable[dict[str, str]]:
+        size = max(BLOCK, len(texts) // _MOST_BLOCKS) if options.kind == PICTURES else 1
+        blocks = -(-len(texts) // size)
         workers = min(self._workers or max(1, int(ray.cluster_resources().get("CPU", 1))), blocks)
-        items = [{"unit": json.dumps(asdict(unit))} for unit in units]
-        made = ray.data.from_items(items, override_num_blocks=blocks).map_batches(
+        data = ray.data.from_items([{"item": text} for text in texts], override_num_blocks=blocks)
+        made = data.map_batches(
             Worker,
-            fn_constructor_args=(job, starts),
+            fn_constructor_args=(options, starts),
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=workers),
             num_cpus=1,
         )
-        rows: Iterable[dict[str, Any]] = made.iter_rows()
+        rows: Iterable[dict[str, str]] = made.iter_rows()
         return rows
 
     def _connect(self) -> Any:
         """Ray, connected; it stays so until the process ends: Ray Data does not always survive a second start."""
         settings = {"RAY_BACKEND_LOG_LEVEL": "fatal"}
         if self._address != "local":
-            settings["RAY_NUM_REDIS_GET_RETRIES"] = "1"  # the default is minutes, of a cluster that has ended, say
+            settings["RAY_NUM_REDIS_GET_RETRIES"] = "1"  # by default Ray waits minutes for a cluster that has ended
         os.environ.update(settings | dict(os.environ))
-        ray = need("ray", "ray")
-        need("ray.data", "ray")
+        ray = need("ray", "ray", BatchError)
+        need("ray.data", "ray", BatchError)
         _quieten(ray)
         _check_reached(self._address)
         if ray.is_initialized():
@@ -163,10 +147,10 @@ class Cluster:
 
 
 def _check_reached(address: str) -> None:
-    """Ray itself would try for minutes.
+    """Check that somebody answers; Ray itself would try for minutes.
 
     Raises:
-        BatchError: nobody answers.
+        BatchError: nobody does.
     """
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdecimal():
@@ -178,7 +162,7 @@ def _check_reached(address: str) -> None:
 
 @contextmanager
 def _without_stderr() -> Iterator[None]:
-    """Nothing on standard error, not from C++ either: there the core of Ray says how much it is going to say."""
+    """Silence standard error, of C++ too: there the core of Ray says how much it is going to say."""
     saved, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nothing, 2)
@@ -190,7 +174,7 @@ def _without_stderr() -> Iterator[None]:
 
 
 def _quieten(ray: Any) -> None:
-    """No bars and no log lines of Ray's own."""
+    """Switch off Ray's own bars and log lines."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False

@@ -1,30 +1,62 @@
-"""The manifest: one row for each picture, as Parquet."""
+"""The manifest of a run: a Parquet file with one row for each picture."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from .needs import need
+from ..common.extras import need
+from ..errors import BatchError
 
 LISTED = 10
-"""Failures that are kept for being told."""
-_PIECE = 4096
+"""So many failures are kept, to be listed at the end."""
+_ROWS = 4096
+
+
+@dataclass(frozen=True)
+class ManifestRow:
+    """One picture in the manifest.
+
+    Attributes:
+        source, target: where the picture comes from and goes to; in containers ``file:member`` or ``file:row``.
+        source_bytes, bytes: the sizes of the two.
+        width, height: of the picture, in pixels.
+        bpp: bits per pixel of the ``.sprd`` file.
+        seconds: the time from the bytes of the one to the bytes of the other.
+        dropped: what the picture has and the output lacks.
+        error: why there is no output; what is not known then is None.
+    """
+
+    source: str
+    target: str
+    source_bytes: int | None = None
+    bytes: int | None = None
+    width: int | None = None
+    height: int | None = None
+    bpp: float | None = None
+    seconds: float | None = None
+    dropped: str = ""
+    error: str = ""
+
+
+_TYPES = {
+    "source_bytes": "int64", "bytes": "int64", "width": "int32", "height": "int32", "bpp": "double", "seconds": "double"
+}  # fmt: skip
 
 
 @dataclass
 class Totals:
-    """What the rows of a manifest come to.
+    """The sums over the rows of a manifest.
 
     Attributes:
-        pictures, failed: how many there are, and how many of them have no output.
-        source_bytes, bytes: of those that have.
-        pixels, bits: of those that have; `bits` of the ``.sprd`` files.
-        dropped: how many pictures had something that their file has not.
-        failures: (source, reason) of the first ones.
+        pictures, failed: how many pictures there are, and how many of them have no output.
+        source_bytes, bytes: of the pictures that have an output.
+        pixels, bits: of the same pictures; `bits` are those of the ``.sprd`` files.
+        dropped: how many pictures have something that their output lacks.
+        failures: source and reason of the first failures.
     """
 
     pictures: int = 0
@@ -36,49 +68,41 @@ class Totals:
     dropped: int = 0
     failures: list[tuple[str, str]] = field(default_factory=list)
 
-    def add(self, row: dict[str, Any]) -> None:
+    def add(self, row: ManifestRow) -> None:
         """Count a row."""
         self.pictures += 1
-        if row["error"]:
+        if row.error:
             self.failed += 1
             if len(self.failures) < LISTED:
-                self.failures.append((row["source"], row["error"]))
+                self.failures.append((row.source, row.error))
             return
-        pixels = row["width"] * row["height"]
+        pixels = (row.width or 0) * (row.height or 0)
         self.pixels += pixels
-        self.bits += row["bpp"] * pixels
-        self.source_bytes += row["source_bytes"]
-        self.bytes += row["bytes"]
-        self.dropped += bool(row["dropped"])
+        self.bits += (row.bpp or 0) * pixels
+        self.source_bytes += row.source_bytes or 0
+        self.bytes += row.bytes or 0
+        self.dropped += bool(row.dropped)
 
 
-def write_manifest(path: Path, rows: Iterable[dict[str, Any]]) -> Totals:
-    """Write rows, as `Row.line` has them, to a Parquet file, and add them up.
+def write_manifest(path: Path, rows: Iterable[ManifestRow]) -> Totals:
+    """Write rows to a Parquet file and add them up.
 
     Raises:
         BatchError: pyarrow is not installed.
-        OSError: the system refuses to write it.
+        OSError: the system refuses to write the file.
     """
-    arrow, parquet = need("pyarrow"), need("pyarrow.parquet")
-    types = {"source_bytes": "int64", "bytes": "int64", "width": "int32", "height": "int32"}
-    types |= {"bpp": "double", "seconds": "double"}
-    names = ("source", "target", *types, "dropped", "error")
-    schema = arrow.schema([(name, types.get(name, "string")) for name in names])
-    totals = Totals()
+    arrow, parquet = need("pyarrow", "batch", BatchError), need("pyarrow.parquet", "batch", BatchError)
+    schema = arrow.schema([(name, _TYPES.get(name, "string")) for name in ManifestRow.__dataclass_fields__])
+    totals, left = Totals(), iter(rows)
     with parquet.ParquetWriter(path, schema) as writer:
-        for piece in _pieces(rows):
-            for row in piece:
+        while some := list(islice(left, _ROWS)):
+            for row in some:
                 totals.add(row)
-            writer.write_table(arrow.Table.from_pylist([_clean(row) for row in piece], schema=schema))
+            writer.write_table(arrow.Table.from_pylist([_as_text(row) for row in some], schema=schema))
     return totals
 
 
-def _pieces(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    iterator = iter(rows)
-    while piece := list(itertools.islice(iterator, _PIECE)):
-        yield piece
-
-
-def _clean(row: dict[str, Any]) -> dict[str, Any]:
-    """Names of files may be no Unicode; Parquet's text must."""
-    return {k: v.encode("utf-8", "backslashreplace").decode() if isinstance(v, str) else v for k, v in row.items()}
+def _as_text(row: ManifestRow) -> dict[str, Any]:
+    """A file name need not be valid Unicode, but text in Parquet must be."""
+    values = asdict(row)
+    return {k: v.encode("utf-8", "backslashreplace").decode() if isinstance(v, str) else v for k, v in values.items()}

@@ -1,4 +1,4 @@
-"""Names of outputs: what they are called, that no two are the same, and that none leads out of its folder."""
+"""Names of outputs: no two are the same, and none leads out of its folder."""
 
 from __future__ import annotations
 
@@ -8,22 +8,18 @@ import unicodedata
 from collections import Counter
 from collections.abc import Collection
 
-from ..errors import BatchError
-
-_MAX_RANGE = 1_000_000
-_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
-_TURNS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_DIRECTION_MARKS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
 def targets(names: Collection[str], suffix: str, others: Collection[str] = ()) -> dict[str, str]:
-    """What each picture of a folder becomes: ``a.jpg`` is ``a.sprd``, but next to ``a.png`` it is ``a.jpg.sprd``.
+    """Name the outputs of a folder: ``a.jpg`` becomes ``a.sprd``, but next to ``a.png`` it becomes ``a.jpg.sprd``.
 
-    Case counts as equal, for the disks on which it is.
+    Upper and lower case count as equal, because they are on some disks.
 
     Args:
-        names: of pictures; the same name twice is the same output.
-        suffix: of outputs, with its dot.
+        names: of the pictures; the same name twice has the same output.
+        suffix: of the outputs, with its dot.
         others: names in the same folder that stay as they are.
     """
     short = {name: posixpath.splitext(name)[0] + suffix for name in names}
@@ -35,7 +31,7 @@ def targets(names: Collection[str], suffix: str, others: Collection[str] = ()) -
             return found
         for name in clashing:
             found[name] = name + suffix
-            short[name] = ""  # it is long now and stays so
+            short[name] = ""  # the name is long now and stays so
 
 
 def is_safe(name: str) -> bool:
@@ -45,28 +41,12 @@ def is_safe(name: str) -> bool:
 
 
 def has_controls(name: str) -> bool:
-    """Whether a name could do something to a terminal: control characters, line ends, turns of direction."""
-    return any(unicodedata.category(c) in ("Cc", "Zl", "Zp") or c in _TURNS for c in name)
+    """Whether a name holds what acts on a terminal: control characters, line ends, marks that turn the direction."""
+    return any(unicodedata.category(c) in ("Cc", "Zl", "Zp") or c in _DIRECTION_MARKS for c in name)
 
 
 def inside(address: str) -> str:
-    """Where an address of a list goes: its host and path, without the steps that lead upwards."""
+    """Name the output of an address in a list: its host and path, without the parts that lead upwards."""
     path = address.partition("://")[2] if "://" in address else address
     parts = [part.replace(":", "_") for part in path.replace("\\", "/").split("/") if part not in ("", ".", "..")]
     return "/".join(parts)
-
-
-def expand(address: str) -> list[str]:
-    """``photos-{000..041}.tar`` written out.
-
-    Raises:
-        BatchError: it stands for too many names.
-    """
-    match = _RANGE.search(address)
-    if match is None:
-        return [address]
-    first, last = (int(text) for text in match.groups())
-    if abs(last - first) >= _MAX_RANGE:
-        raise BatchError(f"{address} stands for more than {_MAX_RANGE} names")
-    numbers = (str(number).zfill(len(match[1])) for number in range(first, last + 1))
-    return [name for number in numbers for name in expand(address[: match.start()] + number + address[match.end() :])]

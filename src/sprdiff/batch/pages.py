@@ -1,8 +1,8 @@
-"""What a Parquet file would unpack to, by the headers of its pages: looked at before a library reads any of them.
+"""How much memory a Parquet file would unpack to, from the headers of its pages, before a library reads any of them.
 
-A column chunk is a row of pages. Each begins with its sizes in Thrift's compact protocol; a page of kilobytes may
-unpack to gigabytes, and one entry of a dictionary may be repeated by every row. What the footer says of all this need
-not be so.
+A column chunk is a row of pages. Each begins with its sizes in Thrift's compact protocol. A page of kilobytes may
+unpack to gigabytes, and every row may repeat one entry of a dictionary. What the footer says of all this need not be
+true.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from ..common.extras import need
 from ..common.files import open_regular
+from ..common.messages import reason
 from ..errors import BatchError
-from .needs import need
-from .stores import reason
 
 MAX_ROWS = 10_000_000
 MAX_PAGE = 2**26
@@ -57,7 +57,7 @@ def rows_together(path: Path, metadata: Any, most: int) -> int:
     """
     if metadata.num_rows > MAX_ROWS:
         raise BatchError(f"{path.name} has {metadata.num_rows} rows, above the limit of {MAX_ROWS}")
-    together, arrow = most, need("pyarrow")
+    together, arrow = most, need("pyarrow", "batch", BatchError)
     try:
         with open_regular(path) as file:
             for group in range(metadata.num_row_groups):
@@ -115,7 +115,7 @@ def _widest(file: BinaryIO, page: Page, codec: str) -> int:
     data: Any = file.read(page.packed)
     if codec != "UNCOMPRESSED":
         name = {"LZ4": "lz4_raw"}.get(codec, codec.lower())
-        data = need("pyarrow").decompress(data, page.unpacked, codec=name, asbytes=True)
+        data = need("pyarrow", "batch", BatchError).decompress(data, page.unpacked, codec=name, asbytes=True)
     place = widest = 0
     while place < len(data):
         (size,) = struct.unpack_from("<I", data, place)

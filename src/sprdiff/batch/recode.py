@@ -1,25 +1,16 @@
-"""What is done to one picture: bytes to bytes, either way."""
+"""The two directions of a run: bytes of a picture to bytes of an ``.sprd`` file, and back."""
 
 from __future__ import annotations
 
-import builtins
 import functools
-import io
-import json
-import math
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from PIL import Image
-
 from ..codec import Codec
-from ..errors import BitstreamError, SprdiffError, WeightsError
-from ..fileinfo import info
+from ..fileinfo import model_info
 from ..format import container
 from ..format.container import parse_file
-from ..imageio.colour import parse_background
 from ..imageio.formats import most_bytes
 from ..imageio.identify import may_be_picture
 from ..imageio.kinds import refusal
@@ -27,11 +18,11 @@ from ..imageio.open import open_rgb
 from ..imageio.save import FORMATS, encode_image, output_format
 from ..limits import MAX_PIXELS
 from ..loading import stride_of
-from ..options import AUTO, DecodeOptions, quality_level, scale_code
+from ..options import DecodeOptions, EncodeOptions
 
 _FURTHER = (".dib", ".gif", ".heic", ".heif", ".j2k", ".jfif", ".jpe", ".jpf", ".jpx", ".jxl", ".pbm", ".pgm", ".psd")
-PICTURES = frozenset({*FORMATS, *_FURTHER})
-"""Names that are taken for pictures; those of them that this Pillow cannot read fail, and are not passed over."""
+SUFFIXES = frozenset({*FORMATS, *_FURTHER})
+"""Files with these suffixes are taken for pictures; one that this Pillow cannot read fails and is not passed over."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +32,8 @@ class Made:
     Attributes:
         data: the whole file.
         width, height: of the picture, in pixels.
-        bpp: bits per pixel of the ``.sprd`` file, on whichever side it is.
-        dropped: what the picture had and the file has not, such as ``alpha``, and what of it is damaged.
+        bpp: bits per pixel of the ``.sprd`` file, in either direction.
+        dropped: what the picture has and the output lacks, such as ``alpha``, and which damage the picture has.
     """
 
     data: bytes
@@ -53,124 +44,95 @@ class Made:
 
 
 @dataclass(frozen=True)
-class Encode:
-    """Pictures to ``.sprd``; targets as `Codec.encode` takes them.
+class Encode(EncodeOptions):
+    """Encode pictures to ``.sprd`` files.
+
+    Attributes:
+        strict: refuse damaged pictures even if they can be read.
+        weights: a folder of weights; None: those of the package.
+        max_pixels: larger pictures are refused.
 
     Raises:
         ValueError: a number is out of its range, or two targets are given.
         ImageError: the background is no colour.
     """
 
-    quality: float | None = None
-    bpp: float | None = None
-    max_bytes: int | None = None
-    scale: str = AUTO
-    background: str = "white"
     strict: bool = False
     weights: str | None = None
     max_pixels: int = MAX_PIXELS
-    sources: ClassVar[frozenset[str]] = PICTURES
+    sources: ClassVar[frozenset[str]] = SUFFIXES
     verb: ClassVar[str] = "encode"
     suffix: ClassVar[str] = ".sprd"
 
-    def __post_init__(self) -> None:
-        if sum(target is not None for target in (self.quality, self.bpp, self.max_bytes)) > 1:
-            raise ValueError("quality, bpp and max_bytes exclude each other")
-        if self.quality is not None:
-            quality_level(self.quality)
-        if not (self.bpp is None or (math.isfinite(self.bpp) and self.bpp > 0)):
-            raise ValueError(f"bpp must be a number above 0, not {self.bpp}")
-        scale_code(self.scale)
-        parse_background(self.background)
-
     def make(self, data: bytes) -> Made:
-        """The ``.sprd`` file of an image file.
+        """Encode an image file.
 
         Raises:
-            SprdiffError: as of `Codec.encode`.
+            SprdiffError: as `Codec.encode` raises it.
         """
         picture = open_rgb(data, background=self.background, max_pixels=self.max_pixels, strict=self.strict)
-        made = codec(self.weights, self.max_pixels).encode(
-            picture, quality=self.quality, bpp=self.bpp, max_bytes=self.max_bytes, scale=self.scale
-        )
+        made = codec(self.weights, self.max_pixels).encode_with(picture, self)
         height, width = picture.pixels.shape[:2]
         return Made(made, width, height, 8 * len(made) / (width * height), picture.lost)
 
     def most(self, head: bytes) -> int:
-        """Bytes of a picture's file at most, by its first `HEAD` bytes.
+        """Return how many bytes an image file may have that begins with `head`, its first `HEAD` bytes.
 
         Raises:
-            ImageError: it is none.
+            ImageError: no image file begins so.
         """
         if not may_be_picture(head):
             raise refusal("the image", head)
         return most_bytes(self.max_pixels)
 
-    def recognise(self, data: bytes, source: bytes) -> Made | None:
-        """What `make` gave before it could be noted; None if it is something else."""
-        try:
-            about = info(data, weights=self.weights)
-        except BitstreamError:
-            return None
-        return Made(data, about.width, about.height, about.bpp) if about.weights == "at hand" else None
-
 
 @dataclass(frozen=True)
-class Decode:
-    """``.sprd`` to pictures of one format; dials as `Codec.decode` takes them.
+class Decode(DecodeOptions):
+    """Decode ``.sprd`` files to pictures of one format.
 
     Attributes:
-        to: the format as an extension without its dot.
+        to: the format, as a file name extension without its dot.
+        weights: a folder of weights; None: those of the package.
+        max_pixels: larger pictures are refused.
 
     Raises:
+        ValueError: a number is out of its range.
         OutputError: there is no such format, or this Pillow cannot write it.
     """
 
     to: str = "png"
-    realism: float | None = None
-    steps: int | None = None
-    seed: int = 0
     weights: str | None = None
     max_pixels: int = MAX_PIXELS
     sources: ClassVar[frozenset[str]] = frozenset({".sprd"})
     verb: ClassVar[str] = "decode"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         output_format("x" + self.suffix)
 
     @property
     def suffix(self) -> str:
-        """Extension of the outputs."""
+        """The file name extension of the outputs."""
         return f".{self.to.lower()}"
 
     def make(self, data: bytes) -> Made:
-        """The image file of an ``.sprd`` file.
+        """Decode an ``.sprd`` file.
 
         Raises:
-            SprdiffError: as of `Codec.decode`, or the format cannot hold the picture.
+            SprdiffError: as `Codec.decode` raises it, or the format cannot hold the picture.
         """
-        decoder = codec(self.weights, self.max_pixels)
-        decoded = decoder.decode_with(data, DecodeOptions(self.realism, self.steps, self.seed))
-        about = info(data, weights=self.weights)
+        decoded = codec(self.weights, self.max_pixels).decode_with(data, self)
+        width, height = decoded.header.width, decoded.header.height
         made = encode_image(decoded.image, output_format("x" + self.suffix), decoded.text)
-        return Made(made, about.width, about.height, about.bpp)
+        return Made(made, width, height, 8 * len(data) / (width * height))
 
     def most(self, head: bytes) -> int:
-        """Bytes of an ``.sprd`` file at most, by its first `HEAD` bytes.
+        """Return how many bytes an ``.sprd`` file may have that begins with `head`, its first `HEAD` bytes.
 
         Raises:
-            BitstreamError: it is none, or its picture is above the limit.
+            BitstreamError: no ``.sprd`` file begins so, or its picture is above the limit.
         """
         return parse_file(head[: container.HEAD], self.max_pixels).header.most_bytes(stride_of(self.weights))
-
-    def recognise(self, data: bytes, source: bytes) -> Made | None:
-        """What `make` gave before it could be noted; None if it is something else."""
-        with suppress(Exception), Image.open(io.BytesIO(data)) as image:
-            header = parse_file(source).header
-            size = header.width, header.height
-            if image.size == size and image.format == output_format("x" + self.suffix):
-                return Made(data, *size, 8 * len(source) / (size[0] * size[1]))
-        return None
 
 
 Work = Encode | Decode
@@ -178,63 +140,16 @@ Work = Encode | Decode
 
 @functools.cache
 def codec(weights: str | None, max_pixels: int) -> Codec:
-    """The codec of this process, on one thread: there is a process for every core."""
+    """Return the codec of this process; it uses one thread, because there is a process for every core."""
     return Codec(weights, threads=1, max_pixels=max_pixels)
 
 
-@dataclass(frozen=True)
-class Row:
-    """One picture in the manifest.
-
-    Attributes:
-        source, target: where it is from and where it went; of containers ``file:member`` or ``file:row``.
-        source_bytes, bytes: sizes of the two.
-        width, height: in pixels. bpp: bits per pixel of the ``.sprd`` file.
-        seconds: from the bytes of the one to those of the other; None if a kill kept it from being noted.
-        dropped: what the picture had and the file has not.
-        error: why there is no output; then what is not known is None.
-    """
-
-    source: str
-    target: str
-    source_bytes: int | None = None
-    bytes: int | None = None
-    width: int | None = None
-    height: int | None = None
-    bpp: float | None = None
-    seconds: float | None = None
-    dropped: str = ""
-    error: str = ""
-
-    @classmethod
-    def of(cls, source: str, target: str, source_bytes: int, made: Made, seconds: float | None) -> Row:
-        """The row of a picture that was made."""
-        about = made.width, made.height, made.bpp, seconds, made.dropped
-        return cls(source, target, source_bytes, len(made.data), *about)
-
-    def line(self) -> builtins.bytes:
-        """As a line of JSON."""
-        return json.dumps(asdict(self), separators=(",", ":")).encode() + b"\n"
-
-
-def explain(error: Exception) -> str:
-    """One line about why a picture failed.
+def as_record(work: Work) -> dict[str, Any]:
+    """Return direction, options and networks in the form in which the record of a run holds them.
 
     Raises:
-        WeightsError: no other picture would fare better.
+        WeightsError: there are no such weights.
     """
-    if isinstance(error, WeightsError):
-        raise error
-    if isinstance(error, SprdiffError):
-        return str(error)
-    if isinstance(error, MemoryError):
-        return "not enough memory"
-    return f"unexpected {type(error).__name__}: {' '.join(str(error).split())}"
-
-
-def as_record(work: Work) -> dict[str, Any]:
-    """Direction and settings, for the record of a run."""
-    settings = asdict(work)
-    if work.weights is not None:
-        settings["weights"] = str(Path(work.weights).resolve())
-    return {"direction": work.verb, **settings}
+    weights = None if work.weights is None else str(Path(work.weights).resolve())
+    model = model_info(work.weights).networks
+    return {"direction": work.verb, **asdict(work), "weights": weights, "model": model}

@@ -1,48 +1,52 @@
-"""A whole run: looked at, planned, worked on, and written down.
+"""A whole run: the source is looked at, its files are planned, worked on and noted, and the manifest is written.
 
-What the folder of the run says is finished is not done again, so a run that was stopped, even by a kill, goes on
-where it was when the same command is given again.
+A file is done when its output is there as the record of the run describes it, made from the source as it is now and
+with the settings of now. What is done is not done again, so a run that was stopped in any way, even by a kill, goes
+on when the same command is given again.
 """
 
 from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Protocol
 
-from .. import __version__
+from ..common.extras import need
+from ..common.messages import reason
+from ..common.remote import absolute, is_remote, is_web, join
 from ..errors import BatchError, OutputError
-from ..fileinfo import model_info
-from .folder import (
-    FORMAT,
-    JOURNAL,
-    check_plan,
-    check_same,
-    default_folder,
-    held,
-    read_plan,
-    read_run,
-    staging_of,
-    write_plan,
-    write_run,
-)
-from .journal import Journal
-from .local import Engine, Local
+from .collection import MANIFEST, PICTURES, STDIN, Item, in_words, look_at
+from .local import Local
 from .manifest import Totals, write_manifest
-from .needs import need
-from .outputs import place
+from .progress import Progress
 from .recode import Work, as_record
-from .source import MANIFEST, PICTURES, STDIN, Collection, Unit, in_words, look_at
-from .stores import absolute, is_remote, is_web, join, reason, size_of
-from .watcher import Watcher
-from .work import Job
+from .records import Records
+from .state import RECORDS, default_folder, opened, staging_folder
+from .storage import Stamp, place, stat, unchanged, walk
+from .work import Result, Results, RunOptions, scratch
 
-_SPOOLS, _FETCHED = "spools", "fetched"
+_FREE = frozenset({"command"})
+"""Settings that may differ between runs that share a destination."""
+_SHOWN = 3
+_TOGETHER = 256
+_THREADS = 16
+"""So many files of earlier runs are looked at together, by so many threads: each may take a request."""
+
+
+class Engine(Protocol):
+    """What works on the files of a run."""
+
+    def run(self, options: RunOptions, items: Sequence[Item], progress: Progress) -> Results:
+        """Yield each file with its result, in the order of completion.
+
+        Raises:
+            SprdiffError: no file can be worked on.
+        """
 
 
 @dataclass(frozen=True)
@@ -51,8 +55,9 @@ class Outcome:
 
     Attributes:
         totals: of all its pictures, those of earlier runs among them.
-        manifest: its address.
-        worked_on: how many pictures this run has looked at, and in how many seconds.
+        manifest: the address of the manifest.
+        worked_on: how many pictures this run has worked on.
+        seconds: how long this run took.
     """
 
     totals: Totals
@@ -73,117 +78,131 @@ def batch(
     force: bool = False,
     folder: Path | None = None,
     command: str = "",
-    watcher: Watcher | None = None,
+    progress: Progress | None = None,
 ) -> Outcome:
     """Encode or decode a collection into a folder or prefix.
 
-    Worker processes import the main module of the program: a script needs its ``if __name__ == "__main__"``.
+    Worker processes import the main module of the program, so a script needs its ``if __name__ == "__main__"``.
 
     Args:
         source: a folder or prefix, a list (``.txt``, or ``-`` for standard input), ``.tar`` or ``.parquet``; a path
             or an address.
-        dest: folder or prefix of the outputs, made if need be; goes on there.
-        engine: what does the work; None: the cores of this machine.
-        kind: one of `source.KINDS`, where names leave it open.
+        dest: the folder or prefix of the outputs; a run that was stopped goes on there.
+        engine: does the work; None: the cores of this machine.
+        kind: one of `collection.KINDS`, where the names of the files leave it open.
         column, output_column: of the pictures in Parquet, before and after.
-        force: overwrite outputs that exist.
-        folder: for what is needed to go on; None: in `dest`, or, of a remote one, below ``~/.local/state``.
-        command: what is written down as having been run.
-        watcher: told how it goes.
+        force: overwrite outputs that exist, and begin anew where the settings differ from those of an earlier run.
+        folder: for what is needed to go on; None: in `dest` or, of a remote one, below ``~/.local/state``.
+        command: what is noted as having been run.
+        progress: is told how the run goes.
 
     Raises:
-        BatchError: the source or the destination cannot be used, or they are of another run.
-        OutputError: outputs are there already, or something cannot be written.
+        BatchError: the source or the destination cannot be used, or they belong to another run.
+        OutputError: outputs exist already, or something cannot be written.
         WeightsError: the networks cannot be loaded.
     """
-    need("pyarrow")
-    watcher = watcher or Watcher()
-    start = time.monotonic()
-    source = source if source == STDIN else absolute(source)
-    dest = absolute(dest)
+    need("pyarrow", "batch", BatchError)
+    need("filelock", "batch", BatchError)
+    progress, start = progress or Progress(), time.monotonic()
+    source, dest = source if source == STDIN else absolute(source), absolute(dest)
     if is_web(dest):
         raise BatchError(f"{dest}: web servers take no files")
-    run: dict[str, Any] = {"format": FORMAT, "source": source, "dest": dest, **as_record(work)}
-    run |= {"model": model_info(work.weights).networks, "as": kind, "column": column, "output-column": output_column}
-    run |= {"sprdiff": __version__, "command": command, "force": force}
+    settings = {"source": source, "dest": dest, **as_record(work), "as": kind, "column": column}
+    settings |= {"output-column": output_column, "command": command}
     collection = look_at(source, work, kind=kind, dest=dest)
-    folder = folder or default_folder(dest)
-    with held(folder, command):
-        run, units = _planned(folder, run, collection, watcher)
-        shared = None if is_remote(dest) else str(folder.resolve() / _SPOOLS)
-        staging = staging_of(dest)
-        job = Job(collection.kind, work, bool(run["force"]), shared, staging, column, output_column)
-        journal = Journal(folder / JOURNAL, units)
-        manifest = join(dest, MANIFEST)
+    items, find, manifest = list(collection.items(dest)), _finder(dest), join(dest, MANIFEST)
+    folder, staging = folder or default_folder(dest), staging_folder(dest)
+    if not force and not (folder / RECORDS).exists():
+        _check_free(items, manifest, find)
+    options = RunOptions(collection.kind, work, force, staging, column, output_column)
+    with opened(folder, dest, command) as records:
+        _begin(records, settings, force=force)
+        if collection.passed_over:
+            progress.note(f"passed over: {in_words(collection.passed_over)}")
         try:
-            worked_on = _work(job, journal, folder, engine or Local(), watcher)
-        finally:  # after Ctrl-C too: what is there is there
-            totals = _write_manifest(journal, folder, manifest, staging)
-            journal.close()
-            _clean(folder, staging)
+            todo = list(_unfinished(records, items, find))
+            worked_on = _work(records, options, todo, engine or Local(), progress)
+        finally:  # after Ctrl-C too, the manifest says what is there
+            totals = _write_manifest(records, items, manifest, staging)
+            if staging is not None:
+                shutil.rmtree(staging, ignore_errors=True)
     return Outcome(totals, manifest, worked_on, time.monotonic() - start)
 
 
-def _planned(folder: Path, run: dict[str, Any], collection: Collection, watcher: Watcher) -> tuple[dict[str, Any], int]:
-    """What this run is told together with earlier ones, and how many units it has.
-
-    Raises:
-        BatchError: the earlier run was told something else, or the source has changed.
-        OutputError: outputs are there already.
-    """
-    dest = str(run["dest"])
-    before = read_run(folder)
-    if before is None:
-        manifest = join(dest, MANIFEST)
-        if not run["force"] and size_of(manifest) is not None:
-            raise OutputError(f"{manifest} already exists, of a run that cannot go on; only -f (force) overwrites it")
-        units = write_plan(folder, collection.units(dest), force=bool(run["force"]))
-    else:
-        check_same(folder, before, run)
-        units = int(before["units"])
-        check_plan(folder, collection.units(dest))
-        run["force"] = run["force"] or before["force"]
-    if collection.passed_over:
-        watcher.note(f"passed over: {in_words(collection.passed_over)}")
-    run["units"] = units
-    write_run(folder, run)
-    return run, units
+def _finder(dest: str) -> Callable[[str], Stamp | None]:
+    """A function that says what is at a target; a remote destination is listed for it, not asked file by file."""
+    if not is_remote(dest):
+        return lambda target: stat(target) if target else None
+    found = dict[str, Stamp]()
+    try:
+        for folder, files, _ in walk(dest):
+            found |= {join(dest, f"{folder}/{name}".lstrip("/")): stamp for name, stamp in files.items()}
+    except BatchError as error:
+        if not isinstance(error.__cause__, FileNotFoundError):
+            raise
+    return found.get
 
 
-def _unfinished(folder: Path, journal: Journal) -> Iterator[Unit]:
-    return (unit for unit in read_plan(folder) if not journal.is_finished(unit.n))
+def _check_free(items: Sequence[Item], manifest: str, find: Callable[[str], Stamp | None]) -> None:
+    """Raise OutputError if a first run finds a manifest or outputs: they belong to somebody else."""
+    if find(manifest):
+        raise OutputError(f"{manifest} already exists, of a run that cannot go on; only -f (force) overwrites it")
+    there = [item.target for item in items if find(item.target)]
+    if there:
+        more = f" and {len(there) - _SHOWN} more" if len(there) > _SHOWN else ""
+        exist = "already exists" if len(there) == 1 else "already exist"
+        raise OutputError(f"{', '.join(there[:_SHOWN])}{more} {exist}; only -f (force) overwrites")
 
 
-def _work(job: Job, journal: Journal, folder: Path, engine: Engine, watcher: Watcher) -> int:
-    """Do what is not finished; how many pictures that were."""
-    left = journal.units - journal.finished
-    watcher.begin(left, pictures=job.kind == PICTURES)
+def _begin(records: Records, settings: dict[str, Any], *, force: bool) -> None:
+    """Note the settings of this run; raise BatchError if an earlier one had others, unless all is to be made anew."""
+    before = records.settings() or settings
+    names = dict.fromkeys([*settings, *before])
+    different = [name for name in names if name not in _FREE and settings.get(name) != before.get(name)]
+    if different and not force:
+        old, new = ("none" if told.get(different[0]) is None else told[different[0]] for told in (before, settings))
+        told = f"{different[0]} {old}, now {new}"
+        raise BatchError(f"{settings['dest']} is of a run with {told}: use another destination, or -f to begin anew")
+    records.begin(settings, anew=bool(different))
+
+
+def _unfinished(records: Records, items: Sequence[Item], find: Callable[[str], Stamp | None]) -> Iterator[Item]:
+    """The files that are to be worked on, with what is known of their outputs."""
+
+    def look(item: Item, before: Result | None) -> Item | None:
+        source, output = (before.source, before.output) if before else (None, None)
+        if source is None or output is None or not unchanged(item.target, output, find(item.target)):
+            return item
+        with suppress(BatchError):  # the worker will say why the source cannot be read
+            if unchanged(item.source, source, Stamp(item.size, item.time) if item.time else stat(item.source)):
+                return None
+        return replace(item, own=output.sha256)
+
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="look") as pool:
+        for start in range(0, len(items), _TOGETHER):
+            some = items[start : start + _TOGETHER]
+            yield from filter(None, pool.map(look, some, map(records.get, some)))
+
+
+def _work(records: Records, options: RunOptions, todo: Sequence[Item], engine: Engine, progress: Progress) -> int:
+    """Work on files and note what becomes of them; return how many pictures that were."""
     pictures = 0
-    if left:
-        with closing(engine.run(job, _unfinished(folder, journal), folder, watcher)) as results:
-            for unit, result in results:
-                journal.append(unit.n, result.lines, again=result.again)
-                pictures += result.pictures
-    shutil.rmtree(folder / _SPOOLS, ignore_errors=True)
+    progress.begin(len(todo), pictures=options.kind == PICTURES)
+    if todo:
+        with closing(engine.run(options, todo, progress)) as results:
+            for item, result in results:
+                records.put(item, result)
+                pictures += len(result.rows)
     return pictures
 
 
-def _clean(folder: Path, staging: Path | None) -> None:
-    """Remove what nothing goes on from."""
-    shutil.rmtree(folder / _FETCHED, ignore_errors=True)
-    if staging is not None:
-        shutil.rmtree(staging, ignore_errors=True)
-        if staging.parent != folder:
-            with suppress(OSError):
-                staging.parent.rmdir()
-
-
-def _write_manifest(journal: Journal, folder: Path, manifest: str, staging: Path | None) -> Totals:
-    with TemporaryDirectory(dir=folder) as name:
-        path = Path(name) / "manifest"
+def _write_manifest(records: Records, items: Sequence[Item], manifest: str, staging: Path | None) -> Totals:
+    results = (result for result in map(records.get, items) if result)
+    with scratch(staging) as folder:
+        path = folder / "manifest"
         try:
-            totals = write_manifest(path, journal.rows())
+            totals = write_manifest(path, (row for result in results for row in result.rows))
         except OSError as error:
             raise OutputError(f"{manifest} cannot be written: {reason(error)}") from error
-        place(path, manifest, staging=staging, force=True)
+        place(path, manifest, force=True)
     return totals

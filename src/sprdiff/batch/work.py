@@ -1,262 +1,247 @@
-"""What workers do, here or on another machine: a picture, a piece of a container, or a whole one."""
+"""What is done with one file of a collection, on this machine or another."""
 
 from __future__ import annotations
 
-import shutil
-import tempfile
+import functools
+import hashlib
+import json
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from ..errors import OutputError, SprdiffError
-from .outputs import place, write
-from .recode import Row, Work, codec, explain
-from .source import PICTURES, SHARDS, Unit
-from .spool import Spool, records
-from .stores import as_path, fetch, is_remote, read, size_of
-from .tables import Rows, Table
-from .tars import Members, Shard
+from ..common.messages import explain
+from ..common.remote import as_path, fetch, is_remote
+from ..errors import BatchError, ImageError, OutputError, OutputExistsError, WeightsError
+from .collection import PICTURES, SHARDS, Item
+from .manifest import ManifestRow
+from .parquet import ParquetTable
+from .progress import Progress
+from .recode import Work, codec
+from .shards import TarShard
+from .storage import Stamp, digest, make_folder, place, read, stat
 
 DIED = "its process died: out of memory, or crashed in a library"
 
 
 @dataclass(frozen=True)
-class Job:
-    """What a run does with each unit.
+class RunOptions:
+    """What a run does with each file.
 
     Attributes:
-        kind: of the units, see `source.KINDS`.
+        kind: of the files, one of `collection.KINDS`.
         force: overwrite outputs that exist.
-        folder: for results of containers that are not finished, reached by all workers; None: there is none.
-        staging: see `stores.write`.
-        column, output_column: of Parquet.
+        staging: the folder in which local outputs are made, on the disk of the destination. What a killed process
+            leaves is there and not among the outputs. None if the destination is remote.
+        column, output_column: of the pictures in Parquet, before and after.
     """
 
     kind: str
     work: Work
     force: bool = False
-    folder: str | None = None
     staging: Path | None = None
     column: str | None = None
     output_column: str | None = None
 
 
 @dataclass(frozen=True)
-class Result:
-    """What became of a unit.
+class Picture:
+    """One picture.
 
     Attributes:
-        lines: its rows, as JSON with line ends, in pieces of any size.
-        pictures, failed: how many they are.
-        again: it failed as a whole, which may be different another time.
+        number: its place in its file, from 0.
+        source, target: its labels in the manifest.
+        data: its bytes, or why they are not read.
     """
 
-    lines: Iterable[bytes]
-    pictures: int
-    failed: int
-    again: bool = False
+    number: int
+    source: str
+    target: str
+    data: bytes | ImageError
 
 
 @dataclass(frozen=True)
-class Piece:
-    """Consecutive pictures of a container, and where their results are gathered."""
+class Result:
+    """What has become of one file.
 
-    work: Work
-    source: str
-    target: str
-    path: Path
-    spool: Path
-    content: Members | Rows
+    Attributes:
+        rows: of its pictures; of a file that failed as a whole, one row.
+        source, output: what tells their present versions from others; None if there is no output.
+    """
+
+    rows: Sequence[ManifestRow]
+    source: Stamp | None = None
+    output: Stamp | None = None
+
+    @property
+    def failed(self) -> int:
+        """How many pictures have failed."""
+        return sum(bool(row.error) for row in self.rows)
+
+    def to_json(self) -> str:
+        """Return the result as JSON."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Result:
+        """Return the result that `to_json` has written."""
+        about = json.loads(text)
+        source, output = (about[name] and Stamp(**about[name]) for name in ("source", "output"))
+        return cls([ManifestRow(**row) for row in about["rows"]], source, output)
 
 
-def do_picture(job: Job, unit: Unit) -> Row:
-    """Read a picture, write what it becomes, and say how it went.
+Results = Generator[tuple[Item, Result], None, None]
+Recoded = tuple[ManifestRow, bytes | None]
+"""The row of a picture, and its output unless it has failed."""
+Spread = Callable[[Callable[[Picture], Recoded], Iterable[Picture]], Iterable[Recoded]]
+"""Applies a function to pictures and keeps their order."""
+
+
+class SinglePicture:
+    """A file that is one picture, with the methods of a container."""
+
+    count = 1
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def pictures(self) -> Iterator[tuple[str, str, bytes | ImageError]]:
+        """Yield the picture; it has no label inside its file."""
+        yield "", "", self._data
+
+    def write(self, outputs: Iterator[bytes | None], out: Path) -> None:
+        """Write the output, unless the picture has failed."""
+        if (output := next(outputs)) is not None:
+            out.write_bytes(output)
+
+
+Container = SinglePicture | TarShard | ParquetTable
+
+
+def failure(item: Item, error: str) -> Result:
+    """Return the result of a file that failed as a whole."""
+    return Result([ManifestRow(item.source, item.target, item.size, error=error)])
+
+
+def do_item(
+    options: RunOptions,
+    item: Item,
+    local: Callable[[], Path] | None = None,
+    spread: Spread = map,
+    progress: Progress | None = None,
+) -> Result:
+    """Read a file, work on its pictures, and write its output.
+
+    Args:
+        local: returns the path of a container on this machine; None: a remote one is fetched.
+        spread: applies a function to the pictures; without it they are worked on here, one after the other.
 
     Raises:
-        WeightsError: no picture can be worked on.
+        WeightsError: the networks cannot be loaded, so no picture can be worked on.
     """
+    rows, progress = list[ManifestRow](), progress or Progress()
+
+    def outputs(pictures: Iterable[Picture]) -> Generator[bytes | None]:
+        for row, output in spread(functools.partial(recode, options.work), pictures):
+            rows.append(row)
+            progress.advanced(1, bool(row.error))
+            yield output
+
     try:
-        if not unit.target:
+        if not item.target:
             raise OutputError("its name leads out of the folder")
-        source = read(unit.source, job.work.most)
-        if not job.force and size_of(unit.target) is not None:
-            return _found(job.work, unit, source)
-    except Exception as error:
-        return Row(unit.source, unit.target, error=explain(error))
-    row, data = attempt(job.work, unit.source, unit.target, source)
-    if data is not None:
-        try:
-            write(unit.target, data, staging=job.staging, force=job.force)
-        except Exception as error:
-            return Row(unit.source, unit.target, len(source), error=explain(error))
-    return row
+        source = Stamp(item.size, item.time) if item.time else stat(item.source) or Stamp()
+        with scratch(options.staging) as folder:
+            container, sha256 = _open(options, item, local or functools.partial(local_copy, item, folder))
+            progress.opened(container.count)
+            out = folder / "output"
+            with closing(outputs(_pictures(item, container))) as made:
+                container.write(made, out)
+            output = _store(options, item, out) if out.exists() else None
+        return Result(rows, replace(source, sha256=sha256), output)
+    except WeightsError:
+        raise
+    except Exception as error:  # whatever a library makes of an odd file: this one fails, the others go on
+        progress.advanced(0, 1)
+        return failure(item, explain(error))
 
 
-def do_piece(piece: Piece) -> tuple[int, int]:
-    """Work on the pictures of a piece that have no result yet; (how many there are, how many of them failed).
-
-    Raises:
-        WeightsError: no picture can be worked on.
-        BatchError: the container cannot be read.
-        OSError: results cannot be stored.
-    """
-    with Spool(piece.spool) as spool:
-        for data in piece.content.read(piece.path, spool.count):
-            source, target = _labels(piece, spool.count)
-            if isinstance(data, bytes):
-                spool.append(*attempt(piece.work, source, target, data))
-            else:
-                spool.append(Row(source, target, error=str(data)), None)
-        assert spool.count == len(piece.content)
-        return spool.count, spool.failed
-
-
-def blame(piece: Piece, error: str = DIED) -> None:
-    """Note that the picture failed at which a worker has died: the one after the last result."""
-    with Spool(piece.spool) as spool:
-        if spool.count < len(piece.content):
-            source, target = _labels(piece, spool.count)
-            spool.append(Row(source, target, error=error), None)
-
-
-def _blame_next(pieces: list[Piece]) -> None:
-    for piece in pieces:
-        if sum(1 for _ in records(piece.spool)) < len(piece.content):
-            blame(piece)
-            return
-
-
-def pieces(job: Job, unit: Unit, path: Path, folder: Path) -> list[Piece]:
-    """The pieces of a container, of which there is a local copy.
-
-    Args:
-        folder: for the results.
-
-    Raises:
-        BatchError: it cannot be read.
-    """
-    if not unit.target:
-        raise OutputError("its name leads out of the folder")
-    contents: Sequence[Members | Rows] = _open(job, path).pieces()
-    return [
-        Piece(job.work, unit.source, unit.target, path, folder / f"{number:06d}", content)
-        for number, content in enumerate(contents)
-    ]
-
-
-def finish(job: Job, unit: Unit, path: Path, done: list[Piece], folder: Path) -> None:
-    """Make the output of a container whose pieces are done, and give it its place.
-
-    Raises:
-        BatchError: the container cannot be read any more.
-        OutputError: the output cannot be written.
-        OSError: the system refuses.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as name:
-        out = Path(name) / "output"
-        outputs = (data for piece in done for _, _, data in records(piece.spool))
-        _open(job, path).assemble(outputs, out)
-        place(out, unit.target, staging=job.staging, force=job.force)
-
-
-def rows(done: list[Piece]) -> Iterator[bytes]:
-    """The rows of a container, as lines of JSON."""
-    for piece in done:
-        for header, _, _ in records(piece.spool):
-            yield header[header.index(b"} ") + 2 :]
-
-
-def do_container(job: Job, unit: Unit, *, blamed: bool = False) -> Result:
-    """A whole container by one worker; what is done is kept in the job's folder, if it has one.
-
-    Args:
-        blamed: the picture that comes next is what earlier workers have died of.
-
-    Raises:
-        WeightsError: no picture can be worked on.
-    """
-    with tempfile.TemporaryDirectory(prefix="sprdiff-") as name:
-        folder = Path(name) if job.folder is None else Path(job.folder) / str(unit.n)
-        try:
-            path = local_copy(unit, Path(name) / "source")
-            done = pieces(job, unit, path, folder)
-            if blamed:
-                _blame_next(done)
-            counts = [do_piece(piece) for piece in done]
-            finish(job, unit, path, done, folder)
-        except Exception as error:
-            return failure(unit, explain(error))
-        result = Result([b"".join(rows(done))], sum(n for n, _ in counts), sum(failed for _, failed in counts))
-    return result
-
-
-def result_of(row: Row) -> Result:
-    """A unit that is one picture."""
-    return Result([row.line()], 1, int(bool(row.error)), again=bool(row.error))
-
-
-def failure(unit: Unit, error: str) -> Result:
-    """A unit that failed as a whole."""
-    return result_of(Row(unit.source, unit.target, unit.size, error=error))
-
-
-def local_copy(unit: Unit, path: Path) -> Path:
-    """Where a container can be read: a copy at `path`, if it is remote.
+def local_copy(item: Item, folder: Path) -> Path:
+    """Return the path of a container; a remote one is fetched into the folder.
 
     Raises:
         BatchError: it cannot be fetched.
     """
-    if not is_remote(unit.source):
-        return as_path(unit.source)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fetch(unit.source, path)
+    if not is_remote(item.source):
+        return as_path(item.source)
+    path = folder / hashlib.sha256(item.source.encode()).hexdigest()
+    fetch(item.source, path, BatchError)
     return path
 
 
-def attempt(work: Work, source: str, target: str, data: bytes) -> tuple[Row, bytes | None]:
-    """The row of a picture, and its output unless it failed.
+def recode(work: Work, picture: Picture) -> Recoded:
+    """Encode or decode one picture.
 
     Raises:
-        WeightsError: no picture can be worked on.
+        WeightsError: the networks cannot be loaded, so no picture can be worked on.
     """
-    codec(work.weights, work.max_pixels).runtime  # noqa: B018 (loaded before the clock runs)
+    source, target, data = picture.source, picture.target, picture.data
+    if isinstance(data, ImageError):
+        return ManifestRow(source, target, error=str(data)), None
+    codec(work.weights, work.max_pixels).runtime  # noqa: B018 (the networks are loaded before the clock starts)
     start = time.perf_counter()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what Pillow mutters about odd metadata
+            warnings.simplefilter("ignore")  # Pillow warns about odd metadata
             made = work.make(data)
+    except WeightsError:
+        raise
     except Exception as error:
-        return Row(source, target, len(data), error=explain(error)), None
-    return Row.of(source, target, len(data), made, round(time.perf_counter() - start, 4)), made.data
+        return ManifestRow(source, target, len(data), error=explain(error)), None
+    about = made.width, made.height, made.bpp, round(time.perf_counter() - start, 4), made.dropped
+    return ManifestRow(source, target, len(data), len(made.data), *about), made.data
 
 
-def discard(folder: Path) -> None:
-    """Remove the results of a container that is finished."""
-    shutil.rmtree(folder, ignore_errors=True)
+@contextmanager
+def scratch(staging: Path | None) -> Iterator[Path]:
+    """Make a folder for a while: in the staging folder, or where the system keeps temporary files."""
+    if staging is not None:
+        make_folder(staging)
+    with TemporaryDirectory(prefix="sprdiff-", dir=staging) as name:
+        yield Path(name)
 
 
-def _found(work: Work, unit: Unit, source: bytes) -> Row:
-    """An output that was not there when the run began: ours, finished but not noted, or somebody else's."""
+def _open(options: RunOptions, item: Item, local: Callable[[], Path]) -> tuple[Container, str]:
+    """The file of an item, open for reading, and its SHA-256."""
+    work = options.work
+    if options.kind == PICTURES:
+        data = read(item.source, work.most)
+        return SinglePicture(data), hashlib.sha256(data).hexdigest()
+    path = local()
+    if options.kind == SHARDS:
+        return TarShard(path, work), digest(str(path))
+    return ParquetTable(path, work, options.column, options.output_column), digest(str(path))
+
+
+def _pictures(item: Item, container: Container) -> Iterator[Picture]:
+    for number, (source, target, data) in enumerate(container.pictures()):
+        yield Picture(number, item.source + source, item.target + target, data)
+
+
+def _store(options: RunOptions, item: Item, out: Path) -> Stamp:
+    """Give an output its place, unless a run that was stopped has left the same output there."""
+    sha256 = digest(str(out))
     try:
-        made = work.recognise(read(unit.target), source)
-    except SprdiffError:
-        made = None
-    if made is None:
-        error = f"{unit.target} already exists; only -f (force) overwrites it"
-        return Row(unit.source, unit.target, len(source), error=error)
-    return Row.of(unit.source, unit.target, len(source), made, None)
-
-
-def _open(job: Job, path: Path) -> Shard | Table:
-    assert job.kind != PICTURES
-    if job.kind == SHARDS:
-        return Shard(path, job.work)
-    return Table(path, job.work, job.column, job.output_column)
-
-
-def _labels(piece: Piece, index: int) -> tuple[str, str]:
-    name, target = piece.content.label(index)
-    return f"{piece.source}:{name}", f"{piece.target}:{target}"
+        place(out, item.target, force=options.force)
+    except OutputExistsError:
+        there = ""
+        with suppress(BatchError):
+            there = digest(item.target)
+        if there == item.own != "" and there != sha256:
+            place(out, item.target, force=True)
+        elif there != sha256:
+            raise  # the file belongs to somebody else
+    return replace(stat(item.target) or Stamp(), sha256=sha256)

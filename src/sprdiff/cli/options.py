@@ -6,16 +6,11 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import typer
 
 from ..errors import ImageError
-from ..limits import MAX_PIXELS
-from ..options import SCALE_NAMES as SCALES
-
-T = TypeVar("T")
-__all__ = ["MAX_PIXELS", "SCALES"]
 
 
 @contextmanager
@@ -45,24 +40,6 @@ def between(low: float, high: float, *, open_low: bool = False) -> Callable[[flo
     return check
 
 
-def check_scale(value: str) -> str:
-    """A coded scale."""
-    if value not in SCALES:
-        raise typer.BadParameter(f"{value} is not one of {', '.join(SCALES)}")
-    return value
-
-
-def check_background(value: str) -> str:
-    """A colour that Pillow knows."""
-    from ..imageio.colour import parse_background
-
-    try:
-        parse_background(value)
-    except ImageError as error:
-        raise typer.BadParameter(str(error)) from error
-    return value
-
-
 Force = Annotated[bool, typer.Option("-f", "--force", help="Overwrite outputs that exist.")]
 Out = Annotated[str | None, typer.Option("-o", "--output", metavar="DIR", help="Folder for the outputs.")]
 Weights = Annotated[Path | None, typer.Option("--weights", metavar="DIR", help="Use other weights.")]
@@ -77,9 +54,3 @@ Bpp = Annotated[
     typer.Option("--bpp", callback=between(0, math.inf, open_low=True), help="At most so many bits a pixel."),
 ]
 MaxBytes = Annotated[int | None, typer.Option("--max-bytes", min=1, help="At most so many bytes a picture.")]
-
-
-def check_targets(*targets: float | None) -> None:
-    """At most one of quality, bits per pixel and bytes may be given."""
-    if sum(target is not None for target in targets) > 1:
-        raise typer.BadParameter("-q, --bpp and --max-bytes exclude each other")

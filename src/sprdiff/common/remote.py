@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import posixpath
 import re
+import secrets
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..errors import SprdiffError
+from ..errors import OutputError, OutputExistsError, SprdiffError
 from .extras import need
 from .messages import reason
 
@@ -21,6 +25,8 @@ _WEB = ("http://", "https://")
 _FINAL = (FileNotFoundError, FileExistsError, PermissionError, NotADirectoryError, IsADirectoryError,
           ImportError, ValueError, NotImplementedError, SprdiffError)  # fmt: skip
 """After these errors another attempt would fail as well."""
+_OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "r2", "memory"})
+"""Elsewhere a file can be seen while it is being uploaded, and needs a temporary name."""
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _MAX_RANGE = 1_000_000
 
@@ -33,6 +39,22 @@ def is_remote(address: str) -> bool:
 def is_web(address: str) -> bool:
     """Whether the address belongs to a web server, which lists no folders and accepts no files."""
     return address.lower().startswith(_WEB)
+
+
+def as_path(address: str) -> Path:
+    """Return the path that a local address means."""
+    assert not is_remote(address)
+    return Path(address.removeprefix("file://"))
+
+
+def absolute(address: str) -> str:
+    """Return the address in a form that holds for workers in other working folders."""
+    return address.rstrip("/") if is_remote(address) else os.path.abspath(as_path(address))
+
+
+def join(base: str, name: str) -> str:
+    """Return the address of a name, which may have slashes, inside a folder."""
+    return f"{base.rstrip('/')}/{name}" if is_remote(base) else str(as_path(base).joinpath(*name.split("/")))
 
 
 def expand(address: str, error: type[SprdiffError] = SprdiffError) -> list[str]:
@@ -82,3 +104,40 @@ def fetch(address: str, path: Path, error: type[SprdiffError]) -> None:
         SprdiffError: of the class `error`: the file cannot be read or stored.
     """
     ask(address, lambda files, source: files.get_file(source, str(path)), error)
+
+
+def upload(address: str, send: Callable[[Any, str, str], object], *, force: bool) -> None:
+    """Put a whole file at a remote address or nothing.
+
+    Args:
+        send: a function of the file system, the path and the mode (``create`` or ``overwrite``) that sends the file.
+        force: overwrite a file that is there.
+
+    Raises:
+        OutputExistsError: a file is there, and `force` is not given.
+        OutputError: it cannot be written.
+    """
+
+    def store(files: Any, path: str) -> None:
+        protocols = {files.protocol} if isinstance(files.protocol, str) else set(files.protocol)
+        if protocols & _OBJECT_STORES:
+            send(files, path, "overwrite" if force else "create")
+            return
+        if not force and files.exists(path):
+            raise FileExistsError(path)
+        beside = f"{posixpath.dirname(path)}/.sprdiff-{secrets.token_hex(8)}.tmp"
+        files.makedirs(posixpath.dirname(path), exist_ok=True)
+        try:
+            send(files, beside, "overwrite")
+            files.mv(beside, path)
+        except BaseException:
+            with suppress(Exception):
+                files.rm_file(beside)
+            raise
+
+    try:
+        ask(address, store, OutputError)
+    except OutputError as error:
+        if isinstance(error.__cause__, FileExistsError):
+            raise OutputExistsError(f"{address} already exists; only -f (force) overwrites it") from error
+        raise

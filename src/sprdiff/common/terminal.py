@@ -22,7 +22,7 @@ class ProgressBar:
         what: what is counted.
         total: how many there are; None: not known yet.
         named: show `what` before the bar, and a text behind it.
-        speed: show how many of them are done in a second.
+        speed: show how many of them are done in a second, and a text behind it.
         active: False shows nothing on a terminal either.
         keep: leave the bar on the screen at the end.
     """
@@ -75,9 +75,10 @@ def _speed_column(what: str) -> Any:
     from rich.text import Text
 
     class Speed(ProgressColumn):
-        """How many are done in a second."""
+        """How many are done in a second, and the text of the bar."""
 
         def render(self, task: Task) -> Text:
-            return Text(f"{task.speed:.2f} {what}/s" if task.speed else "")
+            speed = f"{task.speed:.2f} {what}/s" if task.speed else ""
+            return Text(", ".join(filter(None, [speed, task.fields["text"]])))
 
     return Speed()

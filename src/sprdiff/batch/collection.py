@@ -1,4 +1,4 @@
-"""What a collection consists of: its kind, its files, and where each of them goes."""
+"""What a collection consists of: its kind, its files, and the output of each of them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from ..common.messages import reason
+from ..common.remote import absolute, as_path, expand, is_remote, is_web, join
 from ..errors import BatchError
-from .names import expand, inside, is_safe, targets
+from .names import inside, is_safe, targets
 from .recode import Work
-from .stores import absolute, as_path, is_folder, is_remote, is_web, join, read, reason, size_of, walk
+from .storage import Stamp, is_folder, read, stat, walk
 
 PICTURES, SHARDS, PARQUET = "pictures", "shards", "parquet"
 KINDS = (PICTURES, SHARDS, PARQUET)
@@ -25,20 +27,21 @@ _LISTS = (".txt", ".lst", ".list")
 
 
 @dataclass(frozen=True)
-class Unit:
-    """One file of a collection: what is done or not done as a whole.
+class Item:
+    """One file of a collection, which is done as a whole: a picture, or a container of pictures.
 
     Attributes:
-        n: its place in the plan, from 0.
         source: its address.
-        target: the address of what it becomes; empty where it may not have one.
-        size: bytes, where they are known without asking.
+        target: the address of its output; empty if its name does not permit one.
+        size, time: of the source, as its folder lists them; see `storage.Stamp`.
+        own: the SHA-256 of what an earlier run has left at the target; empty if nothing is known to be there.
     """
 
-    n: int
     source: str
     target: str
     size: int | None = None
+    time: str = ""
+    own: str = ""
 
 
 @dataclass
@@ -47,11 +50,11 @@ class Collection:
 
     Attributes:
         kind: one of `KINDS`.
-        source: as it was given.
+        source: its address.
         work: what is done with it.
-        named: (address, name of the output before its suffix is changed), where files are named one by one.
-        repeated: how many more times they are named.
-        passed_over: how many files of what kind are not part of it; complete when `units` has ended.
+        named: source and name of the output before its suffix is changed, for files that are named one by one.
+        repeated: how many times files are named again.
+        passed_over: how many files of each kind are no part of the collection; complete when `items` has ended.
     """
 
     kind: str
@@ -61,91 +64,89 @@ class Collection:
     repeated: int = 0
     passed_over: Counter[str] = field(default_factory=Counter)
 
-    def units(self, dest: str) -> Iterator[Unit]:
-        """All files in an order that only names determine; a folder `dest` inside the source is left out."""
-        self.passed_over = Counter({"named twice": self.repeated} if self.repeated else {})
-        found = self._tree(dest) if self.named is None else self._named(self.named)
-        for n, (source, name, size) in enumerate(found):
-            yield Unit(n, source, join(dest, name) if is_safe(name) else "", size)
+    def items(self, dest: str) -> Iterator[Item]:
+        """Iterate over all files, in an order that depends on names only.
 
-    def _named(self, named: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str, int | None]]:
+        Args:
+            dest: the folder of the outputs; if it lies inside the source, it is left out.
+        """
+        self.passed_over = Counter({"named twice": self.repeated} if self.repeated else {})
+        for source, name, stamp in self._tree(dest) if self.named is None else self._named(self.named):
+            yield Item(source, join(dest, name) if is_safe(name) else "", stamp.size, stamp.time)
+
+    def _named(self, named: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str, Stamp]]:
         names = {name: name for _, name in named}
         if self.kind == PICTURES:
             names = targets(names, self.work.suffix)
-        yield from ((absolute(source), names[name], None) for source, name in named)
+        yield from ((absolute(source), names[name], Stamp()) for source, name in named)
 
-    def _tree(self, dest: str) -> Iterator[tuple[str, str, int | None]]:
-        for listing in walk(self.source, without=dest):
-            self.passed_over.update(listing.passed_over)
-            wanted = {name: size for name, size in listing.files if kind_of(name, self.work) == self.kind}
-            self.passed_over.update(suffix_of(n) for n, _ in listing.files if n not in wanted and n != MANIFEST)
-            inner = f"{listing.folder}/" if listing.folder else ""
-            renamed = targets(wanted, self.work.suffix) if self.kind == PICTURES else {name: name for name in wanted}
-            for name, size in wanted.items():
-                yield join(self.source, inner + name), inner + renamed[name], size
+    def _tree(self, dest: str) -> Iterator[tuple[str, str, Stamp]]:
+        for folder, files, passed_over in walk(self.source, without=dest):
+            wanted = {name: name for name in files if _kind(name, self.work) == self.kind}
+            self.passed_over.update(passed_over)
+            self.passed_over.update(_suffix(name) for name in files if name not in wanted and name != MANIFEST)
+            inner = f"{folder}/" if folder else ""
+            renamed = targets(wanted, self.work.suffix) if self.kind == PICTURES else wanted
+            for name in wanted:
+                yield join(self.source, inner + name), inner + renamed[name], files[name]
 
 
 def look_at(source: str, work: Work, *, kind: str | None = None, dest: str = "") -> Collection:
-    """Find out what a source is: a tree, a list (a text file, or ``-``), shards or Parquet.
+    """Find out what a source is: a tree, a list (a text file or standard input), shards or Parquet.
 
     Args:
-        kind: one of `KINDS`; None: by the names of the files, which then must agree.
+        kind: one of `KINDS`; None: what the names of the files say, which then must agree.
         dest: a folder inside the source that is no part of it.
 
     Raises:
-        BatchError: there is nothing of the kind, or several kinds, or it cannot be read.
+        BatchError: the source holds nothing of the kind, or several kinds, or it cannot be read.
     """
     if not is_remote(source) and source != STDIN and as_path(source).is_dir():
         return _look_at_tree(source, work, kind, dest)
     plain = _plain(source).lower()
     if source == STDIN or plain.endswith(_LISTS):
-        lines = _read_list(source)
-        return _look_at_names(_shown(source), [(line, inside(line)) for line in lines], work, kind)
+        return _look_at_names(_shown(source), [(line, inside(line)) for line in _read_list(source)], work, kind)
     if plain.endswith(_COMPRESSED):
         raise BatchError(f"{source}: compressed shards cannot be read in pieces: decompress to .tar first")
-    written = expand(source)
+    written = expand(source, BatchError)
     if len(written) > 1 or posixpath.splitext(plain)[1] in _CONTAINERS:
         return _look_at_names(source, _beside_each_other(written), work, kind)
     if is_web(source):
         raise BatchError(f"{source}: web servers list no folders: give a list, or shards, or Parquet")
     if is_folder(source):
         return _look_at_tree(source, work, kind, dest)
-    what = "no such folder or file"
-    if size_of(source) is not None:
-        what = f"neither a folder, nor a list ({' '.join(_LISTS)}), nor .tar or .parquet"
-    raise BatchError(f"{source}: {what}")
+    there = f"neither a folder, nor a list ({' '.join(_LISTS)}), nor .tar or .parquet"
+    raise BatchError(f"{source}: {there if stat(source) else 'no such folder or file'}")
 
 
-def kind_of(name: str, work: Work) -> str | None:
-    """Which kind of collection a file is a part of, by its name; None for none."""
+def in_words(found: Counter[str]) -> str:
+    """Say the counts in words, the largest first: ``3 .txt, 1 hidden``; empty if there are none."""
+    most = found.most_common(6)
+    rest = found.total() - sum(count for _, count in most)
+    return ", ".join([f"{count} {what}" for what, count in most] + ([f"{rest} others"] if rest else []))
+
+
+def _kind(name: str, work: Work) -> str | None:
+    """The kind of collection that a file of this name belongs to; None for no kind."""
     suffix = posixpath.splitext(name)[1].lower()
     if suffix in work.sources:
         return PICTURES
     return None if posixpath.basename(name).startswith("_") else _CONTAINERS.get(suffix)
 
 
-def suffix_of(name: str) -> str:
-    """How files of this name are counted."""
+def _suffix(name: str) -> str:
     return posixpath.splitext(name)[1].lower() or "without extension"
 
 
-def in_words(found: Counter[str]) -> str:
-    """The count in words, the most frequent first: ``3 .txt, 1 hidden``; empty when there is nothing to say."""
-    most = found.most_common(6)
-    rest = found.total() - sum(count for _, count in most)
-    return ", ".join([f"{count} {what}" for what, count in most] + ([f"{rest} others"] if rest else []))
-
-
 def _look_at_tree(source: str, work: Work, kind: str | None, dest: str) -> Collection:
-    others: Counter[str] = Counter()
-    kinds: Counter[str] = Counter()
-    for listing in walk(source, without=dest):
-        others.update(listing.passed_over)
-        for name, _ in listing.files:
-            if found := kind_of(name, work):
-                kinds[found] += 1
-            elif name != MANIFEST:
-                others[suffix_of(name)] += 1
+    others, kinds = Counter[str](), Counter[str]()
+    for _, files, passed_over in walk(source, without=dest):
+        others.update(passed_over)
+        for name in files:
+            if name == MANIFEST:
+                continue
+            found = _kind(name, work)
+            (kinds if found else others)[found or _suffix(name)] += 1
     if kind is None and len(kinds) > 1:
         raise BatchError(f"{source} holds {in_words(kinds)}: say which with --as")
     chosen = kind or next(iter(kinds), "")
@@ -156,12 +157,11 @@ def _look_at_tree(source: str, work: Work, kind: str | None, dest: str) -> Colle
 
 
 def _look_at_names(shown: str, named: Sequence[tuple[str, str]], work: Work, kind: str | None) -> Collection:
-    """A collection whose files are named one by one."""
     unique = dict(named)
     if not unique:
         raise BatchError(f"{shown} names nothing to {work.verb}")
-    # What has no telling name in a list of files is tried as a picture.
-    kinds = {kind_of(_plain(source), work) or PICTURES for source in unique}
+    # A file in a list whose name tells nothing is tried as a picture.
+    kinds = {_kind(_plain(source), work) or PICTURES for source in unique}
     if kind is None and len(kinds) > 1:
         raise BatchError(f"{shown} names {' and '.join(sorted(kinds))}: say which with --as")
     taken: dict[str, str] = {}
@@ -171,16 +171,13 @@ def _look_at_names(shown: str, named: Sequence[tuple[str, str]], work: Work, kin
         other = taken.setdefault(name, source)
         if other != source:
             raise BatchError(f"{other} and {source} would become the same output")
-    chosen = kind or kinds.pop()
-    return Collection(chosen, shown, work, list(unique.items()), len(named) - len(unique))
+    return Collection(kind or kinds.pop(), shown, work, list(unique.items()), len(named) - len(unique))
 
 
 def _beside_each_other(sources: Sequence[str]) -> list[tuple[str, str]]:
-    """Containers with their names below the folder that they have in common."""
+    """Containers, each with its name below the folder that they have in common."""
     plain = [_plain(source).rpartition("://")[2].replace(os.sep, "/") for source in sources]
-    if len(plain) == 1:
-        return [(sources[0], posixpath.basename(plain[0]))]
-    shared = posixpath.commonpath([posixpath.dirname(name) for name in plain])
+    shared = posixpath.commonpath([posixpath.dirname(name) for name in plain]) if plain else ""
     return [(source, name[len(shared) :].lstrip("/")) for source, name in zip(sources, plain, strict=True)]
 
 

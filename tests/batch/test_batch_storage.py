@@ -12,12 +12,11 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from sprdiff.batch.folder import default_folder
 
 from batch_helpers import DECODE, here, members, outputs, png, run, write_samples, write_table, write_tree
 from sprdiff.batch import outputs as outputs_
 from sprdiff.batch import stores
-from sprdiff.batch.folder import default_folder
-from sprdiff.batch.local import Local
 from sprdiff.errors import BatchError, ImageError, OutputError
 from web_helpers import served
 
@@ -92,7 +91,7 @@ def test_nothing_in_a_store_is_overwritten_without_force(memory: Any, tmp_path: 
         memory.pipe_file("/out2/a.sprd", b"other")
         return here(function, tasks, jobs)
 
-    outcome = run(tree, "memory://out2", engine=Local(1, meddle))
+    outcome = run(tree, "memory://out2", engine=engine(meddle))
     assert memory.cat("/out2/a.sprd") == b"other" and "already exists" in outcome.totals.failures[0][1]
     assert run(tree, "memory://out", force=True).totals.failed == 0 and memory.cat("/out/deep/b.sprd") != b"old"
 
