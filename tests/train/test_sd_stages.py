@@ -19,7 +19,8 @@ from conftest import photo
 from sd_helpers import SMALL, small_model
 from sd_training_helpers import lpips_loss, make_sd_trainer, sd_options
 from sprdiff.errors import TrainingError, WeightsError
-from sprdiff.models.latent_codec import LatentCodec, lambda_of
+from sprdiff.models.latent_codec import LatentCodec
+from sprdiff.models.rate import lambda_of
 from sprdiff.sd.config import SD
 from sprdiff.train import checkpoints, run_stage
 from sprdiff.train.data.pack import Packing, pack

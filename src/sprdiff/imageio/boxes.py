@@ -131,7 +131,6 @@ def read_colr(body: bytes, found: Described) -> None:
 
 
 _JP2_PROFILES = (2, 3)  # restricted and any ICC profile
-_ROMM = 21
 
 
 def describe_jpeg2000(stream: IO[bytes]) -> Described:

@@ -20,8 +20,6 @@ from ...common.extras import need
 from ..metrics.distortion import Bytes
 from .base import CodecError, ImageCodec, MissingCodec, Quality
 
-_MOST_PIXELS = 2**28
-
 
 class PillowCodec(ImageCodec):
     """A format that Pillow reads and writes."""

@@ -9,7 +9,6 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-KODAK_IMAGES = 24
 _KODAK = re.compile(r"kodim\d\d\.\w+", re.IGNORECASE)
 
 FROM_FILES = "exact"
