@@ -49,7 +49,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("stage", ["pixel", "codec", "joint"])
 def test_the_logged_rate_is_what_files_cost(stage: str, parts: Path) -> None:
     trainer = make_sd_trainer(stage, parts)
-    x = trainer.sampler.batch(0, 0, 2)
+    x: Any = trainer.sampler.batch(0, 0, 2)
     losses = []
     for step in (0, 10_000):
         trainer.module.begin(step, 0.0)
@@ -65,11 +65,11 @@ def test_the_logged_rate_is_what_files_cost(stage: str, parts: Path) -> None:
 
 def test_silent_channels_cost_nothing_but_with_noise() -> None:
     """At the true number of channels noise charges .011 bits per pixel for latents that say nothing."""
-    codec = LatentCodec(SD)
+    codec: Any = LatentCodec(SD)
     with torch.no_grad():
         for step in codec.context:
-            step.layer2.weight.zero_()  # type: ignore[union-attr]
-            step.layer2.bias.zero_()  # type: ignore[union-attr]
+            step.layer2.weight.zero_()
+            step.layer2.bias.zero_()
         codec.z_index.zero_()
         y, z = torch.zeros(1, SD.y_channels, 8, 8), torch.zeros(1, SD.z_channels, 2, 2)
         costs = [codec(y, z, torch.tensor([128.0]), hard=hard) for hard in (True, False)]
@@ -101,7 +101,7 @@ def test_a_band_of_levels(parts: Path) -> None:
     recipe = SD_STAGES["joint"]
     module = recipe.build(model, recipe.trains, levels=[100, 160])
     drawn = module.draw_levels(2000, torch.device("cpu"))
-    assert (drawn.min(), drawn.max()) == (100, 160) and torch.equal(drawn, drawn.round())
+    assert (float(drawn.min()), float(drawn.max())) == (100, 160) and torch.equal(drawn, drawn.round())
     for wrong in ([160, 100], [-1, 20], [0, 256]):
         with pytest.raises(TrainingError, match="levels must be two numbers from 0 to 255"):
             recipe.build(model, recipe.trains, levels=wrong)
@@ -113,7 +113,7 @@ def test_a_band_of_levels(parts: Path) -> None:
 def settings(trainer: Any) -> dict[str, tuple[float, tuple[float, float]]]:
     """Learning rate, as a share of the stage's, and betas of every trained parameter."""
     names = {id(p): n for n, p in zip(trainer.names, trainer.parameters, strict=True)}
-    found = {}
+    found: dict[str, tuple[float, tuple[float, float]]] = {}
     for group in trainer.optimizer.param_groups:
         found |= {
             names[id(p)]: (group["lr"] / trainer.stage.lr, tuple(group["betas"])) for p in group["params"]
@@ -144,9 +144,10 @@ def test_the_discriminator_has_settings_of_its_own(
 def test_joint_trains_the_entropy_path_and_refine_does_not(parts: Path) -> None:
     for stage, moves in (("refine", False), ("joint", True)):
         trainer = make_sd_trainer(stage, parts)
-        before = trainer.model.latent_codec.context[0].layer0.weight.detach().clone()  # type: ignore[union-attr]
+        codec: Any = trainer.model.latent_codec
+        before = codec.context[0].layer0.weight.detach().clone()
         trainer.train_step()
-        after = trainer.model.latent_codec.context[0].layer0.weight  # type: ignore[union-attr]
+        after = codec.context[0].layer0.weight
         assert torch.equal(before, after) is not moves
 
 
@@ -167,7 +168,8 @@ def test_weights_mean_what_their_configuration_says(parts: Path, tmp_path: Path)
     model = small_model(parts)
     c = checkpoints.Checkpoint("codec", 0, model.config, SD_PARTS, {})
     check_config(model.config, c, tmp_path)
-    for field, value in (("lora_alpha", 32), ("prediction", "base"), ("lambda_range", (0.7, 60.0))):
+    changes: dict[str, Any] = {"lora_alpha": 32, "prediction": "base", "lambda_range": (0.7, 60.0)}
+    for field, value in changes.items():
         with pytest.raises(TrainingError, match=rf"was trained with {field} .*give the same --"):
             check_config(replace(model.config, **{field: value}), c, tmp_path)
 

@@ -40,13 +40,13 @@ class Judgement:
     """What validation looks at.
 
     Attributes:
-        rates: bits per pixel at which figures are interpolated.
+        rates: bits per pixel at which figures are interpolated; None: `RATES`.
         crop: side in pixels of the middle of each photograph, which is all that is coded; None: all of it.
         by_level: whether the means over all photographs at each level are told, too.
         perceptual: a distance that is told beside PSNR and MS-SSIM; None: there is none.
     """
 
-    rates: tuple[float, ...] = RATES
+    rates: tuple[float, ...] | None = None
     crop: int | None = None
     by_level: bool = False
     perceptual: Distance | None = None
@@ -126,7 +126,7 @@ def at_rate(points: Sequence[Point], bpp: float) -> Point | None:
     return None
 
 
-def best_at(curves: Sequence[Sequence[Sequence[Point]]], rates: Sequence[float]) -> dict[float, Point]:
+def best_of(curves: Sequence[Sequence[Sequence[Point]]], rates: Sequence[float]) -> dict[float, Point]:
     """Mean over photographs of the point at each rate, at the scale that gives the best PSNR there.
 
     Args:
@@ -139,6 +139,18 @@ def best_at(curves: Sequence[Sequence[Sequence[Point]]], rates: Sequence[float])
             if points:
                 found[rate].append(max(points, key=lambda p: p.psnr))
     return {rate: Point(*np.mean(points, 0)) for rate, points in found.items() if len(points) == len(curves)}
+
+
+def best_at(
+    module: StageModule,
+    photos: Sequence[np.ndarray],
+    rates: Sequence[float],
+    scales: Sequence[float],
+    device: torch.device,
+    levels: Sequence[int] = LEVELS_TRIED,
+) -> dict[float, Point]:
+    """The same of photographs that are coded now."""
+    return best_of([[curve(module, p, scale, levels, device) for scale in scales] for p in photos], rates)
 
 
 def by_level(
