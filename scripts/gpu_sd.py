@@ -10,6 +10,8 @@ With ``--small`` they are small enough for a CPU, on which the script is rehears
 from __future__ import annotations
 
 import argparse
+import functools
+import importlib
 import json
 import sys
 import time
@@ -23,8 +25,6 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
-import sd as full
 from sprdiff.evaluate.metrics.perceptual import VGG16
 from sprdiff.format.entropy import EntropyModel
 from sprdiff.models.stored import entropy_arrays
@@ -37,6 +37,9 @@ from sprdiff.train.scaling import networks
 from sprdiff.train.sd.losses import LpipsLoss
 from sprdiff.train.sd.recipes import SD_STAGES
 
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+full: Any = importlib.import_module("sd")
+"""``benchmarks/sd.py``."""
 SMALL = replace(
     SD,
     distortion=(8, 16),
@@ -183,7 +186,7 @@ def report(check: Check, precisions: Sequence[str]) -> dict[str, Any]:
     }
     for stage in SD_STAGES:
         for precision in precisions if stage == "codec" else precisions[:1]:
-            parts[f"{stage}, {precision}"] = lambda s=stage, p=precision: timed_steps(check, s, p)
+            parts[f"{stage}, {precision}"] = functools.partial(timed_steps, check, stage, precision)
     where = torch.cuda.get_device_name(check.device) if check.device.type == "cuda" else "CPU"
     found: dict[str, Any] = {
         "device": where,

@@ -13,7 +13,7 @@ from PIL import Image
 import sprdiff.train.report
 from conftest import photo
 from sprdiff.train.report import Report
-from sprdiff.train.validate import Point, at_rate, best_at, curve, padded
+from sprdiff.train.validate import Point, at_rate, best_of, curve, padded
 from training_helpers import make_trainer, memory_store, run_case, write_photos
 
 pytest_plugins = ("training_fixtures",)
@@ -107,6 +107,6 @@ def test_the_scale_with_the_better_psnr_counts(tmp_path: Path, latents: Path) ->
     curves = {scale: curve(module, picture, scale, (0, 128, 255), device) for scale in (1.0, 2.0)}
     assert all(len(points) == 3 for points in curves.values())
     rate = float(np.mean([curves[1.0][0].bpp, curves[1.0][-1].bpp]))
-    alone = {s: best_at(module, [picture], [rate], [s], device, (0, 128, 255)) for s in (1.0, 2.0)}
-    both = best_at(module, [picture], [rate], [1.0, 2.0], device, (0, 128, 255))
+    alone = {scale: best_of([[points]], [rate]) for scale, points in curves.items()}
+    both = best_of([list(curves.values())], [rate])
     assert both[rate].psnr == max(found[rate].psnr for found in alone.values() if rate in found)

@@ -156,7 +156,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     folder = write_photos(tmp_path / "in", count=2)
     out = str(tmp_path / "out")
     assert cli.main(["data", "pack", str(folder), out, "--min-side", "64", "--shard-size", "1K"]) == 0
-    assert "2 photographs in 2 shards" in capsys.readouterr().out
+    assert "2 files in 2 shards" in capsys.readouterr().out
     assert cli.main(["data", "pack", str(folder), out, "--shard-size", "much"]) == 2
     assert cli.main(["data", "pack", str(tmp_path / "missing"), out]) == 1
     assert "no such folder" in capsys.readouterr().err

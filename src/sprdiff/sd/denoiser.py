@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -71,8 +72,10 @@ class SDDenoiser(nn.Module):
         step = (t.float() * len(self.alphas)).ceil().long().clamp(1, len(self.alphas)) - 1
         kind = self.unet.conv_in.weight.dtype
         sample = torch.cat([z_t, c_pix.to(z_t.dtype)], dim=1).to(kind)
-        out = self.unet(sample, step, encoder_hidden_states=tokens(c_sem, pooled).to(kind), return_dict=False)[0]
-        with torch.autocast(z_t.device.type, enabled=False):
+        out = self.unet(
+            sample, step, encoder_hidden_states=tokens(c_sem, pooled).to(kind), return_dict=False
+        )[0]
+        with _without_autocast(z_t.device):
             z0: Tensor = self.clean(z_t.float(), out.float(), step) + self.residual(c_pix.float())
         return z0
 
@@ -97,6 +100,11 @@ class SDDenoiser(nn.Module):
             share = (1 / of_out.abs()).clamp(max=1)
             of_z, of_out = 1 - share + share * of_z, share * of_out
         return of_z, of_out
+
+
+def _without_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """No autocast; tensors without memory, with which costs are counted, know none."""
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
 def _wider(old: nn.Conv2d, channels: int) -> nn.Conv2d:

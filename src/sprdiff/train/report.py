@@ -22,7 +22,7 @@ from ..evaluate.pairs import Pairs
 from .data.photos import PhotoStore
 from .samples import sheet, to_pixels
 from .stages import StageModule
-from .validate import LEVELS_TRIED, Judgement, Point, best_at, by_level, curve, padded
+from .validate import LEVELS_TRIED, Judgement, Point, best_of, by_level, curve, padded
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +118,7 @@ class Report:
                 for p in some
             ]
             if some:
-                found[name] = _rounded(best_at(of_size, self.judged.rates))
+                found[name] = _rounded(best_of(of_size, self.judged.rates))
             curves += of_size
         if self.judged.by_level:
             means = by_level(curves)

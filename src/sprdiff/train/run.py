@@ -43,7 +43,7 @@ from .sd.options import (
 )
 from .sd.recipes import RATES as SD_RATES
 from .sd.recipes import SD_PARTS, SD_STAGES
-from .validate import RATES, Judgement
+from .validate import Judgement
 
 SD_PRESET = SDConfig.preset
 SD_VALIDATE_CROP = 512
@@ -230,7 +230,7 @@ def _extras(recipe: Stage, preset: str, sd: SDOptions) -> dict[str, Any]:
 def _judgement(preset: str, crop: int | None, sd: SDOptions, device: torch.device) -> Judgement:
     """What validation looks at."""
     if preset != SD_PRESET:
-        return Judgement(RATES, crop)
+        return Judgement(crop=crop)
     return Judgement(SD_RATES, crop or SD_VALIDATE_CROP, by_level=True, perceptual=find_alex(sd.metric_weights, device))
 
 
