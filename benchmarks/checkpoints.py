@@ -25,11 +25,10 @@ from sprdiff.evaluate.pairs import Pairs
 from sprdiff.format.constants import LEVELS
 from sprdiff.models.sprdiff import SPRDiff
 from sprdiff.train import checkpoints
-from sprdiff.train.flow_stage import stride_of
-from sprdiff.train.run import build, read_init
-from sprdiff.train.samples import draw, to_pixels
-from sprdiff.train.stages import receive
-from sprdiff.train.validate import HEADER_BITS, padded
+from sprdiff.train.initial import build, read_initial
+from sprdiff.train.stages.codec import receive
+from sprdiff.train.validation.rates import HEADER_BITS, padded
+from sprdiff.train.validation.samples import draw, to_pixels
 
 Received = tuple[Tensor, Tensor, Tensor]
 
@@ -39,7 +38,7 @@ def main() -> None:
     options = _options()
     torch.set_num_threads(options.threads)
     model = build(options.preset)
-    parts = {part for path in options.init for part in checkpoints.load_networks(model, read_init(path), path)}
+    parts = {part for path in options.init for part in checkpoints.load_networks(model, read_initial(path), path)}
     model.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     judged: dict[str, Pairs] = {}
     rates = []
@@ -91,9 +90,8 @@ def pictures(
         found["vae"] = model.vae_decoder(mean + log_deviation.exp() * noise, coarse).float()
     if "flow" in parts:
         for steps in options.steps:
-            stride = stride_of(steps) if options.few else 0.0
             for seed in range(options.seeds):
-                picture = draw(model, coarse, f16, f32, level, steps=steps, stride=stride, seed=seed,
+                picture = draw(model, coarse, f16, f32, level, steps=steps, few=options.few, seed=seed,
                                scale=options.noise)  # fmt: skip
                 name = f"{steps} steps" + (f", seed {seed}" if seed else "")
                 found[name] = picture

@@ -13,16 +13,16 @@ import time
 from pathlib import Path
 
 from sprdiff.train.data.pack import Packing, pack
-from sprdiff.train.data.remote import Cache
+from sprdiff.train.data.remote import ShardCache
 from sprdiff.train.data.shards import ShardCrops
 
 
 def seconds(shards: Path, crop: int, batch: int, batches: int) -> float:
     """CPU seconds of a batch, all threads together."""
-    sampler = ShardCrops([str(shards)], Cache(shards / "cache"), crop, seed=0, workers=1)
+    sampler = ShardCrops([str(shards)], ShardCache(shards / "cache"), crop, seed=0, workers=1)
     sampler.batch(0, 0, batch)  # opens the shards
     sampler.close()
-    sampler = ShardCrops([str(shards)], Cache(shards / "cache"), crop, seed=1, workers=1)
+    sampler = ShardCrops([str(shards)], ShardCache(shards / "cache"), crop, seed=1, workers=1)
     began = time.process_time()
     for lane in range(batches * batch):
         sampler._crop(lane % sampler.lanes, lane // sampler.lanes, lane)

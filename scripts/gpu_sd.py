@@ -32,8 +32,9 @@ from sprdiff.sd.config import SD, SDConfig
 from sprdiff.sd.model import SDSPRDiff
 from sprdiff.sd.precision import PRECISIONS, dtype_of, products
 from sprdiff.train.data.photos import PhotoStore
-from sprdiff.train.loop import Options, Trainer
-from sprdiff.train.scaling import networks
+from sprdiff.train.loop import Trainer
+from sprdiff.train.options import TrainOptions
+from sprdiff.train.precision import networks
 from sprdiff.train.sd.losses import LpipsLoss
 from sprdiff.train.sd.recipes import SD_STAGES
 
@@ -155,7 +156,7 @@ def timed_steps(check: Check, stage: str, precision: str) -> dict[str, float]:
     extra = {} if stage == "pixel" else {"lpips": random_lpips()}
     module = recipe.build(model, recipe.trains, **extra)
     store = photographs(check)
-    options = Options(check.out, precision=precision)
+    options = TrainOptions(stage=stage, out=check.out, preset="sd", precision=precision)
     trainer = Trainer(recipe, module, store, None, options, Accelerator(cpu=check.device.type == "cpu"))
     full.reset(check.device)
     for number in range(check.steps + 2):

@@ -18,12 +18,13 @@ import sprdiff.train.run
 from conftest import photo
 from sd_helpers import SMALL, small_model, write_base, write_semantic
 from sprdiff.evaluate.metrics.perceptual import VGG16
-from sprdiff.train.loop import Options, Trainer
-from sprdiff.train.report import Report
+from sprdiff.train.loop import Trainer
+from sprdiff.train.options import TrainOptions
 from sprdiff.train.sd.losses import LpipsLoss
 from sprdiff.train.sd.options import SDOptions
 from sprdiff.train.sd.recipes import SD_STAGES
-from training_helpers import crop_of, digest, disturb, memory_store
+from sprdiff.train.validation.report import Report
+from training_helpers import crop_of, digest, disturb, memory_store, train_options
 
 
 def made_up_lpips(seed: int = 0) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
@@ -68,7 +69,9 @@ def make_sd_trainer(
     extra = {} if stage == "pixel" else {"lpips": lpips}
     module = recipe.build(model, recipe.trains, **extra)
     store = memory_store([photo(64, 64, seed) for seed in range(photos)])
-    return Trainer(recipe, module, store, store, Options(folder / "run", **options), Accelerator(cpu=True))
+    sd = SDOptions(**{name: options.pop(name) for name in ("shard", "adam8bit") if name in options})
+    told = train_options(stage, folder / "run", preset="sd", sd=sd, **options)
+    return Trainer(recipe, module, store, store, told, Accelerator(cpu=True))
 
 
 def lpips_loss() -> LpipsLoss:
@@ -86,7 +89,7 @@ class RecordingTrainer(Trainer):
             "wrapped": type(self.wrapped).__name__,
             "moved": digest([local(p) for p in self.parameters]) != before,
             "held": sum(local(p).numel() for p in self.parameters),
-            "weights": digest([local(p) for p in [*self.parameters, *self.ema.values]]),
+            "weights": digest([local(p) for p in [*self.parameters, *self.ema.averages.values()]]),
             "crops": digest([crop_of(self.sampler.batch(0, self.accelerator.process_index, 2))]),
         }
         name = f"{self.stage.name}.{self.accelerator.process_index}.json"
@@ -113,8 +116,8 @@ def worker(folder: Path) -> None:
         ("refine", fsdp, None, 3),
     ]
     for stage, out, earlier, steps in runs:
-        sprdiff.train.run.run_stage(
-            stage,
+        options = TrainOptions(
+            stage=stage,
             preset="sd",
             data=[folder / "shards"],
             out=out,
@@ -129,6 +132,7 @@ def worker(folder: Path) -> None:
             resume=steps == 3,
             sd=sd_options(folder, shard=out == fsdp),
         )
+        sprdiff.train.run.run_stage(options)
     torch.distributed.destroy_process_group()
 
 

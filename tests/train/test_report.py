@@ -10,10 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-import sprdiff.train.report
+import sprdiff.train.validation.report
 from conftest import photo
-from sprdiff.train.report import Report
-from sprdiff.train.validate import Point, at_rate, best_of, curve, padded
+from sprdiff.train.validation.rates import Point, at_rate, best_of, curve, padded
+from sprdiff.train.validation.report import Report
 from training_helpers import make_trainer, memory_store, run_case, write_photos
 
 pytest_plugins = ("training_fixtures",)

@@ -22,15 +22,15 @@ from sprdiff.errors import TrainingError, WeightsError
 from sprdiff.models.latent_codec import LatentCodec
 from sprdiff.models.rate import lambda_of
 from sprdiff.sd.config import SD
-from sprdiff.train import checkpoints, run_stage
+from sprdiff.train import TrainOptions, checkpoints, run_stage
 from sprdiff.train.data.pack import Packing, pack
-from sprdiff.train.report import Report
-from sprdiff.train.scaling import PATIENT, START, LossScale
+from sprdiff.train.precision import PATIENT, START, LossScale
 from sprdiff.train.sd.losses import LpipsLoss
-from sprdiff.train.sd.options import check_config, default_workers
 from sprdiff.train.sd.recipes import RATES, SD_PARTS, SD_STAGES
-from sprdiff.train.stages import draw_levels
-from sprdiff.train.validate import Judgement
+from sprdiff.train.sd.setup import check_config, default_workers
+from sprdiff.train.stages.base import draw_levels
+from sprdiff.train.validation.rates import Judgement
+from sprdiff.train.validation.report import Report
 from training_helpers import memory_store, write_photos
 
 LEVELS = torch.tensor([60.0, 200.0])
@@ -113,7 +113,7 @@ def test_a_band_of_levels(parts: Path) -> None:
 
 def settings(trainer: Any) -> dict[str, tuple[float, tuple[float, float]]]:
     """Learning rate, as a share of the stage's, and betas of every trained parameter."""
-    names = {id(p): n for n, p in zip(trainer.names, trainer.parameters, strict=True)}
+    names = {id(p): n for n, p in trainer.ema.parameters.items()}
     found: dict[str, tuple[float, tuple[float, float]]] = {}
     for group in trainer.optimizer.param_groups:
         found |= {
@@ -303,8 +303,8 @@ def test_lpips_is_asked_for_before_the_first_stage(
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "none"))
     pack(write_photos(tmp_path / "photos", count=2, size=96), tmp_path / "packed", Packing(min_side=64))
     with pytest.raises(WeightsError, match=r"not found.*--no-lpips"):
-        run_stage(
-            "pixel",
+        run_stage(TrainOptions(
+            stage="pixel",
             preset="sd",
             data=[tmp_path / "packed"],
             out=tmp_path / "run",
@@ -313,7 +313,7 @@ def test_lpips_is_asked_for_before_the_first_stage(
             crop=64,
             device="cpu",
             sd=sd_options(parts, lpips=True),
-        )
+        ))
     assert not list(tmp_path.rglob("*.safetensors"))
 
 

@@ -31,14 +31,15 @@ from sprdiff.errors import TrainingError, WeightsError
 from sprdiff.evaluate.metrics.perceptual import Lpips
 from sprdiff.sd import pretrained
 from sprdiff.sd.model import is_trained
-from sprdiff.train import checkpoints, run_export, run_stage
+from sprdiff.train import TrainOptions, checkpoints, run_export, run_stage
 from sprdiff.train.data.pack import Packing, pack
 from sprdiff.train.data.photos import CropSampler
-from sprdiff.train.loop import Options, Trainer
+from sprdiff.train.loop import Trainer
 from sprdiff.train.sd.losses import feature_distance, quarters
-from sprdiff.train.sd.options import SDOptions, build_model, load_lpips, load_trained
+from sprdiff.train.sd.options import SDOptions
 from sprdiff.train.sd.recipes import SD_PARTS, SD_STAGES
-from training_helpers import memory_store, write_photos
+from sprdiff.train.sd.setup import build_model, load_lpips, load_trained
+from training_helpers import memory_store, train_options, write_photos
 
 STAGES = tuple(SD_STAGES)
 GAIN = {"pixel": 0.8, "codec": 0.85, "refine": 0.8, "joint": 0.85}
@@ -72,7 +73,8 @@ def run(stage: str, out: Path, parts: Path, shards: Path, **changes: Any) -> che
         "precision": "fp32",
         **changes,
     }
-    run_stage(stage, preset="sd", data=[shards], out=out, sd=sd_options(parts, **special), **options)
+    sd = sd_options(parts, **special)
+    run_stage(TrainOptions(stage=stage, preset="sd", data=[shards], out=out, sd=sd, **options))
     return checkpoints.load(out / f"{stage}.safetensors")
 
 
@@ -243,7 +245,7 @@ def test_a_step_in_bfloat16(parts: Path) -> None:
         store = memory_store([photo(64, 64)])
         half = Accelerator(cpu=True, mixed_precision="bf16")
         trainer = Trainer(
-            recipe, recipe.build(small_model(parts), recipe.trains), store, store, Options(parts), half
+            recipe, recipe.build(small_model(parts), recipe.trains), store, store, train_options("refine", parts), half
         )
         assert np.isfinite(float(trainer.train_step()["grad"])) and trainer.skipped == 0
         assert {p.dtype for p in trainer.parameters} == {torch.float32}

@@ -86,24 +86,31 @@ def ask(address: str, question: Callable[[Any, str], T], error: type[SprdiffErro
         SprdiffError: of the class `error`: there is no answer; its ``__cause__`` says why.
     """
     fsspec = need("fsspec", extra, error)
+    try:
+        return retried(lambda: question(*fsspec.core.url_to_fs(address)))
+    except Exception as caught:  # every file system has errors of its own
+        raise error(f"{address} cannot be reached: {reason(caught)}") from caught
+
+
+def retried(action: Callable[[], T]) -> T:
+    """Run an action; if it fails and that may help, run it again after a pause."""
     for pause in (*PAUSES, None):
         try:
-            files, path = fsspec.core.url_to_fs(address)
-            return question(files, path)
-        except Exception as caught:  # every file system has errors of its own
+            return action()
+        except Exception as caught:
             if pause is None or isinstance(caught, _FINAL):
-                raise error(f"{address} cannot be reached: {reason(caught)}") from caught
+                raise
             time.sleep(pause)
     raise AssertionError
 
 
-def fetch(address: str, path: Path, error: type[SprdiffError]) -> None:
+def fetch(address: str, path: Path, error: type[SprdiffError], extra: str = "batch") -> None:
     """Copy a remote file to a path.
 
     Raises:
         SprdiffError: of the class `error`: the file cannot be read or stored.
     """
-    ask(address, lambda files, source: files.get_file(source, str(path)), error)
+    ask(address, lambda files, source: files.get_file(source, str(path)), error, extra)
 
 
 def upload(address: str, send: Callable[[Any, str, str], object], *, force: bool) -> None:

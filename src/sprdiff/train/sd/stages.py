@@ -22,7 +22,7 @@ from ...models.rate import lambda_of
 from ...sd.modules import SDReceived
 from ...sd.precision import choose_precision, dtype_of
 from ..losses import mse, shifted
-from ..stages import Scalars, StageModule, draw_levels
+from ..stages.base import Scalars, StageModule, draw_levels
 from .losses import LpipsLoss, SemanticDiscriminator, feature_distance, quarters
 
 WEIGHTS = MappingProxyType({"pixel": 8.0, "lpips": 1.0, "semantic": 0.1})

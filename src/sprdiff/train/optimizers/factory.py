@@ -1,4 +1,4 @@
-"""Which optimiser a stage is trained with."""
+"""The choice of the optimiser for a stage."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..errors import TrainingError
+from ...errors import TrainingError
+from ..recipes import Group, Stage
 from .muon import Muon
-from .recipes import Group, Stage
 from .soap import Soap
 
 
 def make_optimizer(
     stage: Stage, named: list[tuple[str, nn.Parameter]], *, adam8bit: bool, shard: bool
 ) -> torch.optim.AdamW:
-    """The optimiser that a stage's recipe names.
+    """Make the optimiser that a stage's recipe names.
 
     Args:
-        named: names and parameters, as of the stage module.
-        adam8bit: states of 8 bits, of AdamW.
-        shard: whether the parameters are spread over processes.
+        named: the names in the stage's module and the parameters.
+        adam8bit: whether AdamW keeps its state in 8 bits.
+        shard: whether the parameters are spread over the processes.
 
     Raises:
-        TrainingError: bitsandbytes is not installed, or cannot be spread.
+        TrainingError: bitsandbytes is not installed, or is used together with FSDP.
     """
     if stage.optimizer == "soap":
         return Soap(named, lr=stage.lr)
@@ -35,9 +35,9 @@ def make_optimizer(
 
 
 def _groups(stage: Stage, named: list[tuple[str, nn.Parameter]]) -> list[dict[str, Any]]:
-    """The parameters in groups, each with its own settings; ``scale`` is its factor on the learning rate.
+    """Divide the parameters into groups with their settings; ``scale`` is the factor on the learning rate.
 
-    A parameter belongs to the first group whose prefix fits, or else to the stage's own, which comes first.
+    A parameter belongs to the first group whose prefix fits. All others are in a group of their own, which comes first.
     """
     own = Group("", betas=stage.betas)
     chosen: dict[Group, list[nn.Parameter]] = {group: [] for group in (own, *stage.groups)}
@@ -51,10 +51,10 @@ def _groups(stage: Stage, named: list[tuple[str, nn.Parameter]]) -> list[dict[st
 
 
 def _adamw(*, adam8bit: bool, shard: bool) -> type[torch.optim.AdamW]:
-    """AdamW, or the one of bitsandbytes with states of 8 bits.
+    """Return torch's AdamW, or that of bitsandbytes, whose state has 8 bits.
 
     Raises:
-        TrainingError: bitsandbytes is not installed.
+        TrainingError: bitsandbytes is not installed, or is used together with FSDP.
     """
     if not adam8bit:
         return torch.optim.AdamW

@@ -1,4 +1,4 @@
-"""What a run tells: a progress bar on a terminal, a JSON line every few steps, TensorBoard, validation figures."""
+"""The report of a run: progress on a terminal, a JSON line every few steps, TensorBoard, figures of validation."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from ..evaluate.metrics.distortion import MIN_SIDE
-from ..evaluate.metrics.features import FeatureNetwork
-from ..evaluate.pairs import Pairs
-from .data.photos import PhotoStore
+from ...evaluate.metrics.distortion import MIN_SIDE
+from ...evaluate.metrics.features import FeatureNetwork
+from ...evaluate.pairs import Pairs
+from ..data.photos import PhotoStore
+from ..stages.base import StageModule
+from .rates import LEVELS_TRIED, Judgement, Point, best_of, by_level, curve, padded
 from .samples import sheet, to_pixels
-from .stages import StageModule
-from .validate import LEVELS_TRIED, Judgement, Point, best_of, by_level, curve, padded
 
 log = logging.getLogger(__name__)
 
 EVERY = 50
 VALIDATION_PHOTOS = 12
-"""How many are held out of remote shards."""
+"""How many photographs of shards are kept for validation."""
 LARGE, LARGE_SCALES = 1_000_000, (1.0, 2.0)
-"""Pixels from which on a photograph may be coded smaller, and by which factors."""
+"""From so many pixels on, validation also codes a photograph smaller, by these factors."""
 SAMPLED_LEVEL = 128.0
-"""Level of the samples that are judged."""
+"""The level at which samples are drawn."""
 
 
 class Report:
-    """Collects scalars; silent but for the log file when standard error is no terminal or on other ranks."""
+    """Collects scalars and writes the log. Progress is shown on a terminal only; only the main process is active."""
 
     def __init__(
         self, out: Path, name: str, steps: int, *, active: bool, features: Path | None = None,
@@ -45,8 +45,12 @@ class Report:
         """Open the log.
 
         Args:
-            features: SqueezeNet's file, which measures the samples of validation; None: PSNR and MS-SSIM only.
-            judged: what validation looks at; None: whole photographs at the usual rates.
+            out: the folder of the log.
+            name: the name of the stage.
+            steps: the last step of the stage.
+            active: whether this process writes the log.
+            features: the weights of SqueezeNet, which measures samples; None: PSNR and MS-SSIM only.
+            judged: what validation measures; None: whole photographs at the usual rates.
         """
         self.out, self.name = out, name
         self.judged = judged or Judgement()
@@ -69,11 +73,11 @@ class Report:
         self.progress.start()
 
     def step(self, step: int, scalars: dict[str, Tensor], lr: float) -> None:
-        """Add one step's scalars; every 50 steps their means are written out."""
+        """Add the scalars of a step; every 50 steps their means are written."""
         for key, value in scalars.items():
             self.sums[key] = self.sums[key] + value.detach() if key in self.sums else value.detach()
         self.count += 1
-        if self.started is None:  # the first step loads and tunes what the others find ready
+        if self.started is None:  # the first step takes longer: it loads and tunes libraries
             self.started = (time.monotonic(), step)
         self.last = step, lr
         if step % EVERY == 0 or step == self.steps:
@@ -97,7 +101,7 @@ class Report:
         self.progress.update(self.task, completed=step, text=text)
 
     def validate(self, step: int, module: StageModule, store: PhotoStore, device: torch.device) -> None:
-        """PSNR (dB) and MS-SSIM of validation photographs at stated rates, small and large ones apart."""
+        """Log the figures of validation photographs: at fixed rates, or of samples if the stage draws any."""
         photos = [self.judged.middle(store.photo(i)) for i in range(len(store))]
         row: dict[str, Any] = {"step": step}
         if photos and module.reconstruct(_probe(device), torch.zeros(1, device=device)) is not None:
@@ -108,7 +112,7 @@ class Report:
             self.file.write(json.dumps(row) + "\n")
 
     def _rates(self, module: StageModule, photos: list[np.ndarray], device: torch.device) -> dict[str, Any]:
-        """Figures at rates by the size of photographs and, where they are asked for, at levels."""
+        """Return the figures at fixed rates for small and for large photographs and, if wanted, at each level."""
         found: dict[str, Any] = {}
         curves = []
         for large, name, scales in ((False, "small", (1.0,)), (True, "large", LARGE_SCALES)):
@@ -129,7 +133,7 @@ class Report:
     def _samples(
         self, module: StageModule, photos: list[np.ndarray], device: torch.device
     ) -> dict[str, dict[str, float]]:
-        """Figures of every kind of sample, and a contact sheet beside the checkpoint."""
+        """Return the figures of every kind of sample; write a contact sheet beside the checkpoint."""
         judged: dict[str, Pairs] = {}
         columns: dict[str, list[np.ndarray]] = {"original": []}
         level = torch.full((1,), SAMPLED_LEVEL, device=device)
@@ -148,9 +152,9 @@ class Report:
         return {name: pairs.means() for name, pairs in judged.items()}
 
     def close(self) -> None:
-        """Flush and end the progress bar."""
+        """Write what is left and stop the progress bar."""
         if self.active:
-            self._flush()  # a leg that ends by the clock ends at any step
+            self._flush()  # a leg of so many minutes may end at any step
             self.progress.stop()
             self.file.close()
             self.board.close()
@@ -161,5 +165,5 @@ def _probe(device: torch.device) -> Tensor:
 
 
 def _rounded(found: dict[float, Point]) -> dict[str, list[float]]:
-    """For the log: [PSNR, MS-SSIM, perceptual distance] by rate."""
+    """Return PSNR, MS-SSIM and the perceptual distance by rate, for the log."""
     return {str(rate): p.figures for rate, p in found.items()}

@@ -1,8 +1,8 @@
-"""The optimiser of `tiny`: SOAP on one side of every dense convolution, AdamW on the rest.
+"""SOAP for dense convolutions, the optimiser of `tiny`. AdamW does the rest.
 
-SOAP (Vyas et al. 2024) is Adam in the eigenbasis of Shampoo's preconditioner. Here the basis is that of the smaller
-side only, as the authors suggest for wide layers: on a CPU that costs a fifth of a step, both sides would double it.
-In stage `codec` 450 steps brought what takes AdamW some 1,500 (dev/LOG.md 28).
+SOAP (Vyas et al. 2024) is Adam in the eigenbasis of Shampoo's preconditioner. Here only the smaller side of a kernel has
+a basis, as the authors suggest for wide layers: on a CPU this costs a fifth of a step, and both sides would double the
+time. In stage `codec`, 450 steps were worth 1,500 of AdamW (dev/LOG.md 28).
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ import torch
 from torch import Tensor, nn
 
 REFRESH = 20
-"""Steps between two updates of a basis; the layers take turns, so that no step is much slower than the others."""
+"""Steps between two updates of a basis. The layers take turns, so that all steps take about as long."""
 WARMUP = 60
-"""Steps over which a new preconditioner is trusted more and more."""
+"""Steps over which the learning rate of a new preconditioner rises."""
 EXACT = ("latent_codec.hyper_synthesis.", "latent_codec.context.")
-"""Integer networks: their weights are rounded in every step, and stay with AdamW."""
+"""The integer networks: their weights are rounded in every step, and AdamW trains them."""
 
 
 class Soap(torch.optim.AdamW):
-    """AdamW for all parameters but the dense convolutions of the model, which get one-sided SOAP.
+    """One-sided SOAP for the dense convolutions of the model, AdamW for all other parameters.
 
     Args:
-        named: names and parameters, as of the stage module.
-        betas: of SOAP, for the gradient and for its square and the preconditioner.
+        named: the names in the stage's module and the parameters.
+        betas: the betas of SOAP: one for the gradient, one for its square and for the preconditioner.
     """
 
     def __init__(
@@ -42,25 +42,25 @@ class Soap(torch.optim.AdamW):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """One step of all parameters; the gradients of the convolutions are gone afterwards."""
+        """Step all parameters; the gradients of the convolutions are deleted."""
         group = self.param_groups[0]
         for index, parameter in enumerate(self._matrices):
             if parameter.grad is not None:
                 self._precondition(parameter, index, group["lr"], group["weight_decay"])
-                parameter.grad = None  # AdamW passes over what has none
+                parameter.grad = None  # AdamW skips parameters without a gradient
         super().step(closure)
 
     def _precondition(self, parameter: nn.Parameter, index: int, lr: float, weight_decay: float) -> None:
         assert parameter.grad is not None
         gradient = oriented(parameter.grad)
         state = self.state[parameter]
-        if "gram" not in state:  # a new run, or one that AdamW began
+        if "gram" not in state:  # a new run, or one that began with AdamW
             state.clear()
             state.update(_fresh(gradient))
         b1, b2 = self._betas
         state["step"] += 1
         step = int(state["step"])
-        if step % 2 == 0:  # every other gradient is enough for a slow average
+        if step % 2 == 0:  # every second gradient is enough for a slow average
             state["gram"].lerp_(gradient @ gradient.mT, 2 * (1 - b2))
         basis = state["basis"]
         state["mean"].lerp_(gradient, 1 - b1)
@@ -75,12 +75,12 @@ class Soap(torch.optim.AdamW):
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
-    """A @ b as float32. Half precision where the machine has it fast: its error is far below a gradient's noise."""
+    """Multiply matrices to float32; in bfloat16 where that is fast, for its error is far below a gradient's noise."""
     return (a.bfloat16() @ b.bfloat16()).float() if HALF else a @ b
 
 
 def _fast_halves() -> bool:
-    """Whether products of bfloat16 take less time than those of float32."""
+    """Whether this machine multiplies bfloat16 faster than float32."""
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported()
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
@@ -90,14 +90,14 @@ HALF = _fast_halves()
 
 
 def is_matrix(name: str, parameter: Tensor) -> bool:
-    """Whether a parameter is the kernel of a dense convolution of the model (a critic keeps AdamW)."""
+    """Whether a parameter is the kernel of a dense convolution of the model itself."""
     if not name.startswith("model.") or name.removeprefix("model.").startswith(EXACT):
         return False
     return parameter.ndim == 4 and parameter.shape[1] > 1
 
 
 def oriented(kernel: Tensor) -> Tensor:
-    """Kernel [O,I,k,k] as a matrix with no more rows than columns."""
+    """Turn a kernel [O,I,k,k] into a matrix with at most as many rows as columns."""
     matrix = kernel.reshape(kernel.shape[0], -1)
     return matrix if matrix.shape[0] <= matrix.shape[1] else matrix.mT
 
@@ -110,7 +110,7 @@ def _fresh(gradient: Tensor) -> dict[str, Tensor]:
 
 
 def _turn(state: dict[str, Tensor]) -> None:
-    """Bring the basis up to date by one step of orthogonal iteration, the largest directions first."""
+    """Update the basis by one step of orthogonal iteration, the largest directions first."""
     gram, basis = state["gram"], state["basis"]
     order = torch.diagonal(basis.mT @ gram @ basis).argsort(descending=True)
     state["square"] = state["square"][order]

@@ -1,4 +1,4 @@
-"""Stored latents that lie on a GPU: batches are gathered there, and nothing waits for the host."""
+"""Latents in the memory of a GPU: batches are gathered there, so that nothing waits for the host."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .latents import STRIDES, Batch, LatentSampler, LatentStore
+from .store import STRIDES, Batch, LatentSampler, LatentStore
 
 
 class ResidentLatents(LatentSampler):
-    """The batches of `LatentSampler`, from arrays that lie on a device."""
+    """Draws the batches of `LatentSampler` from arrays on a device."""
 
     def __init__(self, store: LatentStore, crop: int, seed: int, device: str) -> None:
         super().__init__(store, crop, seed)

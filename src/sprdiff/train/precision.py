@@ -1,4 +1,4 @@
-"""Training in half precision: autocast, TF32, and the loss scale of float16, whose small gradients would be zero."""
+"""Training in half precision: autocast, TF32, and the loss scale of float16, whose small gradients would vanish."""
 
 from __future__ import annotations
 
@@ -8,21 +8,43 @@ from contextlib import contextmanager, nullcontext
 import torch
 from torch import Tensor, nn
 
+from ..errors import TrainingError
 from ..sd.precision import PRECISIONS, products
 
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
-"""What autocast computes in, by the name of a precision."""
+"""The data type of autocast, by the name of a precision."""
 START = 2.0**14
 PATIENT = 1000
-"""So many finite gradients in a row double the scale."""
+"""After so many finite gradients in a row the scale doubles."""
+
+
+def check_precision(word: str, known: Sequence[str] = PRECISIONS) -> None:
+    """Check the name of a precision.
+
+    Raises:
+        TrainingError: it is not known.
+    """
+    if word not in ("auto", *known):
+        raise TrainingError(f"the precision must be one of auto, {', '.join(known)}, not {word!r}")
+
+
+def choose_device(word: str) -> torch.device:
+    """Return the device that a word means; ``auto`` prefers a GPU.
+
+    Raises:
+        TrainingError: it is not known, or this machine has none.
+    """
+    if word not in ("auto", "cpu", "cuda") or (word == "cuda" and not torch.cuda.is_available()):
+        raise TrainingError(f"there is no device {word!r} here")
+    return torch.device(word if word != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
 
 
 @contextmanager
 def networks(precision: str, device: torch.device, *, compiled: bool = False) -> Iterator[None]:
-    """Run the networks in a precision, meanwhile; ``auto`` leaves everything as it is.
+    """Run the networks of a ``with`` block in a precision; ``auto`` changes nothing.
 
     Args:
-        compiled: whether the networks are compiled: these take the flags of TF32 that they find.
+        compiled: whether the networks are compiled: they keep the flags of TF32 that were set when they were.
     """
     half = HALF.get(precision)
     matrices = products(precision) if precision in PRECISIONS and not compiled else nullcontext()
@@ -41,17 +63,17 @@ class LossScale:
         self.sound = torch.zeros((), device=device)
 
     def up(self, loss: Tensor) -> Tensor:
-        """The loss that is differentiated."""
+        """Return the scaled loss."""
         return loss * self.value
 
     def down(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Undo the scale in the gradients."""
+        """Divide the gradients by the scale."""
         for parameter in parameters:
             if parameter.grad is not None:
                 parameter.grad.div_(self.value)
 
     def update(self, finite: Tensor) -> None:
-        """Take in whether the gradients of a step were numbers, a tensor of one boolean."""
+        """Change the scale after a step; `finite` is one boolean, whether its gradients were finite."""
         self.sound = torch.where(finite, self.sound + 1, 0.0)
         grown = torch.where(self.sound >= PATIENT, self.value * 2, self.value)
         self.value = torch.where(finite, grown, self.value / 2).clamp(min=1.0)

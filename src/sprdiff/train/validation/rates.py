@@ -1,7 +1,6 @@
-"""Rate and distortion of a codec in training, on whole validation photographs at every rate and scale at
-once.
+"""Rate and distortion of a codec in training, measured on validation photographs at several levels and scales.
 
-Bits are those of rounded latents by the base tables, plus the header; x̃ is compared at the size of the
+The bits are those of rounded latents with the Gaussian tables, plus the header. x̃ is compared at the size of the
 original.
 """
 
@@ -18,32 +17,32 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .losses import structural_similarity
-from .stages import StageModule
+from ..losses import structural_similarity
+from ..stages.base import StageModule
 
 RATES = (0.005, 0.0138, 0.0203, 0.028, 0.05, 0.1)
-"""Bits per pixel at which validation interpolates its figures."""
+"""Bits per pixel for which validation interpolates figures."""
 HEADER_BITS = 14 * 8
 LEVELS_TRIED = (8, 40, 72, 104, 136, 168, 200, 232, 255)
 TOGETHER = 3
-"""Levels that one pass through the networks takes: bounds its memory."""
+"""How many levels pass through the networks together, which limits the memory."""
 MULTIPLE = 64
-"""The networks take sides that are multiples of this."""
+"""The sides of what the networks take are multiples of this."""
 
 
 Distance = Callable[[Tensor, Tensor], Tensor]
-"""Of images [N,3,H,W] in 0-1, [N]."""
+"""A distance [N] of images [N,3,H,W] in 0-1."""
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """What validation looks at.
+    """What validation measures.
 
     Attributes:
-        rates: bits per pixel at which figures are interpolated.
-        crop: side in pixels of the middle of each photograph, which is all that is coded; None: all of it.
-        by_level: whether the means over all photographs at each level are told, too.
-        perceptual: a distance that is told beside PSNR and MS-SSIM; None: there is none.
+        rates: bits per pixel for which figures are interpolated.
+        crop: only this side of the middle of each photograph is coded, in pixels; None: all of it.
+        by_level: whether the means over all photographs at each level are logged, too.
+        perceptual: a distance that is measured beside PSNR and MS-SSIM; None: there is none.
     """
 
     rates: tuple[float, ...] = RATES
@@ -52,7 +51,7 @@ class Judgement:
     perceptual: Distance | None = None
 
     def middle(self, photo: np.ndarray) -> np.ndarray:
-        """The part of a photograph, [H,W,3], that is looked at."""
+        """Return the part of a photograph, [H,W,3], that is coded."""
         if self.crop is None:
             return photo
         top, left = ((max(0, side - self.crop)) // 2 for side in photo.shape[:2])
@@ -60,7 +59,7 @@ class Judgement:
 
 
 class Point(NamedTuple):
-    """One photograph at one level and scale; ``perceptual`` is no number where nothing measures it."""
+    """The figures of one photograph at one level and scale; ``perceptual`` is NaN if it is not measured."""
 
     bpp: float
     psnr: float
@@ -69,13 +68,13 @@ class Point(NamedTuple):
 
     @property
     def figures(self) -> list[float]:
-        """PSNR, MS-SSIM and, where it was measured, the perceptual distance, for the log."""
+        """PSNR, MS-SSIM and, if it was measured, the perceptual distance, rounded for the log."""
         found = [round(self.psnr, 3), round(self.ms_ssim, 4)]
         return found if math.isnan(self.perceptual) else [*found, round(self.perceptual, 4)]
 
 
 def padded(x: Tensor) -> Tensor:
-    """Edges repeated to whole multiples of 64 pixels."""
+    """Repeat the edges of an image up to multiples of 64 pixels."""
     height, width = x.shape[2:]
     out = F.pad(x, (0, -width % MULTIPLE, 0, -height % MULTIPLE), mode="replicate")
     return out.contiguous(memory_format=torch.channels_last)
@@ -86,7 +85,7 @@ def curve(
     module: StageModule, photo: np.ndarray, scale: float, levels: Sequence[int], device: torch.device,
     perceptual: Distance | None = None,
 ) -> list[Point]:  # fmt: skip
-    """Rate-distortion points of a photograph, uint8 [H,W,3], coded smaller by `scale`, one for each level."""
+    """Return the point of each level for a photograph, uint8 [H,W,3], that is coded smaller by a factor `scale`."""
     original = torch.from_numpy(np.array(photo)).to(device).permute(2, 0, 1)[None].float() / 255
     height, width = original.shape[2:]
     small = original
@@ -108,7 +107,7 @@ def curve(
 
 
 def _compared(image: Tensor, original: Tensor, perceptual: Distance | None) -> tuple[float, float, float]:
-    """PSNR in dB, MS-SSIM and the perceptual distance of two images, measured where they lie, in float32."""
+    """Return PSNR in dB, MS-SSIM and the perceptual distance of two images, in float32."""
     with torch.autocast(image.device.type, enabled=False):
         error = float((image - original).square().mean())
         similar = float(structural_similarity(image, original))
@@ -117,7 +116,7 @@ def _compared(image: Tensor, original: Tensor, perceptual: Distance | None) -> t
 
 
 def at_rate(points: Sequence[Point], bpp: float) -> Point | None:
-    """The point of a rate, linear in the logarithm of the rate between two levels; None outside of them."""
+    """Interpolate the point at a rate, linear in the logarithm of the rate; return None outside of the levels."""
     ordered = sorted(points)
     for low, high in itertools.pairwise(ordered):
         if low.bpp <= bpp <= high.bpp:
@@ -127,10 +126,12 @@ def at_rate(points: Sequence[Point], bpp: float) -> Point | None:
 
 
 def best_of(curves: Sequence[Sequence[Sequence[Point]]], rates: Sequence[float]) -> dict[float, Point]:
-    """Mean over photographs of the point at each rate, at the scale that gives the best PSNR there.
+    """Return the mean over photographs of the point at each rate, at the scale with the best PSNR.
+
+    A rate that one of the photographs does not reach is left out.
 
     Args:
-        curves: by photograph, by scale. A rate that some photograph does not reach is left out.
+        curves: the points of each level, by photograph and by scale.
     """
     found: dict[float, list[Point]] = {rate: [] for rate in rates}
     for of_photo in curves:
@@ -144,5 +145,5 @@ def best_of(curves: Sequence[Sequence[Sequence[Point]]], rates: Sequence[float])
 def by_level(
     curves: Sequence[Sequence[Sequence[Point]]], levels: Sequence[int] = LEVELS_TRIED
 ) -> dict[int, Point]:
-    """Mean over photographs of the point at each level, at the first scale."""
+    """Return the mean over photographs of the point at each level, at the first scale."""
     return {level: Point(*np.mean([of_photo[0][i] for of_photo in curves], 0)) for i, level in enumerate(levels)}

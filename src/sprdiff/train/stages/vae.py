@@ -1,6 +1,6 @@
-"""Stages ``vae`` and ``polish``: the latent that holds what x̃ lacks, and its decoder trained on alone.
+"""Stage ``vae``: a latent for the detail that x̃ lacks, and the decoder that turns it into a picture.
 
-Both learn from crops whose x̃ is stored (`latents.py`).
+The stage learns from crops whose x̃ has been computed before (`latents`).
 """
 
 from __future__ import annotations
@@ -11,25 +11,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..models.efficientnet import EfficientNetLite0
-from ..models.sprdiff import SPRDiff
-from .latents import Batch
-from .losses import feature_distance, feature_statistics
-from .stages import Scalars, StageModule, receive
+from ...models.efficientnet import EfficientNetLite0
+from ...models.sprdiff import SPRDiff
+from ..latents.store import Batch
+from ..losses import feature_distance, feature_statistics
+from .base import Scalars, StageModule
+from .codec import receive
 
 SHIFT = 4
-"""Features look at the picture from one of 4x4 corners: a pooling grid always in one place leaves a pattern there."""
+"""The features see the picture from one of 4x4 corners. A pooling grid that never moves would leave a pattern."""
 
 
 class VAEStage(StageModule):
-    """Conditional VAE (Kingma & Welling 2014): z = E(x, x̃), x̂ = D(z, x̃), its rate held by a controller.
+    """A conditional VAE (Kingma & Welling 2014): z = E(x, x̃), x̂ = D(z, x̃). A controller holds the rate of z.
 
-    Loss: L1, the distance of EfficientNet-Lite0's features, the distance of their means and deviations in windows,
-    so that texture does not fade, and β·KL. β rises while z carries more than `nats` a position and falls otherwise.
+    The loss is L1, plus the distance of EfficientNet-Lite0's features, plus the distance of their means and deviations
+    in windows (so that texture does not fade), plus β·KL. β rises while z carries more than `nats` per position and
+    falls otherwise.
 
     Args:
-        nats: rate of z to hold, in nats per position of 1/8.
-        perceptual: crops of a batch that the features see.
+        nats: the rate of z that is held, in nats per position at 1/8 of the side.
+        perceptual: how many crops of a batch the features see.
     """
 
     extras = ("log_beta",)
@@ -68,7 +70,7 @@ class VAEStage(StageModule):
 
     @torch.no_grad()
     def samples(self, x: Tensor, level: Tensor) -> dict[str, Tensor]:
-        """x̃ of the codec, and what the latent of the original makes of it."""
+        """Return x̃, and the picture that the VAE decodes from the latent of the original."""
         coarse, _, _, _ = receive(self.model, x, level)
         mean, log_deviation = (part.float() for part in self.model.triple_encoder.vae(x, coarse))
         noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(0)).to(mean.device)
@@ -76,7 +78,7 @@ class VAEStage(StageModule):
 
     @torch.no_grad()
     def finish(self, batches: list[Any]) -> None:
-        """Measure mean and deviation of the drawn latent, by channel: the flow sees it standardised."""
+        """Measure mean and deviation of the sampled latent by channel; the flow works on the standardised latent."""
         pairs = [self.model.triple_encoder.vae(b["x"], b["coarse"]) for b in batches]
         mean = torch.cat([m.float() for m, _ in pairs])
         variance = torch.cat([(2 * d.float()).exp() for _, d in pairs])

@@ -1,36 +1,36 @@
-"""Stage ``flow``: flow matching on the VAE's latent, and few steps (shortcut models) once it is trained."""
+"""Stage ``flow``: flow matching on the VAE's latent, then training for few steps (shortcut models)."""
 
 from __future__ import annotations
 
 import copy
-import math
 
 import torch
 from torch import Tensor, nn
 
-from ..models.config import STEP_SIZES
-from ..models.sprdiff import SPRDiff
-from .latents import Batch
-from .samples import draw
-from .stages import Scalars, StageModule, receive
+from ...models.config import STEP_SIZES
+from ...models.sprdiff import SPRDiff
+from ..latents.store import Batch
+from ..validation.samples import draw
+from .base import Scalars, StageModule
+from .codec import receive
 
 UNIFORM, LAST = 0.25, 0.03
-"""Shares of the batch whose time is uniform, and is t = 1 itself: a logit-normal hardly ever comes near the
-ends, where a sampler begins."""
+"""Shares of the batch with a uniform time, and with t = 1 exactly: samples start there, and a logit-normal time is
+rarely close to the ends."""
 SLOW = 0.99
+"""Decay of the moving average of the network that few steps learn from."""
 STEPS_JUDGED = (1, 2, 4, 8, 16)
 
 
 class FlowStage(StageModule):
-    """Mean squared error of the velocity v = ε − z at z_t = (1 − t)·z + t·ε; t is logit-normal for the most
-    part.
+    """The loss is the mean squared error of the velocity v = ε − z at z_t = (1 − t)·z + t·ε; most times are logit-normal.
 
-    With ``few`` above 0 so much of each batch learns that one step is what two half steps make (Frans et al.,
-    ICLR 2025): the velocity of stride d at t agrees with the mean of those of stride d/2 at t and t − d/2, by
-    a slow average of the network. The rest keeps the flow itself.
+    If `few` is above 0, that share of each batch learns that one step equals two half steps (Frans et al., ICLR 2025):
+    the velocity for a step size d at time t is trained towards the mean of two velocities for d/2, at t and at t − d/2,
+    which a moving average of the network computes. The rest of the batch goes on learning the flow itself.
 
     Args:
-        few: share of the batch for few steps.
+        few: the share of the batch that learns few steps.
     """
 
     extras = ("slow.",)
@@ -78,29 +78,22 @@ class FlowStage(StageModule):
 
     @torch.no_grad()
     def samples(self, x: Tensor, level: Tensor) -> dict[str, Tensor]:
-        """x̃, samples of several numbers of steps, and halfway from x̃ to one of eight."""
+        """Return x̃, samples in several numbers of steps, and the mean of x̃ and the sample in eight steps."""
         coarse, f16, f32, _ = receive(self.model, x, level)
         found = {"coarse": coarse}
         for steps in STEPS_JUDGED:
-            stride = stride_of(steps) if self.few else 0.0
-            found[f"{steps} steps"] = draw(self.model, coarse, f16, f32, level, steps=steps, stride=stride)
+            found[f"{steps} steps"] = draw(self.model, coarse, f16, f32, level, steps=steps, few=bool(self.few))
         return {**found, "half of 8 steps": (coarse + found["8 steps"]) / 2}
 
 
 def stride_size(index: Tensor) -> Tensor:
-    """`STEP_SIZES` at indices from 1 on, computed: a table would be copied to the device in every step."""
+    """Return the step sizes at indices from 1 on. They are computed: a table would be copied to the device in each step."""
     return torch.exp2(index - (len(STEP_SIZES) - 1))
 
 
 def draw_times(count: int, device: torch.device) -> Tensor:
-    """[N] times in 0-1: logit-normal (Esser et al., ICML 2024), some uniform, some exactly 1."""
+    """Draw times, [N] in 0-1: logit-normal (Esser et al., ICML 2024), some of them uniform, some exactly 1."""
     time = torch.sigmoid(torch.randn(count, device=device))
     kind = torch.rand(count, device=device)
     time = torch.where(kind < UNIFORM, torch.rand(count, device=device), time)
     return torch.where(kind > 1 - LAST, 1.0, time)
-
-
-def stride_of(steps: int) -> float:
-    """Index into `STEP_SIZES` of the largest known step that is no larger than 1/steps."""
-    known = [i for i, d in enumerate(STEP_SIZES) if d and d <= 1 / steps + 1e-9]
-    return float(max(known, default=0)) if math.log2(steps).is_integer() else 0.0

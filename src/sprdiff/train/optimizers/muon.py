@@ -1,6 +1,7 @@
-"""Muon (Jordan et al. 2024): momentum whose steps are made orthogonal, for dense convolutions; AdamW for the rest.
+"""Muon (Jordan et al. 2024) for dense convolutions: momentum with orthogonalised steps. AdamW does the rest.
 
-A step has Adam's usual size, 0.2 in the mean square of its entries, so one learning rate suits both (Liu et al. 2025).
+The root mean square of a step's entries is 0.2, the usual size of Adam's, so that one learning rate suits both (Liu et
+al. 2025).
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ _SIZE = 0.2
 
 
 class Muon(torch.optim.AdamW):
-    """AdamW for all parameters but the dense convolutions of the model, which get Muon.
+    """Muon for the dense convolutions of the model, AdamW for all other parameters.
 
     Args:
-        named: names and parameters, as of the stage module.
+        named: the names in the stage's module and the parameters.
     """
 
     def __init__(
@@ -35,7 +36,7 @@ class Muon(torch.optim.AdamW):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """One step of all parameters; the gradients of the convolutions are gone afterwards."""
+        """Step all parameters; the gradients of the convolutions are deleted."""
         lr = self.param_groups[0]["lr"]
         for parameter in self._matrices:
             if parameter.grad is None:
@@ -48,12 +49,12 @@ class Muon(torch.optim.AdamW):
             parameter.mul_(1 - lr * self._weight_decay)
             size = _SIZE * max(direction.shape) ** 0.5
             parameter.add_(orthogonal(direction).view_as(parameter), alpha=-lr * size)
-            parameter.grad = None  # AdamW passes over what has none
+            parameter.grad = None  # AdamW skips parameters without a gradient
         super().step(closure)
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """About the nearest matrix with orthonormal rows or columns, float32."""
+    """Return approximately the nearest matrix with orthonormal rows or columns, float32."""
     x = matrix.bfloat16()
     x = x.T if x.shape[0] > x.shape[1] else x
     x = x / (x.float().norm() + 1e-7).bfloat16()
