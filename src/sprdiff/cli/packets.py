@@ -64,7 +64,8 @@ def packets(
     if output is None and text is None:
         raise typer.BadParameter("packets need -o DIR (or --text, whose lines may go to standard output)")
     size = _payload(payload, channel, text)
-    numbers = None if only is None else _numbers(only)
+    if only is not None:
+        _numbers(only)
     data = read_bytes(file, BitstreamError)
     if data[:3] != b"SPR":
         codec = CodecOptions(weights, threads, max_pixels)
@@ -74,13 +75,11 @@ def packets(
     if count is not None:
         parity = _left(len(data), size, count)
     made = to_packets(data, payload=size, parity=parity or 0)
-    if numbers is not None and max(numbers) >= len(made):
-        raise PacketError(f"there is no packet {max(numbers)}: the numbers are 0 to {len(made) - 1}")
-    chosen = {number: made[number] for number in (range(len(made)) if numbers is None else numbers)}
-    stem = f"{'stdin' if file == STDIO else Path(file).stem}-{stream_id(data):03x}"
+    chosen = _chosen(made, only)
     if text is not None:
         write_atomic(output or STDIO, "".join(to_line(p, text) + "\n" for p in chosen.values()).encode(), force=force)
     else:
+        stem = f"{'stdin' if file == STDIO else Path(file).stem}-{stream_id(data):03x}"
         _write_all({f"{stem}-{n:03d}.pkt": packet for n, packet in chosen.items()}, str(output), force=force)
     if not quiet and output not in (None, STDIO):
         about = f"{len(data)} bytes in {len(made)} packets of {len(made[0])} bytes, {made[0][4]} of them parity"
@@ -152,6 +151,14 @@ def _numbers(only: str) -> list[int]:
     if not re.fullmatch(r"\d{1,3}(,\d{1,3})*", only):
         raise typer.BadParameter(f"--only takes numbers such as 3,5, not {only}")
     return sorted({int(number) for number in only.split(",")})
+
+
+def _chosen(made: Sequence[bytes], only: str | None) -> dict[int, bytes]:
+    """Return the packets of the numbers that ``--only`` names, or all."""
+    numbers = range(len(made)) if only is None else _numbers(only)
+    if max(numbers) >= len(made):
+        raise PacketError(f"there is no packet {max(numbers)}: the numbers are 0 to {len(made) - 1}")
+    return {number: made[number] for number in numbers}
 
 
 def _left(size: int, payload: int, count: int) -> int:

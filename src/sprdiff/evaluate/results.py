@@ -1,14 +1,15 @@
-"""The folder of one comparison: what was run, a row for each codec, image and rate, and what belongs to them.
+"""The folder of one comparison: what was run, a row for each codec, image and target, and the files that
+belong to them.
 
 ::
 
-    DIR/run.json      what was run, as `Run` has it: images, rates, codecs and metrics, versions, commands
+    DIR/run.json      what was run (`Run`): images, rates, codecs and metrics, versions, commands
     DIR/rows.jsonl    one `Row` on each line, appended as work is finished
     DIR/sets.jsonl    one `SetRow` on each line: figures of whole sets of images, written at the end of a run
-    DIR/features/     patch features, for the figures of sets
+    DIR/features/     features of patches, for the figures of sets
     DIR/images/, DIR/files/    with --keep: CODEC/TARGET/STEM.png and .bin, see `member`
 
-A figure that is infinite (PSNR of an identical image) is stored as null: JSON knows no infinity.
+An infinite figure (the PSNR of an identical image) is stored as null, because JSON has no infinity.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ RUN = "run.json"
 ROWS = "rows.jsonl"
 SETS = "sets.jsonl"
 FORMAT = 1
-"""Of the folder; another one is refused."""
+"""The version of the folder's format; other versions are refused."""
 
 Status = Literal["ok", "unreached", "failed"]
 Key = tuple[str, str, Target]
@@ -39,28 +40,30 @@ T = TypeVar("T")
 
 
 class ResultsError(SprdiffError):
-    """A folder of results cannot be used: it is another's, damaged, in use, or of another comparison."""
+    """A folder of results cannot be used: it is something else, damaged, in use, or belongs to another
+    comparison."""
 
 
 class Row(Struct, frozen=True, forbid_unknown_fields=True):
     """One image through one codec at one target.
 
     Attributes:
-        codec: name as given to ``--codecs``.
-        image: file name.
-        target_bpp: what was asked for, in bits per pixel; None: see `target_bytes`.
-        status: ``ok``; ``unreached``: the codec's smallest file is larger; ``failed``: see `message`, tried again
-            by the next run.
-        message: one line of explanation, empty when ok.
-        bytes: size of the whole file (unreached: of the smallest); None when failed or unknown.
+        codec: its name as given to ``--codecs``.
+        image: the file name.
+        target_bpp: the target in bits per pixel; None: see `target_bytes`.
+        status: ``ok``; ``unreached``: the codec's smallest file is larger; ``failed``: see `message`, and the
+            next
+            run tries again.
+        message: one line of explanation; empty if ok.
+        bytes: the size of the whole file (if unreached: of the smallest); None if failed or unknown.
         bpp: `bytes` in bits per pixel of the original.
-        width, height: of the original, in pixels.
-        setting: what was chosen, such as quality and factor; empty unless ok.
-        version: of the codec.
-        metrics: figures by name of metric, in its unit; None where it is not finite; empty unless ok.
+        width, height: the size of the original in pixels.
+        setting: the chosen setting, such as quality and factor; empty unless ok.
+        version: the version of the codec.
+        metrics: the figures by the name of the metric, in its unit; None if not finite; empty unless ok.
         encode_s, decode_s: seconds of processor time on one thread; None unless ok.
-        peak_mb: most resident memory of encoding and decoding, in MB (10^6 bytes), or None where not known.
-        target_bytes: what was asked for, in bytes; None: see `target_bpp`.
+        peak_mb: the peak of resident memory during encoding and decoding in MB (10^6 bytes); None if unknown.
+        target_bytes: the target in bytes; None: see `target_bpp`.
     """
 
     codec: str
@@ -81,30 +84,31 @@ class Row(Struct, frozen=True, forbid_unknown_fields=True):
     target_bytes: int | None = None
 
     def __post_init__(self) -> None:
-        """Raise `ValueError` unless there is one target."""
+        """Raise `ValueError` unless there is exactly one target."""
         Target(self.target_bpp, self.target_bytes)
 
     @property
     def target(self) -> Target:
-        """What was asked for."""
+        """The target of the row."""
         return Target(self.target_bpp, self.target_bytes)
 
     @property
     def key(self) -> Key:
-        """What is unique among rows."""
+        """The key, which is unique among rows."""
         return self.codec, self.image, self.target
 
 
 class SetRow(Struct, frozen=True, forbid_unknown_fields=True):
-    """Figures of all images through one codec at one target.
+    """The figures of all images of one codec at one target.
 
     Attributes:
-        target_bpp, target_bytes: as of `Row`.
-        images: number of images with a row that is ok. Below the number in the run there are no figures: those of
-            other images do not compare.
-        patches: number of patches behind each figure, by name of metric.
-        metrics: figures by name of metric; None: see `notes`.
-        notes: why a figure is missing, by name of metric.
+        target_bpp, target_bytes: the target, as in `Row`.
+        images: the number of images whose row is ok. If it is smaller than the run's, there are no figures,
+            because
+            those of different images are not comparable.
+        patches: the number of patches behind each figure, by the name of the metric.
+        metrics: the figures by the name of the metric; None: see `notes`.
+        notes: why a figure is missing, by the name of the metric.
     """
 
     codec: str
@@ -116,17 +120,17 @@ class SetRow(Struct, frozen=True, forbid_unknown_fields=True):
     target_bytes: int | None = None
 
     def __post_init__(self) -> None:
-        """Raise `ValueError` unless there is one target."""
+        """Raise `ValueError` unless there is exactly one target."""
         Target(self.target_bpp, self.target_bytes)
 
     @property
     def target(self) -> Target:
-        """What was asked for."""
+        """The target of the figures."""
         return Target(self.target_bpp, self.target_bytes)
 
 
 class ImageInfo(Struct, frozen=True, forbid_unknown_fields=True):
-    """An original: file name, size in pixels, SHA-256 of the file."""
+    """An original: its file name, its size in pixels, and the SHA-256 of the file."""
 
     name: str
     width: int
@@ -135,16 +139,16 @@ class ImageInfo(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class MetricInfo(Struct, frozen=True, forbid_unknown_fields=True):
-    """A metric as `metrics.Metric` has it, with what it was computed by.
+    """A metric (`metrics.catalogue`) and what it was computed with.
 
     Attributes:
-        name: key in `Row.metrics` or `SetRow.metrics`.
-        title: for readers.
-        unit: such as ``dB``; empty for none.
-        direction: ``up``: larger is better.
-        source: publication, implementation and its version.
-        scope: ``image``: in rows; ``set``: in sets.
-        weights: name and SHA-256 of the weights it was computed with; None for none.
+        name: its key in `Row.metrics` or `SetRow.metrics`.
+        title: its name for readers.
+        unit: its unit, such as ``dB``; empty if it has none.
+        direction: ``up`` if larger is better, else ``down``.
+        source: the publication, the implementation and its version.
+        scope: ``image`` if it belongs to rows, ``set`` if it belongs to sets.
+        weights: the name and SHA-256 of its weights; None if it has none.
     """
 
     name: str
@@ -157,14 +161,14 @@ class MetricInfo(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Skipped(Struct, frozen=True, forbid_unknown_fields=True):
-    """A codec or metric that could not be had, and why."""
+    """A codec or metric that is not available, and why."""
 
     name: str
     reason: str
 
 
 class CodecInfo(Struct, frozen=True, forbid_unknown_fields=True):
-    """A codec: name and version."""
+    """A codec: its name and version."""
 
     name: str
     version: str
@@ -176,16 +180,16 @@ class Run(
     forbid_unknown_fields=True,
     rename={"metrics": "rulers", "skipped_metrics": "skipped_rulers"},
 ):
-    """What was run into a folder, over all runs into it.
+    """What was run into a folder, over all runs.
 
     Attributes:
         format: `FORMAT`.
-        sprdiff, python, platform, cpu: of the latest run.
-        folder: absolute path of the originals.
-        images, rates, codecs, metrics: of all runs; rates in bits per pixel, ascending.
-        skipped_codecs, skipped_metrics: of the latest run.
-        commands: command lines, without repetitions.
-        budgets: of all runs, in bytes, ascending.
+        sprdiff, python, platform, cpu: the versions and the machine of the latest run.
+        folder: the absolute path of the originals.
+        images, rates, codecs, metrics: those of all runs; rates in bits per pixel, ascending.
+        skipped_codecs, skipped_metrics: those of the latest run.
+        commands: the command lines, without repetitions.
+        budgets: the targets in bytes of all runs, ascending.
     """
 
     format: int
@@ -205,27 +209,28 @@ class Run(
 
     @property
     def targets(self) -> list[Target]:
-        """Rates, then budgets."""
+        """The targets: first rates, then budgets."""
         return [*map(Target, self.rates), *(Target(bytes=budget) for budget in self.budgets)]
 
 
 def member(folder: Path, kind: str, codec: str, target: Target, image: str, extension: str) -> Path:
-    """Path of a file that belongs to a row: ``DIR/KIND/CODEC/TARGET/STEM.EXTENSION``.
+    """Return the path of a file that belongs to a row: ``DIR/KIND/CODEC/TARGET/STEM.EXTENSION``.
 
     Args:
-        folder: of the results.
+        folder: the folder of results.
         kind: ``images``, ``files`` or ``features``.
-        codec: its name; what is no letter, digit or one of ``_.-~@=+,`` becomes %XX, so that a path in it makes no
-            folders.
-        target: gives the folder its name.
-        image: file name; its extension is left out.
-        extension: with its dot.
+        codec: its name. A character that is no letter, digit or one of ``_.-~@=+,`` becomes %XX, so that a
+            path
+            in it makes no folders.
+        target: the target, which names a folder.
+        image: the file name, whose extension is dropped.
+        extension: the extension with its dot.
     """
     return folder / kind / quote(codec, safe="@=+,") / target.folder / (Path(image).stem + extension)
 
 
 def read_run(folder: Path) -> Run:
-    """``run.json`` of a folder of results.
+    """Read ``run.json`` in a folder of results.
 
     Raises:
         ResultsError: the file is missing, damaged, or of another format.
@@ -238,19 +243,20 @@ def read_run(folder: Path) -> Run:
 
 
 def read_rows(folder: Path) -> list[Row]:
-    """All rows of a folder of results; a last line that a kill has cut is left out.
+    """Read all rows of a folder of results; a last line that was cut off is ignored.
 
     Raises:
-        ResultsError: a line is no row, or two are of the same codec, image and target.
+        ResultsError: a line is no row, or two rows have the same key.
     """
     return [row for row, _ in numbered_rows(folder)[0]]
 
 
 def numbered_rows(folder: Path) -> tuple[list[tuple[Row, bytes]], int]:
-    """Rows with their lines as stored, and how many bytes a cut last line has (0: none).
+    """Read all rows with their lines, and the number of bytes of a last line that was cut off (0 if none
+    was).
 
     Raises:
-        ResultsError: as `read_rows`.
+        ResultsError: a line is no row, or two rows have the same key.
     """
     path = folder / ROWS
     content = read_bytes(path, ResultsError) if path.exists() else b""
@@ -265,7 +271,7 @@ def numbered_rows(folder: Path) -> tuple[list[tuple[Row, bytes]], int]:
 
 
 def read_sets(folder: Path) -> list[SetRow]:
-    """All figures of sets of a folder of results; none where no run has come to its end.
+    """Read the figures of sets of a folder of results; an empty list if no run has been finished.
 
     Raises:
         ResultsError: a line is damaged.
@@ -278,30 +284,31 @@ def read_sets(folder: Path) -> list[SetRow]:
 
 
 def to_line(row: Row | SetRow) -> bytes:
-    """One line of JSON with its line break."""
+    """Return a row as one line of JSON."""
     return json.dumps(msgspec.to_builtins(row), ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
 
 def write_run(folder: Path, run: Run) -> None:
-    """Replace ``run.json`` as a whole."""
+    """Replace ``run.json``."""
     text = json.dumps(msgspec.to_builtins(run), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     write_atomic(folder / RUN, text.encode(), force=True)
 
 
 def write_sets(folder: Path, sets: Iterable[SetRow]) -> None:
-    """Replace ``sets.jsonl`` as a whole."""
+    """Replace ``sets.jsonl``."""
     write_atomic(folder / SETS, b"".join(map(to_line, sets)), force=True)
 
 
 def finite(values: Mapping[str, float]) -> dict[str, float | None]:
-    """Figures as a row holds them: None for what is not finite."""
+    """Replace figures that are not finite by None, as rows store them."""
     return {name: float(value) if math.isfinite(value) else None for name, value in values.items()}
 
 
 def _read(data: bytes, kind: type[T], where: str) -> T:
-    """An object from JSON with every field checked: files may be edited by hand, and pages are made of them."""
+    """Read an object from JSON and check every field: people may edit the files, and pages are made of
+    them."""
     try:
         return msgspec.json.decode(data, type=kind)
-    except (msgspec.DecodeError, ValueError) as error:  # ValueError: the bytes are no text
+    except (msgspec.DecodeError, ValueError) as error:  # # ValueError: the bytes are not valid UTF-8
         text = str(error).removeprefix("JSON is malformed: ")
         raise ResultsError(f"{where} is damaged: {text[:1].lower()}{text[1:]}") from error

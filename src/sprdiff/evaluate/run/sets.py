@@ -1,4 +1,4 @@
-"""Figures of whole sets: all images through one codec at one target, against all originals."""
+"""Figures of whole sets: all images of one codec at one target, compared with all originals."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ Load = Callable[[str], Features]
 def set_rows(
     folder: Path, run: Run, rows: Collection[Row], *, before: Sequence[SetRow], changed: Collection[tuple[str, Target]]
 ) -> list[SetRow]:
-    """One `SetRow` for each codec and target that has rows; empty where no set metric is in use.
+    """Return a `SetRow` for each codec and target that has rows; an empty list if no set metric is in use.
 
     Args:
-        folder: of the results, with the features of patches.
+        folder: the folder of results, with the features of patches.
         run: what was run into it.
-        rows: all there are.
-        before: earlier figures, kept where nothing has changed.
-        changed: codec and target of what has been added since.
+        rows: all rows.
+        before: earlier figures; they are kept if nothing has changed.
+        changed: the codecs and targets with new rows.
     """
     names = {info.name for info in run.metrics}
     metrics = [metric for metric in SET_METRICS if metric.name in names]
@@ -47,7 +47,7 @@ def set_rows(
 
 
 def _counts(run: Run, rows: Collection[Row]) -> dict[tuple[str, Target], int]:
-    """Images that are ok, by codec and target, in the order of the run."""
+    """Count the images that are ok, by codec and target, in the order of the run."""
     counts = {(codec.name, target): 0 for codec in run.codecs for target in run.targets}
     for row in rows:
         if (row.codec, row.target) in counts:
@@ -79,7 +79,7 @@ def _set_row(
 
 
 def _originals(folder: Path, run: Run) -> Load:
-    """Features of all originals by network, read when they are first asked for."""
+    """Return a function that loads the features of all originals of a network on first use."""
 
     @cache
     def load(network: str) -> Features:
@@ -94,7 +94,7 @@ def _joined(paths: Iterator[Path], network: str) -> Features:
 
 def _read(path: Path, network: str) -> Features:
     try:
-        # Opened here: numpy leaves a file open that it cannot read.
+        # # Opened here, because numpy leaves a file open that it cannot read.
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             features: Features = arrays[network]
             return features
