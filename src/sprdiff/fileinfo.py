@@ -103,7 +103,7 @@ class ModelInfo:
 
 
 def read_sprd(path: Path | str, max_pixels: int | None = None, stride: int = STRIDES[0]) -> bytes:
-    """The bytes of an ``.sprd`` file, or of standard input for ``-``; no more than its header allows are
+    """Return the bytes of an ``.sprd`` file, or of standard input for ``-``; no more than its header allows are
     read.
 
     Args:
@@ -118,7 +118,7 @@ def read_sprd(path: Path | str, max_pixels: int | None = None, stride: int = STR
 def info(
     data: bytes, *, weights: Path | str | None = None, max_pixels: int | None = None, partial: bool = False
 ) -> FileInfo:
-    """What the bytes of an ``.sprd`` file say about it; if the weights at hand made it, its check is tested.
+    """Return what the bytes of an ``.sprd`` file say about it; if the weights at hand made it, its check is tested.
 
     Args:
         weights: folder of weights; None: the shipped ones.
@@ -154,7 +154,7 @@ def info(
 
 
 def model_info(weights: Path | str | None = None) -> ModelInfo:
-    """What a folder of weights says about itself, from its manifest and licence alone.
+    """Return what a folder of weights says about itself, from its manifest and licence alone.
 
     Raises:
         WeightsError: there is no such folder, or its manifest cannot be read.
@@ -179,7 +179,7 @@ def model_info(weights: Path | str | None = None) -> ModelInfo:
 def _compare(
     parsed: ParsedFile, data: bytes, weights: Path | str | None, *, partial: bool
 ) -> tuple[str, bool | None, float | None]:
-    """The fields `weights`, `whole` and `known` of a `FileInfo`."""
+    """Return the fields `weights`, `whole` and `known` of a `FileInfo`."""
     try:
         manifest = manifest_of(weights)
     except WeightsError:
@@ -194,7 +194,7 @@ def _compare(
 
 
 def _known(parsed: ParsedFile, folder: Path) -> float | None:
-    """Which part of the symbols the beginning of a file holds; None for weights of preset `sd`, which load
+    """Return which part of the symbols the beginning of a file holds; None for weights of preset `sd`, which load
     slowly."""
     if is_trained(folder):
         return None

@@ -168,7 +168,7 @@ class SprdiffImageFile(ImageFile.ImageFile):
         return read_file(self.fp, networks.max_pixels, stride_of(networks.weights))  # type: ignore[arg-type]
 
     def _decode(self) -> bytes:
-        """The pixels of the size and mode that were announced; none of a damaged file if Pillow is to bear that."""
+        """Return the pixels of the size and mode that were announced; none of a damaged file if Pillow is to bear that."""
         try:
             with _as_oserror():
                 data, codec = self._read(), self._options.codec
@@ -203,7 +203,7 @@ def _describe(header: Header, realism: float | None) -> dict[str, Any]:
 
 
 def _coarse(codec: Codec, data: bytes, size: tuple[int, int]) -> Image.Image:
-    """The coarse picture in another size, (width, height), without first enlarging it to that of the original."""
+    """Return the coarse picture in another size, (width, height), without first enlarging it to that of the original."""
     weights_hash = codec.manifest.weights_hash
     parsed = parse_file(data)
     verify(parsed, data, weights_hash, codec.manifest.preset_id)
@@ -230,7 +230,7 @@ def _save(image: Image.Image, stream: IO[bytes], filename: str | bytes) -> None:
 
 
 def _picture(image: Image.Image, given: dict[str, Any], background: Any, max_pixels: int) -> Picture:
-    """The picture, with the orientation only if the caller hands it on.
+    """Return the picture, with the orientation only if the caller hands it on.
 
     So it is with Pillow's own formats: an image may have been turned upright and still carry its old metadata.
     """

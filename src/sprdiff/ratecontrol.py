@@ -47,18 +47,18 @@ def candidate_scales(width: int, height: int, limit: int) -> list[int]:
 
 
 def wanted_bpp(code: int) -> float:
-    """Bits for each coded pixel from which on the scale with this code is picked before any larger factor."""
+    """Return the bits for each coded pixel from which on the scale with this code is picked before any larger factor."""
     return STEP_BPP if SCALES[code] == Fraction(3, 2) else CODED_BPP
 
 
 def first_guess(limit: int, coded_pixels: int) -> int:
-    """A level near the one that fits into `limit` bytes."""
+    """Return a level near the one that fits into `limit` bytes."""
     bpp = 8 * max(limit, 1) / coded_pixels
     return max(0, min(LEVELS - 1, round(math.log(bpp / _LOWEST_BPP) / _GROWTH)))
 
 
 def highest_fitting(size: Size, limit: int, guess: int = LEVELS // 2) -> int | None:
-    """A level whose size is at most `limit` while that of the next level is not (or there is none).
+    """Return a level whose size is at most `limit` while that of the next level is not (or there is none).
 
     Args:
         size: bytes of the file at a level; nearly, but not strictly, growing. Called again for known levels.
@@ -84,7 +84,7 @@ def highest_fitting(size: Size, limit: int, guess: int = LEVELS // 2) -> int | N
 
 
 def _interpolate(known: Mapping[int, int], low: int, high: int, limit: int, streak: int) -> int:
-    """The level between `low` and `high` where ln(size) should just stay below ln(limit).
+    """Return the level between `low` and `high` where ln(size) should just stay below ln(limit).
 
     Where the curve bends, a straight line between both keeps falling short on one side: after two trials
     there (`streak` is 2 or -2) the level moves on by one, after three by two, by four ...
@@ -106,7 +106,7 @@ def _interpolate(known: Mapping[int, int], low: int, high: int, limit: int, stre
 
 
 def _look_ahead(size: Size, limit: int, level: int) -> int:
-    """Where sizes are not monotonic and much of the target is unused, a level a little higher may fit too."""
+    """Return where sizes are not monotonic and much of the target is unused, a level a little higher may fit too."""
     if size(level) >= _WELL_USED * limit:
         return level
     best = level

@@ -11,7 +11,7 @@ from .common.exits import INTERRUPTED
 
 
 def main() -> int:
-    """``sprdiff``: run the command line and return its exit status."""
+    """Return ``sprdiff``: run the command line and return its exit status."""
 
     def load() -> Callable[[], int]:
         from .cli import main
@@ -22,7 +22,7 @@ def main() -> int:
 
 
 def thumbnailer() -> int:
-    """``sprdiff-thumbnailer``: the same for file managers."""
+    """Return ``sprdiff-thumbnailer``: the same for file managers."""
 
     def load() -> Callable[[], int]:
         from .thumbnailer import main

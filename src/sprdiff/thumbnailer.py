@@ -31,7 +31,7 @@ SIZES = range(1, 4097)
 
 
 def thumbnail(path: Path | str, size: int, uri: str | None = None) -> bytes:
-    """A PNG that fits into a square of `size` pixels, never larger than the picture.
+    """Return a PNG that fits into a square of `size` pixels, never larger than the picture.
 
     It carries the attributes of the freedesktop thumbnail standard (specifications.freedesktop.org/thumbnail-spec):
     the required Thumb::URI and Thumb::MTime, and those of its optional ones that are known.

@@ -26,7 +26,7 @@ def _root() -> None:
 
 
 def parse_size(text: str) -> int:
-    """Bytes: a whole number, with K, M or G for the powers of 1024.
+    """Return the bytes: a whole number, with K, M or G for the powers of 1024.
 
     Raises:
         typer.BadParameter: something else, or nothing.

@@ -110,7 +110,7 @@ def report(
 
 
 def parse_rates(text: str) -> list[float]:
-    """Numbers above 0 between commas.
+    """Return the numbers above 0 between commas.
 
     Raises:
         typer.BadParameter: something else.
@@ -125,7 +125,7 @@ def parse_rates(text: str) -> list[float]:
 
 
 def parse_budgets(text: str) -> list[int]:
-    """Whole numbers above 0 between commas.
+    """Return whole numbers above 0 between commas.
 
     Raises:
         typer.BadParameter: something else.
@@ -151,7 +151,7 @@ def _parse_targets(text: str) -> list[Target]:
 
 
 def parse_external(encode: Sequence[str], decode: Sequence[str], quality: Sequence[str]) -> list[External]:
-    """Codecs of the user; each needs all three options.
+    """Return the codecs of the user; each needs all three options.
 
     Raises:
         typer.BadParameter: one is missing, given twice, or is no NAME=VALUE.
@@ -190,7 +190,7 @@ def _by_name(given: Sequence[str], option: str) -> dict[str, str]:
 
 
 def _span(text: str) -> list[Quality]:
-    """``FROM:TO[:STEP]``, both ends included; the sign of the step follows from them."""
+    """Return ``FROM:TO[:STEP]``, both ends included; the sign of the step follows from them."""
     try:
         first, last, step = [float(part) for part in (text + ":1").split(":")[:3]]
         if text.count(":") not in (1, 2) or not step or not all(map(math.isfinite, (first, last, step))):
@@ -216,7 +216,7 @@ def _parse_codecs(names: Sequence[str], external: Sequence[External]) -> list[Im
 
 
 def command_line(context: typer.Context) -> str:
-    """The command with the options that were given, quoted for a shell."""
+    """Return the command with the options that were given, quoted for a shell."""
     words: list[str] = ["sprdiff", str(context.info_name)]
     for parameter in context.command.params:
         value = context.params.get(str(parameter.name))
@@ -229,7 +229,7 @@ def command_line(context: typer.Context) -> str:
 
 
 def _tell(outcome: Outcome, out: Path) -> int:
-    """The end of a run: one line about its rows, one about each target that nobody reaches; the exit status."""
+    """Return the end of a run: one line about its rows, one about each target that nobody reaches; the exit status."""
     for target in outcome.unreached:
         say("error", f"no codec reaches {target} on any image")
     parts: dict[str, Any] = {"": len(outcome.rows), "unreached": outcome.count("unreached")}

@@ -90,7 +90,7 @@ def _check_apart(jobs: Sequence[Job]) -> None:
 
 
 def _renamed(source: str, extension: str) -> str:
-    """The name of the output beside an input: only the name of a format is taken off (``IMG.2024.05`` has none)."""
+    """Return the name of the output beside an input: only the name of a format is taken off (``IMG.2024.05`` has none)."""
     if source == STDIO or descriptor(source) is not None:
         return STDIO
     path = Path(source)
@@ -149,7 +149,7 @@ def run_jobs(names: Sequence[str], work: Callable[[int, Report], None], *, slow:
 
 
 def lazy_codec(options: CodecOptions) -> Callable[[], Codec]:
-    """The codec of a command, which is made when the first file needs it."""
+    """Return the codec of a command, which is made when the first file needs it."""
 
     @cache
     def make() -> Codec:
@@ -161,7 +161,7 @@ def lazy_codec(options: CodecOptions) -> Callable[[], Codec]:
 
 
 def explain(error: BaseException) -> str:
-    """One line about an error; one that nobody foresaw comes with a hint."""
+    """Return one line about an error; one that nobody foresaw comes with a hint."""
     text = messages.explain(error)
     return f"{text} (a bug; {DEBUG}=1 shows where)" if text.startswith("unexpected ") else text
 

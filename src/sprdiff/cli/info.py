@@ -29,7 +29,7 @@ def file_lines(name: str, about: FileInfo) -> str:
 
 
 def held(known: float | None) -> str:
-    """How much of a picture a cut-off file holds."""
+    """Return how much of a picture a cut-off file holds."""
     return "cut off or damaged" if known is None else f"cut off or damaged, it holds {known:.1%} of the symbols"
 
 
@@ -47,7 +47,7 @@ def model_lines(model: ModelInfo) -> str:
 
 
 def to_json(about: FileInfo | ModelInfo | Sequence[FileInfo]) -> str:
-    """One object, or a list of them for several files."""
+    """Return one object, or a list of them for several files."""
     return json.dumps(
         asdict(about) if isinstance(about, (FileInfo, ModelInfo)) else [asdict(a) for a in about], indent=2
     )

@@ -260,7 +260,7 @@ def _run_command(arguments: Sequence[str] | None) -> int:
 
 
 def _flushed(status: int) -> int:
-    """The exit status, once all that was said has arrived; what cannot arrive must not be tried again at exit."""
+    """Return the exit status, once all that was said has arrived; what cannot arrive must not be tried again at exit."""
     if sys.stdout is None:
         return status
     try:

@@ -36,7 +36,7 @@ def models(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = F
 
 
 def _presets() -> dict[str, dict[str, str]]:
-    """The presets, and which weights of `tiny` come with this installation."""
+    """Return the presets, and which weights of `tiny` come with this installation."""
     from ..errors import WeightsError
     from ..fileinfo import model_info
 

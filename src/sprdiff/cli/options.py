@@ -27,7 +27,7 @@ def as_usage() -> Iterator[None]:
 
 
 def between(low: float, high: float, *, open_low: bool = False) -> Callable[[float | None], float | None]:
-    """A check of a number; NaN and infinity are in no range."""
+    """Return a check of a number; NaN and infinity are in no range."""
 
     def check(value: float | None) -> float | None:
         if value is None:

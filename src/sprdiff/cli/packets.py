@@ -128,7 +128,7 @@ def join(
 
 
 def _payload(payload: int | None, channel: str | None, text: str | None) -> int:
-    """Bytes of a packet from the options."""
+    """Return the bytes of a packet from the options."""
     from ..packets import CHANNELS, CODES, payload_of_line
 
     if (payload is None) == (channel is None):
@@ -162,7 +162,7 @@ def _chosen(made: Sequence[bytes], only: str | None) -> dict[int, bytes]:
 
 
 def _left(size: int, payload: int, count: int) -> int:
-    """Packets that data leave of `count`."""
+    """Return packets that data leave of `count`."""
     from ..packets import data_packets
 
     needed = data_packets(size, payload)
@@ -174,7 +174,7 @@ def _left(size: int, payload: int, count: int) -> int:
 def _encoded(
     picture: bytes, networks: CodecOptions, options: EncodeOptions, fit: tuple[int, int | None, int | None] | None
 ) -> bytes:
-    """The file of a picture; with `fit`, (payload, count, parity), one that fills its packets."""
+    """Return the file of a picture; with `fit`, (payload, count, parity), one that fills its packets."""
     from ..codec import Codec
     from ..packets import data_packets
     from ..packets.packet import OVERHEAD
@@ -207,7 +207,7 @@ def _write_all(named: dict[str, bytes], folder: str, *, force: bool) -> None:
 
 
 def _gathered(files: Sequence[str]) -> list[bytes | str]:
-    """Packets and lines of all files and of the files in folders; what is neither is named in a warning."""
+    """Return packets and lines of all files and of the files in folders; what is neither is named in a warning."""
     from ..packets.packet import parse_packet
     from ..packets.text import from_line
 
@@ -234,7 +234,7 @@ def _gathered(files: Sequence[str]) -> list[bytes | str]:
 
 
 def _lines(raw: bytes) -> list[str]:
-    """The lines of a text; none of anything else."""
+    """Return the lines of a text; none of anything else."""
     try:
         return raw.decode("utf-8").splitlines()
     except UnicodeDecodeError:
@@ -242,7 +242,7 @@ def _lines(raw: bytes) -> list[str]:
 
 
 def _targets(streams: Sequence[Received], output: str, extension: str) -> dict[str, str]:
-    """Where each stream goes."""
+    """Return where each stream goes."""
     single = output == STDIO or (Path(output).suffix != "" and not Path(output).is_dir())
     if single and len(streams) > 1:
         ids = ", ".join(stream.id for stream in streams)

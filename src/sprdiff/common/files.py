@@ -28,7 +28,7 @@ LOCK, HOLDER = "running.lock", "running.json"
 
 
 def descriptor(path: str | Path) -> int | None:
-    """The number of the open file that a path stands for, such as 1 for ``/dev/stdout``; None: it is no such path."""
+    """Return the number of the open file that a path stands for, such as 1 for ``/dev/stdout``; None: it is no such path."""
     if os.name != "posix" or "\0" in str(path):
         return None
     name = os.path.abspath(path)
@@ -41,7 +41,7 @@ def descriptor(path: str | Path) -> int | None:
 
 
 def as_stdio(path: str, number: int) -> str:
-    """``-`` for every name of standard input (0) or standard output (1); any other path as it is."""
+    """Return ``-`` for every name of standard input (0) or standard output (1); any other path as it is."""
     return STDIO if descriptor(path) == number else path
 
 
@@ -57,7 +57,7 @@ def is_special(path: str | Path) -> bool:
 
 
 def describe(error: OSError) -> str:
-    """The reason of an `OSError` in lower case and without the path: ``no space left on device``."""
+    """Return the reason of an `OSError` in lower case and without the path: ``no space left on device``."""
     text = error.strerror or type(error).__name__
     return text[:1].lower() + text[1:]
 
@@ -74,7 +74,7 @@ def open_regular(path: str | Path) -> BinaryIO:
 def read_bytes(
     path: str | Path, error: type[SprdiffError], read: Callable[[BinaryIO], bytes] = lambda stream: stream.read()
 ) -> bytes:
-    """The bytes of a file, or of standard input for ``-``.
+    """Return the bytes of a file, or of standard input for ``-``.
 
     Args:
         read: what takes them from the stream, for a file whose beginning tells how long it may be.
@@ -95,7 +95,7 @@ def read_bytes(
 
 
 def read_at_most(stream: IO[bytes], most: int, data: bytes = b"") -> bytes | None:
-    """`data` and the rest of a stream; None if that is more than `most` bytes."""
+    """Return `data` and the rest of a stream; None if that is more than `most` bytes."""
     found = bytearray(data)
     while len(found) <= most and (piece := stream.read(min(_PIECE, most + 1 - len(found)))):
         found += piece

@@ -27,10 +27,10 @@ def explain(error: BaseException) -> str:
 
 
 def printable(text: str) -> str:
-    """The text with everything that does not print (control characters, turns of direction) written out."""
+    """Return the text with everything that does not print (control characters, turns of direction) written out."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def one_line(text: str) -> str:
-    """The text on one line: line breaks become spaces, and what does not print is written out."""
+    """Return the text on one line: line breaks become spaces, and what does not print is written out."""
     return printable(" ".join(text.split()))

@@ -101,7 +101,7 @@ class Header:
         return scaled_side(self.height, self.scale), scaled_side(self.width, self.scale)
 
     def latent_size(self, stride: int) -> tuple[int, int]:
-        """(rows, columns) of the y grid, whose positions are `stride` pixels of the coded picture apart.
+        """Return (rows, columns) of the y grid, whose positions are `stride` pixels of the coded picture apart.
 
         The stride follows from the weights: `EntropyModel.stride`.
         """
@@ -118,7 +118,7 @@ class Header:
         return _SLACK + rows * columns * MAX_SYMBOLS * _SYMBOL_BITS // 8
 
     def pack(self) -> bytes:
-        """The header's bytes, without the check: 10 to 14."""
+        """Return the header's bytes, without the check: 10 to 14."""
         flags = VERSION << 4 | self.grey << 3 | self.scale
         fixed = bytes((flags, self.preset_id)) + self.tag + bytes((self.level,))
         return MAGIC + fixed + _varint(self.width) + _varint(self.height)
@@ -134,14 +134,14 @@ class ParsedFile:
 
 
 def scaled_side(side: int, scale: int) -> int:
-    """Side of the coded picture in pixels: ``max(1, round_half_up(side / SCALES[scale]))``, in integers."""
+    """Return the side of the coded picture in pixels: ``max(1, round_half_up(side / SCALES[scale]))``, in integers."""
     factor = SCALES[scale]
     top, bottom = side * factor.denominator, factor.numerator
     return max(1, (2 * top + bottom) // (2 * bottom))
 
 
 def pack_file(header: Header, stream: bytes, weights_hash: bytes) -> bytes:
-    """The whole file. `weights_hash` is H, the `canonical_hash` of the exact part; its start must be the tag.
+    """Return the whole file. `weights_hash` is H, the `canonical_hash` of the exact part; its start must be the tag.
 
     Raises:
         ModelMismatchError: the header's tag is not that of `weights_hash`.
@@ -194,7 +194,7 @@ def _check_version(version: int) -> None:
 
 
 def read_file(stream: BinaryIO, max_pixels: int | None = None, stride: int = STRIDES[0]) -> bytes:
-    """The whole file from where a stream stands: its header first, and no more bytes than that allows.
+    """Return the whole file from where a stream stands: its header first, and no more bytes than that allows.
 
     Args:
         max_pixels: as of `parse_file`; stride: as of `Header.most_bytes`.
@@ -249,23 +249,23 @@ def check_weights(header: Header, weights_hash: bytes, preset_id: int | None = N
 
 
 def is_whole(parsed: ParsedFile, data: bytes, weights_hash: bytes) -> bool:
-    """The second half of `verify`: whether the check holds, which no mere beginning of a file can be sure to do."""
+    """Return the second half of `verify`: whether the check holds, which no mere beginning of a file can be sure to do."""
     end = len(parsed.header.pack())  # header fields have one form only, so this is where the check begins
     return _crc(weights_hash, data[:end], data[end + _CHECK :]) == parsed.check
 
 
 def weights_name(preset_id: int, tag: bytes) -> str:
-    """How messages name weights: preset and tag, such as ``tiny-1a2b``."""
+    """Return how messages name weights: preset and tag, such as ``tiny-1a2b``."""
     return f"{preset_name(preset_id)}-{tag.hex()}"
 
 
 def preset_name(preset_id: int) -> str:
-    """The name of a preset, or its number where this version does not know it."""
+    """Return the name of a preset, or its number where this version does not know it."""
     return PRESETS.get(preset_id, f"preset {preset_id}")
 
 
 def _crc(*parts: bytes) -> int:
-    """CRC-16/IBM-3740 (also CCITT-FALSE: polynomial 0x1021, initial value 0xFFFF, not reflected)."""
+    """Return CRC-16/IBM-3740 (also CCITT-FALSE: polynomial 0x1021, initial value 0xFFFF, not reflected)."""
     value = 0xFFFF
     for part in parts:
         value = binascii.crc_hqx(part, value)
@@ -273,7 +273,7 @@ def _crc(*parts: bytes) -> int:
 
 
 def _varint(value: int) -> bytes:
-    """LEB128: seven bits a byte, lowest first, the top bit set on all but the last."""
+    """Return LEB128: seven bits a byte, lowest first, the top bit set on all but the last."""
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
@@ -282,7 +282,7 @@ def _varint(value: int) -> bytes:
 
 
 def _read_varint(data: bytes, start: int, name: str) -> tuple[int, int]:
-    """(value, offset after it) of a LEB128 of at most three bytes in minimal form."""
+    """Return (value, offset after it) of a LEB128 of at most three bytes in minimal form."""
     value = 0
     for count in range(3):
         if start + count >= len(data):

@@ -153,11 +153,11 @@ class EntropyModel:
             raise WeightsError("z.index names a table that is not there")
 
     def z_grid(self, shape: tuple[int, int]) -> tuple[int, int]:
-        """(rows, columns) of the z grid of a y grid."""
+        """Return (rows, columns) of the z grid of a y grid."""
         return -(-shape[0] // self.ratio), -(-shape[1] // self.ratio)
 
     def level_tables(self, level: int) -> LevelTables:
-        """The tables of a level, for a search that must count what is really coded."""
+        """Return the tables of a level, for a search that must count what is really coded."""
         _check_level(level)
         gains = self._gain_y[level] / GAIN_ONE, self._gain_z[level] / GAIN_ONE
         return LevelTables(*gains, self._z_mean[level] / 2**FRACTION)
@@ -199,7 +199,7 @@ class EntropyModel:
         return self._read(SymbolDecoder(self.tables, stream), shape, level)
 
     def decode_beginning(self, stream: bytes, shape: tuple[int, int], level: int) -> Beginning:
-        """What the first bytes of a stream determine, even none; arguments and bounds as of `decode`.
+        """Return what the first bytes of a stream determine, even none; arguments and bounds as of `decode`.
 
         Raises:
             BitstreamError: no stream that an encoder can have made begins so.
@@ -225,7 +225,7 @@ class EntropyModel:
         return unscaled
 
     def _walk(self, coder: SymbolCoder, shape: tuple[int, int], level: int, latents: _Latents | None) -> Exact:
-        """All symbols in the order of the stream, to write or to read."""
+        """Return all symbols in the order of the stream, to write or to read."""
         h = self._hyper(self._code_z(coder, self.z_grid(shape), level, latents), level, shape)
         y_hat = Grid(*shape, self.y_channels)
         means = np.empty((shape[0] * shape[1], self.y_channels), np.int32)
@@ -256,12 +256,12 @@ def _check_level(level: int) -> None:
 
 
 def _planes(values: NDArray[T], shape: tuple[int, int]) -> NDArray[T]:
-    """[positions, channels] -> [channels, rows, columns], contiguous."""
+    """Return [positions, channels] -> [channels, rows, columns], contiguous."""
     return np.ascontiguousarray(values.T).reshape(-1, *shape)
 
 
 def _scaled(latent: NDArray[np.float32], gain: NDArray[np.uint32]) -> Floats:
-    """[C, rows, columns] -> float64 [positions, C], times the gain."""
+    """Return [C, rows, columns] -> float64 [positions, C], times the gain."""
     flat = latent.reshape(latent.shape[0], -1).T.astype(np.float64)
     flat *= gain / GAIN_ONE
     return flat

@@ -53,14 +53,14 @@ stop)."""
 
 
 def level_weights(level: int) -> Floats:
-    """[9] integers with 8 fraction bits: the weights of the knots 0, 32 .. 256 in linear interpolation."""
+    """Return [9] integers with 8 fraction bits: the weights of the knots 0, 32 .. 256 in linear interpolation."""
     unit = 2**FRACTION // KNOT_SPACING
     distances = (abs(level - KNOT_SPACING * knot) for knot in range(KNOTS))
     return np.array([max(0, KNOT_SPACING - distance) * unit for distance in distances], np.float64)
 
 
 def fetch(arrays: Arrays, name: str, dtype: type[np.generic], shape: tuple[int | None, ...]) -> NDArray[Any]:
-    """The array of that name, checked; None in `shape` stands for any size.
+    """Return the array of that name, checked; None in `shape` stands for any size.
 
     Raises:
         WeightsError: missing, or of another dtype or shape.
@@ -101,14 +101,14 @@ class Layer:
         self.outputs: int = weight.shape[0]
 
     def hidden(self, v: Floats, bias: Floats | None = None) -> Floats:
-        """``clip((W v + b + 2^11) >> 12, 0, 16383)``: the activation of a hidden layer, [n, out]."""
+        """Return ``clip((W v + b + 2^11) >> 12, 0, 16383)``: the activation of a hidden layer, [n, out]."""
         acc = v @ self.weight
         acc += self.bias if bias is None else bias
         return shift_clip(acc, WEIGHT_FRACTION, 0, HIDDEN_LIMIT)
 
 
 def shift_clip(acc: Floats, bits: int, low: int, high: int) -> Floats:
-    """``clip((acc + 2^(bits-1)) >> bits, low, high)`` in place; the scaling by a power of two is exact."""
+    """Return ``clip((acc + 2^(bits-1)) >> bits, low, high)`` in place; the scaling by a power of two is exact."""
     acc += 2.0 ** (bits - 1)
     acc *= 2.0**-bits
     np.floor(acc, out=acc)
@@ -116,7 +116,7 @@ def shift_clip(acc: Floats, bits: int, low: int, high: int) -> Floats:
 
 
 def chunks(count: int) -> Iterator[slice]:
-    """Slices of at most `CHUNK` positions; work can be interrupted before each."""
+    """Yield slices of at most `CHUNK` positions; work can be interrupted before each."""
     for start in range(0, count, CHUNK):
         checkpoint()
         yield slice(start, min(start + CHUNK, count))
@@ -130,7 +130,7 @@ class Grid:
         self.values: Ints = np.zeros(((rows + 2) * self.stride, channels), np.int32)
 
     def inside(self, positions: Index) -> Index:
-        """Where raster positions of the grid lie in `values`."""
+        """Return where raster positions of the grid lie in `values`."""
         row, column = np.divmod(positions, self.columns)
         return (row + 1) * self.stride + column + 1
 
@@ -145,13 +145,13 @@ class Grid:
         return end
 
     def planes(self) -> Ints:
-        """[channels, rows, columns], contiguous, without the border."""
+        """Return [channels, rows, columns], contiguous, without the border."""
         cube = self.values.reshape(self.rows + 2, self.stride, -1)[1:-1, 1:-1]
         return np.ascontiguousarray(cube.transpose(2, 0, 1))
 
 
 def context_features(arrays: Arrays) -> int:
-    """How many features of the hyper-latent the context networks take: all inputs of the first but the level
+    """Return how many features of the hyper-latent the context networks take: all inputs of the first but the level
     weights."""
     features = fetch(arrays, "context.0.0.weight", np.int16, (None, None)).shape[1] - KNOTS
     if not 1 <= features <= MAX_FEATURES:

@@ -26,7 +26,7 @@ def check_file(parsed: ParsedFile, data: bytes, weights_hash: bytes, preset_id: 
 
 
 def read_exact(parsed: ParsedFile, entropy: EntropyModel, *, whole: bool) -> Exact:
-    """The exact latents of a checked file; a `Beginning` where it is not `whole`.
+    """Return the exact latents of a checked file; a `Beginning` where it is not `whole`.
 
     Raises:
         BitstreamError: no encoder can have made its stream.

@@ -66,7 +66,7 @@ class Schedule:
         self.steps = tuple(self._step(pairs[:s], *pair, spans) for s, pair in enumerate(pairs))
 
     def positions(self, shape: tuple[int, int]) -> list[Index]:
-        """The positions of a grid that each pass codes, in raster order."""
+        """Return the positions of a grid that each pass codes, in raster order."""
         row, column = np.divmod(np.arange(shape[0] * shape[1]), shape[1])
         number = self._passes[row % 2, column % 2]
         return [np.flatnonzero(number == p) for p in range(int(self._passes.max()) + 1)]
@@ -88,7 +88,7 @@ class Schedule:
 
 
 def _spans(groups: NDArray[np.int32]) -> list[slice]:
-    """The channels of each group."""
+    """Return the channels of each group."""
     if not 1 <= groups.size <= MAX_GROUPS:
         raise WeightsError(f"there must be 1 to {MAX_GROUPS} groups, not {groups.size}")
     stops = np.cumsum(groups.astype(np.int64)).tolist()
@@ -98,7 +98,7 @@ def _spans(groups: NDArray[np.int32]) -> list[slice]:
 
 
 def _pass_count(passes: NDArray[np.int32]) -> int:
-    """P, where the passes are 0 to P - 1."""
+    """Return P, where the passes are 0 to P - 1."""
     used = sorted(set(passes.ravel().tolist()))
     if used != list(range(len(used))) or not 2 <= len(used) <= MAX_PASSES:
         raise WeightsError(f"passes must be numbers from 0 on, none left out, 2 to {MAX_PASSES} of them")
@@ -106,7 +106,7 @@ def _pass_count(passes: NDArray[np.int32]) -> int:
 
 
 def _merged(offset: int, spans: list[slice]) -> list[Run]:
-    """Runs of channels at an offset, spans that touch in one."""
+    """Return runs of channels at an offset, spans that touch in one."""
     runs: list[Run] = []
     for span in spans:
         if runs and runs[-1][2] == span.start:

@@ -32,7 +32,7 @@ class Described:
 
 
 def boxes(data: bytes, start: int = 0, end: int | None = None) -> Iterator[tuple[bytes, int, int]]:
-    """(kind, start and end of the contents) of each box in a part of some bytes; it ends where they are damaged."""
+    """Yield (kind, start and end of the contents) of each box in a part of some bytes; it ends where they are damaged."""
     end = len(data) if end is None else end
     for _ in range(_MAX_BOXES):
         if start + 8 > end:
@@ -49,7 +49,7 @@ def boxes(data: bytes, start: int = 0, end: int | None = None) -> Iterator[tuple
 
 
 def top_box(stream: IO[bytes], wanted: bytes) -> bytes:
-    """The contents of the first box of a kind at the top of a file; none if it is missing or beyond all measure."""
+    """Return the contents of the first box of a kind at the top of a file; none if it is missing or beyond all measure."""
     position = stream.seek(0)
     for _ in range(_MAX_BOXES):
         stream.seek(position)
@@ -70,7 +70,7 @@ def top_box(stream: IO[bytes], wanted: bytes) -> bytes:
 
 
 def describe_heif(stream: IO[bytes]) -> Described:
-    """What AVIF and HEIF say of their main picture."""
+    """Return what AVIF and HEIF say of their main picture."""
     meta = top_box(stream, b"meta")
     found = Described(gain_map=b"tmap" in meta or b"hdrgainmap" in meta)
     with suppress(struct.error, IndexError):  # what a damaged box does not say
@@ -95,7 +95,7 @@ def _read_meta(meta: bytes, found: Described) -> None:
 
 
 def _used_by(meta: bytes, start: int, item: int | None) -> list[int]:
-    """The properties of an item, counted from 1; of all items if it is None."""
+    """Return the properties of an item, counted from 1; of all items if it is None."""
     version, flags = meta[start], meta[start + 3]
     count, position, found = struct.unpack_from(">I", meta, start + 4)[0], start + 8, []
     for _ in range(min(count, _MAX_BOXES)):
@@ -134,7 +134,7 @@ _JP2_PROFILES = (2, 3)  # restricted and any ICC profile
 
 
 def describe_jpeg2000(stream: IO[bytes]) -> Described:
-    """What JPEG 2000 says: an ICC profile in its box `colr`, and the bits of a sample in its codestream."""
+    """Return what JPEG 2000 says: an ICC profile in its box `colr`, and the bits of a sample in its codestream."""
     stream.seek(0)
     start = stream.read(12)
     found = Described()
@@ -177,7 +177,7 @@ class _Bits:
         return found
 
     def choose(self, *ways: tuple[int, int]) -> int:
-        """One of four ways to write a number: (bits, what is added to them)."""
+        """Return one of four ways to write a number: (bits, what is added to them)."""
         bits, offset = ways[self.take(2)]
         return self.take(bits) + offset
 
@@ -187,7 +187,7 @@ _RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
 
 
 def read_jxl_head(stream: IO[bytes]) -> JxlHead:
-    """The head of a JPEG XL file (ISO 18181-1, annexes A.2 and A.3).
+    """Return the head of a JPEG XL file (ISO 18181-1, annexes A.2 and A.3).
 
     Raises:
         ValueError: it is damaged.

@@ -28,7 +28,7 @@ _PROFILE_SPACES = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK"}
 
 
 def parse_background(background: str | Rgb) -> Rgb:
-    """RGB (0-255) of a colour as Pillow names it: ``white``, ``#fff``, ``rgb(0,0,0)``, ``hsl(...)``.
+    """Return RGB (0-255) of a colour as Pillow names it: ``white``, ``#fff``, ``rgb(0,0,0)``, ``hsl(...)``.
 
     Raises:
         ImageError: it is not an opaque colour.
@@ -73,7 +73,7 @@ class Converter:
         self._space, self._transform = self._profile()
 
     def _meant(self) -> np.dtype[Any] | None:
-        """16 bits that Pillow holds in 32, as it does with PPM, have no sign."""
+        """Return 16 bits that Pillow holds in 32, as it does with PPM, have no sign."""
         return np.dtype(np.uint32) if self.image.mode == "I" and self.facts.depth == 16 else None
 
     @property
@@ -83,7 +83,7 @@ class Converter:
         return self.image.mode in GREY_MODES and not tinted
 
     def pixels(self) -> NDArray[np.uint8]:
-        """The picture, uint8 [H, W, 3], sRGB."""
+        """Return the picture, uint8 [H, W, 3], sRGB."""
         width, height = self.image.size
         out = np.empty((height, width, 3), np.uint8)
         for top, strip in _strips(self.image):
@@ -102,7 +102,7 @@ class Converter:
         return ((rgb * weight + under * (255 - weight) + 127) // 255).astype(np.uint8)
 
     def _to_srgb(self, colour: Image.Image | NDArray[np.float32]) -> NDArray[np.uint8]:
-        """8-bit sRGB of a strip: an image in L, RGB or CMYK, or shades 0-255 with fractions."""
+        """Return 8-bit sRGB of a strip: an image in L, RGB or CMYK, or shades 0-255 with fractions."""
         if isinstance(colour, np.ndarray):
             if self._transform is None:
                 colour = _image_of(np.rint(colour).astype(np.uint8))
@@ -117,7 +117,7 @@ class Converter:
         return np.asarray(made or colour)
 
     def _as_source(self, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Three equal channels of a grey source, whatever a profile makes of its grey."""
+        """Return three equal channels of a grey source, whatever a profile makes of its grey."""
         if self.image.mode not in GREY_MODES:
             return rgb
         return np.asarray(Image.fromarray(rgb).convert("L").convert("RGB"))
@@ -125,7 +125,7 @@ class Converter:
     def _split(
         self, strip: Image.Image, low: Image.Image | None
     ) -> tuple[Image.Image | NDArray[np.float32], NDArray[np.uint8] | None]:
-        """(colour in L, RGB or CMYK, or shades with fractions; alpha or None)."""
+        """Return (colour in L, RGB or CMYK, or shades with fractions; alpha or None)."""
         if self._wide:
             return self._split_wide(strip)
         if low is not None:
@@ -172,7 +172,7 @@ class Converter:
         return value_range(strips, numbers.depth, self.name if self.facts.samples is not None else "")
 
     def _profile(self) -> tuple[str, Any]:
-        """(mode to hand to the ICC transform, transform to sRGB), or ("", None) without a usable profile."""
+        """Return (mode to hand to the ICC transform, transform to sRGB), or ("", None) without a usable profile."""
         data = self.facts.profile
         if not data or self.image.mode == "LAB":  # Lab values are absolute already
             return "", None
@@ -195,21 +195,21 @@ class Converter:
         return space, transform
 
     def _fits(self, space: str) -> bool:
-        """Grey pictures may carry an RGB profile (of equal channels); else the kinds must agree."""
+        """Return grey pictures may carry an RGB profile (of equal channels); else the kinds must agree."""
         if self.image.mode in GREY_MODES:
             return space in ("L", "RGB")
         return space == ("CMYK" if self.image.mode == "CMYK" else "RGB")
 
 
 def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
-    """(first row, strip) over all rows, each strip an image of the same mode and info."""
+    """Yield (first row, strip) over all rows, each strip an image of the same mode and info."""
     rows = max(1, STRIP_PIXELS // image.width)
     for top in range(0, image.height, rows):
         yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
 
 
 def _image_of(shades: NDArray[np.uint8]) -> Image.Image:
-    """An image of bytes [H, W], [H, W, 3] (RGB) or [H, W, 4] (CMYK)."""
+    """Return an image of bytes [H, W], [H, W, 3] (RGB) or [H, W, 4] (CMYK)."""
     mode = "L" if shades.ndim == 2 else {3: "RGB", 4: "CMYK"}[shades.shape[2]]
     return Image.frombytes(mode, (shades.shape[1], shades.shape[0]), np.ascontiguousarray(shades).tobytes())
 

@@ -38,7 +38,7 @@ _BYTES_PER_PIXEL = 16
 
 
 def most_bytes(pixels: int) -> int:
-    """Bytes that are read of the file of a picture of so many pixels."""
+    """Return the bytes that are read of the file of a picture of so many pixels."""
     return OPENING + _BYTES_PER_PIXEL * pixels
 
 
@@ -134,7 +134,7 @@ def check_tile(sides: Sequence[int], name: str, max_pixels: int) -> None:
 
 
 def count_frames(image: Image.Image) -> int:
-    """How many frames a file has, counted up to `MOST_FRAMES` where they have to be found one after the other."""
+    """Return how many frames a file has, counted up to `MOST_FRAMES` where they have to be found one after the other."""
     seek: Callable[[int], Any]
     if image.format == "TIFF":
         seek = image.seek

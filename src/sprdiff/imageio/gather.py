@@ -33,7 +33,7 @@ _GREY_ALPHA = "LA;16B"
 
 
 def bit_depth(image: Image.Image) -> int:
-    """Bits per sample of the file behind an image that is not loaded yet; of its mode without a file."""
+    """Return the bits per sample of the file behind an image that is not loaded yet; of its mode without a file."""
     for tile in getattr(image, "tile", None) or ():
         if found := _DEEP.match(_layout(tile)):
             return int(found["wide"] or found["deep"])
@@ -44,7 +44,7 @@ def bit_depth(image: Image.Image) -> int:
 
 
 def gather(image: Image.Image, chunks: Chunks | None = None, tiff: Tiff | None = None) -> Facts:
-    """The facts about an image, which may be loaded already: then there are fewer of them.
+    """Return the facts about an image, which may be loaded already: then there are fewer of them.
 
     Args:
         chunks: of a PNG file, where they have been looked at.
@@ -154,7 +154,7 @@ def prepare(image: Image.Image, facts: Facts) -> None:
 
 
 def _layout(tile: ImageFile._Tile) -> str:
-    """Pillow's name for the layout of the samples in a part of a file."""
+    """Return Pillow's name for the layout of the samples in a part of a file."""
     args = tile[3]
     first = args[0] if isinstance(args, (tuple, list)) and args else args
     return first if isinstance(first, str) else ""
@@ -183,7 +183,7 @@ def _file_of(image: Image.Image) -> Iterator[IO[bytes] | None]:
 
 
 def _low_bytes(image: ImageFile.ImageFile) -> Image.Image | None:
-    """The low bytes of 16-bit colours as an image of the same mode; None of any other image.
+    """Return the low bytes of 16-bit colours as an image of the same mode; None of any other image.
 
     The file is decoded a second time, in the other byte order: what is high then is low.
     """
@@ -209,7 +209,7 @@ def _low_bytes(image: ImageFile.ImageFile) -> Image.Image | None:
 
 
 def orientation_of(image: Image.Image, facts: Facts) -> int:
-    """How the picture is turned, as EXIF has it; 1 if that is unknown."""
+    """Return how the picture is turned, as EXIF has it; 1 if that is unknown."""
     if facts.orientation is not None:
         return facts.orientation
     try:
@@ -219,7 +219,7 @@ def orientation_of(image: Image.Image, facts: Facts) -> int:
 
 
 def further_frames(image: Image.Image, facts: Facts) -> str:
-    """What else there is to see in the file, in words."""
+    """Return what else there is to see in the file, in words."""
     try:
         further = count_frames(image) - 1 if facts.further is None else facts.further
     except Exception:  # a damaged later frame does not matter: it is dropped anyway

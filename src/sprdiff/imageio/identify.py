@@ -82,7 +82,7 @@ def identify(stream: IO[bytes], name: str, max_pixels: int = MAX_PIXELS) -> Iter
 
 
 def _open_by_pillow(stream: IO[bytes]) -> ImageFile.ImageFile | None:
-    """`Image.open` without its limit on pixels: that one is a global which belongs to the application."""
+    """Return `Image.open` without its limit on pixels: that one is a global which belongs to the application."""
     stream.seek(0)
     for factory in _factories(stream.read(16)):
         try:
@@ -94,7 +94,7 @@ def _open_by_pillow(stream: IO[bytes]) -> ImageFile.ImageFile | None:
 
 
 def _factories(prefix: bytes) -> Iterator[Callable[[IO[bytes], str], ImageFile.ImageFile]]:
-    """The plug-ins that may be meant by the first bytes of a file."""
+    """Yield the plug-ins that may be meant by the first bytes of a file."""
     tried: set[str] = set()
     for load_plugins in (Image.preinit, Image.init):
         load_plugins()

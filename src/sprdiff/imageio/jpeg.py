@@ -27,7 +27,7 @@ _GAIN_MAPS = (b"hdrgm:", b"HDRGainMap", b"urn:iso:std:iso:ts:21496:-1")
 
 
 def warning_of(data: bytes) -> str:
-    """What libjpeg has to say about the data of a file; empty: nothing, or the extra `jpeg` is not installed."""
+    """Return what libjpeg has to say about the data of a file; empty: nothing, or the extra `jpeg` is not installed."""
     try:
         simplejpeg: Any = importlib.import_module("simplejpeg")
     except ImportError:
@@ -43,7 +43,7 @@ def warning_of(data: bytes) -> str:
 
 
 def completed(data: bytes) -> bytes | None:
-    """A file that lacks its last marker, with it; None when pixels are missing too.
+    """Return a file that lacks its last marker, with it; None when pixels are missing too.
 
     Where the pixels end before the data do, what follows does not matter: the file is decoded with several different
     continuations, and all must give the same picture (of 4,500 cuts one was taken for whole, 2 of 255 off). Of a
@@ -84,7 +84,7 @@ def _refined(data: bytes) -> bool:
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """(marker, start and end of its contents) of every segment of a file; the data of scans are passed over."""
+    """Yield (marker, start and end of its contents) of every segment of a file; the data of scans are passed over."""
     position = 2
     while (position := data.find(b"\xff", position)) >= 0 and position + 3 < len(data):
         marker = data[position + 1]

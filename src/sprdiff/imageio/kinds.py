@@ -90,7 +90,7 @@ def is_jxl(head: bytes) -> bool:
 
 
 def open_by_extra(stream: IO[bytes], head: bytes, name: str, max_pixels: int) -> ImageFile.ImageFile | None:
-    """A picture of a format that a package of an extra reads; None if it is not of such a format.
+    """Return a picture of a format that a package of an extra reads; None if it is not of such a format.
 
     Args:
         head: its first bytes; name: for messages.
@@ -131,7 +131,7 @@ def _open_jxl(stream: IO[bytes], name: str, max_pixels: int) -> ImageFile.ImageF
 
 
 def refusal(name: str, head: bytes) -> UnsupportedImageError:
-    """The error about a file that nothing here opens."""
+    """Return the error about a file that nothing here opens."""
     if not head:
         return UnsupportedImageError(f"{name} is empty")
     if other := _named(_NOT_READ[:5], head):  # CR2 looks like TIFF
@@ -145,7 +145,7 @@ def refusal(name: str, head: bytes) -> UnsupportedImageError:
 
 
 def failure(name: str, error: Exception) -> ImageError:
-    """The error about a file that was opened and could not be decoded."""
+    """Return the error about a file that was opened and could not be decoded."""
     text = reason(error)
     if any(word in text.lower() for word in _UNSUPPORTED):
         return ImageError(f"{name} is of a kind that is not supported: {text}")

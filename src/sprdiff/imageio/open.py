@@ -120,7 +120,7 @@ def picture_of(
     orientation: int | None = None,
     profile: bytes | EllipsisType | None = ...,
 ) -> Picture:
-    """The picture of a Pillow image, which is left open.
+    """Return the picture of a Pillow image, which is left open.
 
     Args:
         orientation: as EXIF has it, in place of what the image says.
@@ -140,7 +140,7 @@ def picture_of(
 
 
 def _stream(source: str | Path | bytes | BinaryIO, most: int) -> tuple[str, IO[bytes]]:
-    """(name for messages, seekable stream that we may close); what cannot be sought is read up to `most` bytes."""
+    """Return (name for messages, seekable stream that we may close); what cannot be sought is read up to `most` bytes."""
     if isinstance(source, (bytes, bytearray, memoryview)):
         return "the image", io.BytesIO(source)
     if isinstance(source, (str, Path)):
@@ -159,7 +159,7 @@ def _stream(source: str | Path | bytes | BinaryIO, most: int) -> tuple[str, IO[b
 
 
 def _whole(stream: IO[bytes], name: str, most: int) -> bytes:
-    """All of a stream that cannot be sought, once its beginning is that of a picture."""
+    """Return all of a stream that cannot be sought, once its beginning is that of a picture."""
     head = stream.read(HEAD)
     if not may_be_picture(head):
         raise refusal(name, head)
@@ -207,7 +207,7 @@ def _picture(found: Found, name: str, background: Rgb, max_pixels: int) -> Pictu
 
 
 def _loaded(found: Found, name: str, max_pixels: int) -> Image.Image:
-    """The image with its pixels decoded; where Pillow cannot and the file is sound enough, by other means."""
+    """Return the image with its pixels decoded; where Pillow cannot and the file is sound enough, by other means."""
     image, tiff = found.image, found.tiff
     if image is None:
         assert tiff is not None  # nothing else can be without an image

@@ -79,7 +79,7 @@ def walk(stream: IO[bytes]) -> Chunks:
 
 
 def _fault(kind: bytes, data: bytes, length: int, sound: bool, unpacked: int, found: Chunks) -> str | None:
-    """Why a chunk is left out; empty: it is, but nothing is lost; None: it stays. Notes what Pillow does not read."""
+    """Return why a chunk is left out; empty: it is, but nothing is lost; None: it stays. Notes what Pillow does not read."""
     optional = bool(kind[0] & 0x20)
     if not optional:  # what is needed stays, for better or worse
         return None
@@ -112,7 +112,7 @@ def _is_deflate(kind: bytes, data: bytes) -> bool:
 
 
 def _chunks(stream: IO[bytes]) -> Iterator[tuple[bytes, int, int]]:
-    """(name, where its data begin, bytes of them); the stream stands there. It ends with IEND, or where chunks end."""
+    """Yield (name, where its data begin, bytes of them); the stream stands there. It ends with IEND, or where chunks end."""
     while True:
         position = stream.tell()
         head = stream.read(8)
@@ -127,7 +127,7 @@ def _chunks(stream: IO[bytes]) -> Iterator[tuple[bytes, int, int]]:
 
 
 def _read(stream: IO[bytes], kind: bytes, length: int) -> tuple[bool, bytes]:
-    """(whether the checksum holds or the file ends first, the data of chunks that are of interest)."""
+    """Return (whether the checksum holds or the file ends first, the data of chunks that are of interest)."""
     check, parts = zlib.crc32(kind), []
     wanted = kind in _TEXTS or kind in (b"IHDR", b"iCCP", b"cICP")
     while length:
@@ -142,7 +142,7 @@ def _read(stream: IO[bytes], kind: bytes, length: int) -> tuple[bool, bytes]:
 
 
 def _text_size(kind: bytes, data: bytes) -> int:
-    """Bytes of a text once unpacked; one more than the limit where it is above it."""
+    """Return the bytes of a text once unpacked; one more than the limit where it is above it."""
     if kind == b"tEXt":
         return len(data)
     _, _, rest = data.partition(b"\0")
@@ -155,7 +155,7 @@ def _text_size(kind: bytes, data: bytes) -> int:
 
 
 def _inflate(data: bytes, most: int) -> bytes:
-    """What is packed, or the first ``most + 1`` bytes of it; nothing where it is damaged, which Pillow bears."""
+    """Return what is packed, or the first ``most + 1`` bytes of it; nothing where it is damaged, which Pillow bears."""
     try:
         return zlib.decompressobj().decompress(data, most + 1)
     except zlib.error:

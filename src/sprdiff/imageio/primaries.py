@@ -65,7 +65,7 @@ class Named:
 
 
 def from_codes(primaries: int, transfer: int) -> Named:
-    """Colour by the codes of CICP."""
+    """Return the colour by the codes of CICP."""
     if transfer in HDR:
         return Named(doubt=f"HDR transfer curve {HDR[transfer]}")
     known = primaries == 2 or primaries in PRIMARIES
@@ -78,7 +78,7 @@ def from_codes(primaries: int, transfer: int) -> Named:
 
 
 def from_chromaticities(found: Sequence[float] | None, gamma: float | None) -> Named:
-    """Colour by the chunks cHRM and gAMA of PNG, or by fields of BMP that mean the same.
+    """Return the colour by the chunks cHRM and gAMA of PNG, or by fields of BMP that mean the same.
 
     Args:
         found: x and y of white, red, green and blue; None: sRGB.
@@ -102,7 +102,7 @@ def from_chromaticities(found: Sequence[float] | None, gamma: float | None) -> N
 
 
 def adobe() -> Named:
-    """Adobe RGB (1998)."""
+    """Return Adobe RGB (1998)."""
     return Named(matrix_profile(ADOBE, (ADOBE_GAMMA,)))
 
 
@@ -128,7 +128,7 @@ def _xyz(xy: Xy) -> NDArray[np.float64]:
 
 
 def matrix_profile(primaries: tuple[Xy, Xy, Xy, Xy], curve: Sequence[float]) -> bytes:
-    """An ICC profile (version 4) of an RGB space; see ICC.1, sections 7, 9 and 10.
+    """Return an ICC profile (version 4) of an RGB space; see ICC.1, sections 7, 9 and 10.
 
     Args:
         primaries: red, green, blue and white in CIE xy.

@@ -18,7 +18,7 @@ STRIP_PIXELS = 2**22
 
 
 def area(part: Slices) -> int:
-    """Positions of a part of a grid."""
+    """Return the positions of a part of a grid."""
     rows, columns = part
     return int(rows.stop - rows.start) * int(columns.stop - columns.start)
 
@@ -39,7 +39,7 @@ class Tile:
 
 
 def tiles(height: int, width: int, tile: int, halo: int, multiple: int) -> Iterator[Tile]:
-    """Overlapping tiles of a picture, row by row, of about equal size.
+    """Yield overlapping tiles of a picture, row by row, of about equal size.
 
     Args:
         height, width: of the picture.
@@ -54,7 +54,7 @@ def tiles(height: int, width: int, tile: int, halo: int, multiple: int) -> Itera
 
 
 def _spans(size: int, tile: int, halo: int, multiple: int) -> list[tuple[slice, slice, slice]]:
-    """(core, padded, inner) along one axis."""
+    """Return (core, padded, inner) along one axis."""
     if min(size, tile, multiple) < 1 or halo < 0:
         raise ValueError("tiles need positive sizes")
     halo = math.ceil(halo / multiple) * multiple

@@ -34,7 +34,7 @@ class Samples:
     depth: int = 32
 
     def of(self, values: Values) -> Values:
-        """The numbers that were meant."""
+        """Return the numbers that were meant."""
         values = values.astype(values.dtype.newbyteorder("="), copy=False)
         wanted = values.dtype if self.dtype is None else self.dtype
         if wanted.itemsize != values.dtype.itemsize:  # 16 bits that were read into 32, sign and all
@@ -45,7 +45,7 @@ class Samples:
 
 
 def value_range(strips: Iterable[Values], depth: int, name: str = "") -> tuple[float, float]:
-    """(black, white) of numbers.
+    """Return (black, white) of numbers.
 
     Whole numbers without a sign of up to 16 bits have a white, the largest of them, and so have those with a sign; but
     a number below zero has no shade. Numbers of 32 bits and floats have no stated range: the narrowest of 0-1

@@ -39,13 +39,13 @@ _SAVE_OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def to_pil(pixels: NDArray[np.uint8], grey: bool = False) -> Image.Image:
-    """A Pillow image of uint8 [H, W, 3]: mode RGB, or L (luma) when `grey`."""
+    """Return a Pillow image of uint8 [H, W, 3]: mode RGB, or L (luma) when `grey`."""
     image = Image.fromarray(np.ascontiguousarray(pixels))
     return image.convert("L") if grey else image
 
 
 def output_format(path: str | Path) -> str:
-    """Pillow's name of the format that an output path asks for; PNG for ``-`` and for devices and pipes.
+    """Return Pillow's name of the format that an output path asks for; PNG for ``-`` and for devices and pipes.
 
     Raises:
         OutputError: the extension is not one of `FORMATS`, or this Pillow cannot write that format.
@@ -62,7 +62,7 @@ def output_format(path: str | Path) -> str:
 
 
 def encode_image(image: Image.Image, kind: str, text: Mapping[str, str] | None = None) -> bytes:
-    """The bytes of an image file.
+    """Return the bytes of an image file.
 
     Args:
         kind: Pillow's name of the format.

@@ -90,7 +90,7 @@ def find_picture(stream: IO[bytes], name: str, max_pixels: int) -> Tiff | None:
 
 
 def samples_of(image: Image.Image) -> Samples | None:
-    """How the numbers of a TIFF image that Pillow has opened are to be read; None: as Pillow reads them."""
+    """Return how the numbers of a TIFF image that Pillow has opened are to be read; None: as Pillow reads them."""
     tags = getattr(image, "tag_v2", None)
     if tags is None or image.mode not in ("L", "I", "F", "I;16", "I;16B"):
         return None
@@ -108,7 +108,7 @@ def samples_of(image: Image.Image) -> Samples | None:
 
 
 def tiff_depth(image: Image.Image) -> int:
-    """Bits of a sample of a TIFF file; 0 of any other."""
+    """Return the bits of a sample of a TIFF file; 0 of any other."""
     tags = getattr(image, "tag_v2", None)
     return 0 if tags is None else _first(tags.get(BITS), 1)
 
@@ -177,7 +177,7 @@ def read_by_extra(tiff: Tiff, name: str, max_pixels: int) -> tuple[Image.Image, 
 def _images(
     array: NDArray[Any], axes: str, photometric: int, extra: tuple[int, ...], kind: str, name: str, bits: int
 ) -> tuple[Image.Image, Image.Image]:
-    """(high bytes, low bytes) as Pillow images."""
+    """Return (high bytes, low bytes) as Pillow images."""
     if axes == "SYX":
         array = np.moveaxis(array, 0, -1)
     elif axes == "YX":

@@ -84,7 +84,7 @@ class Page:
     tags: dict[int, tuple[int, ...]] = field(default_factory=dict)
 
     def first(self, tag: int, default: int) -> int:
-        """The first value of a tag."""
+        """Return the first value of a tag."""
         return (self.tags.get(tag) or (default,))[0]
 
     @property
@@ -114,7 +114,7 @@ class Page:
         return self.first(PHOTOMETRIC, 1) in _RAW
 
     def kind(self) -> str:
-        """What its pixels are, for a message: ``float16 RGB, compression LERC``."""
+        """Return what its pixels are, for a message: ``float16 RGB, compression LERC``."""
         number = {1: "", 2: "signed ", 3: "float "}.get(self.first(FORMAT, 1), "complex ")
         code = self.first(COMPRESSION, 1)
         photometric = self.first(PHOTOMETRIC, 1)
@@ -139,7 +139,7 @@ class Pages:
     order: str
 
     def picture(self) -> Page:
-        """The page that is the picture: the first, unless that says it is a reduced copy or a mask."""
+        """Return the page that is the picture: the first, unless that says it is a reduced copy or a mask."""
         first = self.chain[0]
         if not (first.reduced or first.mask):
             return first
@@ -147,12 +147,12 @@ class Pages:
         return max(full, key=lambda page: page.pixels, default=first)
 
     def further(self) -> int:
-        """How many pages are neither the picture, nor a copy or a mask of another."""
+        """Return how many pages are neither the picture, nor a copy or a mask of another."""
         picture = self.picture()
         return sum(not (page.reduced or page.mask) for page in self.chain if page is not picture)
 
     def head(self, page: Page) -> bytes:
-        """The head of a file whose first page is `page`."""
+        """Return the head of a file whose first page is `page`."""
         mark = b"II" if self.order == "<" else b"MM"
         if self.big:
             return mark + struct.pack(self.order + "HHHQ", 43, 8, 0, page.offset)
@@ -165,7 +165,7 @@ def is_tiff(prefix: bytes) -> bool:
 
 
 def read_pages(stream: IO[bytes]) -> Pages | None:
-    """The pages of a TIFF file; None if not even the first can be read. The position of the stream is kept."""
+    """Return the pages of a TIFF file; None if not even the first can be read. The position of the stream is kept."""
     position = stream.tell()
     try:
         stream.seek(0)
@@ -203,7 +203,7 @@ def _below(stream: IO[bytes], parent: Page, order: str, big: bool) -> Iterator[P
 
 
 def _read(stream: IO[bytes], offset: int, order: str, big: bool) -> tuple[Page, int]:
-    """(a page, where the next one lies)."""
+    """Return (a page, where the next one lies)."""
     stream.seek(offset)
     size, kind = (20, "HHQ8s") if big else (12, "HHI4s")
     count = struct.unpack(order + ("Q" if big else "H"), stream.read(8 if big else 2))[0]

@@ -24,7 +24,7 @@ def conv(
     groups: int = 1,
     bias: bool = True,
 ) -> nn.Conv2d:
-    """Convolution with weights that keep the variance of their input; unless told, odd kernels are padded to
+    """Return convolution with weights that keep the variance of their input; unless told, odd kernels are padded to
     "same".
 
     torch's default shrinks a signal by 0.58 at every layer; without normalisation y would start near zero.
@@ -80,7 +80,7 @@ class ResBlock(nn.Module):
 
 
 def res_blocks(channels: int, count: int) -> nn.Sequential:
-    """``count`` ResBlocks in a row."""
+    """Return ``count`` ResBlocks in a row."""
     return nn.Sequential(*(ResBlock(channels) for _ in range(count)))
 
 
@@ -109,17 +109,17 @@ class PixelConv(nn.Module):
 
 
 def blocks(channels: int, count: int, kernel: int = 3) -> nn.Sequential:
-    """``count`` ConvBlocks in a row."""
+    """Return ``count`` ConvBlocks in a row."""
     return nn.Sequential(*(ConvBlock(channels, kernel) for _ in range(count)))
 
 
 def down(cin: int, cout: int) -> nn.Conv2d:
-    """Half the resolution: 2x2 convolution of stride 2."""
+    """Return half the resolution: 2x2 convolution of stride 2."""
     return conv(cin, cout, 2, stride=2)
 
 
 def up(cin: int, cout: int) -> nn.Sequential:
-    """Twice the resolution: 1x1 convolution and pixel shuffle."""
+    """Return twice the resolution: 1x1 convolution and pixel shuffle."""
     return nn.Sequential(conv(cin, 4 * cout), nn.PixelShuffle(2))
 
 
@@ -137,7 +137,7 @@ class Stem(nn.Module):
 
 
 def level_weights(level: Tensor) -> Tensor:
-    """Weights of the 9 knots at the given levels: [N] in 0-255 -> [N,9]; each row sums to 1.
+    """Return weights of the 9 knots at the given levels: [N] in 0-255 -> [N,9]; each row sums to 1.
 
     The integer networks take the same numbers times 256 (docs/bitstream.md).
     """

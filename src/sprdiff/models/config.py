@@ -32,12 +32,12 @@ FOUR_PASSES: Passes = ((0, 2), (3, 1))
 
 
 def pass_major(passes: int, groups: int) -> Order:
-    """All groups of the first pass, then all groups of the second, and so on."""
+    """Return all groups of the first pass, then all groups of the second, and so on."""
     return tuple((p, g) for p in range(passes) for g in range(groups))
 
 
 def group_major(passes: int, groups: int) -> Order:
-    """All passes of the first group, then all passes of the second, and so on."""
+    """Return all passes of the first group, then all passes of the second, and so on."""
     return tuple((p, g) for g in range(groups) for p in range(passes))
 
 

@@ -86,7 +86,7 @@ class EfficientNetLite0(nn.Module):
         return self.features(x)[-1]
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """The stem's output and the last of each stage, at the strides of `STRIDES`."""
+        """Return the stem's output and the last of each stage, at the strides of `STRIDES`."""
         x = self.stem((x * 255 - 127) / 128)
         found = [x]
         for number, block in enumerate(self.blocks):

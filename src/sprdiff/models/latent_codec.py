@@ -90,7 +90,7 @@ class LatentCodec(nn.Module):
             weight[:, : known.numel()].mul_(known.to(weight.device))
 
     def analyse(self, fused: Tensor) -> tuple[Tensor, Tensor]:
-        """Y and z without their gains. Neither depends on the level, so rate control analyses once."""
+        """Return Y and z without their gains. Neither depends on the level, so rate control analyses once."""
         y = self.analysis(fused)
         return y, self.hyper_analysis(self._whole_blocks(y) if self.config.z_ratio > 2 else y)
 
@@ -103,15 +103,15 @@ class LatentCodec(nn.Module):
         return F.pad(y, (0, columns, 0, rows), mode="replicate") if rows or columns else y
 
     def y_gain(self, level: Tensor) -> Tensor:
-        """Factor on y before quantisation, [N,Cy,1,1]."""
+        """Return the factor on y before quantisation, [N,Cy,1,1]."""
         return torch.exp(at_level(level, self.y_log_gain))[:, :, None, None]
 
     def z_gain(self, level: Tensor) -> Tensor:
-        """Factor on z before quantisation, [N,Cz,1,1]."""
+        """Return the factor on z before quantisation, [N,Cz,1,1]."""
         return torch.exp(at_level(level, self.z_log_gain))[:, :, None, None]
 
     def z_prior(self, level: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and table index of z by channel, each [N,Cz,1,1]."""
+        """Return the mean and table index of z by channel, each [N,Cz,1,1]."""
         mean = round_ste(at_level(level, self.z_mean) * Z_SCALE * ACTIVATION_UNIT) / ACTIVATION_UNIT
         index = at_level(level, self.z_index) * Z_SCALE * INDEX_SCALE
         index = round_ste(clamp_ste(index, 0.0, self.config.tables - 1.0))
@@ -163,7 +163,7 @@ def at_level(level: Tensor, knots: Tensor) -> Tensor:
 
 
 def _analysis(config: LatentSizes) -> nn.Sequential:
-    """Fused features -> y."""
+    """Return fused features -> y."""
     trunk = config.trunk
     entry = [down(config.fused, trunk), *(down(trunk, trunk) for _ in range(config.y_downs - 1))]
     stack = res_blocks if config.dense else blocks
@@ -171,7 +171,7 @@ def _analysis(config: LatentSizes) -> nn.Sequential:
 
 
 def _hyper_analysis(config: LatentSizes) -> nn.Sequential:
-    """Y -> z."""
+    """Return Y -> z."""
     half, stack = config.trunk // 2, res_blocks if config.dense else blocks
     shrink = [down(half, half) for _ in range(config.z_ratio.bit_length() - 1)]
     activation = nn.SiLU() if config.dense else nn.GELU()

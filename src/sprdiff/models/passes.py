@@ -86,7 +86,7 @@ def even(x: Tensor) -> Tensor:
 
 
 def at_cells(x: Tensor, cells: Cells) -> Tensor:
-    """The values at the positions of some cells, one cell after another in the batch: [N,C,2h,2w] ->
+    """Return the values at the positions of some cells, one cell after another in the batch: [N,C,2h,2w] ->
     [kN,C,h,w]."""
     return torch.cat([x[:, :, r::2, c::2] for r, c in cells])
 
@@ -98,12 +98,12 @@ def whole_grid(cells: Sequence[Tensor]) -> Tensor:
 
 
 def group_spans(groups: Sequence[int]) -> list[slice]:
-    """The channels of each group."""
+    """Return the channels of each group."""
     return [slice(sum(groups[:g]), sum(groups[: g + 1])) for g in range(len(groups))]
 
 
 def cells_of(passes: Passes, number: int) -> list[tuple[int, int]]:
-    """The cells that a pass codes."""
+    """Return the cells that a pass codes."""
     return [(r, c) for r, c in CELLS if passes[r][c] == number]
 
 
@@ -113,7 +113,7 @@ def known_groups(order: Order) -> list[int]:
 
 
 def known_inputs(config: LatentSizes, number: int) -> Tensor:
-    """Which inputs of the 3x3 neighbourhood a step can know anything of: 1 or 0, [9·n], offset by offset."""
+    """Return which inputs of the 3x3 neighbourhood a step can know anything of: 1 or 0, [9·n], offset by offset."""
     before, groups = set(config.order[:number]), config.groups[: known_groups(config.order)[number]]
     cells, found = cells_of(config.passes, config.order[number][0]), list[float]()
     for row, column in ((i - 1, j - 1) for i in range(3) for j in range(3)):

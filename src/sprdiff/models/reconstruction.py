@@ -36,7 +36,7 @@ class Synthesis(nn.Module):
         self.body16 = res_blocks(c16, d16)
 
     def forward(self, y_hat: Tensor, means: Tensor, features: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
-        """``y_hat`` and ``means`` unscaled, [N,Cy,h,w]; ``features`` [N,Ch,h,w]."""
+        """Return ``y_hat`` and ``means`` unscaled, [N,Cy,h,w]; ``features`` [N,Ch,h,w]."""
         x = self.enter(torch.cat([y_hat, means], 1)) + self.enter_features(features)
         f32 = self.body32(self.modulate32(x, level))
         return f32, self.body16(self.modulate16(self.up(F.silu(f32)), level))
@@ -106,5 +106,5 @@ class DistortionAwareReconstruction(nn.Module):
         self.semantic = SemanticFeatures(config)
 
     def conditions(self, coarse: Tensor, f32: Tensor, f16: Tensor) -> tuple[Tensor, Tensor]:
-        """Dual feature extraction from the coarse image in 0-1 and the features: c_pix and c_sem."""
+        """Return the dual feature extraction from the coarse image in 0-1 and the features: c_pix and c_sem."""
         return self.pixel(coarse, f16), self.semantic(f32)

@@ -50,21 +50,21 @@ class SPRDiff(nn.Module):
         return Reconstruction(self.reconstruction.coarse(f16), f32, f16)
 
     def standardised(self, z: Tensor) -> Tensor:
-        """The VAE's latent as the flow sees it, [N,Z,h,w]."""
+        """Return the VAE's latent as the flow sees it, [N,Z,h,w]."""
         return (z - self.latent_mean[None, :, None, None]) / self.latent_std[None, :, None, None]
 
     def decode_latent(self, z0: Tensor, coarse: Tensor) -> Tensor:
-        """Standardised latent and coarse image in 0-1 -> image."""
+        """Return standardised latent and coarse image in 0-1 -> image."""
         out: Tensor = self.vae_decoder(unstandardise(z0, self.latent_mean, self.latent_std), coarse)
         return out
 
     def forward(self, x: Tensor, level: Tensor, *, hard: bool = False) -> Decoded:
-        """``hard``: the bits that a file costs, see LatentCodec."""
+        """Return ``hard``: the bits that a file costs, see LatentCodec."""
         quantised = self.latent_codec(*self.latent_codec.analyse(self.triple_encoder(x)), level, hard=hard)
         return Decoded(quantised, self.receive(quantised, level))
 
 
 def unstandardise(z0: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Standardised latent [N,Z,h,w] -> the VAE's own scale; mean and std [Z]."""
+    """Return standardised latent [N,Z,h,w] -> the VAE's own scale; mean and std [Z]."""
     # Channels last: reshaped statistics would be folded into the exported graph, where no hash sees them.
     return (z0.movedim(1, -1) * std + mean).movedim(-1, 1)

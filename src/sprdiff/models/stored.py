@@ -34,13 +34,13 @@ FUSED_STRIDE = 16
 
 
 def nearest(x: Tensor, scale: float) -> NDArray[np.int64]:
-    """floor(x·scale + 1/2), in double precision."""
+    """Return floor(x·scale + 1/2), in double precision."""
     found: NDArray[np.int64] = torch.floor(x.detach().double() * scale + 0.5).to(torch.int64).cpu().numpy()
     return found
 
 
 def entropy_arrays(codec: LatentCodec) -> Arrays:
-    """The exact part as integers, with Gaussian tables; names and units as in docs/bitstream.md."""
+    """Return the exact part as integers, with Gaussian tables; names and units as in docs/bitstream.md."""
     config = codec.config
     radius, counts = make_gaussian_tables(sigma_ladder(config.tables, SMALLEST_SIGMA, config.sigma_max))
     arrays: Arrays = {
@@ -69,7 +69,7 @@ def entropy_arrays(codec: LatentCodec) -> Arrays:
 
 
 def steps_of(config: LatentSizes) -> Arrays:
-    """The arrays that say in which steps y is coded."""
+    """Return the arrays that say in which steps y is coded."""
     return {
         "stride": np.array([FUSED_STRIDE << config.y_downs], np.int32),
         "groups": np.array(config.groups, np.int32),
@@ -124,12 +124,12 @@ Read = Callable[[Path], Arrays]
 
 
 def read_npz(path: Path) -> Arrays:
-    """The arrays of an ``.npz`` of our own, without looking at them first."""
+    """Return the arrays of an ``.npz`` of our own, without looking at them first."""
     return dict(np.load(path, allow_pickle=False))
 
 
 def load_folder(folder: Path, read: Read = read_npz) -> SPRDiff:
-    """The torch model of a weights folder, every weight loaded strictly: for refinement and fine-tuning.
+    """Return the torch model of a weights folder, every weight loaded strictly: for refinement and fine-tuning.
 
     Args:
         read: of an ``.npz``; where the folder may be a stranger's, `runtime.weights.read_arrays`.
@@ -144,7 +144,7 @@ Model = TypeVar("Model", bound=torch.nn.Module)
 
 
 def fill(folder: Path, build: Callable[[str], Model], read: Read = read_npz) -> Model:
-    """A model with the weights of a folder, built from the configuration in its manifest (JSON).
+    """Return a model with the weights of a folder, built from the configuration in its manifest (JSON).
 
     Args:
         read: as of `load_folder`.

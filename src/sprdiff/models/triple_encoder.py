@@ -42,7 +42,7 @@ class DistortionEncoder(nn.Module):
 
 
 def blurred(x: Tensor) -> Tensor:
-    """The image by its own means over 8x8 pixels, interpolated: what stands for x̃ where there is none yet."""
+    """Return the image by its own means over 8x8 pixels, interpolated: what stands for x̃ where there is none yet."""
     return F.interpolate(F.avg_pool2d(x, 8), scale_factor=8.0, mode="bilinear", align_corners=False)
 
 
@@ -68,7 +68,7 @@ class TripleEncoder(nn.Module):
         return self.fuse(self.distortion(x), mean, semantic)
 
     def fuse(self, distortion: Tensor, latent: Tensor | None, semantic: Tensor | None) -> Tensor:
-        """Features of the distortion-oriented encoder at 1/16 and what there is of the others -> fused features."""
+        """Return the features of the distortion-oriented encoder at 1/16 and what there is of the others -> fused features."""
         fused: Tensor = self.fuse_distortion(distortion)
         if latent is not None:
             fused = fused + self.fuse_vae(latent)

@@ -11,7 +11,7 @@ from reedsolo import ReedSolomonError, RSCodec
 
 
 def parity_pieces(pieces: Sequence[bytes], parity: int) -> list[bytes]:
-    """`parity` pieces as long as the longest of the given ones; shorter ones count as filled up with zeros."""
+    """Return `parity` pieces as long as the longest of the given ones; shorter ones count as filled up with zeros."""
     if not parity:
         return []
     size = max(map(len, pieces))
@@ -22,7 +22,7 @@ def parity_pieces(pieces: Sequence[bytes], parity: int) -> list[bytes]:
 
 
 def recovered(pieces: Mapping[int, bytes], data: int, parity: int) -> list[bytes] | None:
-    """All data pieces, filled up with zeros to one length, from any `data` pieces of a stream.
+    """Return all data pieces, filled up with zeros to one length, from any `data` pieces of a stream.
 
     Args:
         pieces: by number, at least `data` of them.

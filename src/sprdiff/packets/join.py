@@ -48,7 +48,7 @@ class _Stream:
 
 
 def from_packets(packets: Iterable[bytes | str]) -> list[Received]:
-    """The files that packets hold, one entry for each stream, in the order in which their first packets came.
+    """Return the files that packets hold, one entry for each stream, in the order in which their first packets came.
 
     Duplicates do no harm; what is damaged or no packet is left out.
 
@@ -72,7 +72,7 @@ def from_packets(packets: Iterable[bytes | str]) -> list[Received]:
 
 
 def _joined(stream: _Stream) -> Received | None:
-    """None where the packets do not belong together."""
+    """Return none where the packets do not belong together."""
     data, parity = stream.first.data, stream.first.parity
     if not stream.agree or not _fitting(stream.pieces, data):
         return None
@@ -90,7 +90,7 @@ def _joined(stream: _Stream) -> Received | None:
 
 
 def _fitting(pieces: dict[int, bytes], data: int) -> bool:
-    """All pieces have one length; the last one of data may be shorter."""
+    """Return all pieces have one length; the last one of data may be shorter."""
     size = max(map(len, pieces.values()))
     return all(len(piece) == size or number == data - 1 for number, piece in pieces.items())
 
@@ -105,7 +105,7 @@ def _whole(pieces: dict[int, bytes], data: int, parity: int) -> bytes | None:
 
 
 def _stripped(file: bytes, *, filled: bool) -> bytes | None:
-    """The file without the zeros that its last piece was filled up with; its header keeps its zeros."""
+    """Return the file without the zeros that its last piece was filled up with; its header keeps its zeros."""
     try:
         stream = parse_file(file).stream
     except BitstreamError:

@@ -45,13 +45,13 @@ class Packet:
         return f"{self.stream:03x}"
 
     def pack(self) -> bytes:
-        """The bytes that go over the link."""
+        """Return the bytes that go over the link."""
         fields = (VERSION << 12 | self.stream).to_bytes(2, "big") + bytes((self.number, self.data, self.parity))
         return fields + _crc(fields, self.piece).to_bytes(2, "big") + self.piece
 
 
 def parse_packet(raw: bytes) -> Packet | None:
-    """The packet that some bytes are; None where they are damaged, or something else."""
+    """Return the packet that some bytes are; None where they are damaged, or something else."""
     if len(raw) <= OVERHEAD or raw[0] >> 4 != VERSION:
         return None
     fields, piece = raw[:_FIELDS], bytes(raw[OVERHEAD:])

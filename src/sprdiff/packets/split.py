@@ -11,7 +11,7 @@ from .packet import MOST, OVERHEAD, Packet
 
 
 def to_packets(data: bytes, *, payload: int, parity: int = 0) -> list[bytes]:
-    """The packets of a file, numbers 0 .. n - 1: first its pieces in order, then parity.
+    """Return the packets of a file, numbers 0 .. n - 1: first its pieces in order, then parity.
 
     Pieces are as equal in length as can be, so that no packet is longer than it must be.
 
@@ -37,7 +37,7 @@ def to_packets(data: bytes, *, payload: int, parity: int = 0) -> list[bytes]:
 
 
 def data_packets(size: int, payload: int, parity: int = 0) -> int:
-    """How many packets of data a file of `size` bytes takes.
+    """Return how many packets of data a file of `size` bytes takes.
 
     Raises:
         PacketError: as `to_packets`.
@@ -57,5 +57,5 @@ def data_packets(size: int, payload: int, parity: int = 0) -> int:
 
 
 def stream_id(data: bytes) -> int:
-    """The first 12 bits of a file's SHA-256."""
+    """Return the first 12 bits of a file's SHA-256."""
     return int.from_bytes(hashlib.sha256(data).digest()[:2], "big") >> 4

@@ -19,7 +19,7 @@ CODES = ("base64url", "base91")
 
 
 def to_line(packet: bytes, code: str) -> str:
-    """A packet as text, without a line end.
+    """Return a packet as text, without a line end.
 
     Args:
         code: one of `CODES`.
@@ -30,7 +30,7 @@ def to_line(packet: bytes, code: str) -> str:
 
 
 def from_line(line: str) -> Packet | None:
-    """The packet of a line; what a chat puts before it, up to a space, does not matter. None: there is none."""
+    """Return the packet of a line; what a chat puts before it, up to a space, does not matter. None: there is none."""
     word = line.split()[-1:]
     for text in word:
         for decode in (_from_base64, _from_base91):
@@ -41,7 +41,7 @@ def from_line(line: str) -> Packet | None:
 
 
 def payload_of_line(characters: int, code: str) -> int:
-    """The longest packet, in bytes, that surely fits into a line of so many characters.
+    """Return the longest packet, in bytes, that surely fits into a line of so many characters.
 
     Raises:
         PacketError: none does.
@@ -55,7 +55,7 @@ def payload_of_line(characters: int, code: str) -> int:
 
 
 def _base91_length(size: int) -> int:
-    """Most characters that `size` bytes take: two for 13 bits, one for a rest of at most 6 bits."""
+    """Return the most characters that `size` bytes take: two for 13 bits, one for a rest of at most 6 bits."""
     pairs, rest = divmod(8 * size, 13)
     return 2 * pairs + (0 if rest == 0 else 1 if rest <= 6 else 2)
 
@@ -80,7 +80,7 @@ def _to_base91(data: bytes) -> str:
 
 
 def _from_base91(text: str) -> bytes:
-    """The bytes of base91; nothing where a character is not of it."""
+    """Return the bytes of base91; nothing where a character is not of it."""
     out, queue, bits = bytearray(), 0, 0
     values = [_VALUES.get(character, -1) for character in text]
     if -1 in values:
@@ -99,7 +99,7 @@ def _from_base91(text: str) -> bytes:
 
 
 def _from_base64(text: str) -> bytes:
-    """The bytes of base64url; nothing where it is something else."""
+    """Return the bytes of base64url; nothing where it is something else."""
     try:
         return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):

@@ -69,7 +69,7 @@ class FolderRuntime(ABC):
         self._model: Model | None = None
 
     def analyse(self, pixels: NDArray[np.uint8]) -> tuple[Floats, Floats]:
-        """uint8 [H, W, 3] -> unscaled y [Cy, ceil(H/32), ceil(W/32)] and z on half of that grid, float32."""
+        """Return uint8 [H, W, 3] -> unscaled y [Cy, ceil(H/32), ceil(W/32)] and z on half of that grid, float32."""
         height, width = pixels.shape[:2]
         rows, columns = -(-height // Z_STRIDE), -(-width // Z_STRIDE)
         y = np.empty((self.entropy.y_channels, 2 * rows, 2 * columns), np.float32)
@@ -84,7 +84,7 @@ class FolderRuntime(ABC):
     def refine(
         self, pixels: NDArray[np.uint8], y: Floats, z: Floats, level: int, effort: int, report: Report | None = None
     ) -> Floats:
-        """Another y, that costs fewer bits for what it brings at a level: `search.refine`, for an effort of
+        """Return another y, that costs fewer bits for what it brings at a level: `search.refine`, for an effort of
         1-9.
 
         Raises:
@@ -101,12 +101,12 @@ class FolderRuntime(ABC):
 
     @abstractmethod
     def _torch_model(self) -> Model:
-        """The torch modules of the folder; called where torch is installed."""
+        """Return the torch modules of the folder; called where torch is installed."""
 
     def _tiles(
         self, graph: str, rows: int, columns: int, stride: int = Y_STRIDE, side: int = DECODER_TILE
     ) -> Iterator[tuple[Tile, bool]]:
-        """The tiles that a graph goes over, as of `tiling.cut`; work can be interrupted before each."""
+        """Yield the tiles that a graph goes over, as of `tiling.cut`; work can be interrupted before each."""
         for tile, large in self._cut(graph, rows, columns, stride, side):
             checkpoint(area(tile.padded) * stride**2)
             yield tile, large
@@ -117,7 +117,7 @@ class FolderRuntime(ABC):
         return cut(rows, columns, stride, self._tile or side, self.manifest.halo_of(graph))
 
     def _receive(self, graph: str, inputs: Tensors, *, large: bool) -> Tensors:
-        """The outputs of one of the receiver's graphs.
+        """Return the outputs of one of the receiver's graphs.
 
         Raises:
             WeightsError: the folder holds the encoder alone.

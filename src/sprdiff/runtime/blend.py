@@ -33,7 +33,7 @@ class Part:
 
 
 def parts(height: int, width: int, tile: int, overlap: int, multiple: int) -> Iterator[Part]:
-    """Tiles of one size, of which neighbours share at least ``overlap - multiple`` positions, row by row.
+    """Yield tiles of one size, of which neighbours share at least ``overlap - multiple`` positions, row by row.
 
     Args:
         height, width: of the grid, multiples of `multiple`.
@@ -77,7 +77,7 @@ def _rise(count: int) -> NDArray[np.float64]:
 
 
 def cell_means(picture: Floats, cell: int) -> Floats:
-    """Mean of each cell: [3, H, W], sides multiples of `cell` -> [3, H / cell, W / cell]."""
+    """Return the mean of each cell: [3, H, W], sides multiples of `cell` -> [3, H / cell, W / cell]."""
     channels, height, width = picture.shape
     cells = picture.reshape(channels, height // cell, cell, width // cell, cell)
     means: Floats = cells.mean((2, 4), dtype=np.float64).astype(np.float32)

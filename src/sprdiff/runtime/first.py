@@ -42,7 +42,7 @@ class FirstRuntime(FolderRuntime):
         return load_first(self._folder, read_arrays)
 
     def decode(self, exact: Exact, *, level: int, **dials: Any) -> NDArray[Any]:
-        """The picture of what is known exactly; dials as of `synthesise`."""
+        """Return the picture of what is known exactly; dials as of `synthesise`."""
         return self.synthesise(self.entropy.dequantise(exact.y_hat, level), level=level, **dials)
 
     def synthesise(
@@ -56,7 +56,7 @@ class FirstRuntime(FolderRuntime):
         size: tuple[int, int] | None = None,
         dtype: DTypeLike = np.float32,
     ) -> NDArray[Any]:
-        """The picture of unscaled ŷ, float32 [Cy, yh, yw].
+        """Return the picture of unscaled ŷ, float32 [Cy, yh, yw].
 
         Args:
             level: quality level that ŷ was coded with.
@@ -96,7 +96,7 @@ class FirstRuntime(FolderRuntime):
         return parts
 
     def _denoise(self, parts: Tensors, steps: int, seed: int) -> Floats:
-        """z0 [Z, 2 yh, 2 yw]: from ẑ in one step; in further ones from points with noise nearer to it."""
+        """Return z0 [Z, 2 yh, 2 yw]: from ẑ in one step; in further ones from points with noise nearer to it."""
         z0 = parts["z_est"]
         for step in range(steps):
             z0 = self._denoise_once(parts, z0, step, 1 - step / steps, seed)

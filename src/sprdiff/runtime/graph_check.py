@@ -44,7 +44,7 @@ class Value:
         return math.prod(self.shape)
 
     def numbers(self) -> list[int]:
-        """Its numbers, as sizes.
+        """Return its numbers, as sizes.
 
         Raises:
             ValueError: they depend on the picture.
@@ -116,7 +116,7 @@ def _same(node: Node, inputs: Inputs) -> list[Value]:
 
 
 def _numeric(function: Callable[[Any, Any], Any] | None) -> Rule:
-    """Two arrays, broadcast; their numbers are followed where they are sizes."""
+    """Return two arrays, broadcast; their numbers are followed where they are sizes."""
 
     def rule(node: Node, inputs: Inputs) -> list[Value]:
         a, b = inputs
@@ -145,7 +145,7 @@ def _average_pool(node: Node, inputs: Inputs) -> list[Value]:
 
 
 def _windows(node: Node, sides: Sequence[int], kernel: Sequence[int]) -> Sequence[int]:
-    """How many places a window has along each side."""
+    """Return how many places a window has along each side."""
     about = node.attributes
     if about.get("auto_pad", "NOTSET") != "NOTSET":
         raise ValueError("a border that is not stated")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 
 def normal_noise(seed: int, step: int, rows: slice, columns: slice, channels: int) -> NDArray[np.float32]:
-    """Standard normal noise, float32 [channels, rows, columns], of one part of the latent.
+    """Return standard normal noise, float32 [channels, rows, columns], of one part of the latent.
 
     Args:
         seed: 0 .. 2^64 - 1.

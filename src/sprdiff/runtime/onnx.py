@@ -47,7 +47,7 @@ _NOISE_ROWS = 64
 
 
 def strength(realism: float) -> float:
-    """S of the dial x̂ = x̃ + s·(D(z0, x̃) − x̃): 0 at a realism of 0, 1 at 1, continuous and growing
+    """Return S of the dial x̂ = x̃ + s·(D(z0, x̃) − x̃): 0 at a realism of 0, 1 at 1, continuous and growing
     between."""
     return realism
 
@@ -71,7 +71,7 @@ class OnnxRuntime(FolderRuntime):
         size: tuple[int, int] | None = None,
         dtype: DTypeLike = np.float32,
     ) -> NDArray[Any]:
-        """The picture of what is known exactly.
+        """Return the picture of what is known exactly.
 
         Args:
             exact: as `EntropyModel.decode` gives it. Where nobody else holds it, its memory is free before
@@ -127,7 +127,7 @@ class OnnxRuntime(FolderRuntime):
         return kept
 
     def _draw(self, coarse: NDArray[Any], features: dict[str, Halves], level: int, steps: int, seed: int) -> Floats:
-        """z0 [Z, 4 yh, 4 yw], standardised: the latent that the noise of a seed leads to."""
+        """Return z0 [Z, 4 yh, 4 yw], standardised: the latent that the noise of a seed leads to."""
         rows, columns = features["f32"].shape[1:]
         tiled = list(self._cut("flow", rows, columns))
         once = self._conditions(coarse, features, tiled[0][0], large=False) if len(tiled) == 1 else None
@@ -149,7 +149,7 @@ class OnnxRuntime(FolderRuntime):
         return solve(velocity, noise, steps, self.manifest.sampler, self.manifest.latest)
 
     def _conditions(self, coarse: NDArray[Any], features: dict[str, Halves], tile: Tile, *, large: bool) -> Tensors:
-        """The flow's conditions of all that a tile sees, each [1, C, h, w]."""
+        """Return the flow's conditions of all that a tile sees, each [1, C, h, w]."""
         grid = features["f32"].shape[1:]
         halo = -(-self.manifest.halo_of("condition") // Y_STRIDE)
         around, within = zip(*(_widened(s, halo, n) for s, n in zip(tile.padded, grid, strict=True)), strict=True)
@@ -183,13 +183,13 @@ class OnnxRuntime(FolderRuntime):
 
 
 def _widened(part: slice, halo: int, size: int) -> tuple[slice, slice]:
-    """A part of an axis with a halo, cut at the border, and the part inside of that."""
+    """Return a part of an axis with a halo, cut at the border, and the part inside of that."""
     first, last = max(0, part.start - halo), min(size, part.stop + halo)
     return slice(first, last), slice(part.start - first, part.stop - first)
 
 
 def _noise(seed: int, channels: int, height: int, width: int) -> Floats:
-    """Noise of a whole latent, [channels, height, width], made in strips: its 64-bit words take more memory
+    """Return noise of a whole latent, [channels, height, width], made in strips: its 64-bit words take more memory
     than it."""
     noise = np.empty((channels, height, width), np.float32)
     for start in range(0, height, _NOISE_ROWS):

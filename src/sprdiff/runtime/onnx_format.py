@@ -55,7 +55,7 @@ class Graph:
 
 
 def read_graph(data: bytes) -> Graph:
-    """The graph of a file.
+    """Return the graph of a file.
 
     Raises:
         WeightsError: it is none, or holds what our export never writes.
@@ -99,7 +99,7 @@ def _node(data: bytes) -> Node:
 
 
 def _attribute(data: bytes) -> tuple[str, Any]:
-    """Name and value: a number, a text or a list of integers; graphs and arrays are none that we write."""
+    """Return the name and value: a number, a text or a list of integers; graphs and arrays are none that we write."""
     found = _message(data, {1, 2, 3, 4, 8, 20}, once={1, 2, 3, 4, 20})
     name, field = _text(found[1][0]), _ATTRIBUTES[found[20][0]]
     if set(found) - {1, 20, field}:
@@ -115,7 +115,7 @@ def _attribute(data: bytes) -> tuple[str, Any]:
 
 
 def _tensor(data: bytes) -> tuple[str, tuple[int, ...], NDArray[Any] | None]:
-    """Name, shape and values of an array; no values: they are outside."""
+    """Return the name, shape and values of an array; no values: they are outside."""
     tensor = _message(data, {1, 2, 8, 9, 13, 14}, once={2, 8, 9, 14})
     name, shape = _text(tensor[8][0]), tuple(_integers(tensor.get(1, [])))
     kind = tensor[2][0]
@@ -136,7 +136,7 @@ def _name_of_value(data: bytes) -> str:
 
 
 def _message(data: bytes, known: set[int], once: set[int]) -> Message:
-    """The fields of a message.
+    """Return the fields of a message.
 
     Raises:
         ValueError: it is damaged, has a field that is not known, or one twice that may stand once only.
@@ -180,7 +180,7 @@ def _varint(data: memoryview, place: int) -> tuple[int, int]:
 
 
 def _integers(values: list[Any]) -> Iterator[int]:
-    """Integers, one by one or packed together."""
+    """Yield integers, one by one or packed together."""
     for value in values:
         if isinstance(value, int):
             yield _signed(value)

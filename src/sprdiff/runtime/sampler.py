@@ -29,7 +29,7 @@ class Step(NamedTuple):
 
 
 def euler_steps(count: int) -> list[Step]:
-    """The steps of so many evaluations, each of a size that the network knows where there are at most 8.
+    """Return the steps of so many evaluations, each of a size that the network knows where there are at most 8.
 
     A power of two gives equal steps. Of other numbers the first steps are those of the power of two below,
     the last ones half as long: 3 are 1/2, 1/4, 1/4. A network that was trained for few steps gives the mean
@@ -49,14 +49,14 @@ def euler_steps(count: int) -> list[Step]:
 
 
 def euler(velocity: Velocity[A], z: A, steps: int) -> A:
-    """The latent that noise z leads to, in `steps` evaluations, one for each of `euler_steps`."""
+    """Return the latent that noise z leads to, in `steps` evaluations, one for each of `euler_steps`."""
     for time, size, stride in euler_steps(steps):
         z = _moved(z, velocity(z, time, float(stride)), -size)
     return z
 
 
 def heun(velocity: Velocity[A], z: A, steps: int) -> A:
-    """The same by Heun's method: equal steps of two evaluations each; of an odd number the last step has one.
+    """Return the same by Heun's method: equal steps of two evaluations each; of an odd number the last step has one.
 
     The network is asked for the velocity at the very time (stride 0): Heun's method does the averaging
     itself.
@@ -78,7 +78,7 @@ SAMPLERS: dict[str, Callable[[Velocity[Any], Any, int], Any]] = {"euler": euler,
 
 
 def solve(velocity: Velocity[A], z: A, steps: int, sampler: str = "euler", latest: float = 1.0) -> A:
-    """The latent that noise z leads to.
+    """Return the latent that noise z leads to.
 
     Args:
         velocity: the network.
@@ -92,7 +92,7 @@ def solve(velocity: Velocity[A], z: A, steps: int, sampler: str = "euler", lates
 
 
 def _moved(z: A, velocity: A, by: float) -> A:
-    """Z + by·velocity, in the memory of the velocity: latents of large pictures are large."""
+    """Return Z + by·velocity, in the memory of the velocity: latents of large pictures are large."""
     velocity *= by
     velocity += z
     return velocity

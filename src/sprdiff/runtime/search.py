@@ -139,14 +139,14 @@ class Window:
         return State(y_hat.detach(), symbols.float(), tables.float(), cost.detach().float(), gradient)
 
     def _squared_error(self, y_hat: Tensor, means: Tensor) -> Tensor:
-        """Of each cell, in pixels: [1,1,h,w]."""
+        """Return of each cell, in pixels: [1,1,h,w]."""
         exact = ((y_hat / self._gain).float(), (means / self._gain).float(), self._features.float())
         error = (_coarse(self._model, *exact, self._level) - self._image) * self._inside
         return F.avg_pool2d(error.square().mean(1, keepdim=True), STRIDE) * STRIDE**2
 
 
 def _coarse(model: Model, y_hat: Tensor, means: Tensor, features: Tensor, level: Tensor) -> Tensor:
-    """x̃ [1,3,32h,32w] of unscaled ŷ and means; of the first generation it depends on ŷ alone."""
+    """Return x̃ [1,3,32h,32w] of unscaled ŷ and means; of the first generation it depends on ŷ alone."""
     if isinstance(model, SPRDiff):
         _, f16 = model.synthesis(y_hat, means, features, level)
     else:
@@ -167,7 +167,7 @@ class Search:
         self._curvature, self._measured = torch.zeros(channels), torch.zeros(channels)
 
     def round(self) -> float:
-        """One gradient and its trials; returns J before them, in bits."""
+        """Return one gradient and its trials; returns J before them, in bits."""
         window = self._window
         now = window.state(window.target, slope=True)
         slope = now.slope
@@ -195,7 +195,7 @@ class Search:
         return float(now.cost.sum())
 
     def _predicted(self, now: State, slope: Tensor) -> tuple[Tensor, Tensor]:
-        """Change of J by the better of one up and one down, and its sign; both [Cy, cells]."""
+        """Return the change of J by the better of one up and one down, and its sign; both [Cy, cells]."""
         symbols, sigma = now.symbols[0].flatten(1), sigma_of(now.tables[0].flatten(1), self._window.config)
         curvature = ((self._curvature + 2 * TYPICAL_CURVATURE) / (self._measured + 2))[:, None]
         bits = table_bits(symbols, sigma)
@@ -204,7 +204,7 @@ class Search:
         return torch.where(self._free.flatten(), gain, torch.inf), torch.where(down < up, -1.0, 1.0)
 
     def _nominated(self, gain: Tensor) -> tuple[Tensor, Tensor]:
-        """The block of every cell, in a grid with a random corner; the most promising inner cell of each
+        """Return the block of every cell, in a grid with a random corner; the most promising inner cell of each
         block."""
         rows, columns = (
             torch.arange(side) + int(torch.randint(BLOCK, (), generator=self._random)) for side in self._size
@@ -239,7 +239,7 @@ def refine(
     rounds: int,
     report: Report | None = None,
 ) -> Floats:
-    """A latent y whose symbols at `level` cost less for what they bring: minimises bits + λ(level) · error of
+    """Return a latent y whose symbols at `level` cost less for what they bring: minimises bits + λ(level) · error of
     x̃.
 
     Args:
@@ -275,7 +275,7 @@ def refine(
 
 
 def _part(pixels: NDArray[np.uint8], tile: Tile) -> tuple[Tensor, Tensor]:
-    """The pixels of a tile of cells as an image [1,3,32h,32w], and which of them are the picture's."""
+    """Return the pixels of a tile of cells as an image [1,3,32h,32w], and which of them are the picture's."""
     rows, columns = (slice(STRIDE * s.start, STRIDE * s.stop) for s in tile.padded)
     part = pixels[rows, columns]
     height, width = rows.stop - rows.start, columns.stop - columns.start

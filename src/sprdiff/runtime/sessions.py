@@ -48,7 +48,7 @@ class Sessions:
         self._lock = threading.Lock()
 
     def run(self, graph: str, weights: Arrays, inputs: Arrays, *, large: bool = False) -> Tensors:
-        """The outputs of a graph, by name.
+        """Return the outputs of a graph, by name.
 
         Args:
             weights: arrays that hold its initialisers; only looked at when the graph is not loaded yet.

@@ -20,7 +20,7 @@ Y_STRIDE, Z_STRIDE = 32, 64
 
 
 def cut(rows: int, columns: int, stride: int, side: int, halo: int) -> Iterator[tuple[Tile, bool]]:
-    """Tiles of a grid whose positions are `stride` pixels apart, and whether there are several.
+    """Yield tiles of a grid whose positions are `stride` pixels apart, and whether there are several.
 
     A halo ends at the border of the picture, so that a graph sees zeros exactly where it would see them
     in the whole picture.
@@ -34,7 +34,7 @@ def cut(rows: int, columns: int, stride: int, side: int, halo: int) -> Iterator[
 
 
 def times(part: Slices, factor: int) -> Slices:
-    """The same part of a grid that is `factor` times finer."""
+    """Return the same part of a grid that is `factor` times finer."""
     rows, columns = part
     return (
         slice(rows.start * factor, rows.stop * factor),
@@ -43,7 +43,7 @@ def times(part: Slices, factor: int) -> Slices:
 
 
 def patch(pixels: NDArray[Any], part: Slices) -> Floats:
-    """Part of a picture, uint8 or float32 in 0-1, as float32 [1, 3, h, w] in 0-1; edges repeat beyond the border."""
+    """Return the part of a picture, uint8 or float32 in 0-1, as float32 [1, 3, h, w] in 0-1; edges repeat beyond the border."""
     found = pixels[part]
     missing = [(0, s.stop - s.start - n) for s, n in zip(part, found.shape, strict=False)]
     if any(after for _, after in missing):
@@ -55,7 +55,7 @@ def patch(pixels: NDArray[Any], part: Slices) -> Floats:
 
 
 def inner(value: Floats, tile: Tile, scale: int) -> Floats:
-    """The core of a graph's output [1, C, h, w] on a grid `scale` times finer than the tile's.
+    """Return the core of a graph's output [1, C, h, w] on a grid `scale` times finer than the tile's.
 
     Raises:
         WeightsError: the output does not have the size that it must have.

@@ -106,16 +106,16 @@ class Manifest:
     latest: float = 1.0
 
     def halo_of(self, graph: str) -> int:
-        """Pixels that a tile of this graph must see beyond what it computes."""
+        """Return the pixels that a tile of this graph must see beyond what it computes."""
         return self.halo[graph]
 
     def dials(self, level: int, realism: float | None, steps: int | None) -> tuple[float, int]:
-        """Realism and steps of a picture of a level: what a user says, or else the defaults of these weights."""
+        """Return the realism and steps of a picture of a level: what a user says, or else the defaults of these weights."""
         return self.realism[level] if realism is None else realism, self.steps if steps is None else steps
 
 
 def default_folder() -> Path:
-    """Where the weights that come with the package lie."""
+    """Return where the weights that come with the package lie."""
     return Path(str(importlib.resources.files("sprdiff"))) / "weights" / "tiny"
 
 
@@ -162,7 +162,7 @@ def _sampling(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def identity(exact: Arrays, decoder: Arrays, encoder: Arrays) -> dict[str, Any]:
-    """The fields of a manifest that say which weights these are: H and its tag, and who serves it."""
+    """Return the fields of a manifest that say which weights these are: H and its tag, and who serves it."""
     weights_hash = canonical_hash(exact).hex()
     return {
         "hash": weights_hash,
@@ -174,13 +174,13 @@ def identity(exact: Arrays, decoder: Arrays, encoder: Arrays) -> dict[str, Any]:
 
 
 def defaults(lambda_range: tuple[float, float], realism: float | list[float] = 1.0, steps: int = 1) -> dict[str, Any]:
-    """The fields of a manifest that say what to do where a user says nothing; `realism` may be a table by
+    """Return the fields of a manifest that say what to do where a user says nothing; `realism` may be a table by
     level."""
     return {"realism": realism, "steps": steps, "lambda_range": list(lambda_range)}
 
 
 def read_identity(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
-    """What `identity` and `defaults` wrote, checked: fields of a `Manifest` by name.
+    """Return what `identity` and `defaults` wrote, checked: fields of a `Manifest` by name.
 
     Raises:
         WeightsError: encoder or decoder serve another exact part.
@@ -225,7 +225,7 @@ def sends_only(folder: Path) -> bool:
 
 
 def read_limited(path: Path, limit: int) -> bytes:
-    """The bytes of a file of at most `limit` bytes.
+    """Return the bytes of a file of at most `limit` bytes.
 
     Raises:
         WeightsError: it cannot be read, or is larger.
@@ -241,7 +241,7 @@ def read_limited(path: Path, limit: int) -> bytes:
 
 
 def read_arrays(path: Path) -> Arrays:
-    """The arrays of an ``.npz``, numbers only, each read once its size is known to be true.
+    """Return the arrays of an ``.npz``, numbers only, each read once its size is known to be true.
 
     Raises:
         WeightsError: missing, damaged, unpacks to more than `MAX_ARRAYS` bytes, or holds what is no number.
@@ -327,7 +327,7 @@ def _number(value: Any, limit: float) -> float:
 
 
 def _by_level(value: Any) -> tuple[float, ...]:
-    """256 numbers from 0 to 1, of a table or of one number for all levels."""
+    """Return 256 numbers from 0 to 1, of a table or of one number for all levels."""
     table = value if isinstance(value, list) else [value] * LEVELS
     if len(table) != LEVELS:
         raise ValueError(f"realism has {len(table)} entries, not {LEVELS}")

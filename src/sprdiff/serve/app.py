@@ -51,7 +51,7 @@ class Health(BaseModel):
 
 
 def create_app(codec: Codec | None = None, settings: Settings | None = None) -> FastAPI:
-    """The service as an ASGI application; ``app.state.service`` is its `Service`.
+    """Return the service as an ASGI application; ``app.state.service`` is its `Service`.
 
     Args:
         codec: None: the shipped weights. Its own limit on pixels holds beside that of the settings.

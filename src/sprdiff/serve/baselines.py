@@ -52,7 +52,7 @@ class Baseline:
 
 
 def best_baseline(name: BaselineName, pixels: Bytes, budget: int, *, or_smallest: bool = False) -> Baseline:
-    """The codec's best file of at most `budget` bytes; it can be interrupted before every trial.
+    """Return the codec's best file of at most `budget` bytes; it can be interrupted before every trial.
 
     Args:
         pixels: uint8 RGB [H, W, 3].
@@ -110,14 +110,14 @@ class _Trials(ImageCodec):
         return self._codec.decode(data)
 
     def smallest(self, pixels: Bytes) -> tuple[bytes, Setting]:
-        """The file at the largest factor and one of the lowest qualities, and its setting."""
+        """Return the file at the largest factor and one of the lowest qualities, and its setting."""
         settings: list[Setting] = [{"quality": quality, "factor": FACTORS[-1]} for quality in self.qualities[:3]]
         files = [(self._codec.encode_at(pixels, setting), setting) for setting in settings]
         return min(files, key=lambda file: len(file[0]))
 
 
 def _at_most(pixels: Bytes, most: int) -> Bytes:
-    """The picture, made smaller to about `most` pixels if it has more."""
+    """Return the picture, made smaller to about `most` pixels if it has more."""
     height, width = pixels.shape[:2]
     factor = math.sqrt(height * width / most)
     if factor <= 1:

@@ -18,12 +18,12 @@ _SHARE = 4
 
 
 def share_of(total: int) -> int:
-    """How many of `total` one client may have at once."""
+    """Return how many of `total` one client may have at once."""
     return max(1, total // _SHARE)
 
 
 def client_of(host: str) -> str:
-    """What is counted as one client; an address that is none (a socket of Unix) stands for itself."""
+    """Return what is counted as one client; an address that is none (a socket of Unix) stands for itself."""
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:

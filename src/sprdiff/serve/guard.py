@@ -88,7 +88,7 @@ class _Exchange:
             await self._refuse(Refusal(500, "an error in the server; its log has more under the id of this request"))
 
     def _app(self, app: ASGIApp) -> ASGIApp:
-        """The application, unless the request is none that it should see.
+        """Return the application, unless the request is none that it should see.
 
         Raises:
             Refusal: there are too many connections, or a page of elsewhere asks.

@@ -73,7 +73,7 @@ class EncodeQuery(Query):
             raise Refusal(422, str(error)) from error
 
     def plain(self) -> options.EncodeOptions:
-        """The options of the codec."""
+        """Return the options of the codec."""
         return options.EncodeOptions(self.quality, self.bpp, self.max_bytes, self.scale, self.background)
 
 
@@ -140,7 +140,7 @@ class Task:
 
 
 def encode(task: Task, query: EncodeQuery) -> Answer:
-    """The ``.sprd`` file of a picture."""
+    """Return the ``.sprd`` file of a picture."""
     codec = task.codec
     picture = open_rgb(task.body, background=query.background, max_pixels=task.max_pixels, name="the body")
     checkpoint()
@@ -159,7 +159,7 @@ def encode(task: Task, query: EncodeQuery) -> Answer:
 
 
 def decode(task: Task, query: DecodeQuery) -> Answer:
-    """The picture of an ``.sprd`` file."""
+    """Return the picture of an ``.sprd`` file."""
     header = check_sprd(task.body, task.max_pixels)
     decoded = task.codec.decode_with(task.body, options.DecodeOptions(query.realism, query.steps, query.seed))
     checkpoint()
@@ -188,7 +188,7 @@ class Comparer:
 
 
 def compare(task: Task, query: CompareQuery) -> Answer:
-    """What another codec makes of a picture within so many bytes, as PNG."""
+    """Return what another codec makes of a picture within so many bytes, as PNG."""
     picture = open_rgb(task.body, max_pixels=task.max_pixels, name="the body")
     checkpoint()
     found = best_baseline(query.codec, picture.pixels, query.max_bytes, or_smallest=query.or_smallest)

@@ -56,5 +56,5 @@ class Metrics:
         self._pixels.labels(route).inc(pixels)
 
     def text(self) -> bytes:
-        """All of it, in Prometheus's text format."""
+        """Return all of it, in Prometheus's text format."""
         return generate_latest(self.registry)

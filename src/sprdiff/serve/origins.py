@@ -81,7 +81,7 @@ class Origins:
         return {"Vary": "Origin", "Access-Control-Allow-Origin": origin, "Access-Control-Expose-Headers": exposed}
 
     def preflight(self, method: str, headers: Headers) -> dict[str, str] | None:
-        """What answers a browser's question whether an allowed page may send a request; None: it is none."""
+        """Return what answers a browser's question whether an allowed page may send a request; None: it is none."""
         asked = method == "OPTIONS" and "access-control-request-method" in headers
         if not asked or headers.get("origin") not in self._allowed:
             return None

@@ -89,7 +89,7 @@ class Pool:
             self.places -= 1
 
     async def run(self, job: Callable[[], T], gone: Awaitable[None], seconds: float) -> T:
-        """The result of a job on a thread; where nobody waits for it any more, it ends at its next checkpoint.
+        """Return the result of a job on a thread; where nobody waits for it any more, it ends at its next checkpoint.
 
         Args:
             gone: ends when the client has gone.

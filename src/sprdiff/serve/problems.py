@@ -68,24 +68,24 @@ DESCRIPTIONS = {
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The error answers of a route, for OpenAPI."""
+    """Return the error answers of a route, for OpenAPI."""
     return {status: {"model": Problem, "description": DESCRIPTIONS[status]} for status in statuses}
 
 
 def answer(refusal: Refusal, request_id: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """The JSON answer of a refusal."""
+    """Return the JSON answer of a refusal."""
     content = Problem(error=str(refusal)[:_LONGEST], request=request_id, smallest=refusal.smallest)
     more = {"Retry-After": RETRY_AFTER} if refusal.status in (429, 503) else {}
     return JSONResponse(content.model_dump(exclude_none=True), refusal.status, {**(headers or {}), **more})
 
 
 def plain(status: int) -> Refusal:
-    """The refusal of a request that no route is for."""
+    """Return the refusal of a request that no route is for."""
     return Refusal(status, HTTPStatus(status).phrase.lower())
 
 
 def from_error(error: Exception) -> Refusal | None:
-    """The refusal that an error of the codec means; None: it is nothing that a request can cause."""
+    """Return the refusal that an error of the codec means; None: it is nothing that a request can cause."""
     if isinstance(error, MemoryError):
         return Refusal(503, "not enough memory for this now")
     if isinstance(error, WeightsError | DeviceError):
@@ -104,7 +104,7 @@ def from_error(error: Exception) -> Refusal | None:
 
 
 def from_validation(error: RequestValidationError) -> Refusal:
-    """The first wrong parameter, in one sentence."""
+    """Return the first wrong parameter, in one sentence."""
     first = error.errors()[0]
     name = str(first["loc"][-1])[:60] if first.get("loc") else "the request"
     if first["type"] == "extra_forbidden":

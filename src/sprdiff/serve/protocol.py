@@ -47,7 +47,7 @@ class Parser(h11.Connection):
         self._chunks = self._bytes = 0
 
     def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
-        """What was received next.
+        """Return what was received next.
 
         Raises:
             RemoteProtocolError: it is no HTTP, or has too many fields or chunks.

@@ -31,7 +31,7 @@ _GRACE, _FAREWELL, _LAST = 7, 2, 1
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket bound to an address; port 0: one that is free.
+    """Return a socket bound to an address; port 0: one that is free.
 
     Raises:
         ServiceError: there is no such host, or the port is taken or not allowed.
@@ -54,7 +54,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def address_of(bound: socket.socket) -> str:
-    """The address for a browser."""
+    """Return the address for a browser."""
     host, port = bound.getsockname()[:2]
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
 
@@ -74,7 +74,7 @@ def warm_up(codec: Codec) -> None:
 
 
 def names_of(host: str, bound: socket.socket) -> Names:
-    """What a service that was bound to `host` may be called in requests."""
+    """Return what a service that was bound to `host` may be called in requests."""
     address = str(bound.getsockname()[0]).partition("%")[0]
     names = {*LOOPBACK, host.lower(), address.lower()}
     if is_loopback(bound):
@@ -100,7 +100,7 @@ class Server(uvicorn.Server):
 
 
 def make_server(codec: Codec, settings: Settings, *, root_path: str = "") -> Server:
-    """A server that is not running yet.
+    """Return a server that is not running yet.
 
     Args:
         root_path: what a reverse proxy takes off the front of paths, such as ``/photos``.

@@ -76,7 +76,7 @@ class Service:
         return Response(answer.content, media_type=answer.media_type, headers=headers)
 
     async def model(self) -> str:
-        """Name of the weights, loaded now if they are not yet.
+        """Return the name of the weights, loaded now if they are not yet.
 
         Raises:
             WeightsError: they cannot be loaded.

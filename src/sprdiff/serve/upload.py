@@ -30,7 +30,7 @@ def check_headers(request: Request, most: int) -> None:
 
 
 async def read_body(request: Request, most: int, seconds: float) -> bytes:
-    """The whole body, cut off at `most` bytes whatever its headers said.
+    """Return the whole body, cut off at `most` bytes whatever its headers said.
 
     Raises:
         Refusal: 408, 413, or 422 when it is empty.
@@ -54,7 +54,7 @@ async def read_body(request: Request, most: int, seconds: float) -> bytes:
 
 
 def check_sprd(data: bytes, max_pixels: int) -> Header:
-    """The header of an ``.sprd`` file.
+    """Return the header of an ``.sprd`` file.
 
     Raises:
         Refusal: 413, 415.

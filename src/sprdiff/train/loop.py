@@ -199,7 +199,7 @@ class Trainer:
         bad, skipped = (int(v) for v in torch.stack([self.bad, self.skipped]).tolist())
         if skipped > self.warned:
             log.warning(
-                "up to step %d: %d steps were skipped because their gradient was not finite (%d in a row)",
+                "up to step %d: the gradient of %d steps was not finite, they are skipped (%d in a row)",
                 self.step, skipped - self.warned, bad,
             )  # fmt: skip
             self.warned = skipped

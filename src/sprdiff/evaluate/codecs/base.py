@@ -52,14 +52,14 @@ class ImageCodec(ABC):
 
     @abstractmethod
     def version(self) -> str:
-        """Library and version, for every row of results.
+        """Return the library and version, for every row of results.
 
         Raises:
             MissingCodec: see `missing`.
         """
 
     def missing(self) -> MissingCodec | None:
-        """What keeps this codec from running here, or None."""
+        """Return what keeps this codec from running here, or None."""
         try:
             self.version()
         except MissingCodec as error:
@@ -68,7 +68,7 @@ class ImageCodec(ABC):
 
     @abstractmethod
     def encode(self, pixels: Bytes, quality: Quality) -> bytes:
-        """The whole file of a picture, uint8 RGB [H, W, 3].
+        """Return the whole file of a picture, uint8 RGB [H, W, 3].
 
         Raises:
             CodecError: it cannot be encoded.
@@ -76,7 +76,7 @@ class ImageCodec(ABC):
 
     @abstractmethod
     def decode(self, data: bytes) -> Bytes:
-        """The picture of a file, uint8 RGB [H, W, 3], from nothing but its bytes.
+        """Return the picture of a file, uint8 RGB [H, W, 3], from nothing but its bytes.
 
         A codec that knows even sizes only gives one row or column more than was encoded.
 
@@ -85,7 +85,7 @@ class ImageCodec(ABC):
         """
 
     def encode_at(self, pixels: Bytes, setting: Mapping[str, Scalar]) -> bytes:
-        """The whole file at ``{"quality": ..., "factor": ...}``: made smaller by the factor, then encoded.
+        """Return the whole file at ``{"quality": ..., "factor": ...}``: made smaller by the factor, then encoded.
 
         Raises:
             CodecError: it cannot be encoded.
@@ -95,7 +95,7 @@ class ImageCodec(ABC):
         return self.encode(resize(pixels, coded_size(size_of(pixels), factor)), quality)
 
     def decode_at(self, data: bytes, setting: Mapping[str, Scalar], size: Size) -> Bytes:
-        """The picture of a file made by `encode_at`, uint8 RGB, enlarged to `size` (height, width).
+        """Return the picture of a file made by `encode_at`, uint8 RGB, enlarged to `size` (height, width).
 
         Size and factor are given to the receiver for free, in favour of codecs whose files do not hold them.
 
@@ -117,7 +117,7 @@ class BudgetCodec(ImageCodec):
 
     @abstractmethod
     def encode_to(self, pixels: Bytes, budget: int) -> tuple[bytes, Setting]:
-        """The best file of at most `budget` bytes, and the setting by which `encode_at` makes it again.
+        """Return the best file of at most `budget` bytes, and the setting by which `encode_at` makes it again.
 
         Raises:
             TargetError: no file is that small; its `smallest` says how small one can be.
@@ -126,13 +126,13 @@ class BudgetCodec(ImageCodec):
 
 
 def coded_size(size: Size, factor: float) -> Size:
-    """(height, width) made smaller by a factor, rounded, at least 1."""
+    """Return (height, width) made smaller by a factor, rounded, at least 1."""
     height, width = (max(1, round(side / factor)) for side in size)
     return height, width
 
 
 def size_of(pixels: Bytes) -> Size:
-    """(height, width) of pixels [H, W, C]."""
+    """Return (height, width) of pixels [H, W, C]."""
     return pixels.shape[0], pixels.shape[1]
 
 

@@ -88,7 +88,7 @@ class External(ImageCodec):
             raise CodecError(f"{self.name}: the picture decoded cannot be read: {error}") from error
 
     def _extension(self) -> str:
-        """What follows the encoder's ``{output}`` within its word: ``.webp``."""
+        """Return what follows the encoder's ``{output}`` within its word: ``.webp``."""
         word = next(word for word in self._words(self.encode_command) if "{output}" in word)
         return word.partition("{output}")[2]
 

@@ -118,7 +118,7 @@ def _ffmpeg(name: str) -> str:
 
 
 def _output(name: str, *arguments: str) -> str:
-    """What ffmpeg says, on either stream."""
+    """Return what ffmpeg says, on either stream."""
     try:
         done = subprocess.run([_ffmpeg(name), "-nostdin", *arguments], capture_output=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -134,7 +134,7 @@ def _ffmpeg_version(name: str) -> str:
 
 @cache
 def _encoder_version(name: str, encoder: str) -> str:
-    """The library's own version where it tells one: vvenc does when it starts to encode."""
+    """Return the library's own version where it tells one: vvenc does when it starts to encode."""
     source = ["-f", "lavfi", "-i", "color=s=64x64", "-frames:v", "1", "-c:v", encoder]
     text = _output(name, "-hide_banner", *source, "-f", "null", "-")
     if "Unknown encoder" in text:

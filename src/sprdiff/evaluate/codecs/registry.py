@@ -27,7 +27,7 @@ CLASSICAL = {
 
 
 def parse_codecs(specs: Sequence[str], *, external: Sequence[External] = ()) -> list[ImageCodec]:
-    """The codecs of ``NAME[@OPTION][@KEY=VALUE]…`` specifications, in order, each once.
+    """Return the codecs of ``NAME[@OPTION][@KEY=VALUE]…`` specifications, in order, each once.
 
     Nothing is loaded: whether a codec can run here is asked with `ImageCodec.missing`.
 
@@ -59,7 +59,7 @@ def _parse(spec: str, own: Sequence[str]) -> ImageCodec:
 
 
 def _option(kind: type[Any], spec: str, word: str) -> tuple[str, Any]:
-    """A field of a codec's dataclass and its value, which the type of the field lists."""
+    """Return a field of a codec's dataclass and its value, which the type of the field lists."""
     key, _, text = word.partition("=")
     hints = typing.get_type_hints(kind)
     keys = [field.name for field in fields(kind) if field.name != "name"]

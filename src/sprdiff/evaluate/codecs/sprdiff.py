@@ -92,7 +92,7 @@ class Sprdiff(BudgetCodec):
         return data, setting | ({"effort": self.effort, "budget": budget} if self.effort else {})
 
     def encode_at(self, pixels: Bytes, setting: Mapping[str, Scalar]) -> bytes:
-        """The file at ``{"level": ..., "scale": ...}``, which `encode_to` has chosen.
+        """Return the file at ``{"level": ..., "scale": ...}``, which `encode_to` has chosen.
 
         Refined, a picture has another latent for every level that was looked at: then it is chosen again, for
         the ``budget`` that the setting names.
@@ -105,7 +105,7 @@ class Sprdiff(BudgetCodec):
         return codec.encode(pixels, quality=100.0 * level / (LEVELS - 1), scale=scale)
 
     def decode_at(self, data: bytes, setting: Mapping[str, Scalar], size: Size) -> Bytes:
-        """The picture; its size stands in the file."""
+        """Return the picture; its size stands in the file."""
         picture = self.decode(data)
         if size_of(picture) != size:
             raise CodecError(f"{self.name} decoded a picture of another size than the original's")
@@ -129,7 +129,7 @@ class Sprdiff(BudgetCodec):
 
 
 def default_dials(weights: str | None) -> Dials:
-    """Realism and steps of a decoder that is told none.
+    """Return the realism and steps of a decoder that is told none.
 
     The one place where evaluation asks for them. The manifests of today state no dials, so they are what
     `Codec.decode` takes by itself, whatever the weights.
@@ -138,7 +138,7 @@ def default_dials(weights: str | None) -> Dials:
 
 
 def parse_sprdiff(spec: str) -> Sprdiff:
-    """``sprdiff-PRESET[@coarse][@realism=R][@steps=N][@seed=N][@effort=N][@weights=DIR]``.
+    """Return ``sprdiff-PRESET[@coarse][@realism=R][@steps=N][@seed=N][@effort=N][@weights=DIR]``.
 
     Raises:
         UnknownCodec: another option, or a value out of its range.
@@ -156,7 +156,7 @@ def parse_sprdiff(spec: str) -> Sprdiff:
 
 
 def _option(key: str, value: str) -> dict[str, Any]:
-    """One option, checked; a ValueError if there is none of this name or with this value."""
+    """Return one option, checked; a ValueError if there is none of this name or with this value."""
     if key == "weights" and value:
         return {key: str(Path(value).expanduser().absolute())}
     if key == "realism":

@@ -88,7 +88,7 @@ from the right one, as torch hub does, but no forgery: reading is safe against t
 
 
 def find(name: str, folder: str | Path | None = None) -> Path:
-    """The path of published weights, checksum verified; torch is not needed for that.
+    """Return the path of published weights, checksum verified; torch is not needed for that.
 
     Searched, in this order: `folder`, the cache of torch hub (``$TORCH_HOME/hub/checkpoints``), an installed
     package that brings the file along (which is not imported). A file that is not the published one is passed over
@@ -123,7 +123,7 @@ def find(name: str, folder: str | Path | None = None) -> Path:
 
 
 def load(name: str, folder: str | Path | None = None) -> dict[str, Tensor]:
-    """The tensors of published weights, on the CPU, by the names that their publisher gave them.
+    """Return the tensors of published weights, on the CPU, by the names that their publisher gave them.
 
     Args:
         name, folder: as for `find`.
@@ -145,7 +145,7 @@ def load(name: str, folder: str | Path | None = None) -> dict[str, Tensor]:
 
 
 def _candidates(wanted: Published, folder: str | Path | None) -> Iterator[Path]:
-    """The files of the right name, nearest first."""
+    """Yield the files of the right name, nearest first."""
     places = [Path(folder)] if folder else []
     yield from (place / wanted.file for place in [*places, _hub()] if (place / wanted.file).is_file())
     if wanted.package:
@@ -159,7 +159,7 @@ def _candidates(wanted: Published, folder: str | Path | None) -> Iterator[Path]:
 
 
 def _hub() -> Path:
-    """Where torch.hub keeps downloads, by its own rules, without importing torch."""
+    """Return where torch.hub keeps downloads, by its own rules, without importing torch."""
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.join("~", ".cache")
     home = os.environ.get("TORCH_HOME") or os.path.join(cache, "torch")
     return Path(home).expanduser() / "hub" / "checkpoints"

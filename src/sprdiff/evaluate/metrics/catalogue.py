@@ -125,7 +125,7 @@ def _ssimulacra2(weights: Weights) -> Distance:
 
 
 def _file(pixels: Bytes) -> io.BytesIO:
-    """The package takes files only; PPM is the least work."""
+    """Return the package takes files only; PPM is the least work."""
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "PPM")
     stream.seek(0)
@@ -190,7 +190,7 @@ SET_METRICS = (
 
 
 def choose(weights: Weights) -> tuple[list[MetricInfo], list[Skipped]]:
-    """The metrics that can be used here, in order, and those that cannot, with the reason.
+    """Return the metrics that can be used here, in order, and those that cannot, with the reason.
 
     Raises:
         WeightsError: the file for SqueezeNet was given and cannot be used.
@@ -207,7 +207,7 @@ def choose(weights: Weights) -> tuple[list[MetricInfo], list[Skipped]]:
 
 
 def _describe(metric: ImageMetric | SetMetric, weights: Weights) -> MetricInfo:
-    """What goes into ``run.json``; an `SprdiffError` says why it cannot be used."""
+    """Return what goes into ``run.json``; an `SprdiffError` says why it cannot be used."""
     for package in metric.packages:
         if _absent(package):
             raise SprdiffError(f"needs {package}: {hint('eval')}")
@@ -226,7 +226,7 @@ def _describe(metric: ImageMetric | SetMetric, weights: Weights) -> MetricInfo:
 
 @cache
 def _found(name: str, folder: Path | None) -> tuple[str, str]:
-    """File name and SHA-256; several metrics share half a gigabyte of VGG16."""
+    """Return the file name and SHA-256; several metrics share half a gigabyte of VGG16."""
     path = backbones.find(name, folder)
     return path.name, _digest(path)
 
@@ -255,7 +255,7 @@ class Meter:
         self._networks = {metric.network: metric.load(weights) for metric in SET_METRICS if metric.name in names}
 
     def figures(self, original: Bytes, decoded: Bytes, known: Mapping[str, float]) -> dict[str, float]:
-        """All image metrics on two images, uint8 RGB [H, W, 3]; those `known` already are taken from there."""
+        """Return all image metrics on two images, uint8 RGB [H, W, 3]; those `known` already are taken from there."""
         return {
             name: known[name] if name in known else distance(original, decoded)
             for name, distance in self._distances.items()
@@ -267,5 +267,5 @@ class Meter:
         return bool(self._networks)
 
     def patches(self, image: Bytes) -> dict[str, Features]:
-        """Features [N, D] of the patches of an image, by network."""
+        """Return the features [N, D] of the patches of an image, by network."""
         return {network: describe(image) for network, describe in self._networks.items()}

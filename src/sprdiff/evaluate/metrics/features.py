@@ -77,7 +77,7 @@ class FeatureNetwork:
             raise WeightsError(f"cannot read feature network {path}: {error}") from error
 
     def feature_distance(self, a: Bytes, b: Bytes) -> float:
-        """Distance of two images on the network, 0 (identical) to 14; smaller is better.
+        """Return the distance of two images on the network, 0 (identical) to 14; smaller is better.
 
         At each of the seven taps the channels of every position are scaled to unit length; their squared
         differences are summed over channels and averaged over positions; the taps count equally.
@@ -96,7 +96,7 @@ class FeatureNetwork:
             return float(sum((unit_channels(p) - unit_channels(q)).square().sum(1).mean().double() for p, q in taps))
 
     def patch_features(self, image: Bytes) -> Features:
-        """Raw features float32 [N, 512] of all 128x128 crops, stride 64, raster order, each run by itself.
+        """Return the raw features float32 [N, 512] of all 128x128 crops, stride 64, raster order, each run by itself.
 
         An incomplete crop at the right or lower edge is left out.
 
@@ -149,7 +149,7 @@ def _exactly() -> Iterator[None]:
 
 
 def frechet_distance(a: Features | Floats, b: Features | Floats) -> float:
-    """Fréchet distance of the Gaussians fitted to two sets of features (Heusel et al., NeurIPS 2017).
+    """Return the Fréchet distance of the Gaussians fitted to two sets of features (Heusel et al., NeurIPS 2017).
 
     ``|mean_a - mean_b|^2 + trace(A + B - 2 (A B)^(1/2))`` with full covariances A and B (divided by n - 1).
 
@@ -172,7 +172,7 @@ def frechet_distance(a: Features | Floats, b: Features | Floats) -> float:
 
 
 def feature_sets(a: Features | Floats, b: Features | Floats) -> tuple[Floats, Floats]:
-    """Both sets [N, D] and [M, D] in float64.
+    """Return both sets [N, D] and [M, D] in float64.
 
     Raises:
         ImageError: other shapes, fewer than two rows, or values that are not finite.
@@ -191,7 +191,7 @@ def _covariance(x: Floats) -> Floats:
 
 
 def _crops(image: Bytes) -> Iterator[Bytes]:
-    """Batches uint8 [n, 128, 128, 3] of the crops in raster order."""
+    """Yield batches uint8 [n, 128, 128, 3] of the crops in raster order."""
     windows = np.lib.stride_tricks.sliding_window_view(image, (CROP, CROP), axis=(0, 1))[::STRIDE, ::STRIDE]
     rows, columns = windows.shape[:2]
     for start in range(0, rows * columns, _BATCH):
@@ -200,14 +200,14 @@ def _crops(image: Bytes) -> Iterator[Bytes]:
 
 
 def _input(pixels: Bytes) -> Tensor:
-    """uint8 RGB [N, H, W, 3] to the network's input: float32 [N, 3, H, W], BGR, 0-255, less the mean."""
+    """Return uint8 RGB [N, H, W, 3] to the network's input: float32 [N, 3, H, W], BGR, 0-255, less the mean."""
     bgr = pixels[..., ::-1].astype(np.float32) - np.asarray(_MEAN_BGR, np.float32)
     tensor: Tensor = need("torch").from_numpy(np.ascontiguousarray(bgr.transpose(0, 3, 1, 2)))
     return tensor
 
 
 def _shapes() -> dict[str, tuple[int, ...]]:
-    """Names and shapes of all parameters, in order."""
+    """Return the names and shapes of all parameters, in order."""
     kernels: dict[str, tuple[int, ...]] = {"conv1": (64, 3, 3, 3)}
     channels = 64
     for n, (squeeze, expand) in _FIRES.items():

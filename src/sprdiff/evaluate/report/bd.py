@@ -41,7 +41,7 @@ class Delta:
 
 
 def bd_rate(anchor: Curve, test: Curve, *, higher_is_better: bool) -> Delta:
-    """Rate that `test` needs for the same quality, against `anchor`, in percent; below 0: `test` needs fewer bytes."""
+    """Return the rate that `test` needs for the same quality, against `anchor`, in percent; below 0: `test` needs fewer bytes."""
     sign = 1.0 if higher_is_better else -1.0
     reason = _unusable(anchor, sign) or _unusable(test, sign)
     if reason:
@@ -55,7 +55,7 @@ def bd_rate(anchor: Curve, test: Curve, *, higher_is_better: bool) -> Delta:
 
 
 def bd_quality(anchor: Curve, test: Curve, *, higher_is_better: bool) -> Delta:
-    """Quality that `test` has above `anchor` at the same rate, in the metric's own unit and direction.
+    """Return the quality that `test` has above `anchor` at the same rate, in the metric's own unit and direction.
 
     Above 0 means larger figures, which is worse where lower is better (LPIPS).
     """
@@ -72,7 +72,7 @@ def bd_quality(anchor: Curve, test: Curve, *, higher_is_better: bool) -> Delta:
 
 
 def _sorted(curve: Curve, sign: float) -> list[tuple[float, float]]:
-    """By rate, with a quality of which more is better."""
+    """Return by rate, with a quality of which more is better."""
     return sorted((rate, sign * quality) for rate, quality in curve)
 
 
@@ -88,7 +88,7 @@ def _unusable(curve: Curve, sign: float) -> str:
 
 
 def _overlap(a: Sequence[float], b: Sequence[float]) -> float:
-    """Shared part of two ranges as a share of both together, 0 to 1."""
+    """Return the shared part of two ranges as a share of both together, 0 to 1."""
     shared = min(max(a), max(b)) - max(min(a), min(b))
     return max(shared, 0.0) / (max(*a, *b) - min(*a, *b))
 

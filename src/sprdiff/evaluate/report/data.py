@@ -35,20 +35,20 @@ class Metric:
     of_sets: bool
 
     def gain(self, difference: float) -> float:
-        """A difference of two figures with the sign turned so that above 0 is better."""
+        """Return a difference of two figures with the sign turned so that above 0 is better."""
         return difference if self.higher else -difference
 
     def text(self, value: float, *, signed: bool = False) -> str:
-        """The figure without its unit, with a true minus sign."""
+        """Return the figure without its unit, with a true minus sign."""
         return minus(f"{value:{'+' if signed else ''}.{self.digits}f}")
 
     def with_unit(self, value: float, *, signed: bool = False) -> str:
-        """The figure and its unit."""
+        """Return the figure and its unit."""
         return f"{self.text(value, signed=signed)}{f' {self.unit}' if self.unit else ''}"
 
 
 def minus(number: str) -> str:
-    """The text of a number with a true minus sign, as wide as its digits."""
+    """Return the text of a number with a true minus sign, as wide as its digits."""
     return number.replace("-", "\N{MINUS SIGN}")
 
 
@@ -95,34 +95,34 @@ class Results:
         return found
 
     def at(self, codec: str, rate: Target, status: Status = "ok") -> dict[str, Row]:
-        """Rows of a codec at a rate by image, in the order of the images."""
+        """Return the rows of a codec at a rate by image, in the order of the images."""
         rows = self._by_unit.get((codec, rate), {})
         return {image: rows[image] for image in self.images if image in rows and rows[image].status == status}
 
     def values(self, codec: str, rate: Target, metric: Metric) -> dict[str, float]:
-        """A metric per image; an image without a (finite) figure is left out."""
+        """Return a metric per image; an image without a (finite) figure is left out."""
         figures = ((image, row.metrics.get(metric.name)) for image, row in self.at(codec, rate).items())
         return {image: value for image, value in figures if value is not None}
 
     def set_value(self, codec: str, rate: Target, metric: Metric) -> float | None:
-        """The figure of a metric of sets."""
+        """Return the figure of a metric of sets."""
         rows = (row for row in self.sets if (row.codec, row.target) == (codec, rate))
         return next((row.metrics.get(metric.name) for row in rows), None)
 
     def mean(self, codec: str, rate: Target, metric: Metric) -> float | None:
-        """Mean over the images, or the figure of the set."""
+        """Return the mean over the images, or the figure of the set."""
         if metric.of_sets:
             return self.set_value(codec, rate, metric)
         values = self.values(codec, rate, metric).values()
         return statistics.fmean(values) if values else None
 
     def mean_bpp(self, codec: str, rate: Target) -> float | None:
-        """Mean of what the files really take, in bpp."""
+        """Return the mean of what the files really take, in bpp."""
         rates = [row.bpp for row in self.at(codec, rate).values() if row.bpp is not None]
         return statistics.fmean(rates) if rates else None
 
     def curve(self, codec: str, metric: Metric) -> list[tuple[float, float]]:
-        """Points (mean bpp, mean figure), by bpp, of the rates at which the codec lacks no image, see `missing`.
+        """Return the points (mean bpp, mean figure), by bpp, of the rates at which the codec lacks no image, see `missing`.
 
         A mean over the easy images only would be no point of the same curve.
         """
@@ -131,11 +131,11 @@ class Results:
         return sorted((bpp, value) for bpp, value in points if bpp is not None and value is not None)
 
     def missing(self, codec: str, rate: Target) -> int:
-        """How many of the images that some codec reached at this rate this one has not."""
+        """Return how many of the images that some codec reached at this rate this one has not."""
         return len(self._reached(rate) - set(self.at(codec, rate)))
 
     def reached(self, rate: Target) -> int:
-        """How many images some codec reached at this rate."""
+        """Return how many images some codec reached at this rate."""
         return len(self._reached(rate))
 
     def _reached(self, rate: Target) -> set[str]:
@@ -167,7 +167,7 @@ def _metric(info: MetricInfo, figures: list[float]) -> Metric:
 
 
 def budget(results: Results, rate: Target) -> str:
-    """What a picture may take, in the unit in which the target is not: ``at most 678 bytes a picture``."""
+    """Return what a picture may take, in the unit in which the target is not: ``at most 678 bytes a picture``."""
     sizes = [(image.width, image.height) for image in results.run.images]
     if rate.bytes is not None:
         rates = [8 * rate.bytes / (width * height) for width, height in sizes]
@@ -177,5 +177,5 @@ def budget(results: Results, rate: Target) -> str:
 
 
 def _span(low: float, high: float, form: str) -> str:
-    """Both ends as they are written, or one if they read the same."""
+    """Return both ends as they are written, or one if they read the same."""
     return " to ".join(dict.fromkeys([f"{low:{form}}", f"{high:{form}}"]))

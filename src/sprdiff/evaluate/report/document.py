@@ -90,7 +90,7 @@ class Section:
 
 
 def document(results: Results, reference: str, pictures: Pictures) -> list[Section]:
-    """All sections of the report."""
+    """Return all sections of the report."""
     return [
         _glance(results, reference),
         _means(results, reference),
@@ -104,7 +104,7 @@ def document(results: Results, reference: str, pictures: Pictures) -> list[Secti
 
 
 def summary(results: Results) -> str:
-    """``24 pictures, 9 codecs, 3 rates``."""
+    """Return ``24 pictures, 9 codecs, 3 rates``."""
     counts = (len(results.images), "picture"), (len(results.codecs), "codec"), (len(results.rates), "rate")
     return ", ".join(f"{count} {word}{'' if count == 1 else 's'}" for count, word in counts)
 

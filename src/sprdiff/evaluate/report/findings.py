@@ -41,7 +41,7 @@ def verdict(results: Results, metric: Metric, rate: Target) -> Verdict:
 
 
 def mean_of(results: Results, codec: str, rate: Target, metric: Metric) -> Interval | None:
-    """The mean over images with its interval; of a set its one figure, without."""
+    """Return the mean over images with its interval; of a set its one figure, without."""
     if metric.of_sets:
         value = results.set_value(codec, rate, metric)
         return None if value is None else Interval(value, None, 1)
@@ -49,7 +49,7 @@ def mean_of(results: Results, codec: str, rate: Target, metric: Metric) -> Inter
 
 
 def difference(results: Results, metric: Metric, rate: Target, codec: str, other: str) -> Interval | None:
-    """Mean of ``codec - other`` over the images of both, in the metric's own direction."""
+    """Return the mean of ``codec - other`` over the images of both, in the metric's own direction."""
     if metric.of_sets:
         a, b = (results.set_value(name, rate, metric) for name in (codec, other))
         return None if a is None or b is None else Interval(a - b, None, 1)
@@ -62,7 +62,7 @@ def _tied(results: Results, metric: Metric, rate: Target, codec: str, other: str
 
 
 def sentences(results: Results, rate: Target, reference: str) -> list[str]:
-    """Plain sentences about one rate: who is best at what, and where the reference loses, and by how much."""
+    """Return plain sentences about one rate: who is best at what, and where the reference loses, and by how much."""
     verdicts = [verdict(results, metric, rate) for metric in results.metrics]
     wins: dict[str, list[str]] = {}
     losses: dict[str, list[str]] = {}
@@ -83,7 +83,7 @@ def _longest_first(found: dict[str, list[str]]) -> list[tuple[str, list[str]]]:
 
 
 def _loss(results: Results, item: Verdict, reference: str) -> str:
-    """``1.14 dB in PSNR``; empty where the reference is best, ties with the best, or has no figure."""
+    """Return ``1.14 dB in PSNR``; empty where the reference is best, ties with the best, or has no figure."""
     if item.best is None or item.best == reference or reference in item.ties:
         return ""
     found = difference(results, item.metric, item.rate, item.best, reference)
@@ -91,7 +91,7 @@ def _loss(results: Results, item: Verdict, reference: str) -> str:
 
 
 def listed(names: Sequence[str]) -> str:
-    """``a``, ``a and b``, ``a, b and c``."""
+    """Return ``a``, ``a and b``, ``a, b and c``."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
@@ -111,7 +111,7 @@ class Worst:
 
 
 def worst_cases(results: Results, metric: Metric, reference: str) -> list[Worst]:
-    """One entry per codec, over all rates."""
+    """Return one entry per codec, over all rates."""
     return [
         Worst(codec, _lowest(results, metric, codec), _largest_loss(results, metric, codec, reference))
         for codec in results.codecs
@@ -140,13 +140,13 @@ def _largest_loss(
 
 
 def main_metric(results: Results) -> Metric | None:
-    """MS-SSIM, which the codecs are tuned for; without it the first metric of single images."""
+    """Return MS-SSIM, which the codecs are tuned for; without it the first metric of single images."""
     single = [metric for metric in results.metrics if not metric.of_sets]
     return next((metric for metric in single if metric.name == "ms_ssim"), single[0] if single else None)
 
 
 def best_other(results: Results, rate: Target, reference: str, among: Iterable[str]) -> str | None:
-    """The codec to look at beside the reference: the best by `main_metric` that is no variant of it."""
+    """Return the codec to look at beside the reference: the best by `main_metric` that is no variant of it."""
     metric, family = main_metric(results), reference.split("@")[0].split("-")[0]
     if metric is None:
         return None

@@ -33,7 +33,7 @@ class Interval:
 
 
 def mean_interval(values: Sequence[float]) -> Interval | None:
-    """Mean and Student's t interval (mean ± t · s / √n, with n - 1 degrees of freedom); None without values.
+    """Return the mean and Student's t interval (mean ± t · s / √n, with n - 1 degrees of freedom); None without values.
 
     The images count as independent draws; the interval says how far the mean would move with other images of
     the kind.
@@ -50,7 +50,7 @@ def mean_interval(values: Sequence[float]) -> Interval | None:
 
 
 def paired_interval(a: Mapping[str, float], b: Mapping[str, float]) -> Interval | None:
-    """Mean of ``a - b`` over the images that both have, with its interval.
+    """Return the mean of ``a - b`` over the images that both have, with its interval.
 
     Much narrower than the intervals of the two means: what makes one photograph harder than another falls out.
     """

@@ -12,7 +12,7 @@ _SPECIAL = frozenset("\\`*_[]<>|~#&$")
 
 
 def markdown(title: str, lead: Sequence[str], sections: Iterable[Section], plots: dict[str, str]) -> str:
-    """The whole text.
+    """Return the whole text.
 
     Args:
         lead: paragraphs below the title.
@@ -27,7 +27,7 @@ def markdown(title: str, lead: Sequence[str], sections: Iterable[Section], plots
 
 
 def escape(text: str) -> str:
-    """Text that comes out as it is: no markup, no HTML, on one line."""
+    """Return text that comes out as it is: no markup, no HTML, on one line."""
     return "".join(f"\\{c}" if c in _SPECIAL else c for c in printable(text))
 
 

@@ -29,7 +29,7 @@ _NUMBER = re.compile(r"[+−]?\d[\d.,]*( %| \w{1,2})?( \(\w\))?|n/a.*|" + DASH)
 
 
 def page(title: str, lead: Sequence[str], sections: Sequence[Section], results: Results, reference: str) -> str:
-    """The whole page.
+    """Return the whole page.
 
     Args:
         lead: paragraphs below the title.
@@ -47,7 +47,7 @@ def page(title: str, lead: Sequence[str], sections: Sequence[Section], results: 
         return [(metric, heading(metric)[:-2], safe(svg)) for metric, svg in found if svg is not None]
 
     def right_of(scene: Scene) -> str:
-        """The picture on the right of a scene's slider: that of the best other codec, or else the original."""
+        """Return the picture on the right of a scene's slider: that of the best other codec, or else the original."""
         shown = [shot.codec for shot in scene.shots]
         other = best_other(results, scene.shots[0].rate, reference, shown)
         return "original" if other is None else f"c{place[other]}"
@@ -85,14 +85,14 @@ def _own_file(name: str) -> str:
 
 
 def _environment() -> Any:
-    """Jinja with escaping of every value that is not marked as safe."""
+    """Return Jinja with escaping of every value that is not marked as safe."""
     jinja2, markupsafe = need("jinja2"), need("markupsafe")
 
     def shown(value: Any) -> Any:
         return printable(value) if isinstance(value, str) and not isinstance(value, markupsafe.Markup) else value
 
     def breakable(name: str) -> Any:
-        """A codec's name; a line may break before each of its options."""
+        """Return a codec's name; a line may break before each of its options."""
         return markupsafe.Markup("<wbr>@").join(printable(part) for part in name.split("@"))
 
     environment = jinja2.Environment(

@@ -59,7 +59,7 @@ class Scene:
 def scenes(
     results: Results, *, count: int, rates: Sequence[Target], originals: Path | None = None
 ) -> tuple[tuple[Scene, ...], tuple[str, ...]]:
-    """Scenes of some images, spread over the run, and notes about pictures that are missing.
+    """Return scenes of some images, spread over the run, and notes about pictures that are missing.
 
     Args:
         count: at most so many images.
@@ -91,7 +91,7 @@ def _path(results: Results, row: Row) -> Path:
 
 
 def _spread(infos: Sequence[ImageInfo], count: int) -> list[ImageInfo]:
-    """At most `count` of them, at even distances, so that neighbours in name do not crowd out the rest."""
+    """Return at most `count` of them, at even distances, so that neighbours in name do not crowd out the rest."""
     if len(infos) <= count:
         return list(infos)
     return [infos[(2 * i + 1) * len(infos) // (2 * count)] for i in range(count)]
@@ -123,7 +123,7 @@ def _shot(results: Results, row: Row, info: ImageInfo, notes: dict[str, None]) -
 
 
 def _uri(pixels: Bytes, info: ImageInfo) -> str:
-    """The picture as a WebP in a data URI.
+    """Return the picture as a WebP in a data URI.
 
     Raises:
         ImageError: it is not of the size that the run has recorded.

@@ -61,19 +61,19 @@ class Style:
 
 
 def style(index: int) -> Style:
-    """The style of the codec at this place in the run."""
+    """Return the style of the codec at this place in the run."""
     dashes = ("-", (0, (1, 1.5)), (0, (6, 2, 1, 2)))[index // len(COLOURS) % 3]
     return Style(COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)], dashes)
 
 
 def quoted_marker(codec: str) -> str:
-    """The marker of a published curve."""
+    """Return the marker of a published curve."""
     names = list(dict.fromkeys(item.codec for item in KODAK))
     return _QUOTED_MARKERS[names.index(codec) % len(_QUOTED_MARKERS)]
 
 
 def marker_path(marker: str) -> str:
-    """A marker of matplotlib as SVG path data within ±1, y down."""
+    """Return a marker of matplotlib as SVG path data within ±1, y down."""
     found = need("matplotlib.markers").MarkerStyle(marker)
     path = found.get_path().transformed(found.get_transform())
     reach = max(abs(float(v)) for v in path.vertices.ravel())
@@ -86,12 +86,12 @@ def marker_path(marker: str) -> str:
 
 
 def curves(results: Results, metric: Metric) -> str | None:
-    """A standalone SVG file: the metric over the rate, with a legend; None where no codec has a figure."""
+    """Return a standalone SVG file: the metric over the rate, with a legend; None where no codec has a figure."""
     return _draw(results, metric, inline=False)
 
 
 def inline_curves(results: Results, metric: Metric) -> str | None:
-    """The same as an ``<svg>`` element for the page: no legend (the page has one), colours as CSS variables."""
+    """Return the same as an ``<svg>`` element for the page: no legend (the page has one), colours as CSS variables."""
     text = _draw(results, metric, inline=True)
     if text is None:
         return None
@@ -156,6 +156,6 @@ def _frame(axes: Any, points: Curve, quoted: Sequence[Published]) -> None:
 
 
 def _literal(name: str) -> str:
-    """A name as matplotlib prints it unchanged: no mathematics between dollars, not hidden for its underscore."""
+    """Return a name as matplotlib prints it unchanged: no mathematics between dollars, not hidden for its underscore."""
     text = printable(name).replace("$", r"\$")
     return f"\N{ZERO WIDTH SPACE}{text}" if text.startswith("_") else text

@@ -100,5 +100,5 @@ def is_kodak(images: Iterable[str]) -> bool:
 
 
 def published_for(metric: str, images: Iterable[str]) -> list[Published]:
-    """The curves to draw beside a run's own for this metric; none unless the images are Kodak's."""
+    """Return the curves to draw beside a run's own for this metric; none unless the images are Kodak's."""
     return [curve for curve in KODAK if curve.metric == metric] if is_kodak(images) else []

@@ -94,7 +94,7 @@ def _plots(results: Results) -> dict[str, str]:
 
 
 def _plot_name(results: Results, name: str) -> str:
-    """A file name; names in run.json could be paths."""
+    """Return a file name; names in run.json could be paths."""
     index = [metric.name for metric in results.metrics].index(name)
     return f"{name}.svg" if re.fullmatch(r"[A-Za-z0-9_]+", name) else f"metric-{index}.svg"
 

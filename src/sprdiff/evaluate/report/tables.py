@@ -46,12 +46,12 @@ class Table:
 
 
 def heading(metric: Metric) -> str:
-    """``PSNR, dB ↑``: name, unit, and where better is."""
+    """Return ``PSNR, dB ↑``: name, unit, and where better is."""
     return f"{metric.title}{f', {metric.unit}' if metric.unit else ''} {'↑' if metric.higher else '↓'}"
 
 
 def glance(results: Results) -> Table:
-    """Who is best: a row per metric, a column per rate."""
+    """Return who is best: a row per metric, a column per rate."""
     rows = []
     for metric in results.metrics:
         cells = [Cell(heading(metric))]
@@ -67,7 +67,7 @@ def glance(results: Results) -> Table:
 
 
 def means(results: Results, rate: Target) -> Table:
-    """Mean and 95 % interval of every metric, a row per codec."""
+    """Return the mean and 95 % interval of every metric, a row per codec."""
     verdicts = [verdict(results, metric, rate) for metric in results.metrics]
     rows = []
     for codec in results.codecs:
@@ -81,7 +81,7 @@ def means(results: Results, rate: Target) -> Table:
 
 
 def differences(results: Results, rate: Target, reference: str) -> Table:
-    """Paired differences to the reference on the same images, with 95 % intervals."""
+    """Return the paired differences to the reference on the same images, with 95 % intervals."""
     rows = []
     for codec in results.codecs:
         if codec == reference:
@@ -96,7 +96,7 @@ def differences(results: Results, rate: Target, reference: str) -> Table:
 
 
 def _name(results: Results, codec: str, rate: Target) -> Cell:
-    """A codec, and how many pictures it has where it lacks some: its means do not compare with the others'."""
+    """Return a codec, and how many pictures it has where it lacks some: its means do not compare with the others'."""
     missing, total = results.missing(codec, rate), results.reached(rate)
     return Cell(codec=codec, small=f"{total - missing} of {total} pictures" if missing else "")
 
@@ -117,7 +117,7 @@ def _interval(metric: Metric, found: Interval | None, mark: str, *, signed: bool
 
 
 def deltas(results: Results, reference: str) -> Table:
-    """BD-rate (percent) and BD-metric of every codec against the reference."""
+    """Return BD-rate (percent) and BD-metric of every codec against the reference."""
     notes: list[str] = []
     rows = []
     for codec in results.codecs:
@@ -164,7 +164,7 @@ def _footnotes(notes: Sequence[str]) -> tuple[str, ...]:
 
 
 def worst(results: Results, reference: str) -> Table | None:
-    """The picture on which each codec does worst; None without a metric of single images."""
+    """Return the picture on which each codec does worst; None without a metric of single images."""
     metric = main_metric(results)
     if metric is None:
         return None
@@ -185,7 +185,7 @@ def worst(results: Results, reference: str) -> Table | None:
 
 
 def costs(results: Results) -> Table:
-    """Seconds and memory per picture, over all rates."""
+    """Return the seconds and memory per picture, over all rates."""
     rows = []
     for codec in results.codecs:
         done = [row for rate in results.rates for row in results.at(codec, rate).values()]
@@ -215,7 +215,7 @@ def _largest(values: Sequence[float | None]) -> Cell:
 
 
 def settings(results: Results) -> Table:
-    """What the search chose, per codec and rate."""
+    """Return what the search chose, per codec and rate."""
     rows = []
     for codec in results.codecs:
         chosen = [Cell(_chosen(list(results.at(codec, rate).values()))) for rate in results.rates]
@@ -245,13 +245,13 @@ def _plain(value: Scalar) -> str:
 
 
 def versions(results: Results) -> Table:
-    """Name and version of every codec."""
+    """Return the name and version of every codec."""
     rows = tuple((Cell(codec=codec.name), Cell(codec.version)) for codec in results.run.codecs)
     return Table("Codecs", ("codec", "version"), rows)
 
 
 def metrics(results: Results) -> Table:
-    """What the metrics are and where they come from."""
+    """Return what the metrics are and where they come from."""
     rows = tuple(
         (
             Cell(metric.title),
@@ -265,7 +265,7 @@ def metrics(results: Results) -> Table:
 
 
 def skipped(results: Results) -> Table | None:
-    """Codecs and metrics that could not be had, and figures of sets that are missing; None where nothing is."""
+    """Return codecs and metrics that could not be had, and figures of sets that are missing; None where nothing is."""
     left = [(item.name, item.reason) for item in [*results.run.skipped_codecs, *results.run.skipped_metrics]]
     titles = {info.name: info.title for info in results.run.metrics}
     left += [(titles.get(name, name), why) for found in results.sets for name, why in found.notes.items()]
@@ -274,7 +274,7 @@ def skipped(results: Results) -> Table | None:
 
 
 def failures(results: Results) -> Table | None:
-    """Rows that have no figure, up to a limit."""
+    """Return rows that have no figure, up to a limit."""
     rows = [row for row in results.rows if row.status != "ok"]
     if not rows:
         return None
@@ -288,7 +288,7 @@ def failures(results: Results) -> Table | None:
 
 
 def published(results: Results) -> Table | None:
-    """Sources and warnings of the published curves that the plots show."""
+    """Return the sources and warnings of the published curves that the plots show."""
     found: dict[str, list[tuple[str, Published]]] = {}
     for metric in results.metrics:
         for curve in published_for(metric.name, results.images):

@@ -79,7 +79,7 @@ class FirstConfig:
 
     @classmethod
     def from_json(cls, text: str) -> FirstConfig:
-        """The configuration of a manifest; unknown or missing fields raise ``TypeError``."""
+        """Return the configuration of a manifest; unknown or missing fields raise ``TypeError``."""
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(text).items()}
         if set(fields) != {f.name for f in dataclasses.fields(cls)}:
             raise TypeError("the stored configuration has other fields than the first generation's")
