@@ -26,10 +26,10 @@ def _root() -> None:
 
 
 def parse_size(text: str) -> int:
-    """Return the bytes: a whole number, with K, M or G for the powers of 1024.
+    """Read a size in bytes: a whole number, with K, M or G for the powers of 1024.
 
     Raises:
-        typer.BadParameter: something else, or nothing.
+        typer.BadParameter: the text is something else, or zero.
     """
     match = re.fullmatch(r"(\d+)([KMG]?)B?", text.strip().upper())
     if match is None or not int(match[1]):

@@ -27,7 +27,7 @@ def takes(kind: type[T]) -> Callable[[Callable[..., int]], Callable[..., int]]:
     def decorate(command: Callable[..., int]) -> Callable[..., int]:
         own = _own_parameters(command)
         shown = [*_parameters(kind), *own]
-        # A required one must come before those that have a default.
+        # Required parameters must come before those with a default.
         shown.sort(key=lambda parameter: parameter.default is not inspect.Parameter.empty)
 
         @functools.wraps(command)
@@ -80,7 +80,7 @@ def _parameter(field: Field[Any], hint: Any, shown: Shown) -> inspect.Parameter:
 
 
 def _plain(hint: Any) -> Any:
-    """Return what the command line reads a value as: a text if it may be several things."""
+    """Return the type as which the command line reads a value; it is a text if it may be several things."""
     if get_origin(hint) in (Union, UnionType):
         parts = [part for part in get_args(hint) if part is not NoneType]
         return parts[0] if len(parts) == 1 else str
@@ -88,7 +88,7 @@ def _plain(hint: Any) -> Any:
 
 
 def _filled(kind: type[T], given: Mapping[str, Any]) -> T:
-    """Make the object, and the nested ones, of the values from the command line."""
+    """Make the object and the objects inside it from the values of the command line."""
     hints = get_type_hints(kind)
     values: dict[str, Any] = {}
     for field in fields(kind):  # type: ignore[arg-type]

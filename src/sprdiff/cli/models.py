@@ -1,4 +1,4 @@
-"""``sprdiff models``: presets, the parts they are made of, licences and sizes. Loads no network."""
+"""``sprdiff models``: the presets, their parts, licences and sizes. It loads no network."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _PARTS = {
 
 
 def models(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> int:
-    """Say which presets there are, what they are made of, and under which licences."""
+    """List the presets, their parts and their licences."""
     about: dict[str, Any] = {"presets": _presets(), "pretrained parts of sd": [asdict(licence) for licence in LICENCES]}
     tell(json.dumps(about, indent=2) if as_json else "\n".join(_lines()))
     return 0
@@ -42,7 +42,7 @@ def _presets() -> dict[str, dict[str, str]]:
 
     try:
         model = model_info()
-    except WeightsError:  # an installation without its weights still says which there are
+    except WeightsError:  # an installation without weights lists the presets, too
         return _PARTS
     shipped = f"{model.preset}-{model.tag}, decoder {model.decoder_hash[:16]}, encoder {model.encoder_hash[:16]}"
     return _PARTS | {"tiny": {**_PARTS["tiny"], "weights": shipped}}

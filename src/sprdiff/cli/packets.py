@@ -1,4 +1,5 @@
-"""``sprdiff packets`` and ``sprdiff join``: files as packets for links that lose some, and back."""
+"""``sprdiff packets`` and ``sprdiff join``: files become packets for links that lose some, and packets
+become files."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 SPRD = ".sprd"
 _MOST_LISTED = 40
-"""Missing numbers that are written out."""
+"""How many missing numbers a message lists."""
 
 
 def packets(
@@ -117,7 +118,7 @@ def join(
     for stream in streams:
         try:
             _save(stream, targets[stream.id], codec, force=force)
-        except Exception as error:  # of one stream; the others may fare better
+        except Exception as error:  # it concerns one stream; the others may be fine
             say("error", f"stream {stream.id}: {explain(error)}")
             status = 1
             continue
@@ -128,7 +129,7 @@ def join(
 
 
 def _payload(payload: int | None, channel: str | None, text: str | None) -> int:
-    """Return the bytes of a packet from the options."""
+    """Return the size of a packet in bytes from the options."""
     from ..packets import CHANNELS, CODES, payload_of_line
 
     if (payload is None) == (channel is None):
@@ -162,7 +163,7 @@ def _chosen(made: Sequence[bytes], only: str | None) -> dict[int, bytes]:
 
 
 def _left(size: int, payload: int, count: int) -> int:
-    """Return packets that data leave of `count`."""
+    """Return how many of `count` packets are left for parity."""
     from ..packets import data_packets
 
     needed = data_packets(size, payload)
@@ -174,13 +175,13 @@ def _left(size: int, payload: int, count: int) -> int:
 def _encoded(
     picture: bytes, networks: CodecOptions, options: EncodeOptions, fit: tuple[int, int | None, int | None] | None
 ) -> bytes:
-    """Return the file of a picture; with `fit`, (payload, count, parity), one that fills its packets."""
+    """Return the file of a picture; with `fit` (payload, count, parity) it fills its packets."""
     from ..codec import Codec
     from ..packets import data_packets
     from ..packets.packet import OVERHEAD
 
     if fit is not None:
-        data_packets(1, fit[0])  # refuses a payload without room
+        data_packets(1, fit[0])  # refuses a payload without room for data
     codec = Codec.from_options(networks)
     if fit is None:
         return codec.encode_with(picture, options)
@@ -195,7 +196,7 @@ def _encoded(
 
 
 def _write_all(named: dict[str, bytes], folder: str, *, force: bool) -> None:
-    """All files or, if one exists already, none."""
+    """Write all files, or none if one exists already."""
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -207,7 +208,7 @@ def _write_all(named: dict[str, bytes], folder: str, *, force: bool) -> None:
 
 
 def _gathered(files: Sequence[str]) -> list[bytes | str]:
-    """Return packets and lines of all files and of the files in folders; what is neither is named in a warning."""
+    """Return the packets and lines in all files and in the files of folders; warn of everything else."""
     from ..packets.packet import parse_packet
     from ..packets.text import from_line
 
@@ -234,7 +235,7 @@ def _gathered(files: Sequence[str]) -> list[bytes | str]:
 
 
 def _lines(raw: bytes) -> list[str]:
-    """Return the lines of a text; none of anything else."""
+    """Return the lines of a text; an empty list for anything else."""
     try:
         return raw.decode("utf-8").splitlines()
     except UnicodeDecodeError:
@@ -242,7 +243,7 @@ def _lines(raw: bytes) -> list[str]:
 
 
 def _targets(streams: Sequence[Received], output: str, extension: str) -> dict[str, str]:
-    """Return where each stream goes."""
+    """Return the output of each stream."""
     single = output == STDIO or (Path(output).suffix != "" and not Path(output).is_dir())
     if single and len(streams) > 1:
         ids = ", ".join(stream.id for stream in streams)
@@ -257,7 +258,7 @@ def _targets(streams: Sequence[Received], output: str, extension: str) -> dict[s
 
 
 def _save(stream: Received, target: str, codec: Callable[[], Codec], *, force: bool) -> None:
-    """Write a stream as the target's extension asks; warn of what is missing."""
+    """Write a stream in the format of the target's extension; warn of what is missing."""
     check_output(target, force=force)
     if not stream.data:
         raise PacketError(f"its first packet, number 0, is missing{_and_others(stream)}: nothing can be shown")

@@ -19,7 +19,7 @@ from .messages import reason
 T = TypeVar("T")
 
 PAUSES = (0.5, 2.0)
-"""Seconds of waiting before the second and the third attempt at what a network may refuse for a moment."""
+"""Seconds of waiting before the second and the third attempt."""
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|[a-z0-9]{2,}::")
 _WEB = ("http://", "https://")
 _FINAL = (FileNotFoundError, FileExistsError, PermissionError, NotADirectoryError, IsADirectoryError,
@@ -75,7 +75,7 @@ def expand(address: str, error: type[SprdiffError] = SprdiffError) -> list[str]:
 
 
 def ask(address: str, question: Callable[[Any, str], T], error: type[SprdiffError], extra: str = "batch") -> T:
-    """Put a question to the file system of an address; ask again where that may help.
+    """Ask the file system of an address; ask again if that may help.
 
     Args:
         question: a function of the file system and of the path in it.
@@ -114,10 +114,11 @@ def fetch(address: str, path: Path, error: type[SprdiffError], extra: str = "bat
 
 
 def upload(address: str, send: Callable[[Any, str, str], object], *, force: bool) -> None:
-    """Put a whole file at a remote address or nothing.
+    """Store a whole file at a remote address, or nothing.
 
     Args:
-        send: a function of the file system, the path and the mode (``create`` or ``overwrite``) that sends the file.
+        send: a function of the file system, the path and the mode (``create`` or ``overwrite``) that sends
+            the file.
         force: overwrite a file that is there.
 
     Raises:

@@ -309,6 +309,6 @@ def _read(data: bytes, kind: type[T], where: str) -> T:
     them."""
     try:
         return msgspec.json.decode(data, type=kind)
-    except (msgspec.DecodeError, ValueError) as error:  # # ValueError: the bytes are not valid UTF-8
+    except (msgspec.DecodeError, ValueError) as error:  # ValueError: the bytes are not valid UTF-8
         text = str(error).removeprefix("JSON is malformed: ")
         raise ResultsError(f"{where} is damaged: {text[:1].lower()}{text[1:]}") from error

@@ -1,4 +1,4 @@
-"""The routes: the page, the API and what they are openapi as in ``/openapi.json``."""
+"""The routes: the page and the API, as ``/openapi.json`` describes them."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ _PAGE = {
 
 
 class Limits(BaseModel):
-    """What a request may have at most."""
+    """The limits of a request."""
 
     max_upload: int = Field(description="Bytes of a body.")
     max_pixels: int = Field(description="Width x height of a picture.")
 
 
 class Health(BaseModel):
-    """That the networks are loaded, and which."""
+    """The answer that the networks are loaded, with the name of the weights."""
 
     status: str
     version: str
@@ -54,8 +54,9 @@ def create_app(codec: Codec | None = None, settings: Settings | None = None) -> 
     """Return the service as an ASGI application; ``app.state.service`` is its `Service`.
 
     Args:
-        codec: None: the shipped weights. Its own limit on pixels holds beside that of the settings.
-        settings: None: the defaults.
+        codec: the codec; None: the shipped weights. Its own limit on pixels holds beside that of the
+            settings.
+        settings: the settings; None: the defaults.
     """
     settings = Settings() if settings is None else settings
     service = Service(Codec(max_pixels=settings.max_pixels) if codec is None else codec, settings)
@@ -64,7 +65,7 @@ def create_app(codec: Codec | None = None, settings: Settings | None = None) -> 
         version=__version__,
         description=openapi.ABOUT,
         license_info={"name": "Apache-2.0"},
-        docs_url=None,  # pages that load scripts from elsewhere
+        docs_url=None,  # these pages load scripts from elsewhere
         redoc_url=None,
         redirect_slashes=False,
     )
@@ -82,13 +83,14 @@ def create_app(codec: Codec | None = None, settings: Settings | None = None) -> 
 def _add_coding(app: FastAPI, service: Service) -> None:
     @app.post("/encode", **openapi.ENCODE)
     async def encode(request: Request, query: Annotated[jobs.EncodeQuery, Query()]) -> Response:
-        """The answer is never larger than `bpp` or `max_bytes`; where no file is that small, 422 names the smallest."""
+        """The answer is never larger than `bpp` or `max_bytes` allow; if no file is that small, 422 states
+        the smallest size."""
         query.check()
         return await service.answer(request, service.coding, jobs.encode, query)
 
     @app.post("/decode", **openapi.DECODE)
     async def decode(request: Request, query: Annotated[jobs.DecodeQuery, Query()]) -> Response:
-        """Texture, faces and letters are partly made up; `realism=0` shows what the file really says."""
+        """Texture, faces and letters are partly invented; `realism=0` shows what the file really contains."""
         return await service.answer(request, service.coding, jobs.decode, query)
 
 
@@ -97,10 +99,11 @@ def _add_comparing(app: FastAPI, service: Service) -> None:
 
     @app.post("/compare", **openapi.COMPARE)
     async def compare(request: Request, query: Annotated[jobs.CompareQuery, Query()]) -> Response:
-        """JPEG, WebP or AVIF at its best MS-SSIM within so many bytes, over qualities and over coding it smaller.
+        """The best JPEG, WebP or AVIF (by MS-SSIM) within a number of bytes, over qualities and coded sizes.
 
-        A picture above one megapixel is made smaller to that first. Where even the smallest file is larger, 422 names
-        its bytes.
+        A picture above one megapixel is first made smaller to one megapixel. If even the smallest file is
+        larger, 422 states its
+        size.
         """
         return await service.answer(request, service.comparing, comparer, query)
 
@@ -110,12 +113,12 @@ def _add_watching(app: FastAPI, service: Service) -> None:
 
     @app.get("/healthz", **openapi.HEALTH)
     async def healthz() -> Health:
-        """Answers 503 while they do not."""
+        """The answer is 503 until the networks are loaded."""
         return Health(status="ok", version=__version__, model=await service.model(), limits=limits)
 
     @app.get("/metrics", **openapi.METRICS)
     async def metrics() -> Response:
-        """Requests, times, bytes, pixels, waiting and running jobs."""
+        """Counts of requests, times, bytes, pixels, waiting and running jobs."""
         return Response(service.metrics.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
@@ -132,7 +135,7 @@ def _add_page(app: FastAPI) -> None:
 
         return file
 
-    # Read once, by a fixed list: no path of a request ever reaches the file system.
+    # The files are read once, from a fixed list: no path of a request ever reaches the file system.
     for path, (name, kind) in _PAGE.items():
         content = folder.joinpath(name).read_bytes()
         app.add_api_route(

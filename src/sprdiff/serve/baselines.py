@@ -1,9 +1,12 @@
-"""What ordinary codecs make of the same picture within the same bytes, fast enough to be waited for.
+"""What ordinary codecs make of the same picture within the same bytes, fast enough for somebody who waits.
 
-`sprdiff.evaluate.run.search` looks for the best setting by MS-SSIM, over qualities and over making the picture smaller.
-Here two things bound its time and memory, and the page says so: a picture above `MAX_PIXELS` is made smaller to that
-first, for coding as for judging; and AVIF runs at speed 4, or 6 from `SLOW_PIXELS` on, which costs it about .01 of
-MS-SSIM against speed 2. At these rates the best setting codes a picture several times smaller anyway.
+`evaluate.run.search` finds the best setting by MS-SSIM over qualities and coded sizes. Two things limit its
+time and
+memory here, and the page says so. A picture above `MAX_PIXELS` is first made smaller to that, for coding and
+for
+judging. AVIF runs at speed 4, and at 6 from `SLOW_PIXELS` on, which costs about .01 of MS-SSIM against speed
+2. At these
+rates the best setting codes a picture several times smaller anyway.
 """
 
 from __future__ import annotations
@@ -24,24 +27,25 @@ from .problems import Refusal
 
 BaselineName = Literal["jpeg", "webp", "avif"]
 MAX_PIXELS = 2**20
-"""Pixels of the picture that baselines code, at most."""
+"""The largest picture that baselines code, in pixels."""
 LEAST_BPP = 0.15
-"""Fewer bits per coded pixel are not tried: coding a smaller picture is better then."""
+"""Rates below this, in bits per coded pixel, are not tried, because a smaller coded picture is better
+then."""
 SLOW_PIXELS = 2**19
-"""From so many pixels on AVIF is hurried: half a minute would become ten seconds at `MAX_PIXELS`."""
+"""From so many pixels on AVIF runs faster: 10 in place of 30 seconds at `MAX_PIXELS`."""
 _TITLES: dict[BaselineName, str] = {"jpeg": "JPEG", "webp": "WebP", "avif": "AVIF"}
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """The best file found.
+    """The best file that was found.
 
     Attributes:
-        png: the decoded picture, at most `MAX_PIXELS`, of the aspect of the original.
-        size: bytes of the whole file.
-        quality: of the codec's own scale.
-        scale: how many times smaller than the original it was coded.
-        version: of the codec's library.
+        png: the decoded picture of at most `MAX_PIXELS`, in the aspect ratio of the original.
+        size: the size of the whole file in bytes.
+        quality: the quality on the codec's own scale.
+        scale: how many times smaller than the original the picture was coded.
+        version: the version of the codec's library.
     """
 
     png: bytes
@@ -52,14 +56,16 @@ class Baseline:
 
 
 def best_baseline(name: BaselineName, pixels: Bytes, budget: int, *, or_smallest: bool = False) -> Baseline:
-    """Return the codec's best file of at most `budget` bytes; it can be interrupted before every trial.
+    """Return the codec's best file of at most `budget` bytes; the search can be interrupted before every
+    trial.
 
     Args:
-        pixels: uint8 RGB [H, W, 3].
-        or_smallest: where no file is that small, give the smallest found.
+        pixels: the picture, uint8 RGB [H, W, 3].
+        or_smallest: if no file is that small, return the smallest one.
 
     Raises:
-        Refusal: 422, the picture is too small for MS-SSIM, or even the smallest file is too large (it names its bytes).
+        Refusal: 422: the picture is too small for MS-SSIM, or even the smallest file is too large (with its
+            size).
         MissingCodec: this Pillow was built without the codec.
     """
     small = _at_most(pixels, MAX_PIXELS)
@@ -86,7 +92,7 @@ def _codec(name: BaselineName, pixels: Bytes) -> PillowCodec:
 
 
 class _Trials(ImageCodec):
-    """A codec that can be interrupted, and does not try what is hopeless."""
+    """A codec that can be interrupted and skips what cannot succeed."""
 
     def __init__(self, codec: PillowCodec, budget: int) -> None:
         self.name = codec.name
@@ -102,7 +108,7 @@ class _Trials(ImageCodec):
     def encode(self, pixels: Bytes, quality: Quality) -> bytes:
         checkpoint(pixels.shape[0] * pixels.shape[1])
         if 8 * self._budget < LEAST_BPP * pixels.shape[0] * pixels.shape[1]:
-            return bytes(self._budget + 1)  # in place of a file that does not fit
+            return bytes(self._budget + 1)  # stands for a file that does not fit
         return self._codec.encode(pixels, quality)
 
     def decode(self, data: bytes) -> Bytes:
@@ -117,7 +123,7 @@ class _Trials(ImageCodec):
 
 
 def _at_most(pixels: Bytes, most: int) -> Bytes:
-    """Return the picture, made smaller to about `most` pixels if it has more."""
+    """Make a picture smaller to about `most` pixels, if it has more."""
     height, width = pixels.shape[:2]
     factor = math.sqrt(height * width / most)
     if factor <= 1:

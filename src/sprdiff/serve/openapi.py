@@ -1,4 +1,4 @@
-"""What ``/openapi.json`` says of the routes that take and give bytes."""
+"""The descriptions in ``/openapi.json`` of the routes that receive and return bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The body of a request, read with limits; what it is, is told by its bytes."""
+"""The body of a request, read with limits; its first bytes say what it is."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from ..format.container import MAGIC, Header, parse_file
 from ..limits import above, size_message
 from .problems import ClientGone, Refusal
 
-# What senders say of bytes that they know nothing about; the second is curl's word for everything.
+# Senders say this about bytes of unknown type; the second is curl's default.
 _UNTOLD = ("application/octet-stream", "application/x-www-form-urlencoded")
 
 
 def check_headers(request: Request, most: int) -> None:
-    """Refuse, before a byte is read, what is said to be something else or too large.
+    """Refuse a body by its headers, before it is read, if its type is wrong or it is too large.
 
     Raises:
         Refusal: 413, 415.
@@ -30,10 +30,10 @@ def check_headers(request: Request, most: int) -> None:
 
 
 async def read_body(request: Request, most: int, seconds: float) -> bytes:
-    """Return the whole body, cut off at `most` bytes whatever its headers said.
+    """Return the whole body; it is cut off at `most` bytes, whatever its headers said.
 
     Raises:
-        Refusal: 408, 413, or 422 when it is empty.
+        Refusal: 408, 413, or 422 if it is empty.
         ClientGone: the connection was closed.
     """
     parts, size = [], 0

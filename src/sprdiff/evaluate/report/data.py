@@ -1,4 +1,4 @@
-"""A run and its rows, arranged as the report asks for them."""
+"""A run and its rows, arranged for the report."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ FIGURES = 4
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric of the run, with how to write its figures.
+    """A metric of the run, and how its figures are written.
 
     Attributes:
-        higher: whether more is better.
-        digits: after the point, in tables.
-        of_sets: one figure per codec and rate over all images together (Fréchet distances), not one per image.
+        higher: whether higher is better.
+        digits: how many digits after the point there are in tables.
+        of_sets: whether there is one figure per codec and rate over all images (Fréchet distances), not one
+            per image.
     """
 
     name: str
@@ -35,7 +36,7 @@ class Metric:
     of_sets: bool
 
     def gain(self, difference: float) -> float:
-        """Return a difference of two figures with the sign turned so that above 0 is better."""
+        """Return a difference of two figures with its sign changed so that above 0 is better."""
         return difference if self.higher else -difference
 
     def text(self, value: float, *, signed: bool = False) -> str:
@@ -54,7 +55,7 @@ def minus(number: str) -> str:
 
 @dataclass(frozen=True)
 class Results:
-    """What a folder of results holds. Codecs and metrics are in the order of the run; a rate is a `Target`."""
+    """The results in a folder. Codecs and metrics are in the order of the run; a rate is a `Target`."""
 
     folder: Path
     run: Run
@@ -100,7 +101,7 @@ class Results:
         return {image: rows[image] for image in self.images if image in rows and rows[image].status == status}
 
     def values(self, codec: str, rate: Target, metric: Metric) -> dict[str, float]:
-        """Return a metric per image; an image without a (finite) figure is left out."""
+        """Return the metric of each image; images without a finite figure are left out."""
         figures = ((image, row.metrics.get(metric.name)) for image, row in self.at(codec, rate).items())
         return {image: value for image, value in figures if value is not None}
 
@@ -117,25 +118,26 @@ class Results:
         return statistics.fmean(values) if values else None
 
     def mean_bpp(self, codec: str, rate: Target) -> float | None:
-        """Return the mean of what the files really take, in bpp."""
+        """Return the mean of the actual rates in bits per pixel."""
         rates = [row.bpp for row in self.at(codec, rate).values() if row.bpp is not None]
         return statistics.fmean(rates) if rates else None
 
     def curve(self, codec: str, metric: Metric) -> list[tuple[float, float]]:
-        """Return the points (mean bpp, mean figure), by bpp, of the rates at which the codec lacks no image, see `missing`.
+        """Return the points (mean bpp, mean figure), by bpp, of all rates at which the codec lacks no image,
+        see `missing`.
 
-        A mean over the easy images only would be no point of the same curve.
+        A mean over the easy images only would not belong to the same curve.
         """
         rates = [rate for rate in self.rates if not self.missing(codec, rate)]
         points = ((self.mean_bpp(codec, rate), self.mean(codec, rate, metric)) for rate in rates)
         return sorted((bpp, value) for bpp, value in points if bpp is not None and value is not None)
 
     def missing(self, codec: str, rate: Target) -> int:
-        """Return how many of the images that some codec reached at this rate this one has not."""
+        """Count the images that some codec reached at this rate, but this one did not."""
         return len(self._reached(rate) - set(self.at(codec, rate)))
 
     def reached(self, rate: Target) -> int:
-        """Return how many images some codec reached at this rate."""
+        """Count the images that some codec reached at this rate."""
         return len(self._reached(rate))
 
     def _reached(self, rate: Target) -> set[str]:
@@ -143,7 +145,7 @@ class Results:
 
     @property
     def reference(self) -> str:
-        """The codec that others are compared with unless one is named: the first sprdiff, else the first."""
+        """The codec that the others are compared with by default: the first sprdiff, or else the first."""
         return next((name for name in self.codecs if name.startswith("sprdiff")), self.codecs[0])
 
 
@@ -151,7 +153,7 @@ def load(folder: Path) -> Results:
     """Read a folder that ``sprdiff eval`` has filled.
 
     Raises:
-        ResultsError: it is none, is damaged, or has no rows yet.
+        ResultsError: it is something else, is damaged, or has no rows yet.
     """
     results = Results(folder, read_run(folder), tuple(read_rows(folder)), tuple(read_sets(folder)))
     if not results.codecs:
@@ -167,7 +169,7 @@ def _metric(info: MetricInfo, figures: list[float]) -> Metric:
 
 
 def budget(results: Results, rate: Target) -> str:
-    """Return what a picture may take, in the unit in which the target is not: ``at most 678 bytes a picture``."""
+    """Return the target in its other unit, such as ``at most 678 bytes a picture``."""
     sizes = [(image.width, image.height) for image in results.run.images]
     if rate.bytes is not None:
         rates = [8 * rate.bytes / (width * height) for width, height in sizes]
@@ -177,5 +179,5 @@ def budget(results: Results, rate: Target) -> str:
 
 
 def _span(low: float, high: float, form: str) -> str:
-    """Return both ends as they are written, or one if they read the same."""
+    """Return a range of numbers, or one number if both ends read the same."""
     return " to ".join(dict.fromkeys([f"{low:{form}}", f"{high:{form}}"]))

@@ -1,4 +1,4 @@
-"""What the report says, in order; `page` and `markdown` write the same sections in their own way."""
+"""The content of the report in its order; `page` and `markdown` write the same sections in their own way."""
 
 from __future__ import annotations
 
@@ -43,21 +43,21 @@ class Saying:
 
 @dataclass(frozen=True)
 class Sayings:
-    """One saying per rate, side by side."""
+    """The sentences of all rates, side by side."""
 
     rates: tuple[Saying, ...]
 
 
 @dataclass(frozen=True)
 class Plots:
-    """Curves of these metrics."""
+    """The curves of these metrics."""
 
     metrics: tuple[Metric, ...]
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """Scenes with their sliders, and why pictures are missing."""
+    """Scenes with sliders, and the reasons why pictures are missing."""
 
     scenes: tuple[Scene, ...]
     notes: tuple[str, ...]
@@ -65,14 +65,14 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Command:
-    """Lines of a terminal."""
+    """Lines for a terminal."""
 
     lines: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Folded:
-    """A table that is opened on request."""
+    """A table that the reader can open."""
 
     table: Table
 
@@ -82,7 +82,7 @@ Block = str | Table | Folded | Sayings | Plots | Pictures | Command
 
 @dataclass(frozen=True)
 class Section:
-    """A heading with its name in addresses, and what stands below it: paragraphs are plain strings."""
+    """A heading, its name in addresses, and its content, in which paragraphs are plain strings."""
 
     key: str
     title: str
@@ -104,7 +104,7 @@ def document(results: Results, reference: str, pictures: Pictures) -> list[Secti
 
 
 def summary(results: Results) -> str:
-    """Return ``24 pictures, 9 codecs, 3 rates``."""
+    """Return a summary such as ``24 pictures, 9 codecs, 3 rates``."""
     counts = (len(results.images), "picture"), (len(results.codecs), "codec"), (len(results.rates), "rate")
     return ", ".join(f"{count} {word}{'' if count == 1 else 's'}" for count, word in counts)
 

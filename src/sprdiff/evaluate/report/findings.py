@@ -1,4 +1,5 @@
-"""Who is best at what: verdicts, the sentences that say them, and the images on which a codec does worst."""
+"""Findings: which codec is best in which metric, sentences about it, and the images on which each codec
+does worst."""
 
 from __future__ import annotations
 
@@ -12,12 +13,12 @@ from .intervals import Interval, mean_interval, paired_interval
 
 @dataclass(frozen=True)
 class Verdict:
-    """The best codec by one metric at one rate.
+    """The best codec in one metric at one rate.
 
     Attributes:
-        best: None where no codec has every image.
-        ties: codecs whose paired difference to the best has an interval that holds zero.
-        means: of all codecs that have a figure, also of those that lack images and cannot win.
+        best: its name; None if no codec has every image.
+        ties: the codecs whose paired difference to the best has a confidence interval that contains zero.
+        means: the means of all codecs that have a figure, also of those that lack images and cannot win.
     """
 
     metric: Metric
@@ -41,7 +42,7 @@ def verdict(results: Results, metric: Metric, rate: Target) -> Verdict:
 
 
 def mean_of(results: Results, codec: str, rate: Target, metric: Metric) -> Interval | None:
-    """Return the mean over images with its interval; of a set its one figure, without."""
+    """Return the mean over images with its interval; a metric of sets has one figure and no interval."""
     if metric.of_sets:
         value = results.set_value(codec, rate, metric)
         return None if value is None else Interval(value, None, 1)
@@ -49,7 +50,7 @@ def mean_of(results: Results, codec: str, rate: Target, metric: Metric) -> Inter
 
 
 def difference(results: Results, metric: Metric, rate: Target, codec: str, other: str) -> Interval | None:
-    """Return the mean of ``codec - other`` over the images of both, in the metric's own direction."""
+    """Return the mean of ``codec - other`` over the images that both have."""
     if metric.of_sets:
         a, b = (results.set_value(name, rate, metric) for name in (codec, other))
         return None if a is None or b is None else Interval(a - b, None, 1)
@@ -62,7 +63,8 @@ def _tied(results: Results, metric: Metric, rate: Target, codec: str, other: str
 
 
 def sentences(results: Results, rate: Target, reference: str) -> list[str]:
-    """Return plain sentences about one rate: who is best at what, and where the reference loses, and by how much."""
+    """Return sentences about one rate: which codec is best in which metric, and where and by how much the
+    reference loses."""
     verdicts = [verdict(results, metric, rate) for metric in results.metrics]
     wins: dict[str, list[str]] = {}
     losses: dict[str, list[str]] = {}
@@ -83,7 +85,8 @@ def _longest_first(found: dict[str, list[str]]) -> list[tuple[str, list[str]]]:
 
 
 def _loss(results: Results, item: Verdict, reference: str) -> str:
-    """Return ``1.14 dB in PSNR``; empty where the reference is best, ties with the best, or has no figure."""
+    """Return a text such as ``1.14 dB in PSNR``; empty if the reference is best, ties with the best, or
+    has no figure."""
     if item.best is None or item.best == reference or reference in item.ties:
         return ""
     found = difference(results, item.metric, item.rate, item.best, reference)
@@ -91,18 +94,18 @@ def _loss(results: Results, item: Verdict, reference: str) -> str:
 
 
 def listed(names: Sequence[str]) -> str:
-    """Return ``a``, ``a and b``, ``a, b and c``."""
+    """Join names to ``a``, ``a and b`` or ``a, b and c``."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 @dataclass(frozen=True)
 class Worst:
-    """Where a codec does worst.
+    """The images on which a codec does worst.
 
     Attributes:
-        lowest: (image, rate, figure) of its lowest quality; None without any.
-        loss: (image, rate, difference, against) of its largest loss to the reference - or, of the reference
-            itself, to whichever codec is best on that image; None where it nowhere loses.
+        lowest: image, rate and figure of its lowest quality; None if it has no figure.
+        loss: image, rate, difference and opponent of its largest loss to the reference. The opponent of the
+            reference itself is the best codec on that image. None if it loses nowhere.
     """
 
     codec: str
@@ -111,7 +114,7 @@ class Worst:
 
 
 def worst_cases(results: Results, metric: Metric, reference: str) -> list[Worst]:
-    """Return one entry per codec, over all rates."""
+    """Return one entry for each codec, over all rates."""
     return [
         Worst(codec, _lowest(results, metric, codec), _largest_loss(results, metric, codec, reference))
         for codec in results.codecs
@@ -140,13 +143,13 @@ def _largest_loss(
 
 
 def main_metric(results: Results) -> Metric | None:
-    """Return MS-SSIM, which the codecs are tuned for; without it the first metric of single images."""
+    """Return MS-SSIM, for which the codecs are tuned, or else the first metric of single images."""
     single = [metric for metric in results.metrics if not metric.of_sets]
     return next((metric for metric in single if metric.name == "ms_ssim"), single[0] if single else None)
 
 
 def best_other(results: Results, rate: Target, reference: str, among: Iterable[str]) -> str | None:
-    """Return the codec to look at beside the reference: the best by `main_metric` that is no variant of it."""
+    """Return the best codec by `main_metric` that is no variant of the reference."""
     metric, family = main_metric(results), reference.split("@")[0].split("-")[0]
     if metric is None:
         return None

@@ -1,4 +1,4 @@
-"""The report as Markdown: the tables, for a repository or a discussion; pictures are in the page."""
+"""The report as Markdown: its tables, for a repository or a discussion. Pictures are only in the page."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def markdown(title: str, lead: Sequence[str], sections: Iterable[Section], plots
     """Return the whole text.
 
     Args:
-        lead: paragraphs below the title.
-        plots: relative path of each metric's plot, by its name.
+        lead: the paragraphs below the title.
+        plots: the relative path of each metric's plot.
     """
     lines = [f"# {escape(title)}", "", *(line for text in lead for line in (escape(text), ""))]
     for section in sections:
@@ -27,7 +27,7 @@ def markdown(title: str, lead: Sequence[str], sections: Iterable[Section], plots
 
 
 def escape(text: str) -> str:
-    """Return text that comes out as it is: no markup, no HTML, on one line."""
+    """Escape a text so that it appears as it is: without markup and HTML, on one line."""
     return "".join(f"\\{c}" if c in _SPECIAL else c for c in printable(text))
 
 

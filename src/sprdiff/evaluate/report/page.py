@@ -1,7 +1,8 @@
-"""The report as one HTML page that fetches nothing: styles, script, drawings and pictures are inside it.
+"""The report as one HTML page without external resources: styles, script, drawings and pictures are inside.
 
-The template ``page.html`` escapes whatever comes from a run: names of files and codecs, messages, versions. A content
-security policy lets the page's own script run, known by its hash, and nothing else.
+The template ``page.html`` escapes everything that comes from a run: names of files and codecs, messages,
+versions. A
+content security policy allows only the page's own script, which it knows by its hash.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from .published import published_for
 from .tables import DASH, SYMBOLS, Cell, Table, heading
 
 GENERATOR = '<meta name="generator" content="sprdiff report">'
-"""Marks a report as one that may be replaced."""
+"""A mark by which a report is known as something that may be replaced."""
 _NUMBER = re.compile(r"[+−]?\d[\d.,]*( %| \w{1,2})?( \(\w\))?|n/a.*|" + DASH)
 
 
@@ -32,8 +33,8 @@ def page(title: str, lead: Sequence[str], sections: Sequence[Section], results: 
     """Return the whole page.
 
     Args:
-        lead: paragraphs below the title.
-        reference: the codec on the left of the sliders.
+        lead: the paragraphs below the title.
+        reference: the codec on the left side of the sliders.
     """
     safe = need("markupsafe").Markup
     style, script, template = (_own_file(name) for name in ("page.css", "page.js", "page.html"))
@@ -47,7 +48,8 @@ def page(title: str, lead: Sequence[str], sections: Sequence[Section], results: 
         return [(metric, heading(metric)[:-2], safe(svg)) for metric, svg in found if svg is not None]
 
     def right_of(scene: Scene) -> str:
-        """Return the picture on the right of a scene's slider: that of the best other codec, or else the original."""
+        """Return the picture on the right side of a scene's slider: that of the best other codec, or else
+        the original."""
         shown = [shot.codec for shot in scene.shots]
         other = best_other(results, scene.shots[0].rate, reference, shown)
         return "original" if other is None else f"c{place[other]}"
@@ -85,14 +87,14 @@ def _own_file(name: str) -> str:
 
 
 def _environment() -> Any:
-    """Return Jinja with escaping of every value that is not marked as safe."""
+    """Return a Jinja environment that escapes every value that is not marked as safe."""
     jinja2, markupsafe = need("jinja2"), need("markupsafe")
 
     def shown(value: Any) -> Any:
         return printable(value) if isinstance(value, str) and not isinstance(value, markupsafe.Markup) else value
 
     def breakable(name: str) -> Any:
-        """Return a codec's name; a line may break before each of its options."""
+        """Return a codec's name as HTML with a possible line break before each of its options."""
         return markupsafe.Markup("<wbr>@").join(printable(part) for part in name.split("@"))
 
     environment = jinja2.Environment(
@@ -103,7 +105,7 @@ def _environment() -> Any:
 
 
 def _names_winners(table: Table) -> bool:
-    """Whether cells name a codec beside a figure, as only the first table does."""
+    """Whether the cells name a codec beside a figure, as only the first table does."""
     return any(cell.codec and cell.text for row in table.rows for cell in row)
 
 

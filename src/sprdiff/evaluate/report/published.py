@@ -1,6 +1,7 @@
-"""Figures that other papers publish for Kodak, drawn as dashed lines beside a run on the same photographs.
+"""Figures that papers have published for Kodak, drawn as dashed lines beside a run on the same photographs.
 
-They are quoted, not measured here: other settings, other machines, and for LPIPS perhaps another backbone.
+They are quoted and not measured here: settings and machines are others, and perhaps the backbone of LPIPS is,
+too.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ class Published:
         rates: bits per pixel.
         values: the means over Kodak's 24 photographs, one per rate, in the metric's unit.
         source: where the figures come from.
-        accuracy: of the figures: exact, or how well they could be read off a plot.
-        warning: what keeps them from comparing with the run's own; empty if nothing is known to.
+        accuracy: whether the figures are exact, or how well they could be read off a plot.
+        warning: why they are not comparable with the run's own; empty if no reason is known.
     """
 
     codec: str
@@ -100,5 +101,5 @@ def is_kodak(images: Iterable[str]) -> bool:
 
 
 def published_for(metric: str, images: Iterable[str]) -> list[Published]:
-    """Return the curves to draw beside a run's own for this metric; none unless the images are Kodak's."""
+    """Return the curves for this metric; there are none unless the images are Kodak's."""
     return [curve for curve in KODAK if curve.metric == metric] if is_kodak(images) else []

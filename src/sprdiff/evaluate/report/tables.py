@@ -1,4 +1,4 @@
-"""The report's tables as plain data; `markdown` and `page` write the same tables in their own way."""
+"""The report's tables as plain data; `markdown` and `page` write them in their own way."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from .published import Published, published_for
 DASH = "–"
 BEST, TIE, BETTER, WORSE, EVEN = "best", "tie", "better", "worse", "even"
 SYMBOLS = {BEST: "★", TIE: "≈", BETTER: "▲", WORSE: "▼", EVEN: "≈"}
-"""Every mark has a sign of its own: nothing is told by colour alone."""
+"""The sign of each mark, so that nothing depends on colour alone."""
 SHOWN_FAILURES = 40
 FEW = 4
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell: a codec's name (drawn with its marker) or a text, a smaller addition, a mark."""
+    """A cell: a codec's name (with its marker) or a text, a smaller addition, and a mark."""
 
     text: str = ""
     small: str = ""
@@ -37,7 +37,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells under a head; the first cell of a row names it. Notes stand below."""
+    """A table: rows of cells below a head. The first cell names its row. Notes stand below the table."""
 
     title: str
     head: tuple[str, ...]
@@ -46,12 +46,12 @@ class Table:
 
 
 def heading(metric: Metric) -> str:
-    """Return ``PSNR, dB ↑``: name, unit, and where better is."""
+    """Return a heading such as ``PSNR, dB ↑``: the name, the unit, and an arrow towards better figures."""
     return f"{metric.title}{f', {metric.unit}' if metric.unit else ''} {'↑' if metric.higher else '↓'}"
 
 
 def glance(results: Results) -> Table:
-    """Return who is best: a row per metric, a column per rate."""
+    """Return the best codecs: one row per metric, one column per rate."""
     rows = []
     for metric in results.metrics:
         cells = [Cell(heading(metric))]
@@ -67,7 +67,7 @@ def glance(results: Results) -> Table:
 
 
 def means(results: Results, rate: Target) -> Table:
-    """Return the mean and 95 % interval of every metric, a row per codec."""
+    """Return the mean and the 95 % interval of every metric, one row per codec."""
     verdicts = [verdict(results, metric, rate) for metric in results.metrics]
     rows = []
     for codec in results.codecs:
@@ -96,13 +96,14 @@ def differences(results: Results, rate: Target, reference: str) -> Table:
 
 
 def _name(results: Results, codec: str, rate: Target) -> Cell:
-    """Return a codec, and how many pictures it has where it lacks some: its means do not compare with the others'."""
+    """Return a codec's name, and how many pictures it has if some are missing: its means are not
+    comparable then."""
     missing, total = results.missing(codec, rate), results.reached(rate)
     return Cell(codec=codec, small=f"{total - missing} of {total} pictures" if missing else "")
 
 
 def _side(metric: Metric, found: Interval | None) -> str:
-    if found is None or found.half is None:  # a single figure: no interval, so no verdict
+    if found is None or found.half is None:  # without an interval there is no verdict on a single figure
         return ""
     if found.holds_zero:
         return EVEN
@@ -164,7 +165,7 @@ def _footnotes(notes: Sequence[str]) -> tuple[str, ...]:
 
 
 def worst(results: Results, reference: str) -> Table | None:
-    """Return the picture on which each codec does worst; None without a metric of single images."""
+    """Return the picture on which each codec does worst; None if there is no metric of single images."""
     metric = main_metric(results)
     if metric is None:
         return None
@@ -215,7 +216,7 @@ def _largest(values: Sequence[float | None]) -> Cell:
 
 
 def settings(results: Results) -> Table:
-    """Return what the search chose, per codec and rate."""
+    """Return the chosen settings by codec and rate."""
     rows = []
     for codec in results.codecs:
         chosen = [Cell(_chosen(list(results.at(codec, rate).values()))) for rate in results.rates]
@@ -251,7 +252,7 @@ def versions(results: Results) -> Table:
 
 
 def metrics(results: Results) -> Table:
-    """Return what the metrics are and where they come from."""
+    """Return the metrics and their sources."""
     rows = tuple(
         (
             Cell(metric.title),
@@ -265,7 +266,7 @@ def metrics(results: Results) -> Table:
 
 
 def skipped(results: Results) -> Table | None:
-    """Return codecs and metrics that could not be had, and figures of sets that are missing; None where nothing is."""
+    """Return the codecs, metrics and figures of sets that are missing; None if nothing is."""
     left = [(item.name, item.reason) for item in [*results.run.skipped_codecs, *results.run.skipped_metrics]]
     titles = {info.name: info.title for info in results.run.metrics}
     left += [(titles.get(name, name), why) for found in results.sets for name, why in found.notes.items()]
@@ -274,7 +275,7 @@ def skipped(results: Results) -> Table | None:
 
 
 def failures(results: Results) -> Table | None:
-    """Return rows that have no figure, up to a limit."""
+    """Return the rows that have no figure, up to a limit."""
     rows = [row for row in results.rows if row.status != "ok"]
     if not rows:
         return None

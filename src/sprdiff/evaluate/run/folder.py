@@ -107,7 +107,7 @@ def taken(path: Path, run: Run) -> Iterator[ResultsFolder]:
             damaged. Nothing in it has been changed then.
         OutputError: it cannot be created.
     """
-    earlier_run(path)  # # write nothing into a folder that is not ours
+    earlier_run(path)  # write nothing into a folder that is not ours
     with held(path, run.commands[-1], need("filelock"), ResultsError):
         yield ResultsFolder(path, run)
 

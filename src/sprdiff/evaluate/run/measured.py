@@ -93,7 +93,7 @@ def measure(
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_work, args=(theirs, codec, np.ascontiguousarray(pixels), dict(setting)))
     process.start()
-    theirs.close()  # # otherwise the end of the child would go unnoticed
+    theirs.close()  # otherwise the end of the child would go unnoticed
     try:
         report, others = _watched(process, ours, timeout)
     except (EOFError, OSError):
@@ -113,10 +113,10 @@ def measure(
 
 def _work(pipe: Connection, codec: ImageCodec, pixels: Bytes, setting: Setting) -> None:
     """Measure in the child process, and send the report, or the message of an error."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # # the parent gets the signal, too, and stops this process
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets the signal, too, and stops this process
     try:
         pipe.send(_timed(codec, pixels, setting))
-    except Exception as error:  # # the parent reports whatever a library raises
+    except Exception as error:  # the parent reports whatever a library raises
         pipe.send(str(error) if isinstance(error, CodecError) else f"{codec.name}: {type(error).__name__}: {error}")
 
 
@@ -157,7 +157,7 @@ def _watched(process: BaseProcess, pipe: Connection, timeout: float) -> tuple[_R
 def _peak(pid: int) -> int:
     """Return the peak of a process's resident memory in bytes; 0 if it is unknown or the process has
     ended."""
-    # # Not from getrusage: a new process inherits the figure of its parent.
+    # Not from getrusage: a new process inherits the figure of its parent.
     with suppress(OSError, ValueError):
         for line in Path(f"/proc/{pid}/status").read_text("ascii", "replace").splitlines():
             if line.startswith("VmHWM:"):
@@ -171,7 +171,7 @@ def _descendants(pid: int) -> list[int]:
     parents: dict[int, int] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError, ValueError, IndexError):
-            # # The name in brackets may contain anything; state and parent come after it.
+            # The name in brackets may contain anything; state and parent come after it.
             parents[int(path.parent.name)] = int(path.read_text("utf-8", "replace").rpartition(")")[2].split()[1])
     found = [pid]
     for ancestor in found:

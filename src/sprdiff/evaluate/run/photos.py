@@ -44,7 +44,7 @@ def _names(folder: Path) -> list[str]:
         entries = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES]
     except OSError as error:
         raise ImageError(f"{folder} cannot be read: {describe(error)}") from error
-    # # Files whose names begin with a dot are made by systems (._photo.jpg); they are no photographs.
+    # Files whose names begin with a dot are made by systems (._photo.jpg); they are no photographs.
     return sorted(path.name for path in entries if path.is_file() and not path.name.startswith("."))
 
 

@@ -234,7 +234,7 @@ def _work(units: Sequence[Unit], jobs: int) -> Iterator[list[Row]]:
 def _finish(results: ResultsFolder, changed: Collection[tuple[str, Target]], progress: Progress) -> None:
     try:
         before = read_sets(results.path)
-    except ResultsError:  # # the figures can be computed again at any time
+    except ResultsError:  # the figures can be computed again at any time
         before = []
     sets = set_rows(results.path, results.run, results.rows.values(), before=before, changed=changed)
     write_sets(results.path, sets)

@@ -101,7 +101,7 @@ def best_at(codec: ImageCodec, pixels: Bytes, budget_bytes: int, trials: Trials 
     best: Choice | None = None
     for factor, quality in sorted(keys, key=lambda key: _unlikely(key[0], pixels, budget_bytes)):
         found = images[factor].choice(quality, -math.inf if best is None else best.ms_ssim)
-        # # Of equal files the smaller one wins, so that the result does not depend on the order of trials.
+        # Of equal files the smaller one wins, so that the result does not depend on the order of trials.
         if found is not None and (best is None or found.rank > best.rank):
             best = found
     return best
@@ -166,7 +166,7 @@ class _Image:
             return []
         found = [qualities[low]]
         after = qualities[low + 1 : low + 1 + _LOOK_AHEAD]
-        # # If the next file is far too large, no later one fits: sizes fluctuate by a few percent only.
+        # If the next file is far too large, no later one fits: sizes fluctuate by a few percent only.
         if after and self.size(qualities[low]) < _WELL_USED * budget and self.size(after[0]) <= _NEAR * budget:
             found += [q for q in after[1:] if self.size(q) <= budget]
         return found

@@ -94,7 +94,7 @@ def _joined(paths: Iterator[Path], network: str) -> Features:
 
 def _read(path: Path, network: str) -> Features:
     try:
-        # # Opened here, because numpy leaves a file open that it cannot read.
+        # Opened here, because numpy leaves a file open that it cannot read.
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             features: Features = arrays[network]
             return features

@@ -84,7 +84,7 @@ def _row(unit: Unit, target: Target, pixels: Bytes, meter: Meter, known: Trials)
         if choice is None:
             return _unreached(unit, target, known.smallest)
         return _measured(unit, target, pixels, meter, choice)
-    except Exception as error:  # # one codec that fails on one image must not stop a run of hours
+    except Exception as error:  # one codec that fails on one image must not stop a run of hours
         return failed(unit, target, explain(error))
 
 
