@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def folder_of(weights: Path | str | None) -> Path:
-    """Return the folder of the given weights; None: of those that come with the package."""
+    """Return the folder of given weights, or of those that come with the package."""
     return default_folder() if weights is None else Path(weights)
 
 

@@ -1,4 +1,5 @@
-"""The range coder of ``docs/bitstream.md``, section 6, by constriction. Where that is missing, `pure` does the same."""
+"""The range coder of ``docs/bitstream.md``, section 6, by constriction. Without constriction, `pure` does
+the same."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which format a file has, by its contents, and the plug-in that reads it."""
+"""Which format a file has, by its contents, and which plug-in reads it."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from .tiff import Tiff, find_picture, has_extra, is_misread, is_uncertain
 from .tiff_pages import is_tiff
 
 _NOT_MINE = (SyntaxError, IndexError, TypeError, KeyError, struct.error)
-"""How a plug-in of Pillow says that a file is not of its format."""
+"""The errors with which Pillow's plug-ins say that a file has another format."""
 
 
 @dataclass
 class Found:
-    """An image file, open.
+    """An open image file.
 
     Attributes:
-        size: (width, height) in pixels, as far as its head says.
-        image: None where Pillow does not read it, but an extra may.
+        size: (width, height) in pixels according to its head.
+        image: the image; None if Pillow does not read it, but an extra may.
         facts: what the file says beside its pixels.
-        stream: what it is read from; None of an image that a caller has opened.
+        stream: the file; None for an image that a caller has opened.
         tiff: the page that is the picture.
     """
 
@@ -46,14 +46,14 @@ class Found:
 
 @contextmanager
 def identify(stream: IO[bytes], name: str, max_pixels: int = MAX_PIXELS) -> Iterator[Found]:
-    """Open an image file by whatever reads it; its pixels are not decoded, except by what decodes when it opens.
+    """Open an image file; its pixels are not decoded, unless its plug-in decodes them at once.
 
     Args:
-        max_pixels: for those that do.
+        max_pixels: the limit for plug-ins that decode at once.
 
     Raises:
-        ImageError: nothing here reads its format, or not this kind of it; whatever else a damaged head makes a
-            plug-in raise.
+        ImageError: nothing here reads its format or this variant of it, or a plug-in fails on its damaged
+            head.
     """
     head = stream.read(HEAD)
     if not head:
@@ -82,7 +82,8 @@ def identify(stream: IO[bytes], name: str, max_pixels: int = MAX_PIXELS) -> Iter
 
 
 def _open_by_pillow(stream: IO[bytes]) -> ImageFile.ImageFile | None:
-    """Return `Image.open` without its limit on pixels: that one is a global which belongs to the application."""
+    """Open an image like `Image.open`, but without the limit on pixels, which is a global of the
+    application."""
     stream.seek(0)
     for factory in _factories(stream.read(16)):
         try:
@@ -94,7 +95,7 @@ def _open_by_pillow(stream: IO[bytes]) -> ImageFile.ImageFile | None:
 
 
 def _factories(prefix: bytes) -> Iterator[Callable[[IO[bytes], str], ImageFile.ImageFile]]:
-    """Yield the plug-ins that may be meant by the first bytes of a file."""
+    """Yield the plug-ins that may read a file with these first bytes."""
     tried: set[str] = set()
     for load_plugins in (Image.preinit, Image.init):
         load_plugins()
@@ -105,12 +106,13 @@ def _factories(prefix: bytes) -> Iterator[Callable[[IO[bytes], str], ImageFile.I
                 accepted = accept is None or accept(prefix)
             except _NOT_MINE:
                 continue
-            if accepted and not isinstance(accepted, str):  # a string: why it cannot read its own format
+            if accepted and not isinstance(accepted, str):  # a string says why it cannot read its own format
                 yield factory
 
 
 def may_be_picture(head: bytes) -> bool:
-    """Whether a file that begins so may be a picture; some formats have no mark, and their header is tried."""
+    """Whether a file that begins like this may be a picture; formats without a signature are tried by
+    their header."""
     if is_heif(head) or is_jxl(head):
         return True
     for factory in _factories(head[:16]):
@@ -119,6 +121,6 @@ def may_be_picture(head: bytes) -> bool:
         try:
             factory(io.BytesIO(head), "")
             return True
-        except Exception:  # whatever a head that is none makes it raise
+        except Exception:  # a header of another format may raise anything
             continue
     return False

@@ -1,4 +1,4 @@
-"""Pictures in and out: anything Pillow opens safely becomes upright 8-bit sRGB."""
+"""Opening pictures: everything that Pillow opens safely becomes upright 8-bit sRGB."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .jpeg import completed, warning_of
 from .kinds import HEAD, failure, refusal
 from .tiff import is_misread, is_unusual, read_by_extra
 
-_LAYERED = frozenset({"PSD"})  # its "frames" are layers, and the picture is their sum already
+_LAYERED = frozenset({"PSD"})  # its "frames" are layers, which the picture already combines
 _TURNS = {
     2: lambda a: a[:, ::-1],
     3: lambda a: a[::-1, ::-1],
@@ -37,7 +37,7 @@ _TURNS = {
     7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
     8: lambda a: np.rot90(a, 1),
 }
-"""How to view stored rows upright, by EXIF orientation."""
+"""The transposition that turns stored rows upright, by EXIF orientation."""
 
 Source = str | Path | bytes | BinaryIO | Image.Image
 
@@ -48,9 +48,9 @@ class Picture:
 
     Attributes:
         pixels: uint8 [H, W, 3], sRGB, upright, opaque.
-        grey: the source had one channel: the three are equal.
+        grey: whether the source had one channel, so that all three are equal.
         dropped: what the source had and `pixels` has not, such as ``"alpha"`` or ``"3 further frames"``.
-        damage: what is wrong with the file although its pixels could be read; empty: nothing that was found.
+        damage: what is wrong with the file although its pixels could be read; empty if nothing was found.
     """
 
     pixels: NDArray[np.uint8]
@@ -60,12 +60,12 @@ class Picture:
 
     @property
     def lost(self) -> str:
-        """What was lost and what is damaged, with commas between; empty: nothing."""
+        """What was lost and what is damaged, with commas between; empty if nothing."""
         return ", ".join([*self.dropped, *([f"damaged: {self.damage}"] if self.damage else [])])
 
     @property
     def warning(self) -> str:
-        """The same as a line to be shown."""
+        """A warning about what was lost and what is damaged; empty if nothing."""
         lost = f"dropped {', '.join(self.dropped)}" if self.dropped else ""
         return "; ".join(filter(None, [f"damaged, but read: {self.damage}" if self.damage else "", lost]))
 
@@ -78,19 +78,24 @@ def open_rgb(
     strict: bool = False,
     name: str | None = None,
 ) -> Picture:
-    """Open anything Pillow reads, and what the extras heif, jxl and tiff add to it, as upright 8-bit sRGB.
+    """Open everything that Pillow and the extras heif, jxl and tiff read as upright 8-bit sRGB.
 
-    EXIF orientation is applied, colour converted (an ICC profile, or what the file names in its place), transparency
-    composited on `background`, more than 8 bits rounded to 8, and of several frames the first taken (of an open Pillow
-    image: the current one). Of TIFF files whose first page is a thumbnail the picture itself is taken.
+    The EXIF orientation is applied. Colours are converted (from an ICC profile, or what the file names in its
+    place),
+    transparency is composited on `background`, and more than 8 bits are rounded to 8. Of several frames the
+    first is taken
+    (of an open Pillow image: the current one), and of a TIFF file that begins with a thumbnail the picture
+    itself.
 
     Args:
-        source: path, bytes, binary file, Pillow image (left open), or a `Picture`, given back as it is.
-        background: colour name, ``#rrggbb`` or RGB tuple (0-255).
-        max_pixels: limit on width x height, checked before pixels are decoded. It replaces Pillow's own
-            smaller limit, whose global setting is left alone.
-        strict: refuse a file that is damaged even where its pixels can be read.
-        name: what messages call the picture; None: its path, or ``the image``.
+        source: a path, bytes, a binary file, a Pillow image (which stays open), or a `Picture` (which is
+            returned).
+        background: the name of a colour, ``#rrggbb`` or an RGB tuple (0-255).
+        max_pixels: the limit on width x height, checked before pixels are decoded. It replaces Pillow's own
+            smaller
+            limit, whose global setting does not change.
+        strict: refuse a damaged file even if its pixels can be read.
+        name: the picture's name in messages; None: its path, or ``the image``.
 
     Raises:
         UnsupportedImageError: nothing here reads a file of this kind.
@@ -120,14 +125,14 @@ def picture_of(
     orientation: int | None = None,
     profile: bytes | EllipsisType | None = ...,
 ) -> Picture:
-    """Return the picture of a Pillow image, which is left open.
+    """Return the picture of a Pillow image, which stays open.
 
     Args:
-        orientation: as EXIF has it, in place of what the image says.
-        profile: ICC profile, or None for sRGB, in place of what the image says.
+        orientation: the EXIF orientation, in place of what the image says.
+        profile: an ICC profile, or None for sRGB, in place of what the image says.
 
     Raises:
-        ImageError: it has no pixels, too many, or they cannot be decoded.
+        ImageError: it has no pixels or too many, or they cannot be decoded.
     """
     with _clear_errors("the image"):
         if is_misread(image):
@@ -140,7 +145,8 @@ def picture_of(
 
 
 def _stream(source: str | Path | bytes | BinaryIO, most: int) -> tuple[str, IO[bytes]]:
-    """Return (name for messages, seekable stream that we may close); what cannot be sought is read up to `most` bytes."""
+    """Return a name for messages and a stream that can seek and that we may close; others are read up to
+    `most` bytes."""
     if isinstance(source, (bytes, bytearray, memoryview)):
         return "the image", io.BytesIO(source)
     if isinstance(source, (str, Path)):
@@ -159,7 +165,7 @@ def _stream(source: str | Path | bytes | BinaryIO, most: int) -> tuple[str, IO[b
 
 
 def _whole(stream: IO[bytes], name: str, most: int) -> bytes:
-    """Return all of a stream that cannot be sought, once its beginning is that of a picture."""
+    """Read a stream that cannot seek completely, if its beginning is that of a picture."""
     head = stream.read(HEAD)
     if not may_be_picture(head):
         raise refusal(name, head)
@@ -171,7 +177,8 @@ def _whole(stream: IO[bytes], name: str, most: int) -> bytes:
 
 @contextmanager
 def _clear_errors(name: str) -> Iterator[None]:
-    """Whatever a damaged file makes Pillow raise becomes one line; see its plugins for how much that is."""
+    """Turn everything that Pillow raises for a damaged file into an error of one line; its plug-ins raise
+    many things."""
     try:
         yield
     except ImageError:
@@ -190,7 +197,7 @@ def _picture(found: Found, name: str, background: Rgb, max_pixels: int) -> Pictu
         check_format(found.image, name)
         check_tiles(found.image, name, max_pixels)
     image = _loaded(found, name, max_pixels)
-    check_size(image.size, name, max_pixels)  # should a plug-in learn it only now
+    check_size(image.size, name, max_pixels)  # a plug-in may know its size only now
     facts = found.facts
     converter = Converter(image, background, facts, name)
     pixels = converter.pixels()
@@ -207,10 +214,11 @@ def _picture(found: Found, name: str, background: Rgb, max_pixels: int) -> Pictu
 
 
 def _loaded(found: Found, name: str, max_pixels: int) -> Image.Image:
-    """Return the image with its pixels decoded; where Pillow cannot and the file is sound enough, by other means."""
+    """Return the image with its pixels decoded; if Pillow fails and the file is good enough, by other
+    means."""
     image, tiff = found.image, found.tiff
     if image is None:
-        assert tiff is not None  # nothing else can be without an image
+        assert tiff is not None  # without an image only the extra is left
         image, found.facts = read_by_extra(tiff, name, max_pixels)
         return image
     prepare(image, found.facts)
@@ -239,7 +247,7 @@ def _all_of(stream: IO[bytes] | None) -> bytes:
 
 
 def _load_by_pillow(image: Image.Image) -> None:
-    """Pillow's TIFF reader repeats the global limit unless it finds its memory ready."""
+    """Load an image; Pillow's TIFF reader applies the global limit again unless its memory is ready."""
     refused = image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf)
     if refused and image.format == "TIFF" and getattr(image, "_im", None) is None:
         image.im = Image.new(image.mode, getattr(image, "_tile_size", image.size)).im
