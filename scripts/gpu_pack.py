@@ -16,7 +16,7 @@ from typing import Any
 
 from sprdiff.errors import SprdiffError, TrainingError
 from sprdiff.train.checkpoints import load, trim
-from sprdiff.train.data.photos import SUFFIXES
+from sprdiff.train.data.shard import SUFFIXES
 
 ROOT = Path(__file__).resolve().parents[1]
 CARRIED = ROOT / ".gpu"

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +42,7 @@ Input = Source | Picture | NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Decoded:
+class DecodedPicture:
     """A decoded picture and where it came from.
 
     Attributes:
@@ -240,7 +240,7 @@ class Codec:
         """
         return self.decode_with(data, DecodeOptions(realism, steps, seed, partial)).image
 
-    def decode_with(self, data: bytes, options: DecodeOptions) -> Decoded:
+    def decode_with(self, data: bytes, options: DecodeOptions) -> DecodedPicture:
         """Like `decode`, with the options as one object; also says where the picture came from."""
         parsed = parse_file(data, self.max_pixels)
         header, manifest = parsed.header, self.manifest
@@ -249,16 +249,16 @@ class Codec:
         realism, steps = manifest.dials(header.level, options.realism, options.steps)
         pixels, known = self._decode(parsed, options.seed, realism, steps, whole=whole)
         image = to_pil(resize(pixels, (header.height, header.width)), header.grey)
-        about: dict[str, object] = {"whole": whole, "known": known} if options.partial else {}
+        about: dict[str, Any] = {"whole": whole, "known": known} if options.partial else {}
         image.info |= about
-        text = {
+        text: dict[str, Any] = {
             "version": __version__,
             "model": header.model,
             "decoder": manifest.decoder_hash.hex(),
             "realism": realism,
             "bytes": len(data),
         }
-        return Decoded(image, header, {"sprdiff": json.dumps(text | about)}, known)
+        return DecodedPicture(image, header, {"sprdiff": json.dumps(text | about)}, known)
 
     def _decode(
         self, parsed: ParsedFile, seed: int, realism: float, steps: int, *, whole: bool

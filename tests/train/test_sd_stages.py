@@ -31,6 +31,7 @@ from sprdiff.train.sd.setup import check_config, default_workers
 from sprdiff.train.stages.base import draw_levels
 from sprdiff.train.validation.rates import Judgement
 from sprdiff.train.validation.report import Report
+from sprdiff.train.state import load_extras
 from training_helpers import memory_store, write_photos
 
 LEVELS = torch.tensor([60.0, 200.0])
@@ -160,7 +161,7 @@ def test_what_travels_keeps_the_discriminator(parts: Path, tmp_path: Path) -> No
     checkpoints.trim(trainer.path, tmp_path / "small.safetensors")
     kept = checkpoints.load(tmp_path / "small.safetensors")
     other = make_sd_trainer("refine", parts)
-    other.load_extras(kept)
+    load_extras(other.module, kept)
     for name, value in trainer.module.extra_state().items():
         assert torch.allclose(other.module.extra_state()[name], value, atol=2e-3), name
 

@@ -34,7 +34,8 @@ from sprdiff.interrupt import checkpoint
 LATENT_BOUND = (SYMBOL_LIMIT << FRACTION) + MEAN_LIMIT
 """Largest magnitude of a latent, in units of 1/256."""
 CHUNK = 4096
-"""Positions computed at once: bounds the scratch memory to some 40 MB whatever the size of the picture."""
+"""How many positions are computed at once, which limits the scratch memory to some 40 MB for every size of
+picture."""
 MAX_RATIO = 16
 _INDEX_SHIFT = WEIGHT_FRACTION + FRACTION - (INDEX_SCALE.bit_length() - 1)
 """Bits by which the sums of the last layer are shifted to give table indices."""
@@ -177,7 +178,7 @@ class HyperSynthesis:
             raise WeightsError(f"hyper.1 must have {self.features} outputs (what context.0.0 takes) times a square")
 
     def __call__(self, z_hat: Grid, level: int, shape: tuple[int, int]) -> NDArray[np.int16]:
-        """h, int16 [rows * columns of the y grid, features], values 0 .. 16383."""
+        """Return h, int16 [rows * columns of the y grid, features], with values 0 .. 16383."""
         rows, columns = shape
         ratio = self.ratio
         h = np.empty((ratio * z_hat.rows, ratio * z_hat.columns, self.features), np.int16)
@@ -230,7 +231,8 @@ class ContextStep:
     def __call__(
         self, y_hat: Grid, h: NDArray[np.int16], positions: Index, level: int
     ) -> tuple[Ints, NDArray[np.uint8]]:
-        """Means int32 (8 fraction bits) and table indices uint8, both [positions, group]."""
+        """Return the means, int32 with 8 fraction bits, and the table indices, uint8, both [positions,
+        group]."""
         size = self._group
         mu = np.empty((positions.size, size), np.int32)
         index = np.empty((positions.size, size), np.uint8)

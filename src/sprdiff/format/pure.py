@@ -105,11 +105,13 @@ class RangeDecoder:
 
 
 class PrefixDecoder:
-    """Finds the symbols that a beginning of a stream determines.
+    """Finds the symbols that the beginning of a stream determines.
 
-    It decodes with two tails at once, all bits 0 and all bits 1, and ends at the first symbol in which they
-    differ. Every file that begins so lies between the two; none lies above the last symbol of a table, so
-    neither does the upper tail.
+    It decodes with two tails at once, one of zeros and one of ones, and ends at the first symbol in which
+    they differ. Every
+    file with this beginning lies between the two. No file lies above the last symbol of a table, so the upper
+    tail does not
+    either.
     """
 
     model = staticmethod(cumulative)
@@ -160,7 +162,7 @@ def words_of(stream: bytes, tail: int) -> list[int]:
 
 
 def no_symbol() -> BitstreamError:
-    """Return what is raised where a stream points above every symbol."""
+    """Return the error for a stream that points above every symbol."""
     return BitstreamError("the stream is damaged: it holds a code that no symbol has")
 
 

@@ -163,7 +163,7 @@ class _Ended(Exception):  # noqa: N818
     """The beginning of a stream does not say more."""
 
 
-class PrefixDecoder(SymbolDecoder):
+class SymbolPrefixDecoder(SymbolDecoder):
     """Reads a beginning of a stream: the symbols that are certain, and 0 for all others.
 
     Attributes:

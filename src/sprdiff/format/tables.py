@@ -63,7 +63,7 @@ class Tables:
         return int(self.radius.size)
 
     def model(self, table: int, make: Callable[[IntArray], T]) -> T:
-        """Return what a range coder's `make` makes of a table's counts, made once."""
+        """Return what a range coder's `make` makes of a table's counts; it is made once."""
         if (make, table) not in self._models:
             self._models[make, table] = make(self.counts[self.start[table] : self.start[table + 1]])
         return self._models[make, table]
@@ -132,7 +132,7 @@ def _radius(sigma: float) -> int:
 
 
 def _bin(q: int, sigma: float) -> float:
-    """Return mass of a zero-mean Gaussian on [q - 1/2, q + 1/2], q >= 1, accurate in the tail."""
+    """Return the mass of a zero-mean Gaussian on [q - 1/2, q + 1/2] for q >= 1, accurate in the tail."""
     unit = sigma * math.sqrt(2)
     return 0.5 * (math.erfc((q - 0.5) / unit) - math.erfc((q + 0.5) / unit))
 

@@ -22,8 +22,8 @@ from numpy.typing import DTypeLike, NDArray
 from torch import Tensor, nn
 
 from ..errors import DeviceError, DialError, EffortError, WeightsError
+from ..format.constants import FRACTION
 from ..format.entropy import EntropyModel, Exact
-from ..format.intnet import FRACTION
 from ..imageio.resize import Tile, area, tiles
 from ..interrupt import checkpoint
 from ..models.latent_codec import Quantised

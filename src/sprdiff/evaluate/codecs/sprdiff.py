@@ -171,7 +171,10 @@ def _option(key: str, value: str) -> dict[str, Any]:
     if key not in ("steps", "seed", "effort") or not (value.isascii() and value.isdigit() and len(value) <= 20):
         raise ValueError(key)
     number = int(value)
-    EncodeOptions(effort=number) if key == "effort" else DecodeOptions(**{key: number})
+    if key == "effort":
+        EncodeOptions(effort=number)
+    else:
+        DecodeOptions(steps=number) if key == "steps" else DecodeOptions(seed=number)
     return {key: number}
 
 

@@ -1,7 +1,9 @@
-"""The metrics of a comparison: what each is called, its unit and direction, its source, how it is computed.
+"""The metrics of a comparison: name, unit, direction, source, and how each is computed.
 
-Image metrics compare one decoded image with its original. Set metrics compare the features of patches of all decoded
-images with those of all originals. A metric whose package or weights are not at hand is left out, with the reason.
+Image metrics compare one decoded image with its original. Set metrics compare the features of patches of all
+decoded
+images with those of all originals. A metric whose package or weights are missing is left out, with the
+reason.
 """
 
 from __future__ import annotations
@@ -36,7 +38,8 @@ Describe = Callable[[Bytes], Features]
 
 @dataclass(frozen=True)
 class Weights:
-    """Where the user has weights for measuring: SqueezeNet's file; a folder of published ones. None: nowhere."""
+    """The user's weights for measuring: the file of SqueezeNet, and a folder of published ones; None:
+    there are none."""
 
     features: Path | None = None
     published: Path | None = None
@@ -47,14 +50,14 @@ class ImageMetric:
     """An image metric.
 
     Attributes:
-        name: key in `results.Row.metrics`.
-        title: for readers.
-        unit: empty for none.
-        direction: ``up``: larger is better.
-        source: publication and implementation.
-        load: gives what takes original and decoded image, both uint8 RGB [H, W, 3].
-        packages: modules that it needs.
-        published: names in `backbones.PUBLISHED` of the weights that it needs.
+        name: its key in `results.Row.metrics`.
+        title: its name for readers.
+        unit: its unit; empty if it has none.
+        direction: ``up`` if larger is better, else ``down``.
+        source: the publication and the implementation.
+        load: returns a function of the original and the decoded image, both uint8 RGB [H, W, 3].
+        packages: the modules that it needs.
+        published: the names in `backbones.PUBLISHED` of the weights that it needs.
         squeezenet: whether it needs ``--features``.
     """
 
@@ -71,12 +74,13 @@ class ImageMetric:
 
 @dataclass(frozen=True)
 class SetMetric:
-    """A set metric; attributes as of `ImageMetric`, and:
+    """A set metric; the other attributes are those of `ImageMetric`.
 
     Attributes:
-        network: what describes its patches; metrics of one network share the features.
-        load: gives what takes an image to the features [N, D] of its patches.
-        distance: of two sets of features, originals first; an `SprdiffError` where they are too few.
+        network: the network that describes patches; metrics of one network share the features.
+        load: returns a function from an image to the features [N, D] of its patches.
+        distance: the distance of two sets of features, originals first; an `SprdiffError` if they are too
+            few.
     """
 
     name: str
@@ -125,7 +129,7 @@ def _ssimulacra2(weights: Weights) -> Distance:
 
 
 def _file(pixels: Bytes) -> io.BytesIO:
-    """Return the package takes files only; PPM is the least work."""
+    """Return the image as a PPM file, which is the fastest format; the package takes files only."""
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "PPM")
     stream.seek(0)
@@ -170,7 +174,7 @@ IMAGE_METRICS = (
         packages=("torch",), squeezenet=True,
     ),
 )  # fmt: skip
-"""In the order of tables."""
+"""The image metrics in the order of tables."""
 
 SET_METRICS = (
     SetMetric(
@@ -193,7 +197,7 @@ def choose(weights: Weights) -> tuple[list[MetricInfo], list[Skipped]]:
     """Return the metrics that can be used here, in order, and those that cannot, with the reason.
 
     Raises:
-        WeightsError: the file for SqueezeNet was given and cannot be used.
+        WeightsError: the given file for SqueezeNet cannot be used.
     """
     if weights.features is not None and not _absent("torch"):
         _squeezenet(weights.features)
@@ -207,7 +211,7 @@ def choose(weights: Weights) -> tuple[list[MetricInfo], list[Skipped]]:
 
 
 def _describe(metric: ImageMetric | SetMetric, weights: Weights) -> MetricInfo:
-    """Return what goes into ``run.json``; an `SprdiffError` says why it cannot be used."""
+    """Return the description for ``run.json``; an `SprdiffError` says why the metric cannot be used."""
     for package in metric.packages:
         if _absent(package):
             raise SprdiffError(f"needs {package}: {hint('eval')}")
@@ -226,7 +230,8 @@ def _describe(metric: ImageMetric | SetMetric, weights: Weights) -> MetricInfo:
 
 @cache
 def _found(name: str, folder: Path | None) -> tuple[str, str]:
-    """Return the file name and SHA-256; several metrics share half a gigabyte of VGG16."""
+    """Return the file name and the SHA-256; the result is kept, because several metrics share half a
+    gigabyte of VGG16."""
     path = backbones.find(name, folder)
     return path.name, _digest(path)
 
@@ -241,11 +246,11 @@ def _absent(package: str) -> bool:
 
 
 class Meter:
-    """The metrics of one process, each loaded once.
+    """The metrics of one process; each is loaded once.
 
     Args:
-        names: of the metrics to use, as `choose` gave them.
-        weights: as given to `choose`.
+        names: the names of the metrics, as `choose` returned them.
+        weights: the argument of `choose`.
     """
 
     def __init__(self, names: Sequence[str], weights: Weights) -> None:
@@ -255,7 +260,8 @@ class Meter:
         self._networks = {metric.network: metric.load(weights) for metric in SET_METRICS if metric.name in names}
 
     def figures(self, original: Bytes, decoded: Bytes, known: Mapping[str, float]) -> dict[str, float]:
-        """Return all image metrics on two images, uint8 RGB [H, W, 3]; those `known` already are taken from there."""
+        """Return all image metrics of two images, uint8 RGB [H, W, 3]; those that are `known` are not
+        computed again."""
         return {
             name: known[name] if name in known else distance(original, decoded)
             for name, distance in self._distances.items()

@@ -18,7 +18,7 @@ from ...common.messages import printable
 from ..metrics.tensors import need
 from .bd import Curve
 from .data import Metric, Results
-from .published import KODAK, Published, published_for
+from .published import KODAK, PublishedCurve, published_for
 from .tables import heading
 
 INK = "#1b1f24"
@@ -136,13 +136,13 @@ def _own_lines(axes: Any, curves: Mapping[str, Curve]) -> None:
             line.set(label=_literal(name), gid=f"c{index}", markersize=6, linewidth=1.8, zorder=4 - index / 100)
 
 
-def _quoted_lines(axes: Any, quoted: Sequence[Published]) -> None:
+def _quoted_lines(axes: Any, quoted: Sequence[PublishedCurve]) -> None:
     for item in quoted:
         (line,) = axes.plot(item.rates, item.values, color=INK, linestyle=DASHED, marker=quoted_marker(item.codec))
         line.set(label=f"{item.codec}, published", alpha=0.6, linewidth=1.1, markersize=7, zorder=2)
 
 
-def _frame(axes: Any, points: Curve, quoted: Sequence[Published]) -> None:
+def _frame(axes: Any, points: Curve, quoted: Sequence[PublishedCurve]) -> None:
     """Show the run's own rates with a margin; published curves go beyond and are cut there."""
     low, high = min(rate for rate, _ in points), max(rate for rate, _ in points)
     margin = MARGIN * (high - low) or MARGIN * high

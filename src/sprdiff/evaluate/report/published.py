@@ -17,7 +17,7 @@ READ_OFF = "±0.0003 bpp and ±0.003 of the figure"
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedCurve:
     """A published curve.
 
     Attributes:
@@ -57,10 +57,10 @@ _ONEDC_BPP = (0.0034, 0.0101, 0.0165, 0.0245, 0.0354)
 Values = tuple[float, ...]
 
 
-def _curve(of: tuple[str, str, str], metric: str, rates: Values, values: Values, warning: str = "") -> Published:
+def _curve(of: tuple[str, str, str], metric: str, rates: Values, values: Values, warning: str = "") -> PublishedCurve:
     assert len(rates) == len(values)
     codec, source, accuracy = of
-    return Published(codec, metric, rates, values, source, accuracy, warning)
+    return PublishedCurve(codec, metric, rates, values, source, accuracy, warning)
 
 
 KODAK = (
@@ -100,6 +100,6 @@ def is_kodak(images: Iterable[str]) -> bool:
     return bool(names) and all(_KODAK.fullmatch(name) for name in names)
 
 
-def published_for(metric: str, images: Iterable[str]) -> list[Published]:
+def published_for(metric: str, images: Iterable[str]) -> list[PublishedCurve]:
     """Return the curves for this metric; there are none unless the images are Kodak's."""
     return [curve for curve in KODAK if curve.metric == metric] if is_kodak(images) else []

@@ -15,7 +15,7 @@ from . import bd
 from .data import Metric, Results, minus
 from .findings import difference, main_metric, verdict, worst_cases
 from .intervals import Interval
-from .published import Published, published_for
+from .published import PublishedCurve, published_for
 
 DASH = "–"
 BEST, TIE, BETTER, WORSE, EVEN = "best", "tie", "better", "worse", "even"
@@ -290,7 +290,7 @@ def failures(results: Results) -> Table | None:
 
 def published(results: Results) -> Table | None:
     """Return the sources and warnings of the published curves that the plots show."""
-    found: dict[str, list[tuple[str, Published]]] = {}
+    found: dict[str, list[tuple[str, PublishedCurve]]] = {}
     for metric in results.metrics:
         for curve in published_for(metric.name, results.images):
             found.setdefault(curve.codec, []).append((metric.title, curve))
