@@ -29,9 +29,9 @@ from sprdiff.train.sd.losses import LpipsLoss
 from sprdiff.train.sd.recipes import RATES, SD_PARTS, SD_STAGES
 from sprdiff.train.sd.setup import check_config, default_workers
 from sprdiff.train.stages.base import draw_levels
+from sprdiff.train.state import load_extras
 from sprdiff.train.validation.rates import Judgement
 from sprdiff.train.validation.report import Report
-from sprdiff.train.state import load_extras
 from training_helpers import memory_store, write_photos
 
 LEVELS = torch.tensor([60.0, 200.0])

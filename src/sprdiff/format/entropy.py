@@ -30,7 +30,7 @@ from sprdiff.format.intnet import (
     Ints,
     fetch,
 )
-from sprdiff.format.rangecoder import SymbolPrefixDecoder, SymbolCoder, SymbolCounter, SymbolDecoder, SymbolEncoder
+from sprdiff.format.rangecoder import SymbolCoder, SymbolCounter, SymbolDecoder, SymbolEncoder, SymbolPrefixDecoder
 from sprdiff.format.schedule import Schedule
 from sprdiff.format.tables import Tables
 from sprdiff.interrupt import checkpoint

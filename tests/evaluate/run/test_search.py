@@ -11,7 +11,7 @@ from sprdiff.errors import ImageError
 from sprdiff.evaluate.codecs.base import CodecError, Setting, coded_size, size_of
 from sprdiff.evaluate.metrics.distortion import Bytes, ms_ssim
 from sprdiff.evaluate.run import search
-from sprdiff.evaluate.run.search import FACTORS, Trials, Choice, best_at
+from sprdiff.evaluate.run.search import FACTORS, Choice, Trials, best_at
 from sprdiff.imageio.resize import resize
 
 SIDE = (200, 232)

@@ -24,7 +24,7 @@ from ..metrics.tensors import Features
 from ..results import ImageInfo, Row, finite, member
 from ..targets import Target
 from .measured import measure
-from .search import Trials, Choice, best_at
+from .search import Choice, Trials, best_at
 
 ORIGINALS = "originals"
 
