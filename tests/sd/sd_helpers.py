@@ -15,7 +15,8 @@ from transformers import Dinov2Config, Dinov2Model, Dinov2WithRegistersConfig, D
 
 from sprdiff.format.entropy import Exact
 from sprdiff.models.stored import entropy_arrays
-from sprdiff.sd.config import SMALL, SDConfig
+from sprdiff.sd.config import SMALL as SMALL
+from sprdiff.sd.config import SDConfig
 from sprdiff.sd.loading import load_base, load_semantic
 from sprdiff.sd.model import SDSPRDiff, build
 from sprdiff.sd.pretrained import save

@@ -131,4 +131,4 @@ SMALL = dataclasses.replace(
     semantic_condition=16,
     lora_rank=2,
 )
-"""The trained parts small enough for tests and rehearsals; widths of pretrained parts follow from these parts."""
+"""Trained parts small enough for tests and rehearsals; widths of pretrained parts follow from these parts."""
