@@ -25,11 +25,7 @@ def make_sampler(
         return CropSampler(store, stage.crop, seed, device)
     if isinstance(store, LatentStore):
         on_cpu = accelerator.device.type == "cpu"
-        return (
-            LatentSampler(store, stage.crop, seed)
-            if on_cpu
-            else ResidentLatents(store, stage.crop, seed, device)
-        )
+        return LatentSampler(store, stage.crop, seed) if on_cpu else ResidentLatents(store, stage.crop, seed, device)
     return store
 
 

@@ -122,8 +122,13 @@ def at_rate(points: Sequence[Point], bpp: float) -> Point | None:
     for low, high in itertools.pairwise(ordered):
         if low.bpp <= bpp <= high.bpp:
             share = math.log(bpp / low.bpp) / max(math.log(high.bpp / low.bpp), 1e-9)
-            return Point(bpp, *(a + share * (b - a) for a, b in zip(low[1:], high[1:], strict=True)))
+            return Point(bpp, *(_between(a, b, share) for a, b in zip(low[1:], high[1:], strict=True)))
     return None
+
+
+def _between(a: float, b: float, share: float) -> float:
+    # What was not measured stays the one value that says so.
+    return a if a is b else a + share * (b - a)
 
 
 def best_of(curves: Sequence[Sequence[Sequence[Point]]], rates: Sequence[float]) -> dict[float, Point]:
@@ -153,10 +158,6 @@ def best_at(
     return best_of([[curve(module, p, scale, levels, device) for scale in scales] for p in photos], rates)
 
 
-def by_level(
-    curves: Sequence[Sequence[Sequence[Point]]], levels: Sequence[int] = LEVELS_TRIED
-) -> dict[int, Point]:
+def by_level(curves: Sequence[Sequence[Sequence[Point]]], levels: Sequence[int] = LEVELS_TRIED) -> dict[int, Point]:
     """Mean over photographs of the point at each level, at the first scale."""
-    return {
-        level: Point(*np.mean([of_photo[0][i] for of_photo in curves], 0)) for i, level in enumerate(levels)
-    }
+    return {level: Point(*np.mean([of_photo[0][i] for of_photo in curves], 0)) for i, level in enumerate(levels)}
