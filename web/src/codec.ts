@@ -13,7 +13,7 @@ import { EntropyModel, type Exact } from "./format/entropy";
 import type { Checkpoint, Decoder, Dials } from "./runtime/decoder";
 import type { Engine } from "./runtime/engine";
 import { makeDecoder } from "./runtime/load";
-import { blended, type Raster } from "./runtime/raster";
+import { blended, Raster } from "./runtime/raster";
 import { resized } from "./runtime/resize";
 import type { Weights } from "./weights/bundle";
 
@@ -88,11 +88,10 @@ export function rendered({ header, coarse, sample }: Picture, realism: number): 
 /** The brightness of each pixel in all channels, rounded as Pillow does. */
 function luma(picture: Raster): Raster {
   const { data } = picture;
+  const out = new Raster(picture.width, picture.height);
   for (let i = 0; i < data.length; i += 3) {
-    data[i] =
-      data[i + 1] =
-      data[i + 2] =
-        (19595 * data[i] + 38470 * data[i + 1] + 7471 * data[i + 2] + 0x8000) >> 16;
+    const value = (19595 * data[i] + 38470 * data[i + 1] + 7471 * data[i + 2] + 0x8000) >> 16;
+    out.data.fill(value, i, i + 3);
   }
-  return picture;
+  return out;
 }

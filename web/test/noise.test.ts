@@ -81,5 +81,5 @@ test("the numbers are those of normal_noise in Python", () => {
   const wanted = [
     -2.011254072189331, 1.6559116840362549, -0.5250763893127441, -0.7949510216712952, -1.3632224798202515,
   ];
-  wanted.forEach((value, i) => assert.ok(Math.abs(part[5 * (3 + 2) + i] - value) < 1e-6));
+  for (const [i, value] of wanted.entries()) assert.ok(Math.abs(part[5 * (3 + 2) + i] - value) < 1e-6);
 });
