@@ -5,8 +5,8 @@
     ...       the description, JSON: the manifest, and name, type and shape of every part
     ...       zlib: the numbers of all parts, one after the other, little-endian, last index fastest
 
-Parts are ``entropy/NAME`` and ``decoder/NAME``, the arrays, and ``graph/NAME``, the bytes of an ONNX file. The page reads
-it in ``web/src/weights/bundle.ts``.
+Parts are ``entropy/NAME`` and ``decoder/NAME``, the arrays, and ``graph/NAME``, the bytes of an ONNX file.
+The page reads it in ``web/src/weights/bundle.ts``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,11 +75,16 @@ def make_bundle(folder: Path | None = None) -> Bundle:
     manifest = read_manifest(folder)
     if sends_only(folder):
         raise WeightsError(f"{folder} holds the encoder alone: no page can show pictures with it")
-    parts = list(_parts(folder, manifest))
-    described = [{"name": name, "dtype": array.dtype.str, "shape": array.shape} for name, array in parts]
-    head = json.dumps({"manifest": _described(manifest), "parts": described}, separators=(",", ":")).encode()
+    return pack(_described(manifest), dict(_parts(folder, manifest)))
+
+
+def pack(manifest: Mapping[str, Any], parts: Mapping[str, NDArray[Any]]) -> Bundle:
+    """The binary of a manifest, as the page reads it, and of arrays by the names of their parts."""
+    little = {name: array.astype(array.dtype.newbyteorder("<"), "C", copy=False) for name, array in parts.items()}
+    described = [{"name": name, "dtype": array.dtype.str, "shape": array.shape} for name, array in little.items()]
+    head = json.dumps({"manifest": manifest, "parts": described}, separators=(",", ":")).encode()
     packer = zlib.compressobj()
-    body = b"".join(packer.compress(np.ascontiguousarray(array)) for _, array in parts) + packer.flush()
+    body = b"".join(packer.compress(array.tobytes()) for array in little.values()) + packer.flush()
     data = MAGIC + len(head).to_bytes(4, "little") + head + body
     return Bundle(data, hashlib.sha256(data).hexdigest())
 
@@ -89,9 +94,7 @@ def _parts(folder: Path, manifest: Manifest) -> Iterator[tuple[str, NDArray[Any]
     for kind, digest in hashes.items():
         arrays = read_arrays(folder / f"{kind}.npz")
         check_hash(folder, kind, arrays, digest)
-        for name in sorted(arrays):
-            little = arrays[name].dtype.newbyteorder("<")
-            yield f"{kind}/{name}", arrays[name].astype(little, copy=False)
+        yield from ((f"{kind}/{name}", arrays[name]) for name in sorted(arrays))
     for graph in manifest.graphs:
         if graph != SENDER:
             yield f"graph/{graph}", np.frombuffer(read_limited(folder / f"{graph}.onnx", MAX_GRAPH), np.uint8)
