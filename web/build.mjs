@@ -86,7 +86,7 @@ function listed() {
   return Object.fromEntries(names.map((name) => [name, hash(readFileSync(`${OUT}/${name}`))]));
 }
 
-/** The hash of all that the page is built from, by which a page that is out of date is known: viewer/page.py does the same. */
+/** The hash of all that the page is built from: a test tells by it that a page is out of date. */
 function sourceHash() {
   const paths = SOURCES.flatMap((path) => (path.includes(".") ? [path] : everyFile(path))).sort();
   return hash(paths.map((path) => `${path} ${hash(readFileSync(path))}\n`).join(""));

@@ -16,6 +16,8 @@ from sprdiff.serve.settings import Settings
 from sprdiff.viewer.bundle import Bundle, pack
 from sprdiff.viewer.page import page_files, write_site
 
+WEB = Path(__file__).parents[2] / "web"
+BUILT = WEB.parent / "src" / "sprdiff" / "viewer" / "page" / "build.json"
 FILES = {"index.html": b"<!doctype html>", "page.js": b"1", "onnxruntime.wasm.zlib": b"\x00"}
 
 
@@ -35,6 +37,16 @@ def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="module")
 def bundle() -> Bundle:
     return pack({}, {})
+
+
+@pytest.mark.skipif(not BUILT.exists(), reason="the page is not built: make web, which needs Node")
+def test_the_built_page_is_that_of_these_sources() -> None:
+    names = ["build.mjs", "index.html", "page.css", "package.json", "package-lock.json"]
+    paths = sorted([*names, *(path.relative_to(WEB).as_posix() for path in (WEB / "src").rglob("*.ts"))])
+    lines = [f"{path} {hashlib.sha256((WEB / path).read_bytes()).hexdigest()}\n" for path in paths]
+    source = hashlib.sha256("".join(lines).encode()).hexdigest()
+    assert json.loads(BUILT.read_text())["source"] == source, "the page is out of date: make web"
+    assert {"index.html", "page.js", "worker.js", "sw.js", "onnxruntime.wasm.zlib"} <= page_files().keys()
 
 
 def test_the_files_of_a_page(page: Path) -> None:

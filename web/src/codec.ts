@@ -36,7 +36,7 @@ export interface Picture {
 }
 
 export class Codec {
-  private readonly entropy: EntropyModel;
+  readonly entropy: EntropyModel;
   private readonly hash: Uint8Array;
   private readonly decoder: Decoder;
 

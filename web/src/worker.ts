@@ -3,8 +3,9 @@ import { Codec, NotWhole, type Opened, rendered } from "./codec";
 import { Refused } from "./errors";
 import { codedSize } from "./format/container";
 import type { Answer, Request, Stage } from "./page/messages";
-import { startRuntime, THREADS } from "./runtime/onnx";
+import { gpuEngine, hasGpu, plainEngine, startRuntime, THREADS } from "./runtime/onnx";
 import type { Raster } from "./runtime/raster";
+import { agrees } from "./runtime/trial";
 import { unpacked, type Weights } from "./weights/bundle";
 import { fetchWeights } from "./weights/fetch";
 
@@ -25,10 +26,17 @@ interface Known {
   sample?: { readonly seed: bigint; readonly picture: Raster };
 }
 
+interface Started {
+  readonly codec: Codec;
+  readonly weights: Weights;
+  readonly gpu: boolean;
+}
+
 let latest: Request | undefined;
 let known: Known | undefined;
 let working = false;
-const started = start();
+/** What every request needs; where it fails, the next request tries again. */
+let started: Promise<Started> | undefined = start();
 started.catch((error) => tell({ kind: "failed", message: sentence(error), cut: false }));
 
 addEventListener("message", ({ data }: MessageEvent<Request>) => {
@@ -36,39 +44,62 @@ addEventListener("message", ({ data }: MessageEvent<Request>) => {
   if (!working) void work();
 });
 
-async function start(): Promise<{ codec: Codec; weights: Weights }> {
-  const base = new URL(".", location.href).href;
-  const [{ weights, kept }, runtime] = await Promise.all([
-    fetchWeights(base, (bytes, total) => tell({ kind: "loading", bytes, total })),
-    fetchRuntime(base),
-  ]);
-  const codec = new Codec(weights, runtime.engine);
-  tell({ kind: "ready", weights: weights.manifest.hash, kept, threads: THREADS, device: runtime.device });
-  return { codec, weights };
+async function start(): Promise<Started> {
+  try {
+    return await load();
+  } catch (error) {
+    started = undefined;
+    throw error;
+  }
 }
 
-async function fetchRuntime(base: string) {
+async function load(): Promise<Started> {
+  const base = new URL(".", location.href).href;
+  const report = (bytes: number, total: number) => tell({ kind: "loading", bytes, total });
+  const [{ weights, kept }] = await Promise.all([fetchWeights(base, report), fetchRuntime(base)]);
+  const codec = new Codec(weights, plainEngine);
+  const gpu = (await hasGpu()) && (await agrees(weights, codec.entropy, gpuEngine, plainEngine));
+  tell({ kind: "ready", weights: weights.manifest.hash, kept, threads: THREADS, gpu });
+  return { codec: gpu ? new Codec(weights, gpuEngine) : codec, weights, gpu };
+}
+
+async function fetchRuntime(base: string): Promise<void> {
   const answer = await fetch(new URL(RUNTIME_FILE, base)).catch(() => undefined);
   if (!answer?.ok)
     throw new Refused("A part of this page cannot be loaded: there is no connection to its server.");
   const binary = await unpacked(new Uint8Array(await answer.arrayBuffer()), RUNTIME_BYTES);
-  return startRuntime(binary, new URL(GLUE_FILE, base).href);
+  startRuntime(binary, new URL(GLUE_FILE, base).href);
 }
 
 /** Answers the latest request, until there is no newer one. */
 async function work(): Promise<void> {
   working = true;
-  const { codec, weights } = await started;
-  for (let request = latest; request !== undefined; request = latest === request ? undefined : latest) {
+  while (latest !== undefined) {
+    const request = latest;
     try {
-      await show(codec, weights, request);
+      started ??= start();
+      await answer(request, await started);
     } catch (error) {
       if (error instanceof Superseded) continue;
       known = undefined;
       tell({ kind: "failed", id: request.id, message: sentence(error), cut: error instanceof NotWhole });
     }
+    if (latest === request) latest = undefined;
   }
   working = false;
+}
+
+async function answer(request: Request, { codec, weights, gpu }: Started): Promise<void> {
+  try {
+    await show(codec, weights, request);
+  } catch (error) {
+    if (!gpu || error instanceof Refused || error instanceof Superseded) throw error;
+    // Graphics memory is small, and drivers give up: the processor does it all from now on.
+    known = undefined;
+    const plain = { codec: new Codec(weights, plainEngine), weights, gpu: false };
+    started = Promise.resolve(plain);
+    await show(plain.codec, weights, request);
+  }
 }
 
 async function show(codec: Codec, weights: Weights, request: Request): Promise<void> {

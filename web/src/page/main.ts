@@ -21,10 +21,12 @@ let pixels: Uint8ClampedArray<ArrayBuffer> | undefined;
 let realism: number | undefined;
 let seed = 0n;
 let partial = false;
+/** Whether the page itself is kept for visits without a connection; an extra, without which all else works. */
+const pageIsKept = keepPage();
 
 function heard(answer: Answer): void {
   if (answer.kind === "loading") showLoading(answer.bytes, answer.total);
-  else if (answer.kind === "ready") showReady(answer);
+  else if (answer.kind === "ready") void showReady(answer);
   else if (answer.kind === "facts") {
     facts = answer.facts;
     view.showFacts(items[current], facts);
@@ -39,19 +41,15 @@ function showLoading(bytes: number, total: number): void {
   view.showAbout(`Loading the decoder: ${size(bytes)} of ${size(total)} MB.`);
 }
 
-function showReady({ weights, kept, threads, device }: Extract<Answer, { kind: "ready" }>): void {
-  const means =
-    device === "WebGPU"
-      ? "on the graphics processor"
-      : threads === 1
-        ? "on one thread"
-        : `on ${threads} threads`;
-  const limits = window.isSecureContext
-    ? kept
-      ? "The page works without a connection from now on."
-      : "This browser keeps nothing: the decoder is loaded at each visit."
-    : "The page came over plain http, so it runs on one thread and loads the decoder at each visit.";
-  view.showAbout(`Decoder ${weights.slice(0, 4)} is ready, ${means}. ${limits}`);
+async function showReady({ weights, kept, threads, gpu }: Extract<Answer, { kind: "ready" }>): Promise<void> {
+  const processor = threads === 1 ? "on one thread" : `on ${threads} threads`;
+  const means = gpu ? "on the graphics processor" : processor;
+  const ready = `Decoder ${weights.slice(0, 4)} is ready, ${means}.`;
+  if (!window.isSecureContext) {
+    view.showAbout(`${ready} The page came over plain http, so it loads the decoder at each visit.`);
+  } else if (kept && (await pageIsKept))
+    view.showAbout(`${ready} The page works without a connection from now on.`);
+  else view.showAbout(`${ready} This browser keeps nothing, so the page loads the decoder at each visit.`);
 }
 
 /** The coarse picture is a third of the work, roughly. */
@@ -124,6 +122,16 @@ function openFragment(): void {
   }
 }
 
+async function keepPage(): Promise<boolean> {
+  try {
+    await navigator.serviceWorker.register("sw.js", { updateViaCache: "none" });
+    await navigator.serviceWorker.ready;
+    return true;
+  } catch {
+    return false; // plain http has no service workers, and some browsers none in private windows
+  }
+}
+
 async function save(): Promise<void> {
   if (pixels === undefined || facts === undefined) return;
   const link = document.createElement("a");
@@ -192,6 +200,3 @@ addEventListener("hashchange", openFragment);
 
 view.showDial(Number(controls.realism.value));
 openFragment();
-navigator.serviceWorker?.register("sw.js", { updateViaCache: "none" }).catch(() => {
-  // Offline use is an extra: without it the page works as long as there is a connection.
-});

@@ -35,7 +35,7 @@ export type Answer =
       readonly weights: string;
       readonly kept: boolean;
       readonly threads: number;
-      readonly device: string;
+      readonly gpu: boolean;
     }
   | { readonly kind: "facts"; readonly id: number; readonly facts: Facts }
   | { readonly kind: "progress"; readonly id: number; readonly stage: Stage; readonly done: number }

@@ -50,6 +50,7 @@ export function openWork(): void {
 export function showItem(item: Item): void {
   canvas.width = canvas.height = 1;
   canvas.setAttribute("aria-label", "Nothing is decoded yet");
+  element("title").textContent = item.name;
   element("bytes").textContent = item.data.length.toLocaleString("en");
   element("summary").textContent = "";
   element("facts").replaceChildren();
@@ -69,7 +70,6 @@ export function showFacts(item: Item, facts: Facts): void {
   const bits = ((8 * item.data.length) / (width * height)).toFixed(4);
   const rows: [string, string][] = [
     ["Picture", `${width} × ${height}${facts.grey ? ", grey" : ""}`],
-    ["Bits per pixel", bits],
     ["Quality", `${((facts.level * 100) / 255).toFixed(1)} of 100`],
   ];
   if (codedWidth !== width || codedHeight !== height)

@@ -12,26 +12,19 @@ export const THREADS = globalThis.crossOriginIsolated
   ? Math.min(navigator.hardwareConcurrency || 1, MOST_THREADS)
   : 1;
 
-export interface Runtime {
-  readonly engine: Engine;
-  readonly device: "WebGPU" | "WebAssembly";
-}
-
 /** Prepares onnxruntime: `binary` is its WebAssembly, `glue` the address of the script that belongs to it. */
-export async function startRuntime(binary: Uint8Array<ArrayBuffer>, glue: string): Promise<Runtime> {
+export function startRuntime(binary: Uint8Array<ArrayBuffer>, glue: string): void {
   ort.env.logLevel = "fatal";
   ort.env.wasm.wasmBinary = binary;
   ort.env.wasm.wasmPaths = { mjs: glue };
   ort.env.wasm.numThreads = THREADS;
-  return (await hasGpu())
-    ? { engine: engineOn(WEBGPU), device: "WebGPU" }
-    : { engine: engineOn(WASM), device: "WebAssembly" };
 }
 
 export const plainEngine: Engine = engineOn(WASM);
+export const gpuEngine: Engine = engineOn(WEBGPU);
 
 /** Whether there is a graphics processor; software that plays one is slower than WebAssembly. */
-async function hasGpu(): Promise<boolean> {
+export async function hasGpu(): Promise<boolean> {
   try {
     const adapter = await navigator.gpu?.requestAdapter();
     return Boolean(adapter) && !adapter?.info?.isFallbackAdapter;
