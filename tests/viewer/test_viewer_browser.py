@@ -64,7 +64,7 @@ def viewer(browser: Browser, address: str) -> Iterator[Viewer]:
 
 
 def golden(name: str, realism: int) -> Image.Image:
-    return Image.open(TINY / f"{name}_{realism}.png")
+    return Image.open(io.BytesIO((TINY / f"{name}_{realism}.png").read_bytes()))
 
 
 @pytest.mark.parametrize("weights", sorted(FORMAT["hashes"]))

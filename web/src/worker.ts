@@ -1,8 +1,8 @@
 /** Decodes apart from the page, which stays at hand meanwhile. */
 import { Codec, NotWhole, type Opened, rendered } from "./codec";
 import { Refused } from "./errors";
-import { codedSize } from "./format/container";
-import type { Answer, Request, Stage } from "./page/messages";
+import { codedSize, weightsName } from "./format/container";
+import type { Answer, Facts, Request, Stage } from "./page/messages";
 import { gpuEngine, hasGpu, plainEngine, startRuntime, THREADS } from "./runtime/onnx";
 import type { Raster } from "./runtime/raster";
 import { agrees } from "./runtime/trial";
@@ -109,21 +109,9 @@ async function show(codec: Codec, weights: Weights, request: Request): Promise<v
     if (latest !== request) throw new Superseded();
   };
   const file = opened(codec, request);
-  const { header, exact, whole } = file.opened;
+  const { header } = file.opened;
   const realism = request.realism ?? weights.manifest.realism[header.level];
-  const { rows: codedHeight, columns: codedWidth } = codedSize(header);
-  const { width, height, grey, level } = header;
-  const facts = {
-    width,
-    height,
-    codedWidth,
-    codedHeight,
-    grey,
-    level,
-    realism,
-    whole,
-    known: exact.known / exact.symbols,
-  };
+  const facts = factsOf(file.opened, realism, weights);
   tell({ kind: "facts", id: request.id, facts });
   if (file.coarse === undefined) {
     file.coarse = await codec.coarse(file.opened, checkpoint("coarse"));
@@ -141,6 +129,15 @@ async function show(codec: Codec, weights: Weights, request: Request): Promise<v
   const sample = realism > 0 ? file.sample?.picture : undefined;
   const stage = sample === undefined ? "coarse" : "sample";
   tellPicture(request, stage, true, rendered({ header, coarse: file.coarse.picture, sample }, realism));
+}
+
+function factsOf({ header, exact, whole }: Opened, realism: number, weights: Weights): Facts {
+  const { rows: codedHeight, columns: codedWidth } = codedSize(header);
+  const { width, height, grey, level } = header;
+  const model = weightsName(header.presetId, header.tag);
+  const known = exact.known / exact.symbols;
+  const decoder = weights.manifest.decoder_hash;
+  return { model, decoder, width, height, codedWidth, codedHeight, grey, level, realism, whole, known };
 }
 
 function opened(codec: Codec, { item, partial, data }: Request): Known {

@@ -135,10 +135,16 @@ async function keepPage(): Promise<boolean> {
 async function save(): Promise<void> {
   if (pixels === undefined || facts === undefined) return;
   const link = document.createElement("a");
-  link.href = URL.createObjectURL(await png(pixels, facts.width, facts.height, facts.grey));
+  link.href = URL.createObjectURL(await png({ ...facts, data: pixels }, madeOf(items[current], facts)));
   link.download = `${items[current].name}.png`;
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+}
+
+/** The same as Python writes into pictures: which file, weights, decoder and dials it came of. */
+function madeOf({ data }: Item, { model, decoder, realism, whole, known }: Facts): string {
+  const part = whole ? {} : { whole, known };
+  return JSON.stringify({ model, decoder, realism, bytes: data.length, ...part });
 }
 
 controls.realism.addEventListener("input", () => {

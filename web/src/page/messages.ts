@@ -14,6 +14,9 @@ export interface Request {
 }
 
 export interface Facts {
+  /** Which weights: preset and tag, and the hash of the decoder. */
+  readonly model: string;
+  readonly decoder: string;
   readonly width: number;
   readonly height: number;
   readonly codedWidth: number;

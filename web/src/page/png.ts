@@ -8,13 +8,17 @@ const CRC_TABLE = Uint32Array.from({ length: 256 }, (_, byte) => {
 });
 const UP = 2;
 
-/** The PNG of red, green, blue and alpha of each pixel; a grey one has a single channel, an opaque one no alpha. */
-export async function png(
-  pixels: Uint8ClampedArray,
-  width: number,
-  height: number,
-  grey: boolean,
-): Promise<Blob> {
+/** An opaque picture: red, green, blue and alpha of each pixel. */
+export interface Pixels {
+  readonly data: Uint8ClampedArray;
+  readonly width: number;
+  readonly height: number;
+  /** It has a single channel. */
+  readonly grey: boolean;
+}
+
+/** The PNG of a picture, with a text field `sprdiff` that says how it was made. */
+export async function png({ data: pixels, width, height, grey }: Pixels, text: string): Promise<Blob> {
   const header = new DataView(new ArrayBuffer(13));
   header.setUint32(0, width);
   header.setUint32(4, height);
@@ -25,6 +29,7 @@ export async function png(
   const data = new Uint8Array(await new Response(packed).arrayBuffer());
   const chunks = [
     chunk("IHDR", new Uint8Array(header.buffer)),
+    chunk("tEXt", new TextEncoder().encode(`sprdiff\0${text}`)),
     chunk("IDAT", data),
     chunk("IEND", new Uint8Array()),
   ];

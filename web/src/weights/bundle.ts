@@ -19,6 +19,7 @@ export interface Manifest {
   readonly preset_id: number;
   /** H, the hash of the exact part, in hexadecimal digits. */
   readonly hash: string;
+  readonly decoder_hash: string;
   readonly generation: number;
   /** Defaults of the dials; realism by level. */
   readonly realism: readonly number[];
