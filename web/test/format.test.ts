@@ -7,7 +7,7 @@ import { canonicalHash } from "../src/format/arrays";
 import { checkWeights, isWhole, latentSize, parseFile } from "../src/format/container";
 import { EntropyModel, type Exact } from "../src/format/entropy";
 import { Sha256, toHex } from "../src/format/sha256";
-import { FORMAT, readGolden, readNpz, SHIPPED } from "./golden";
+import { BEGINNINGS, FORMAT, readGolden, readNpz, SHIPPED } from "./golden";
 
 const MAX_PIXELS = 2 ** 24;
 const DATA = "../tests/data/bitstream";
@@ -66,6 +66,23 @@ for (const [name, golden] of Object.entries(FORMAT.files)) {
         if (!isWhole(parsed, damaged, hash)) throw new Refused("check");
       }, Refused);
       damaged[at] = data[at];
+    }
+  });
+}
+
+for (const [name, lengths] of Object.entries(BEGINNINGS)) {
+  test(`beginnings of the golden file ${name} say what was recorded`, () => {
+    const model = MODELS.get(FORMAT.files[name].weights) as EntropyModel;
+    const { header, stream } = parseFile(readGolden(`bitstream/${name}.sprd`), MAX_PIXELS);
+    for (const [length, wanted] of Object.entries(lengths)) {
+      const exact = model.decode(
+        stream.slice(0, Number(length)),
+        latentSize(header, model.stride),
+        header.level,
+        true,
+      );
+      const { known, symbols } = exact;
+      assert.deepEqual({ known, symbols, y_hat: sha256(exact.yHat) }, wanted, `${length} bytes`);
     }
   });
 }

@@ -13,6 +13,10 @@ export interface Golden {
 export const FORMAT: { hashes: Record<string, string>; files: Record<string, Golden> } = JSON.parse(
   readFileSync(`${DATA}/bitstream/golden.json`, "utf-8"),
 );
+export const BEGINNINGS: Record<
+  string,
+  Record<string, { known: number; symbols: number; y_hat: string }>
+> = JSON.parse(readFileSync(`${DATA}/bitstream/beginnings.json`, "utf-8"));
 export const SHIPPED: Record<string, string> = JSON.parse(readFileSync(`${DATA}/tiny/golden.json`, "utf-8"));
 
 export function readGolden(path: string): Uint8Array {

@@ -21,6 +21,8 @@ let pixels: Uint8ClampedArray<ArrayBuffer> | undefined;
 let realism: number | undefined;
 let seed = 0n;
 let partial = false;
+/** When the picture that is awaited was asked for, in milliseconds; `performance` has how long each took. */
+let asked = 0;
 /** Whether the page itself is kept for visits without a connection; an extra, without which all else works. */
 const pageIsKept = keepPage();
 
@@ -65,6 +67,7 @@ function paint(answer: Extract<Answer, { kind: "picture" }>): void {
     view.announce("The coarse picture is shown; a sample is being drawn.");
     return;
   }
+  performance.measure("decode", { start: asked });
   pixels = answer.pixels;
   controls.save.disabled = false;
   view.showProgress(undefined);
@@ -101,6 +104,7 @@ function ask(): void {
   const { data } = items[current];
   controls.save.disabled = true;
   view.showProgress(0);
+  asked = performance.now();
   client.ask({ item: current, data, partial, realism, seed });
 }
 
