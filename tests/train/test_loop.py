@@ -164,6 +164,18 @@ def test_a_leg_lasts_its_minutes_and_falls_only_if_told(
     assert checkpoints.load(trainer.path).step == len(rates)
 
 
+def test_a_leg_is_saved_before_it_is_validated(tmp_path: Path, latents: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = make_trainer("flow", tmp_path, latents, steps=2, save_every=1e9)
+
+    def fails(report: Report) -> None:
+        raise TrainingError("the ruler broke")
+
+    monkeypatch.setattr(trainer, "validate", fails)
+    with pytest.raises(TrainingError, match="broke"):
+        trainer.run(Report(tmp_path, "flow", 2, active=False))
+    assert checkpoints.load(trainer.path).step == 2
+
+
 # ---------------------------------------------------------------------------- nothing waits for the device
 
 

@@ -228,8 +228,8 @@ class Trainer:
                 saved = time.monotonic()
         self._check_finite()
         self.finish()
+        self.save()  # first: nothing that goes wrong in validation shall cost the end of a leg
         self.validate(report)
-        self.save()
         self.accelerator.wait_for_everyone()  # whoever goes on here finds the checkpoint
 
     def finish(self) -> None:

@@ -22,7 +22,9 @@ def structural_similarity(a: Tensor, b: Tensor) -> Tensor:
     from pytorch_msssim import ms_ssim
 
     window = min(11, ((min(a.shape[2:]) - 1) // 16) // 2 * 2 + 1)
-    found: Tensor = ms_ssim(a, b, data_range=1.0, size_average=False, win_size=window)
+    # Its windows are convolutions: in bfloat16 the difference of a square's mean and a mean's square is noise.
+    with torch.autocast(a.device.type, enabled=False):
+        found: Tensor = ms_ssim(a.float(), b.float(), data_range=1.0, size_average=False, win_size=window)
     return found
 
 

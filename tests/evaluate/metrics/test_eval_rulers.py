@@ -180,3 +180,14 @@ class TestSets:
         # Rows were added, and the run was killed before it wrote figures of sets.
         (new,) = set_rows(tmp_path, self.RUN, self.ROWS, before=[replace(before[0], images=1)], changed=[])
         assert new.metrics["kid"] != -1.0
+
+
+def test_the_ruler_is_the_same_under_autocast(squeezenet: Path) -> None:
+    """Validation in training measures where the networks run in bfloat16."""
+    torch = pytest.importorskip("torch")
+    network = FeatureNetwork.load(squeezenet)
+    a, b = photo(140, 130, 1), photo(140, 130, 2)
+    wanted = network.feature_distance(a, b), network.patch_features(a)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert network.feature_distance(a, b) == wanted[0]
+        assert np.array_equal(network.patch_features(a), wanted[1])

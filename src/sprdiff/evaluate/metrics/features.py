@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,7 +90,7 @@ class FeatureNetwork:
         """
         check_pair(a, b)
         check_rgb(a, MIN_SIDE)
-        with need("torch").inference_mode():
+        with _exactly():
             # One image after the other: half the memory of a batch of two.
             taps = zip(self._taps(_input(a[None])), self._taps(_input(b[None])), strict=True)
             return float(sum((unit_channels(p) - unit_channels(q)).square().sum(1).mean().double() for p, q in taps))
@@ -107,7 +108,7 @@ class FeatureNetwork:
         """
         check_pair(image, image)
         check_rgb(image, CROP)
-        with need("torch").inference_mode():
+        with _exactly():
             parts = [self._last(_input(batch)).mean((2, 3)).numpy() for batch in _crops(image)]
         return np.concatenate(parts)
 
@@ -137,6 +138,14 @@ class FeatureNetwork:
         weight, bias = self._parameters[f"{name}.weight"], self._parameters[f"{name}.bias"]
         y: Tensor = need("torch").nn.functional.conv2d(x, weight, bias, stride, padding)
         return y.relu_()
+
+
+@contextmanager
+def _exactly() -> Iterator[None]:
+    """No gradients, and float32 even where the caller computes under autocast, as validation in training does."""
+    torch = need("torch")
+    with torch.inference_mode(), torch.autocast("cpu", enabled=False):
+        yield
 
 
 def frechet_distance(a: Features | Floats, b: Features | Floats) -> float:
