@@ -16,14 +16,14 @@ from PIL import Image
 
 from bitstream_helpers import GOLDEN, load_golden_weights
 from browser_helpers import PHONE
-from conftest import BROWSERS, photo
+from conftest import photo
 from serve_helpers import CODEC, jpeg, running
 from sprdiff.format.container import Header, pack_file, parse_file
 from sprdiff.packets import from_packets, to_line, to_packets
 from sprdiff.viewer.bundle import make_bundle, pack
 from sprdiff.viewer.links import to_code, to_link
 from sprdiff.viewer.page import write_site
-from viewer_helpers import Viewer, close_to
+from viewer_helpers import Viewer, another, close_to
 from web_helpers import served
 
 if TYPE_CHECKING:
@@ -159,8 +159,9 @@ def test_a_code_opens_the_photograph(viewer: Viewer, address: str, tmp_path: Pat
 
 def test_links_that_are_cut(viewer: Viewer, address: str) -> None:
     link = to_link(PHOTO, address)
-    viewer.page.goto(link[: len(link) * 2 // 3])
-    assert "damaged or cut off" in viewer.complaint("check does not match")
+    for lost in (100, 101, 102, 103):  # a link may end inside a group of four characters, too
+        viewer.page.goto(link[:-lost])
+        assert "damaged or cut off" in viewer.complaint("check does not match")
     viewer.page.locator("#partial").click()
     viewer.settled()
     assert "% of the symbols" in viewer.facts() and not viewer.page.locator("#alert").is_visible()
@@ -308,7 +309,7 @@ def test_nothing_is_wider_than_a_phone(browser: Browser, address: str, dark: boo
 def test_files_are_chosen_by_keyboard(browser: Browser, address: str) -> None:
     viewer = Viewer(browser, address)
     choosers: list[FileChooser] = []
-    viewer.page.on("filechooser", choosers.append)
+    viewer.page.on("filechooser", lambda chooser: choosers.append(chooser))  # playwright takes no built-in method
     viewer.page.reload()
     viewer.page.keyboard.press("Tab")
     viewer.page.keyboard.press("Enter")
@@ -336,21 +337,17 @@ def test_without_a_connection(browser: Browser, site: Path, tmp_path: Path) -> N
     viewer.close()
 
 
-def test_over_plain_http(site: Path, tmp_path: Path) -> None:
-    from playwright.sync_api import sync_playwright
-
-    path = next(filter(None, map(shutil.which, BROWSERS)))
+def test_over_plain_http(browser: Browser, site: Path, tmp_path: Path) -> None:
     # A name that is not this machine's: browsers take localhost for secure.
-    arguments = ["--no-sandbox", "--disable-dev-shm-usage", "--host-resolver-rules=MAP plain.test 127.0.0.1"]
-    with served(site) as address, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=arguments)
-        viewer = Viewer(browser, address.replace("127.0.0.1", "plain.test"))
+    other = another(browser, "--host-resolver-rules=MAP plain.test 127.0.0.1")
+    with served(site) as address:
+        viewer = Viewer(other, address.replace("127.0.0.1", "plain.test"))
         said = viewer.ready()
         assert "on one thread" in said and "plain http" in said
         viewer.give(("photo.sprd", PHOTO))
         assert close_to(viewer.saved(tmp_path), CODEC.decode(PHOTO))
         viewer.close()
-        browser.close()
+    other.close()
 
 
 @pytest.mark.parametrize("harm", ["weights.json", "weights", "onnxruntime.wasm.zlib"])

@@ -15,7 +15,7 @@ from sprdiff.codec import Codec
 from sprdiff.imageio.open import Picture
 from sprdiff.viewer.bundle import make_bundle
 from sprdiff.viewer.page import write_site
-from viewer_helpers import Viewer, close_to
+from viewer_helpers import Viewer, another, close_to
 from web_helpers import served
 
 if TYPE_CHECKING:
@@ -84,3 +84,22 @@ def test_heun(browser: Browser, nano_weights: Path, tmp_path: Path) -> None:
         viewer.give(("photo.sprd", data))
         assert close_to(viewer.saved(tmp_path), codec.decode(data))
         viewer.close()
+
+
+def test_a_graphics_processor(browser: Browser, weights: Path, tmp_path: Path) -> None:
+    """Software plays one here, which the page would not take: its refusal is taken out."""
+    write_site(tmp_path / "site", make_bundle(weights))
+    worker = tmp_path / "site" / "worker.js"
+    text = worker.read_text()
+    assert "isFallbackAdapter" in text
+    worker.write_text(text.replace("isFallbackAdapter", "isNothing"))
+    codec = Codec(weights, threads=1)
+    data = codec.encode(photo(200, 330), quality=50.0)
+    other = another(browser, "--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--enable-features=Vulkan")
+    with served(tmp_path / "site") as address:
+        viewer = Viewer(other, address)
+        assert "on the graphics processor" in viewer.ready()
+        viewer.give(("photo.sprd", data))
+        assert close_to(viewer.saved(tmp_path), codec.decode(data))
+        viewer.close()
+    other.close()

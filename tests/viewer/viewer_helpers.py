@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import io
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from browser_helpers import DESK
+from conftest import BROWSERS
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -75,12 +78,9 @@ class Viewer:
 
     def shown(self) -> NDArray[np.uint8]:
         """What is painted on the page, uint8 [height, width, 3]."""
-        script = """canvas => {
-            const { data, width, height } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
-            return [width, height, Array.from(data)];
-        }"""
-        width, height, values = self.page.locator("#canvas").evaluate(script)
-        return np.array(values, np.uint8).reshape(height, width, 4)[..., :3]
+        address: str = self.page.locator("#canvas").evaluate("canvas => canvas.toDataURL()")
+        with Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))) as image:
+            return np.asarray(image.convert("RGB"))
 
     def facts(self) -> str:
         return self.page.locator("#facts").inner_text()
@@ -95,3 +95,11 @@ def close_to(found: Image.Image | NDArray[np.uint8], wanted: Image.Image) -> boo
     assert a.shape == b.shape, f"{a.shape} is not {b.shape}"
     difference = np.abs(a - b)
     return bool(difference.max() <= 2 and np.sqrt(np.mean(difference**2)) <= 0.3)
+
+
+def another(browser: Browser, *arguments: str) -> Browser:
+    """The same browser once more, started with other arguments."""
+    path = next(filter(None, map(shutil.which, BROWSERS)))
+    return browser.browser_type.launch(
+        executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage", *arguments]
+    )
