@@ -21,7 +21,7 @@ FLOORS = (  # lowest first; the names on one floor are siblings, which never imp
     ("format", "imageio"),
     ("models", "packets"),
     ("runtime",),
-    ("sd",),
+    ("sd", "viewer"),
     ("ratecontrol",),
     ("encoder",),
     # Not info.py: a module sprdiff.info would take the place of the function sprdiff.info once anything loads it.
@@ -44,6 +44,7 @@ HEAVY = {  # packages that only these parts may import
     "peft": {"sd"},
     "huggingface_hub": {"sd"},
     "reedsolo": {"packets"},
+    "segno": {"viewer"},
     "pickle": set(),
 }
 LEVEL = {name: level for level, names in enumerate(FLOORS) for name in names}

@@ -92,3 +92,7 @@ class BatchError(SprdiffError):
 
 class ServiceError(SprdiffError):
     """The web service cannot start: a missing package, or an address that cannot be used."""
+
+
+class ViewerError(SprdiffError):
+    """The page for browsers is not there, or a photograph does not fit into a link or a code."""

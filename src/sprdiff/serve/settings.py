@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from .origins import Names
 
@@ -23,6 +24,7 @@ class Settings:
         connections: open at the same time, of one client a quarter of them.
         names: what the service is called: other hosts are refused.
         origins: whose pages may use it from a browser, besides its own: ``https://photos.example.org``.
+        weights: folder of the weights that the page at ``/view/`` gets; None: the shipped one.
     """
 
     max_upload: int = 32_000_000
@@ -36,3 +38,4 @@ class Settings:
     connections: int = 512
     names: Names = field(default_factory=Names)
     origins: tuple[str, ...] = ()
+    weights: Path | None = None
