@@ -28,7 +28,7 @@ from torch import Tensor
 from sprdiff.evaluate.metrics.perceptual import VGG16
 from sprdiff.format.entropy import EntropyModel
 from sprdiff.models.stored import entropy_arrays
-from sprdiff.sd.config import SD, SDConfig
+from sprdiff.sd.config import SD, SMALL, SDConfig
 from sprdiff.sd.model import SDSPRDiff
 from sprdiff.sd.precision import PRECISIONS, dtype_of, products
 from sprdiff.train.data.photos import PhotoStore
@@ -41,25 +41,6 @@ from sprdiff.train.sd.recipes import SD_STAGES
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 full: Any = importlib.import_module("sd")
 """``benchmarks/sd.py``."""
-SMALL = replace(
-    SD,
-    distortion=(8, 16),
-    fused=16,
-    trunk=16,
-    y_channels=12,
-    z_channels=4,
-    groups=(4, 8),
-    hyper_hidden=16,
-    hyper_features=8,
-    context_hidden=16,
-    synthesis=(16, 16, 16),
-    depth=1,
-    estimate=8,
-    coarse=8,
-    pixel_condition=8,
-    semantic_condition=16,
-    lora_rank=2,
-)
 UNIT = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2}
 
 
@@ -143,9 +124,7 @@ def random_lpips() -> LpipsLoss:
     """LPIPS with random weights: it costs what the published one costs."""
     random = torch.Generator().manual_seed(0)
     backbone = {k: 0.05 * torch.randn(s, generator=random) for k, s in VGG16.shapes.items()}
-    return LpipsLoss(
-        backbone, {f"lin{i}.model.1.weight": torch.rand(1, c, 1, 1) for i, c in enumerate(VGG16.channels)}
-    )
+    return LpipsLoss(backbone, {f"lin{i}.model.1.weight": torch.rand(1, c, 1, 1) for i, c in enumerate(VGG16.channels)})
 
 
 def timed_steps(check: Check, stage: str, precision: str) -> dict[str, float]:

@@ -107,3 +107,7 @@ class BatchError(SprdiffError):
 
 class ServiceError(SprdiffError):
     """The web service cannot start: a package is missing, or an address cannot be used."""
+
+
+class ViewerError(SprdiffError):
+    """The page for browsers is missing, or a photograph does not fit into a link or a code."""

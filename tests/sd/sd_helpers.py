@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,32 +15,12 @@ from transformers import Dinov2Config, Dinov2Model, Dinov2WithRegistersConfig, D
 
 from sprdiff.format.entropy import Exact
 from sprdiff.models.stored import entropy_arrays
-from sprdiff.sd.config import SD, SDConfig
+from sprdiff.sd.config import SMALL as SMALL
+from sprdiff.sd.config import SDConfig
 from sprdiff.sd.loading import load_base, load_semantic
 from sprdiff.sd.model import SDSPRDiff, build
 from sprdiff.sd.pretrained import save
 from sprdiff.sd.runtime import TorchRuntime
-
-SMALL = replace(
-    SD,
-    distortion=(8, 16),
-    fused=16,
-    trunk=16,
-    y_channels=12,
-    z_channels=4,
-    groups=(4, 8),
-    hyper_hidden=16,
-    hyper_features=8,
-    context_hidden=16,
-    synthesis=(16, 16, 16),
-    depth=1,
-    estimate=8,
-    coarse=8,
-    pixel_condition=8,
-    semantic_condition=16,
-    lora_rank=2,
-)  # fmt: skip
-"""The trained parts small enough for tests; widths of pretrained parts follow from the folders."""
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -88,9 +67,7 @@ def write_semantic(folder: Path, seed: int = 0, *, registers: bool = False, patc
         "image_size": 5 * patch, "patch_size": patch,
     }  # fmt: skip
     if registers:
-        Dinov2WithRegistersModel(Dinov2WithRegistersConfig(**sizes, num_register_tokens=3)).save_pretrained(
-            folder
-        )
+        Dinov2WithRegistersModel(Dinov2WithRegistersConfig(**sizes, num_register_tokens=3)).save_pretrained(folder)
     else:
         Dinov2Model(Dinov2Config(**sizes)).save_pretrained(folder)
     return folder

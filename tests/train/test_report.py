@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+import sprdiff.train.validation.rates
 import sprdiff.train.validation.report
 from conftest import photo
 from sprdiff.train.validation.rates import Point, at_rate, best_of, curve, padded
@@ -22,8 +23,8 @@ pytest_plugins = ("training_fixtures",)
 def test_a_run_tells_how_it_goes(
     tmp_path: Path, training_data: Path, start: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sprdiff.train.report, "RATES", (0.1, 0.2, 50.0))  # what random networks reach, and do not
-    monkeypatch.setattr(sprdiff.train.report, "LARGE", 200 * 200)
+    monkeypatch.setattr(sprdiff.train.validation.rates, "RATES", (0.1, 0.2, 50.0))  # what random networks reach, and do not
+    monkeypatch.setattr(sprdiff.train.validation.report, "LARGE", 200 * 200)
     valid = write_photos(tmp_path / "valid", count=1, size=192)
     write_photos(tmp_path / "valid2", count=1, size=256)
     run_case("codec", training_data, tmp_path / "out", start, valid=[valid, tmp_path / "valid2"], steps=2)
@@ -39,7 +40,7 @@ def test_a_run_tells_how_it_goes(
 def test_large_photographs_alone_are_validated_too(
     tmp_path: Path, latents: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sprdiff.train.report, "LARGE", 64 * 64)
+    monkeypatch.setattr(sprdiff.train.validation.report, "LARGE", 64 * 64)
     trainer = make_trainer("codec", tmp_path, latents)
     report = Report(tmp_path, "codec", 1, active=True)
     report.validate(0, trainer.module, memory_store([photo(128, 128)]), torch.device("cpu"))

@@ -48,6 +48,7 @@ from .options import (
 from .packets import join, packets
 from .serve import serve
 from .train import train
+from .viewer import link, qr, viewer
 
 if TYPE_CHECKING:
     from ..fileinfo import FileInfo
@@ -200,6 +201,9 @@ app.command("report")(report)
 app.command("models")(models)
 app.command("export")(export)
 app.command("serve")(serve)
+app.command("link")(link)
+app.command("qr")(qr)
+app.command("viewer")(viewer)
 
 
 def _plan_encode(files: Sequence[str], output: str | None) -> list[Job]:

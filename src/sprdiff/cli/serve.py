@@ -58,7 +58,7 @@ def serve(
     with listen(host, port) as bound:
         settings = Settings(
             max_upload, max_pixels, concurrency, queue, timeout, uploads, upload_timeout,
-            names=names_of(host, bound), origins=origins,
+            names=names_of(host, bound), origins=origins, weights=weights,
         )  # fmt: skip
         warm_up(codec)
         if not is_loopback(bound):

@@ -109,3 +109,24 @@ def _frozen(value: Any) -> Any:
 SD = SDConfig()
 """The preset; widths of pretrained parts are those of SD-2.x or SD-Turbo and DINOv2-base until parts are
 loaded."""
+
+SMALL = dataclasses.replace(
+    SD,
+    distortion=(8, 16),
+    fused=16,
+    trunk=16,
+    y_channels=12,
+    z_channels=4,
+    groups=(4, 8),
+    hyper_hidden=16,
+    hyper_features=8,
+    context_hidden=16,
+    synthesis=(16, 16, 16),
+    depth=1,
+    estimate=8,
+    coarse=8,
+    pixel_condition=8,
+    semantic_condition=16,
+    lora_rank=2,
+)
+"""Trained parts small enough for tests and rehearsals; widths of pretrained parts follow from these parts."""

@@ -9,32 +9,13 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 
 from ..models.blocks import conv, zero
 from .checks import Schedule
 from .config import SDConfig
+from .loading import with_adapters
 from .modules import tokens
-
-ADAPTER = "sprdiff"
-LORA_TARGETS = [
-    "to_q",
-    "to_k",
-    "to_v",
-    "to_out.0",
-    "proj_in",
-    "proj_out",
-    "ff.net.0.proj",
-    "ff.net.2",
-    "conv",
-    "conv1",
-    "conv2",
-    "conv_shortcut",
-    "conv_out",
-]
-"""Ends of the names of the UNet's layers that get an adapter: those of StableCodec (conv_in is replaced
-instead)."""
 
 
 class SDDenoiser(nn.Module):
@@ -58,8 +39,7 @@ class SDDenoiser(nn.Module):
         self.kind, self.damped = schedule.prediction, config.prediction == "clean"
         self.register_buffer("alphas", schedule.alphas, persistent=False)
         unet.conv_in = _wider(unet.conv_in, config.pixel_condition)
-        lora = LoraConfig(r=config.lora_rank, lora_alpha=config.lora_alpha, target_modules=LORA_TARGETS)
-        self.unet = inject_adapter_in_model(lora, unet, adapter_name=ADAPTER)
+        self.unet = with_adapters(unet, config.lora_rank, config.lora_alpha)
         self.residual = conv(config.pixel_condition, config.vae_latent)
         zero(self.residual)
 
@@ -72,9 +52,7 @@ class SDDenoiser(nn.Module):
         step = (t.float() * len(self.alphas)).ceil().long().clamp(1, len(self.alphas)) - 1
         kind = self.unet.conv_in.weight.dtype
         sample = torch.cat([z_t, c_pix.to(z_t.dtype)], dim=1).to(kind)
-        out = self.unet(
-            sample, step, encoder_hidden_states=tokens(c_sem, pooled).to(kind), return_dict=False
-        )[0]
+        out = self.unet(sample, step, encoder_hidden_states=tokens(c_sem, pooled).to(kind), return_dict=False)[0]
         with _without_autocast(z_t.device):
             z0: Tensor = self.clean(z_t.float(), out.float(), step) + self.residual(c_pix.float())
         return z0

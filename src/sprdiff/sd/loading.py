@@ -1,4 +1,7 @@
-"""The pretrained parts of preset `sd`, loaded strictly from a folder or the hub."""
+"""The pretrained parts of preset `sd`, loaded strictly from a folder or the hub.
+
+This is the only file that imports diffusers, transformers and peft.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from peft import LoraConfig, inject_adapter_in_model
 from safetensors import SafetensorError
 from transformers import Dinov2Model, Dinov2WithRegistersModel
 from transformers.utils import logging
@@ -16,6 +20,25 @@ from transformers.utils import logging
 from ..errors import WeightsError
 from .checks import PATCH, Schedule, check_class, check_widths, read_schedule
 from .hub import DIFFUSERS_WEIGHTS, TRANSFORMERS_WEIGHTS, Source, brief, locate, variant_of
+
+ADAPTER = "sprdiff"
+LORA_TARGETS = [
+    "to_q",
+    "to_k",
+    "to_v",
+    "to_out.0",
+    "proj_in",
+    "proj_out",
+    "ff.net.0.proj",
+    "ff.net.2",
+    "conv",
+    "conv1",
+    "conv2",
+    "conv_shortcut",
+    "conv_out",
+]
+"""Ends of the names of the UNet's layers that get an adapter: those of StableCodec (conv_in is replaced
+instead)."""
 
 
 @dataclass(frozen=True)
@@ -107,3 +130,9 @@ def _quiet() -> Iterator[None]:
         logging.set_verbosity(level)
         if shown:
             logging.enable_progress_bar()
+
+
+def with_adapters(unet: Any, rank: int, alpha: int) -> Any:
+    """The UNet with low-rank adapters on the layers that `LORA_TARGETS` names, in place."""
+    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=LORA_TARGETS)
+    return inject_adapter_in_model(config, unet, adapter_name=ADAPTER)

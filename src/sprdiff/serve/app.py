@@ -23,6 +23,7 @@ from .origins import Origins
 from .problems import Refusal, answer, from_error, from_validation, plain
 from .service import Service
 from .settings import Settings
+from .view import View
 
 _PAGE = {
     "": ("page.html", "text/html; charset=utf-8"),
@@ -74,6 +75,7 @@ def create_app(codec: Codec | None = None, settings: Settings | None = None) -> 
     app.add_middleware(Guard, metrics=service.metrics, seconds=settings.timeout, origins=origins)
     _add_errors(app)
     _add_page(app)
+    View(settings.weights).add_to(app)
     _add_coding(app, service)
     _add_comparing(app, service)
     _add_watching(app, service)

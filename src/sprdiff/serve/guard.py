@@ -33,13 +33,16 @@ HEADERS = {
 _CHUNK = 2**16
 _DISCARD_BYTES = 2**27
 _DISCARD_SECONDS = 3.0
+_SLOWEST = 32_000
+"""Bytes a second that every client is given time for: the weights of the page at /view/ are large."""
 
 
 class Guard:
     """Middleware around the whole application.
 
     Args:
-        seconds: how long sending an answer may take; a client that reads more slowly is cut off.
+        seconds: how long sending an answer may take, and one more for each `_SLOWEST` bytes of it; a client that
+            reads more slowly is cut off.
         origins: which web pages may ask.
     """
 
@@ -129,7 +132,8 @@ class _Exchange:
                 headers["Connection"] = "close"
         headers.setdefault("Cache-Control", "no-store")
         headers["Request-Id"] = self._id
-        headers.update(HEADERS)
+        for name, value in HEADERS.items():
+            headers.setdefault(name, value)  # the page at /view/ has a policy of its own
         headers.update(self._origins.shared(self._headers))
         self._started = True
         await self._send(message)
@@ -139,7 +143,7 @@ class _Exchange:
         body, more = memoryview(message.get("body", b"")), message.get("more_body", False)
         self._sent += len(body)
         try:
-            async with asyncio.timeout(self._seconds):
+            async with asyncio.timeout(self._seconds + len(body) / _SLOWEST):
                 for start in range(0, max(1, len(body)), _CHUNK):
                     piece = bytes(body[start : start + _CHUNK])
                     rest = more or start + _CHUNK < len(body)

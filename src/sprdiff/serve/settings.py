@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from .origins import Names
 
@@ -25,6 +26,7 @@ class Settings:
         names: the names of the service; other hosts are refused.
         origins: further origins whose pages may use it from a browser, such as
             ``https://photos.example.org``.
+        weights: the folder of the weights for the page at ``/view/``; None: the shipped one.
     """
 
     max_upload: int = 32_000_000
@@ -38,3 +40,4 @@ class Settings:
     connections: int = 512
     names: Names = field(default_factory=Names)
     origins: tuple[str, ...] = ()
+    weights: Path | None = None

@@ -58,9 +58,7 @@ class Packing:
 
     def __post_init__(self) -> None:
         if self.tile and self.tile < self.min_side:
-            raise TrainingError(
-                f"tiles of {self.tile} pixels are smaller than the smallest side, {self.min_side}"
-            )
+            raise TrainingError(f"tiles of {self.tile} pixels are smaller than the smallest side, {self.min_side}")
 
 
 Member = tuple[str, bytes]
@@ -112,9 +110,7 @@ def pack(
             members, size = [], 0
     photos = sum(shard["photos"] for shard in index["shards"])
     if not photos:
-        raise TrainingError(
-            f"{folder}: no photograph can be used (both sides of at least {packing.min_side} pixels)"
-        )
+        raise TrainingError(f"{folder}: no photograph can be used (both sides of at least {packing.min_side} pixels)")
     return Packed(photos, len(index["shards"]), left_out)
 
 
@@ -139,9 +135,7 @@ def _open_index(out: Path, packing: Packing, files: Sequence[Path]) -> dict[str,
             return fresh
         index: dict[str, Any] = json.loads((out / INDEX).read_text("utf-8"))
         same = {k: index[k] for k in ("packing", "files")} == {k: fresh[k] for k in ("packing", "files")}
-        if not same or not all(
-            (out / shard["name"]).stat().st_size == shard["bytes"] for shard in index["shards"]
-        ):
+        if not same or not all((out / shard["name"]).stat().st_size == shard["bytes"] for shard in index["shards"]):
             raise TrainingError(f"{out}: was packed from other photographs or in another way: give an empty folder")
         return index
     except OSError as error:
@@ -242,7 +236,5 @@ def _write_shard(out: Path, index: dict[str, Any], members: Sequence[tuple[str, 
     name = f"photos-{len(index['shards']):06d}.tar"
     write_atomic(out / name, data, force=True)
     digest = hashlib.sha256(data).hexdigest()
-    index["shards"].append(
-        {"name": name, "photos": len(members), "bytes": len(data), "sha256": digest, "end": end}
-    )
+    index["shards"].append({"name": name, "photos": len(members), "bytes": len(data), "sha256": digest, "end": end})
     write_atomic(out / INDEX, (json.dumps(index, indent=1) + "\n").encode(), force=True)

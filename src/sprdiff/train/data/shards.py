@@ -100,9 +100,7 @@ class ShardCrops:
         for key in wanted:
             if key not in self.ahead:
                 self.ahead[key] = self._start(*key)
-        pixels = torch.from_numpy(np.stack([f.result() for f in self.ahead.pop(wanted[0])])).permute(
-            0, 3, 1, 2
-        )
+        pixels = torch.from_numpy(np.stack([f.result() for f in self.ahead.pop(wanted[0])])).permute(0, 3, 1, 2)
         if self.device.type == "cuda":
             pixels = pixels.pin_memory().to(self.device, non_blocking=True)
         return pixels.to(torch.float32).div_(255).contiguous(memory_format=torch.channels_last)
@@ -126,9 +124,7 @@ class ShardCrops:
             found = [(f"crop {i}", self._crop(0, 0, i)) for i in range(2)]
         sizes = np.cumsum([0, *(p.size for _, p in found)])
         shapes = np.array([p.shape[:2] for _, p in found])
-        return PhotoStore(
-            np.concatenate([p.ravel() for _, p in found]), sizes[:-1], shapes, tuple(n for n, _ in found)
-        )
+        return PhotoStore(np.concatenate([p.ravel() for _, p in found]), sizes[:-1], shapes, tuple(n for n, _ in found))
 
     def close(self) -> None:
         """Stop the threads."""
@@ -138,9 +134,7 @@ class ShardCrops:
     def _start(self, step: int, rank: int, count: int) -> list[Future[np.ndarray]]:
         per_lane = -(-count // self.lanes)
         return [
-            self.decoders.submit(
-                self._crop, rank * self.lanes + j % self.lanes, step * per_lane + j // self.lanes, j
-            )
+            self.decoders.submit(self._crop, rank * self.lanes + j % self.lanes, step * per_lane + j // self.lanes, j)
             for j in range(count)
         ]
 
@@ -163,9 +157,7 @@ class ShardCrops:
         return self._random(_PHOTO, lane, visit).permutation(kept)
 
     def _usable(self, shard: Shard) -> list[int]:
-        usable = [
-            i for i, name in enumerate(shard.names) if not (self.exclude and name.startswith(self.exclude))
-        ]
+        usable = [i for i, name in enumerate(shard.names) if not (self.exclude and name.startswith(self.exclude))]
         if not usable:
             raise TrainingError(f"{shard.path}: no photograph is left after --exclude")
         return usable

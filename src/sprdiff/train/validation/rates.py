@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -45,7 +45,7 @@ class Judgement:
         perceptual: a distance that is measured beside PSNR and MS-SSIM; None: there is none.
     """
 
-    rates: tuple[float, ...] = RATES
+    rates: tuple[float, ...] = field(default_factory=lambda: RATES)
     crop: int | None = None
     by_level: bool = False
     perceptual: Distance | None = None
@@ -121,8 +121,13 @@ def at_rate(points: Sequence[Point], bpp: float) -> Point | None:
     for low, high in itertools.pairwise(ordered):
         if low.bpp <= bpp <= high.bpp:
             share = math.log(bpp / low.bpp) / max(math.log(high.bpp / low.bpp), 1e-9)
-            return Point(bpp, *(a + share * (b - a) for a, b in zip(low[1:], high[1:], strict=True)))
+            return Point(bpp, *(_between(a, b, share) for a, b in zip(low[1:], high[1:], strict=True)))
     return None
+
+
+def _between(a: float, b: float, share: float) -> float:
+    # What was not measured stays the one value that says so.
+    return a if a is b else a + share * (b - a)
 
 
 def best_of(curves: Sequence[Sequence[Sequence[Point]]], rates: Sequence[float]) -> dict[float, Point]:
