@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int)
     options = parser.parse_args()
     codec = Codec(options.weights, threads=options.threads)
-    ruler = FeatureNetwork.load(options.features).feature_distance if options.features else None
+    metric = FeatureNetwork.load(options.features).feature_distance if options.features else None
     broken, rates, dials = [], [], []
     for name, pixels in photographs(options.photos):
         files = [codec.encode(pixels, quality=float(quality)) for quality in QUALITIES]
@@ -50,10 +50,10 @@ def main() -> None:
         rates.append((sizes, coarse))
         broken += [f"{name}: no more bytes at quality {q}" for q in falls(QUALITIES, sizes)]
         broken += [f"{name}: coarse PSNR no higher at quality {q}" for q in falls(QUALITIES, coarse)]
-        shown = at_realisms(codec, pixels, options.bpp, ruler)
+        shown = at_realisms(codec, pixels, options.bpp, metric)
         dials.append(shown)
         broken += [f"{name}: PSNR rises at realism {r:g}" for r in rises(REALISMS, shown[0], TOLERANCE)]
-        if ruler:
+        if metric:
             broken += [f"{name}: feature distance rises at realism {r:g}" for r in rises(REALISMS, shown[1], 0.0)]
     if not rates:
         sys.exit(f"no photographs in {options.photos}")
@@ -67,11 +67,11 @@ def main() -> None:
     sys.exit(1 if broken else 0)
 
 
-def at_realisms(codec: Codec, pixels: Pixels, bpp: float, ruler: Distance | None) -> tuple[list[float], list[float]]:
-    """PSNR and feature distance (nan without a ruler) of one file at each of `REALISMS`."""
+def at_realisms(codec: Codec, pixels: Pixels, bpp: float, metric: Distance | None) -> tuple[list[float], list[float]]:
+    """PSNR and feature distance (nan without a metric) of one file at each of `REALISMS`."""
     data = codec.encode(pixels, bpp=bpp)
     images = [np.asarray(codec.decode(data, realism=realism).convert("RGB")) for realism in REALISMS]
-    distances = [ruler(pixels, image) if ruler else float("nan") for image in images]
+    distances = [metric(pixels, image) if metric else float("nan") for image in images]
     return [psnr(pixels, image) for image in images], distances
 
 

@@ -5,11 +5,11 @@
 
 RUN is a working folder of `sprdiff eval --keep`. `make` writes numbered pictures (original above, left and right below)
 and `key.json`: do not open it. With `--side` they are crops of so many pixels, one pixel of the photograph to one of
-the crop, cut at the same places for every rival; without it they are whole photographs. An answer is a line
+the crop, cut at the same places for every baseline; without it they are whole photographs. An answer is a line
 "pair001 left", "pair001 right" or "pair001 same", one for every pair.
 
 Among the pairs are controls, at least six of each kind: the same picture twice, which must be called the same, and the
-original against a codec, where the original must win. `tell` counts for each rival by itself, photograph by photograph:
+original against a codec, where the original must win. `tell` counts for each baseline by itself, photograph by photograph:
 one is won where most of its crops are (two of three). With more than one control answered wrongly it counts nothing.
 """
 
@@ -46,7 +46,7 @@ class Pair:
     """What one sheet shows.
 
     Attributes:
-        kind: ``rival``, or a control: ``same``, ``original``.
+        kind: ``baseline``, or a control: ``same``, ``original``.
         photo: file name.
         top, left_edge, height, width: of the part shown, in pixels of the photograph.
         left, right: the codecs, or ``original``.
@@ -113,23 +113,29 @@ def places(size: tuple[int, int], side: int | None, crops: int, draw: random.Ran
 
 
 def plan(
-    pictures: Pictures, a: str, rivals: Sequence[str], side: int | None, crops: int, controls: int, draw: random.Random
+    pictures: Pictures,
+    a: str,
+    baselines: Sequence[str],
+    side: int | None,
+    crops: int,
+    controls: int,
+    draw: random.Random,
 ) -> list[Pair]:
     """All pairs, controls among them, in random order with random sides.
 
     Raises:
-        ValueError: a rival has no photograph in common with `a`, or a photograph is smaller than a crop.
+        ValueError: a baseline has no photograph in common with `a`, or a photograph is smaller than a crop.
     """
     parts = {photo: places(pictures.sizes[photo], side, crops, draw) for photo in pictures.photos_of(a)}
     pairs = []
-    for rival in rivals:
-        shared = pictures.photos_of(a, rival)
+    for baseline in baselines:
+        shared = pictures.photos_of(a, baseline)
         if not shared:
-            raise ValueError(f"the run has no photograph of both {a} and {rival} at this target")
-        pairs += [Pair("rival", photo, *part, a, rival) for photo in shared for part in parts[photo]]
+            raise ValueError(f"the run has no photograph of both {a} and {baseline} at this target")
+        pairs += [Pair("baseline", photo, *part, a, baseline) for photo in shared for part in parts[photo]]
     for kind in ("same", "original"):
         for index in range(controls):
-            shown = [a, *rivals][index % (1 + len(rivals))]
+            shown = [a, *baselines][index % (1 + len(baselines))]
             photo = draw.choice(pictures.photos_of(a, shown))
             pairs.append(Pair(kind, photo, *draw.choice(parts[photo]), shown if kind == "same" else ORIGINAL, shown))
     draw.shuffle(pairs)
@@ -207,20 +213,20 @@ def tell(out: Path, answers: Path) -> tuple[list[str], bool]:
 
 
 def _counted(a: str, pairs: dict[str, Pair], given: dict[str, str]) -> Iterator[str]:
-    """For each rival how many photographs are won, level and lost, and which."""
+    """For each baseline how many photographs are won, level and lost, and which."""
     votes: dict[str, dict[str, Counter[str]]] = {}
     for name, pair in pairs.items():
-        if pair.kind == "rival":
-            rival = pair.right if pair.left == a else pair.left
+        if pair.kind == "baseline":
+            baseline = pair.right if pair.left == a else pair.left
             preferred = {"left": pair.left, "right": pair.right, "same": "same"}[given[name]]
-            votes.setdefault(rival, {}).setdefault(pair.photo, Counter())[preferred] += 1
-    for rival, photos in sorted(votes.items()):
+            votes.setdefault(baseline, {}).setdefault(pair.photo, Counter())[preferred] += 1
+    for baseline, photos in sorted(votes.items()):
         found: dict[str, list[str]] = {"won": [], "level": [], "lost": []}
         for photo, count in sorted(photos.items()):
-            most = {side for side in (a, rival) if 2 * count[side] > count.total()}
-            found["won" if a in most else "lost" if rival in most else "level"].append(Path(photo).stem)
+            most = {side for side in (a, baseline) if 2 * count[side] > count.total()}
+            found["won" if a in most else "lost" if baseline in most else "level"].append(Path(photo).stem)
         won, level, lost = (len(names) for names in found.values())
-        yield f"{a} against {rival}: {won} of {len(photos)} photographs won, {level} level, {lost} lost"
+        yield f"{a} against {baseline}: {won} of {len(photos)} photographs won, {level} level, {lost} lost"
         yield from (f"  {what}: {', '.join(names)}" for what, names in found.items() if names)
 
 
@@ -231,7 +237,7 @@ def _parser() -> argparse.ArgumentParser:
     making.add_argument("run", type=Path)
     making.add_argument("out", type=Path)
     making.add_argument("--a", default="sprdiff-tiny")
-    making.add_argument("--b", default="vvc,avif", help="rivals, with commas")
+    making.add_argument("--b", default="vvc,avif", help="baselines, with commas")
     target = making.add_mutually_exclusive_group()
     target.add_argument("--bpp", type=float, default=0.0203)
     target.add_argument("--bytes", type=int)

@@ -3,8 +3,8 @@
 Of the shipped weights: until 1.0 new weights replace them; from 1.0 on they are only added to. Each is a drawn picture,
 its file, the SHA-256 of the exact latent that every machine must decode it to, and its pictures (PNG) for the tolerance
 after the line.
-Of the format: files of small random weights, with the SHA-256 of all that is exact. They are never made anew: a new
-format version gets new ones.
+Of the format: files of small random weights, with the SHA-256 of all that is exact, and of what some beginnings of them
+say (``... --beginnings`` made these later). They are never made anew: a new format version gets new ones.
 """
 
 from __future__ import annotations
@@ -19,9 +19,16 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "tests" / "data" / "tiny"
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "format")]
 
-from bitstream_helpers import GOLDEN, GOLDEN_WEIGHTS, make_entropy_arrays, make_latents, sha256_of  # noqa: E402
+from bitstream_helpers import (  # noqa: E402
+    GOLDEN,
+    GOLDEN_WEIGHTS,
+    load_golden_weights,
+    make_entropy_arrays,
+    make_latents,
+    sha256_of,
+)
 from conftest import photo  # noqa: E402
 from sprdiff import Codec  # noqa: E402
 from sprdiff.format.container import (  # noqa: E402
@@ -85,6 +92,21 @@ def write_format() -> None:
     (GOLDEN / "golden.json").write_text(json.dumps(expected, indent=1) + "\n")
 
 
+def beginnings() -> dict[str, dict[str, dict[str, Any]]]:
+    """What beginnings of each golden file say, by its name and the bytes of its stream that are there."""
+    expected = json.loads((GOLDEN / "golden.json").read_text())["files"]
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for name, file in expected.items():
+        model = EntropyModel.from_arrays(load_golden_weights(file["weights"]))
+        parsed = parse_file((GOLDEN / f"{name}.sprd").read_bytes())
+        shape, level, size = parsed.header.latent_size(model.stride), parsed.header.level, len(parsed.stream)
+        found[name] = {}
+        for length in sorted({0, 1, 7, size // 3, size // 2, max(0, size - 3)} & {*range(size + 1)}):
+            part = model.decode_beginning(parsed.stream[:length], shape, level)
+            found[name][str(length)] = {"known": part.known, "symbols": part.symbols, "y_hat": sha256_of(part.y_hat)}
+    return found
+
+
 def latent_digest(codec: Codec, data: bytes) -> str:
     """SHA-256 of ŷ as little-endian int32 [Cy, h, w]."""
     parsed = parse_file(data)
@@ -109,4 +131,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    write_format() if "--format" in sys.argv[1:] else main()
+    if "--beginnings" in sys.argv[1:]:
+        (GOLDEN / "beginnings.json").write_text(json.dumps(beginnings(), indent=1) + "\n")
+    else:
+        write_format() if "--format" in sys.argv[1:] else main()

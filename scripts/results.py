@@ -16,9 +16,10 @@ import re
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 from PIL import Image
 
 from sprdiff.cli import main as sprdiff
@@ -89,7 +90,7 @@ TITLES = {
     "frechet_squeezenet": "Fréchet distance* ↓",
 }
 DIGITS = {"psnr": 2, "ms_ssim": 3, "ssimulacra2": 1, "feature_distance": 2, "frechet_squeezenet": 0}
-PREFIX, RIVAL = "sprdiff-", "vvc"
+PREFIX, BASELINE = "sprdiff-", "vvc"
 BLOCK = re.compile(r"(<!-- results: (\w+) (\w+)(?: ([\d.]+))? -->\n).*?(<!-- end -->)", re.DOTALL)
 PAGES = (ROOT / "README.md", PUBLISHED / "README.md")
 
@@ -138,17 +139,17 @@ def gallery(cells: list[str]) -> list[str]:
 
 def means(results: Results, rate: Target) -> list[str]:
     """The table of one rate: a row a codec, ours first, then by MS-SSIM; the best of each column in bold."""
-    verdicts = [verdict(results, ruler, rate) for ruler in results.rulers if ruler.name in TITLES]
-    by_score = {item.ruler.name: item for item in verdicts}["ms_ssim"].means
+    verdicts = [verdict(results, metric, rate) for metric in results.metrics if metric.name in TITLES]
+    by_score = {item.metric.name: item for item in verdicts}["ms_ssim"].means
     ours = [codec for codec in results.codecs if codec.startswith("sprdiff")]
-    rivals = sorted(by_score.keys() - ours, key=lambda codec: -by_score[codec].mean)
-    lines = [f"| | {' | '.join(TITLES[item.ruler.name] for item in verdicts)} |", "|---|" + "---|" * len(verdicts)]
-    for codec in [*ours, *rivals]:
+    baselines = sorted(by_score.keys() - ours, key=lambda codec: -by_score[codec].mean)
+    lines = [f"| | {' | '.join(TITLES[item.metric.name] for item in verdicts)} |", "|---|" + "---|" * len(verdicts)]
+    for codec in [*ours, *baselines]:
         lacking, total = results.missing(codec, rate), results.reached(rate)
         cells = [NAMES.get(codec, codec) + (f" ({total - lacking} of {total} pictures)" if lacking else "")]
         for item in verdicts:
             mean = item.means.get(codec)
-            text = "–" if mean is None else figure(item.ruler.name, mean.mean)
+            text = "–" if mean is None else figure(item.metric.name, mean.mean)
             cells.append(f"**{text}**" if codec == item.best else text)
         lines.append(f"| {' | '.join(cells)} |")
     lines += ["", f"{len(results.images)} pictures, {budget(results, rate)}."]
@@ -163,11 +164,11 @@ def figure(name: str, value: float, sign: str = "") -> str:
 
 def best(results: Results) -> list[str]:
     """Which codec is best at what, with its ties: a row a rate."""
-    rulers = [ruler for ruler in results.rulers if ruler.name in TITLES]
-    heads = [TITLES[ruler.name].split(",")[0].rstrip(" ↑↓*") for ruler in rulers]
-    lines = [f"| at | {' | '.join(f'best in {head}' for head in heads)} |", "|---|" + "---|" * len(rulers)]
+    metrics = [metric for metric in results.metrics if metric.name in TITLES]
+    heads = [TITLES[metric.name].split(",")[0].rstrip(" ↑↓*") for metric in metrics]
+    lines = [f"| at | {' | '.join(f'best in {head}' for head in heads)} |", "|---|" + "---|" * len(metrics)]
     for rate in results.rates:
-        found = [verdict(results, ruler, rate) for ruler in rulers]
+        found = [verdict(results, metric, rate) for metric in metrics]
         cells = [
             "–" if item.best is None else NAMES.get(item.best, item.best)
             + (f" (tie with {', '.join(NAMES.get(tie, tie) for tie in item.ties)})" if item.ties else "")
@@ -179,16 +180,16 @@ def best(results: Results) -> list[str]:
 
 def against(results: Results) -> list[str]:
     """Our two readings beside VVC: differences of PSNR and MS-SSIM, and shares of its two distances."""
-    rulers = {ruler.name: ruler for ruler in results.rulers}
+    metrics = {metric.name: metric for metric in results.metrics}
     lines = ["| bpp | | PSNR, dB | MS-SSIM | feature distance, of VVC's | Fréchet distance, of VVC's |",
              "|---|---|---|---|---|---|"]  # fmt: skip
     for rate in results.rates:
         for codec, reading in (("sprdiff-tiny", "decoded"), ("sprdiff-tiny@coarse", "`--realism 0`")):
             cells = [f"{rate.bpp:g}" if rate.bpp else str(rate), reading]
-            both = not (results.missing(codec, rate) or results.missing(RIVAL, rate))
+            both = not (results.missing(codec, rate) or results.missing(BASELINE, rate))
             for name in ("psnr", "ms_ssim", "feature_distance", "frechet_squeezenet"):
-                known = both and name in rulers
-                pair = [results.mean(who, rate, rulers[name]) if known else None for who in (codec, RIVAL)]
+                known = both and name in metrics
+                pair = [results.mean(who, rate, metrics[name]) if known else None for who in (codec, BASELINE)]
                 cells.append(compared(name, *pair))
             lines.append(f"| {' | '.join(cells)} |")
     return lines
@@ -222,7 +223,7 @@ def write_pages() -> None:
 
 
 def forget_outdated(work: Path, codecs: Sequence[ImageCodec]) -> int:
-    """Drop the rows of ours that other weights made, and say how many; those of the rivals stay and are not repeated.
+    """Drop the rows of ours that other weights made, and say how many; those of the baselines stay and are not repeated.
 
     `sprdiff eval` refuses a folder that holds another version's rows: whoever compares must know. Here all of them are
     replaced together.
@@ -254,7 +255,7 @@ def publish_set(chosen: Set, options: argparse.Namespace) -> None:
     for file in ("rows.jsonl", "sets.jsonl"):
         shutil.copy(work / file, partial / file)
     # Where the originals lay on this machine says nothing to others.
-    write_run(partial, replace(read_run(work), folder=folder.name))
+    write_run(partial, msgspec.structs.replace(read_run(work), folder=folder.name))
     publish_pictures(chosen, work, partial)
     replace_folder(partial, out)
 

@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
 
+from benchmark_helpers import FOLDER, script
 from conftest import photo
 
-FOLDER = Path(__file__).parents[1] / "benchmarks"
-
-
-def script(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", FOLDER / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+pytest_plugins = ("weights_fixture",)
 
 
 @pytest.fixture
@@ -31,9 +22,9 @@ def beside(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(FOLDER)
 
 
-def run(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run(name: str, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(FOLDER / f"{name}.py"), *arguments, "--threads", "1"]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
 
 
 @pytest.fixture
@@ -63,6 +54,16 @@ def test_prefixes(photos: Path) -> None:
     parts = [line.split(" | ")[:2] for line in done.stdout.splitlines() if line.startswith("| ")][1:]
     assert [part for part, _ in parts] == ["| 25%", "| 50%", "| 75%", "| 90%", "| 100%"]
     assert parts[-1][1] == "100%"
+
+
+def test_checkpoints(photos: Path, nano_weights: Path) -> None:
+    options = ("--preset", "nano", "--init", str(nano_weights), "--steps", "1,2", "--bpp", "0.2", "--out", "shown")
+    done = run("checkpoints", str(photos), *options, cwd=photos)
+    assert done.returncode == 0 and not done.stderr
+    rows = {line.split(" | ")[0].removeprefix("| "): line for line in done.stdout.splitlines() if line.startswith("| ")}
+    kinds = ["coarse", "vae", "1 steps", "1 steps @ 0.5", "2 steps", "2 steps @ 0.5"]
+    assert [name for name in rows if name[0] not in "|-"] == kinds
+    assert len(list((photos / "shown").iterdir())) == len(kinds)
 
 
 def test_links(photos: Path) -> None:

@@ -55,7 +55,7 @@ def read(run: Path, codec: str, photo: str) -> np.ndarray:
 
 
 def expected(pair: dict[str, Any]) -> str:
-    """The right answer to a control; the rival's side of another pair."""
+    """The right answer to a control; the baseline's side of another pair."""
     if pair["left"] == pair["right"]:
         return "same"
     winner = "original" if pair["kind"] == "original" else next(c for c in ("vvc", "avif") if c in pair.values())
@@ -63,7 +63,7 @@ def expected(pair: dict[str, Any]) -> str:
 
 
 def answer(out: Path, key: Key, change: Callable[[dict[str, Any]], str | None] = lambda pair: None) -> Path:
-    """Right answers to the controls and the rival preferred everywhere else, unless `change` says something."""
+    """Right answers to the controls and the baseline preferred everywhere else, unless `change` says something."""
     path = out.with_name("answers.txt")
     path.write_text("".join(f"{name} {change(pair) or expected(pair)}\n\n" for name, pair in key.items()))
     return path
@@ -90,15 +90,15 @@ def test_the_key_says_what_is_where(run: Path, pairs: Make) -> None:
         assert not any(codec.encode() in (out / f"{name}.png").read_bytes() for codec in CODECS)
 
 
-def test_every_rival_is_met_at_the_same_places_and_controls_are_mixed_in(pairs: Make) -> None:
+def test_every_baseline_is_met_at_the_same_places_and_controls_are_mixed_in(pairs: Make) -> None:
     _, key = pairs("--side", str(SIDE), "--controls", "7")
-    assert Counter(pair["kind"] for pair in key.values()) == {"rival": 48, "same": 7, "original": 7}
+    assert Counter(pair["kind"] for pair in key.values()) == {"baseline": 48, "same": 7, "original": 7}
     met: dict[str, set[tuple[str, int, int]]] = {"vvc": set(), "avif": set()}
     for pair in key.values():
         place = (pair["photo"], pair["top"], pair["left_edge"])
-        if pair["kind"] == "rival":
+        if pair["kind"] == "baseline":
             assert "sprdiff-tiny" in pair.values()
-            met[next(rival for rival in met if rival in pair.values())].add(place)
+            met[next(baseline for baseline in met if baseline in pair.values())].add(place)
         elif pair["kind"] == "same":
             assert pair["left"] == pair["right"] != "original"
         else:
@@ -106,14 +106,14 @@ def test_every_rival_is_met_at_the_same_places_and_controls_are_mixed_in(pairs: 
     assert met["vvc"] == met["avif"] and len(met["vvc"]) == 24
     kinds = [pair["kind"] for pair in key.values()]
     assert kinds != sorted(kinds), "the order tells nothing"
-    for kind in ("rival", "original"):
+    for kind in ("baseline", "original"):
         sides = {pair["left"] in ("sprdiff-tiny", "original") for pair in key.values() if pair["kind"] == kind}
         assert sides == {False, True}, "sides are shuffled"
 
 
 def test_whole_photographs_without_a_side(pairs: Make) -> None:
     out, key = pairs("--b", "vvc")
-    assert Counter(pair["kind"] for pair in key.values()) == {"rival": 8, "same": 6, "original": 6}
+    assert Counter(pair["kind"] for pair in key.values()) == {"baseline": 8, "same": 6, "original": 6}
     with Image.open(out / "pair001.png") as image:
         assert image.size == (2 * WIDTH + blind.GAP, 2 * HEIGHT + blind.GAP)
 
@@ -128,13 +128,13 @@ def test_crops_lie_inside_and_apart() -> None:
         assert along == sorted(along), "one in each third of the longer side, in order"
 
 
-def test_each_rival_is_counted_by_itself_with_two_of_three(pairs: Make, capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_baseline_is_counted_by_itself_with_two_of_three(pairs: Make, capsys: pytest.CaptureFixture[str]) -> None:
     out, key = pairs("--side", str(SIDE))
     seen: Counter[tuple[str, str]] = Counter()
 
     def judge(pair: dict[str, Any]) -> str | None:
         """kodim01: two of three won against vvc; kodim02: one won, one the same, one lost; kodim03: all the same."""
-        if pair["kind"] != "rival" or "vvc" not in pair.values():
+        if pair["kind"] != "baseline" or "vvc" not in pair.values():
             return None
         photo = pair["photo"]
         seen[photo, "vvc"] += 1

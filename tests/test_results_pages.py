@@ -52,13 +52,13 @@ def test_tables(tmp_path: Path) -> None:
     def figure(codec: str, index: int, rate: float) -> dict[str, float | None]:
         return figures({"sprdiff-tiny@coarse": "sprdiff-tiny"}.get(codec, codec), index, rate)
 
-    made = make_run(tmp_path, codecs=codecs, rulers=[PSNR, MS_SSIM], rates=(0.02, 0.03), figure=figure)
+    made = make_run(tmp_path, codecs=codecs, metrics=[PSNR, MS_SSIM], rates=(0.02, 0.03), figure=figure)
     found = load(made)
     lines = results.means(found, RATE)
     assert lines[0] == "| | PSNR, dB ↑ | MS-SSIM ↑ |" and lines[-1] == "4 pictures, at most 61 bytes a picture."
     names = [line.split(" | ")[0] for line in lines[2:-2]]
     assert names == ["| **SPRDiff `tiny`**, decoded", "| **SPRDiff `tiny`**, `--realism 0`", "| VVC", "| JPEG"]
-    scores = {codec: found.mean(codec, RATE, ruler) for codec in ("vvc", "jpeg") for ruler in found.rulers[:1]}
+    scores = {codec: found.mean(codec, RATE, metric) for codec in ("vvc", "jpeg") for metric in found.metrics[:1]}
     assert lines[4] == f"| VVC | **{scores['vvc']:.2f}** | .700 |"
     assert lines[2].endswith("| **.730** |"), "the best is bold, without the 0 before the point"
     (first, _, *rows) = results.best(found)
@@ -72,13 +72,13 @@ def test_what_lacks_pictures_is_not_compared(tmp_path: Path) -> None:
     def change(row: Row) -> Row:
         return lost(row) if (row.codec, row.image) == ("vvc", "a.png") else row
 
-    made = load(make_run(tmp_path, codecs=[*OURS, "vvc"], rulers=[PSNR, MS_SSIM], rates=(0.02,), change=change))
+    made = load(make_run(tmp_path, codecs=[*OURS, "vvc"], metrics=[PSNR, MS_SSIM], rates=(0.02,), change=change))
     assert any(line.startswith("| VVC (3 of 4 pictures) | ") for line in results.means(made, RATE))
     assert results.against(made)[2] == "| 0.02 | decoded | – | – | – | – |"
 
 
 def test_tables_go_between_their_marks_and_nowhere_else(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    make_run(tmp_path / "kodak", codecs=[*OURS, "vvc"], rulers=[PSNR, MS_SSIM], rates=(0.02,))
+    make_run(tmp_path / "kodak", codecs=[*OURS, "vvc"], metrics=[PSNR, MS_SSIM], rates=(0.02,))
     monkeypatch.setattr(results, "PUBLISHED", tmp_path)
     page = "before\n<!-- results: means kodak 0.02 -->\nold\n<!-- end -->\n"
     page += "between\n<!-- results: best kodak -->\n<!-- end -->\n"
@@ -88,7 +88,7 @@ def test_tables_go_between_their_marks_and_nowhere_else(monkeypatch: pytest.Monk
     assert results.filled(made) == made
 
 
-def test_rows_of_other_weights_are_measured_again_and_those_of_rivals_are_not(tmp_path: Path) -> None:
+def test_rows_of_other_weights_are_measured_again_and_those_of_baselines_are_not(tmp_path: Path) -> None:
     ours, vvc = parse_codecs(["sprdiff-tiny", "vvc"])
     work = make_run(tmp_path / "work", codecs=["sprdiff-tiny", "vvc"], rates=(0.02,))
     assert results.forget_outdated(work, [ours, vvc]) == 4, "version 1.0 is another"

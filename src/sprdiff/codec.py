@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +42,7 @@ Input = Source | Picture | NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Decoded:
+class DecodedPicture:
     """A decoded picture and where it came from.
 
     Attributes:
@@ -88,12 +88,12 @@ class Codec:
 
     @classmethod
     def from_options(cls, options: CodecOptions) -> Codec:
-        """A codec from its options as one object."""
+        """Return a codec from its options as one object."""
         return cls(options.weights, options.threads, options.max_pixels)
 
     @classmethod
     def from_runtime(cls, runtime: Runtime, *, max_pixels: int = MAX_PIXELS) -> Codec:
-        """A codec on networks that are loaded already."""
+        """Return a codec on networks that are loaded already."""
         codec = cls(max_pixels=max_pixels)
         codec._runtime, codec._manifest = runtime, runtime.manifest
         return codec
@@ -112,7 +112,7 @@ class Codec:
         threads: int | None = None,
         max_pixels: int = MAX_PIXELS,
     ) -> Codec:
-        """The codec of a trained SPRDiff of preset `sd` (extra: sd), loaded now.
+        """Return the codec of a trained SPRDiff of preset `sd` (extra: sd), loaded now.
 
         Args:
             name: its folder, or its id on the hub.
@@ -174,7 +174,7 @@ class Codec:
         effort: int = 0,
         report: Report | None = None,
     ) -> bytes:
-        """The bytes of an ``.sprd`` file of a picture.
+        """Return the bytes of an ``.sprd`` file of a picture.
 
         At most one of `quality`, `bpp` and `max_bytes` may be given. With none of them the file has 0.02 bits per
         pixel, or is the smallest that the model can make where that is larger.
@@ -218,7 +218,7 @@ class Codec:
         seed: int = 0,
         partial: bool = False,
     ) -> Image.Image:
-        """The picture of an ``.sprd`` file, in mode RGB, or L when it is grey.
+        """Return the picture of an ``.sprd`` file, in mode RGB, or L when it is grey.
 
         Args:
             data: the whole file.
@@ -240,7 +240,7 @@ class Codec:
         """
         return self.decode_with(data, DecodeOptions(realism, steps, seed, partial)).image
 
-    def decode_with(self, data: bytes, options: DecodeOptions) -> Decoded:
+    def decode_with(self, data: bytes, options: DecodeOptions) -> DecodedPicture:
         """Like `decode`, with the options as one object; also says where the picture came from."""
         parsed = parse_file(data, self.max_pixels)
         header, manifest = parsed.header, self.manifest
@@ -249,21 +249,21 @@ class Codec:
         realism, steps = manifest.dials(header.level, options.realism, options.steps)
         pixels, known = self._decode(parsed, options.seed, realism, steps, whole=whole)
         image = to_pil(resize(pixels, (header.height, header.width)), header.grey)
-        about: dict[str, object] = {"whole": whole, "known": known} if options.partial else {}
+        about: dict[str, Any] = {"whole": whole, "known": known} if options.partial else {}
         image.info |= about
-        text = {
+        text: dict[str, Any] = {
             "version": __version__,
             "model": header.model,
             "decoder": manifest.decoder_hash.hex(),
             "realism": realism,
             "bytes": len(data),
         }
-        return Decoded(image, header, {"sprdiff": json.dumps(text | about)}, known)
+        return DecodedPicture(image, header, {"sprdiff": json.dumps(text | about)}, known)
 
     def _decode(
         self, parsed: ParsedFile, seed: int, realism: float, steps: int, *, whole: bool
     ) -> tuple[NDArray[np.uint8], float]:
-        """Pixels of the coded size, and the known part of the symbols."""
+        """Return the pixels of the coded size, and the known part of the symbols."""
         runtime, header = self.runtime, parsed.header
         exact = read_exact(parsed, runtime.entropy, whole=whole)
         known = exact.known / exact.symbols if isinstance(exact, Beginning) else 1.0
@@ -297,7 +297,7 @@ _default_lock = threading.Lock()
 
 
 def default_codec() -> Codec:
-    """The codec behind `encode` and `decode`: the weights of the package, the default limits."""
+    """Return the codec behind `encode` and `decode`: the weights of the package, the default limits."""
     global _default
     with _default_lock:
         if _default is None:
@@ -316,7 +316,7 @@ def encode(
     effort: int = 0,
     report: Report | None = None,
 ) -> bytes:
-    """`Codec.encode` with the weights that come with the package."""
+    """Return `Codec.encode` with the weights that come with the package."""
     options = EncodeOptions(quality, bpp, max_bytes, scale, background, effort)
     return default_codec().encode_with(image, options, report)
 
@@ -324,5 +324,5 @@ def encode(
 def decode(
     data: bytes, *, realism: float | None = None, steps: int | None = None, seed: int = 0, partial: bool = False
 ) -> Image.Image:
-    """`Codec.decode` with the weights that come with the package."""
+    """Return `Codec.decode` with the weights that come with the package."""
     return default_codec().decode_with(data, DecodeOptions(realism, steps, seed, partial)).image

@@ -30,7 +30,7 @@ MARGIN = 0.003
 
 
 def encode(runtime: Runtime, picture: Picture, options: EncodeOptions, report: Report) -> bytes:
-    """The bytes of the file of a picture.
+    """Return the bytes of the file of a picture.
 
     Args:
         report: is told the fraction of the refinement that is done.
@@ -47,7 +47,7 @@ def encode(runtime: Runtime, picture: Picture, options: EncodeOptions, report: R
 
 
 def _encode_to(runtime: Runtime, picture: Picture, options: EncodeOptions, report: Report) -> bytes:
-    """The best file within the limit; if none fits, an error where the limit was asked for, else the smallest file."""
+    """Return the best file within the limit; if none fits, an error where the limit was asked for, else the smallest file."""
     height, width = picture.pixels.shape[:2]
     limit, code = options.limit(width, height), options.scale_code
     smallest: list[bytes] = []
@@ -80,7 +80,7 @@ class Coding:
         self._files: dict[int, bytes] = {}
 
     def file(self, level: int) -> bytes:
-        """The whole file at a level."""
+        """Return the whole file at a level."""
         if level not in self._files:
             stream = self._runtime.entropy.encode(self._y, self._z, level).stream
             header = replace(self._header, level=level)
@@ -88,16 +88,16 @@ class Coding:
         return self._files[level]
 
     def size(self, level: int) -> int:
-        """Bytes of the whole file at a level."""
+        """Return the bytes of the whole file at a level."""
         return len(self.file(level))
 
     def smallest(self) -> bytes:
-        """The smallest file at low levels. The sizes of tiny files differ by single bytes and need not grow."""
+        """Return the smallest file at low levels. The sizes of tiny files differ by single bytes and need not grow."""
         levels = LOWEST_OF_SMALL if self.pixels <= SMALL else 1
         return min(map(self.file, range(levels)), key=len)
 
     def refined(self, level: int, effort: int, report: Report) -> Coding:
-        """The same picture with another y, which costs less for its quality at this level; of no use for others."""
+        """Return the same picture with another y, which costs less for its quality at this level; of no use for others."""
         pixels = resize(self._picture.pixels, self._header.coded_size)
         other = copy(self)
         other._y = self._runtime.refine(pixels, self._y, self._z, level, effort, report)
@@ -106,7 +106,7 @@ class Coding:
 
 
 def _refined_to(coding: Coding, limit: int, level: int, effort: int, report: Report) -> bytes:
-    """A file of at most `limit` bytes from a refined y; `level` is the highest that fits without refinement.
+    """Return a file of at most `limit` bytes from a refined y; `level` is the highest that fits without refinement.
 
     The bytes that refinement saves pay for a higher level. A quick search tells how many bytes that will be, and a
     thorough one runs at the level that they pay for. It runs once more if the result fits another level, because

@@ -1,7 +1,8 @@
 """Typed errors: everything that comes from outside and is wrong ends in one of these.
 
-Floor 0 of the layout: this module imports nothing of the package. The command line prints
-``str(error)`` on one line and exits with status 1.
+This is floor 0 of the layout: the module imports nothing of the package. The command line prints
+``str(error)`` on one
+line and exits with status 1.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any
 
 
 class SprdiffError(Exception):
-    """Base of every error that a user of the package can cause or meet."""
+    """The base of all errors that a user of the package can cause or meet."""
 
 
 class BitstreamError(SprdiffError):
@@ -19,22 +20,30 @@ class BitstreamError(SprdiffError):
 
 
 class ModelMismatchError(SprdiffError):
-    """The file is sound as far as can be told, but was made with other weights than these."""
+    """The file seems valid, but was made with other weights than the available ones."""
 
 
 class ImageError(SprdiffError):
-    """The input is not an image that can be read, or is beyond the stated limits."""
+    """The input is not an image that can be read, or it is beyond the limits."""
+
+
+class UnsupportedImageError(ImageError):
+    """Nothing here reads a file of this kind."""
+
+
+class LargeImageError(ImageError):
+    """The image has more pixels than the limit allows."""
 
 
 class LimitError(SprdiffError):
-    """The work on a picture took longer than it may."""
+    """The work on a picture took longer than allowed."""
 
 
 class PacketError(SprdiffError):
-    """Packets cannot be made so, or packets of one stream contradict each other.
+    """Packets cannot be made with these arguments, or packets of one stream contradict each other.
 
     Attributes:
-        received: what came of all other streams: entries as `from_packets` returns them.
+        received: the results of all other streams, as `from_packets` returns them.
     """
 
     def __init__(self, message: str, received: Sequence[Any] = ()) -> None:
@@ -43,10 +52,10 @@ class PacketError(SprdiffError):
 
 
 class TargetError(SprdiffError):
-    """No file as small as the stated target can be made of this image.
+    """No file of this image is as small as the target.
 
     Attributes:
-        smallest: the smallest whole file that the model can make of it, in bytes.
+        smallest: the size of the smallest file that the model can make of it, in bytes.
     """
 
     def __init__(self, message: str, smallest: int) -> None:
@@ -55,31 +64,32 @@ class TargetError(SprdiffError):
 
 
 class WeightsError(SprdiffError):
-    """A weights folder is incomplete, of the wrong shape or damaged."""
+    """A folder of weights is incomplete, of the wrong shape or damaged."""
 
 
 class DeviceError(SprdiffError):
-    """The device to compute on is not there, or has too little memory for the networks."""
+    """The device does not exist, or has too little memory for the networks."""
 
 
 class StoppedError(SprdiffError):
-    """The work was ended from outside before it was done (`sprdiff.interrupt`)."""
+    """The work was stopped from outside before it was done (`sprdiff.interrupt`)."""
 
 
 class DialError(SprdiffError, ValueError):
-    """A dial of the decoder stands at something that these networks do not have."""
+    """A dial of the decoder has a value that these networks do not support."""
 
 
 class EffortError(SprdiffError):
-    """The sender cannot refine: torch is missing, or the networks are not of preset `tiny`."""
+    """The encoder cannot refine: torch is missing, or the networks are not of preset `tiny`."""
 
 
 class PluginError(SprdiffError, OSError):
-    """What the Pillow plug-in raises where Pillow's own formats raise `OSError`; its ``__cause__`` says more."""
+    """The error of the Pillow plug-in, an `OSError` as with Pillow's own formats; its ``__cause__`` says
+    more."""
 
 
 class OutputError(SprdiffError):
-    """The result could not be written: it exists already, or the disk refused it."""
+    """The result cannot be written: it exists already, or the system refuses."""
 
 
 class OutputExistsError(OutputError):
@@ -87,12 +97,17 @@ class OutputExistsError(OutputError):
 
 
 class TrainingError(SprdiffError):
-    """Training cannot start or go on: bad data folder, bad checkpoint, missing package."""
+    """Training cannot start or continue: wrong data, a wrong checkpoint, a missing package."""
 
 
 class BatchError(SprdiffError):
-    """A collection cannot be worked on: nothing to be found, another run's folder, no access, a missing package."""
+    """A collection cannot be processed: nothing is found, the folder belongs to another run, access is
+    denied, or a package is missing."""
 
 
 class ServiceError(SprdiffError):
-    """The web service cannot start: a missing package, or an address that cannot be used."""
+    """The web service cannot start: a package is missing, or an address cannot be used."""
+
+
+class ViewerError(SprdiffError):
+    """The page for browsers is missing, or a photograph does not fit into a link or a code."""

@@ -19,28 +19,25 @@ from .sd.folder import is_trained, read_trained
 
 @dataclass(frozen=True)
 class FileInfo:
-    """What a file says.
+    """The contents of a file's header, and what can be checked.
 
     Attributes:
-        version: of the file format.
-        preset: whose networks made it.
+        version: the version of the file format.
+        preset: the preset of the networks that made it.
         tag: the first 16 bits of their hash, hex digits.
-        width: of the picture in pixels.
-        height: likewise.
-        coded_width: of the smaller picture that was coded.
-        coded_height: likewise.
-        scale: coded scale, the factor between the two.
-        grey: the picture has one channel.
+        width, height: the size of the picture in pixels.
+        coded_width, coded_height: the size of the smaller picture that was coded.
+        scale: the coded scale, the factor between the two.
+        grey: whether the picture has one channel.
         quality: 0-100, from `level`.
-        level: of quality that it was coded with, 0-255.
-        bytes: of the whole file.
-        header_bytes: of its header with the check.
-        bpp: bits per pixel of the picture, for the whole file.
-        weights: ``"at hand"`` when the weights at hand made it, which the file's check then confirms, else
-            ``"other"``; ``"unknown"`` where no weights are at hand.
-        whole: the check holds; None where it cannot be tested, for the weights are not at hand.
-        known: the part of the symbols that it holds, from 0 to 1: below 1 in the beginning of a file, None
-            where the weights are not at hand.
+        level: the quality level that it was coded with, 0-255.
+        bytes: the size of the whole file.
+        header_bytes: the size of its header with the check.
+        bpp: bits of the whole file per pixel of the picture.
+        weights: ``"at hand"`` if the available weights made it, which the file's check then confirms, else
+            ``"other"``.
+        whole: whether the file is whole; None if the weights are others.
+        known: the part of the symbols that the beginning of a file holds, 0-1; None if unknown.
     """
 
     version: int
@@ -69,19 +66,19 @@ class FileInfo:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a weights folder says.
+    """What a folder of weights says.
 
     Attributes:
-        preset: which of the sizes.
+        preset: the preset.
         preset_id: its number in files.
         tag: the first 16 bits of `hash`, hex digits.
         hash: H, the SHA-256 of the exact part, hex digits (docs/bitstream.md).
-        decoder_hash: the same of the decoder's weights, hex digits: which pictures files become.
-        encoder_hash: the same of the encoder's.
-        folder: where they lie.
-        bytes: of all files in the folder.
-        licence: first line of their licence.
-        card: figures of the model card: data, hours, hardware, quality, limits.
+        decoder_hash: the SHA-256 of the decoder's weights, hex digits: it determines the decoded pictures.
+        encoder_hash: the SHA-256 of the encoder's weights.
+        folder: the path of the folder.
+        bytes: the size of all files in the folder.
+        licence: the first line of their licence.
+        card: the figures of the model card: data, hours, hardware, quality, limits.
     """
 
     preset: str
@@ -103,11 +100,10 @@ class ModelInfo:
 
 
 def read_sprd(path: Path | str, max_pixels: int | None = None, stride: int = STRIDES[0]) -> bytes:
-    """The bytes of an ``.sprd`` file, or of standard input for ``-``; no more than its header allows are
-    read.
+    """Read an ``.sprd`` file, or standard input for ``-``; no more bytes are read than its header allows.
 
     Args:
-        max_pixels, stride: as of `read_file`.
+        max_pixels, stride: as in `read_file`.
 
     Raises:
         BitstreamError: it cannot be read, does not begin with a header, or is longer than such a file can be.
@@ -118,11 +114,11 @@ def read_sprd(path: Path | str, max_pixels: int | None = None, stride: int = STR
 def info(
     data: bytes, *, weights: Path | str | None = None, max_pixels: int | None = None, partial: bool = False
 ) -> FileInfo:
-    """What the bytes of an ``.sprd`` file say about it; if the weights at hand made it, its check is tested.
+    """Return what the bytes of an ``.sprd`` file say; if the available weights made it, its check is tested.
 
     Args:
-        weights: folder of weights; None: the shipped ones.
-        partial: take a file that was cut off after its header, too, and say how much of it is there.
+        weights: the folder of weights; None: the shipped ones.
+        partial: accept a file that was cut off after its header, and say how much of it is there.
 
     Raises:
         BitstreamError: it is not a file that can be read, or its check fails.
@@ -154,7 +150,7 @@ def info(
 
 
 def model_info(weights: Path | str | None = None) -> ModelInfo:
-    """What a folder of weights says about itself, from its manifest and licence alone.
+    """Return what a folder of weights says about itself; only its manifest and licence are read.
 
     Raises:
         WeightsError: there is no such folder, or its manifest cannot be read.
@@ -179,7 +175,7 @@ def model_info(weights: Path | str | None = None) -> ModelInfo:
 def _compare(
     parsed: ParsedFile, data: bytes, weights: Path | str | None, *, partial: bool
 ) -> tuple[str, bool | None, float | None]:
-    """The fields `weights`, `whole` and `known` of a `FileInfo`."""
+    """Return the fields `weights`, `whole` and `known` of a `FileInfo`."""
     try:
         manifest = manifest_of(weights)
     except WeightsError:
@@ -194,8 +190,8 @@ def _compare(
 
 
 def _known(parsed: ParsedFile, folder: Path) -> float | None:
-    """Which part of the symbols the beginning of a file holds; None for weights of preset `sd`, which load
-    slowly."""
+    """Return the part of the symbols in the beginning of a file; None for weights of preset `sd`, which
+    load slowly."""
     if is_trained(folder):
         return None
     found = read_exact(parsed, EntropyModel(read_arrays(folder / "entropy.npz")), whole=False)

@@ -26,7 +26,7 @@ def above(width: int, height: int, max_pixels: int) -> bool:
 
 
 def size_message(width: int, height: int, max_pixels: int) -> str:
-    """The reason why such a picture is refused."""
+    """Return the reason why such a picture is refused."""
     counted = f", which count as {max(width, MIN_SIDE)} x {max(height, MIN_SIDE)}"
     thin = counted if width * height <= max_pixels else ""
     return f"{width} x {height} pixels{thin}, above the limit of {max_pixels}"

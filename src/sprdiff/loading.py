@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 
 def folder_of(weights: Path | str | None) -> Path:
-    """The folder of the given weights; None: of those that come with the package."""
+    """Return the folder of given weights, or of those that come with the package."""
     return default_folder() if weights is None else Path(weights)
 
 
 def manifest_of(weights: Path | str | None) -> Manifest:
-    """The manifest of a folder of weights, read without any network runtime.
+    """Return the manifest of a folder of weights, read without any network runtime.
 
     Raises:
         WeightsError: there is no such folder, or it is damaged.
@@ -34,7 +34,7 @@ def manifest_of(weights: Path | str | None) -> Manifest:
 
 
 def stride_of(weights: Path | str | None) -> int:
-    """The stride of y of a folder of weights, for `Header.most_bytes`; nothing is loaded."""
+    """Return the stride of y of a folder of weights, for `Header.most_bytes`; nothing is loaded."""
     return 16 << SDConfig.y_downs if weights is not None and is_trained(Path(weights)) else Y_STRIDE
 
 

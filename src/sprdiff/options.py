@@ -78,7 +78,7 @@ class EncodeOptions:
         return self.bpp is not None or self.max_bytes is not None
 
     def limit(self, width: int, height: int) -> int:
-        """Most bytes of the file of a picture of this size."""
+        """Return the most bytes of the file of a picture of this size."""
         if self.max_bytes is not None:
             return self.max_bytes
         return math.floor((DEFAULT_BPP if self.bpp is None else self.bpp) * width * height / 8)
@@ -125,7 +125,7 @@ class CodecOptions:
 
 
 def quality_level(quality: float) -> int:
-    """The level 0-255 of a quality 0-100.
+    """Return the level 0-255 of a quality 0-100.
 
     Raises:
         ValueError: the quality is not a number from 0 to 100.
@@ -136,7 +136,7 @@ def quality_level(quality: float) -> int:
 
 
 def scale_code(scale: Scale | Fraction) -> int | None:
-    """The index into `SCALES` of a factor, given as a number or as text; None for ``"auto"``.
+    """Return the index into `SCALES` of a factor, given as a number or as text; None for ``"auto"``.
 
     Raises:
         ValueError: there is no such scale.

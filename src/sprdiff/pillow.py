@@ -38,9 +38,9 @@ FORMAT = "SPRDIFF"
 MIME = "image/x-sprdiff"
 EXTENSION = ".sprd"
 MAX_PIXELS = 2**26
-"""Default limit on width x height: 67 megapixels, three quarters of what Pillow itself warns at."""
+"""The default limit on width x height: 67 megapixels, three quarters of the size at which Pillow warns."""
 MAX_SECONDS = 600.0
-"""Default limit on the time that one picture may take; a picture at the limit of pixels takes some minutes."""
+"""The default limit on the time for one picture; the largest picture takes some minutes."""
 
 _SAVE_OPTIONS = ("quality", "bpp", "max_bytes", "scale", "background")
 _codecs: dict[tuple[int, CodecOptions], Codec] = {}
@@ -48,7 +48,7 @@ _codecs: dict[tuple[int, CodecOptions], Codec] = {}
 
 @dataclass(frozen=True)
 class _Options:
-    """What was said at registration; `register_sprdiff_opener` describes the fields."""
+    """The options of the registration; `register_sprdiff_opener` describes them."""
 
     decode: DecodeOptions = field(default_factory=DecodeOptions)
     networks: CodecOptions = field(default_factory=lambda: CodecOptions(max_pixels=MAX_PIXELS))
@@ -60,11 +60,12 @@ class _Options:
 
     @property
     def codec(self) -> Codec:
-        """The codec for them. A new one loads nothing, so threads need no lock to agree on one."""
+        """The codec for these options. A new one loads nothing, so threads need no lock."""
         from .codec import Codec
 
-        # A forked process, such as a worker of a data loader, has its parent's networks without the threads that
-        # run them: it gets its own. The parent's stay here, for taking them down would wait for those threads.
+        # A forked process, such as a worker of a data loader, has its parent's networks without the threads
+        # that run them. It gets networks of its own, and keeps the parent's, because deleting them would wait
+        # for those threads.
         return _codecs.setdefault((os.getpid(), self.networks), Codec.from_options(self.networks))
 
 
@@ -74,8 +75,10 @@ _options = _Options()
 class SprdiffImageFile(ImageFile.ImageFile):
     """An open ``.sprd`` file.
 
-    ``info["sprdiff"]`` says what the header holds (``model``, ``quality``, ``level``, ``scale``) and at which
-    ``realism`` the pixels are decoded, or were; None: what the weights say, until they are loaded by `load`.
+    ``info["sprdiff"]`` contains fields of the header (``model``, ``quality``, ``level``, ``scale``) and the
+    ``realism`` at
+    which the pixels are or were decoded; None stands for the weights' own choice, until `load` has loaded
+    them.
     """
 
     format = FORMAT
@@ -88,7 +91,7 @@ class SprdiffImageFile(ImageFile.ImageFile):
         try:
             header = parse_file(self.fp.read(HEAD)).header
         except BitstreamError as error:
-            raise SyntaxError(str(error)) from error  # how a plug-in says "not mine"
+            raise SyntaxError(str(error)) from error  # a plug-in says like this that a file has another format
         limit = self._options.networks.max_pixels
         if above(header.width, header.height, limit):
             raise Image.DecompressionBombError(
@@ -101,18 +104,20 @@ class SprdiffImageFile(ImageFile.ImageFile):
         self._expect(self._full)
 
     def _expect(self, size: tuple[int, int]) -> None:
-        """`load` shall give so many pixels; once it has, ``tile`` is empty."""
+        """Announce the pixels that `load` will return; once it has, ``tile`` is empty."""
         self._size = size
         self.tile = [ImageFile._Tile("raw", (0, 0, *size), 0, self.mode)]
 
     def draft(self, mode: str | None, size: tuple[int, int] | None) -> tuple[str, tuple[int, int, float, float]] | None:
-        """Before `load`: if at most half the size is asked for, decode a coarse picture (realism 0) just above it.
+        """Prepare a smaller picture: if at most half the size is asked for, `load` decodes a coarse picture
+        just above it.
 
-        Its sides are those of the picture over a whole number, rounded up, and at least `size`. `thumbnail` calls
-        this. The mode is never changed.
+        Its sides are those of the picture divided by a whole number, rounded up, and at least `size`.
+        `thumbnail` calls this
+        method. The mode never changes.
 
         Returns:
-            The mode, and the box (0, 0, width, height) of the new size; None when nothing changes.
+            The mode and the box (0, 0, width, height) of the new size; None if nothing changes.
         """
         if not self.tile or self.size != self._full or size is None:
             return None
@@ -125,13 +130,13 @@ class SprdiffImageFile(ImageFile.ImageFile):
         return self.mode, (0, 0, width, height)
 
     def load(self) -> Any:
-        """Decode the picture, unless that is done.
+        """Decode the picture, unless that has been done.
 
         Returns:
-            Access to its pixels, as Pillow's own formats do.
+            Access to its pixels, as with Pillow's own formats.
 
         Raises:
-            PluginError: an `OSError`: the file is damaged or truncated, or was made with other weights.
+            PluginError: an `OSError`: the file is damaged or cut off, or was made with other weights.
         """
         if self.tile:
             pixels = self._decode()
@@ -141,13 +146,14 @@ class SprdiffImageFile(ImageFile.ImageFile):
         return super().load()
 
     def load_seek(self, pos: int) -> None:
-        """Nothing to do; that it is here tells `ImageFile.Parser` to wait for the whole file."""
+        """Do nothing; because this method exists, `ImageFile.Parser` waits for the whole file."""
 
     def verify(self) -> None:
-        """Test the file's check without running a network; as with other formats, call it right after opening.
+        """Test the file's check without running a network; as with other formats, call it right after
+        opening.
 
         Raises:
-            PluginError: an `OSError`: the file is damaged or truncated, or was made with other weights.
+            PluginError: an `OSError`: the file is damaged or cut off, or was made with other weights.
         """
         try:
             if self.tile:
@@ -168,7 +174,8 @@ class SprdiffImageFile(ImageFile.ImageFile):
         return read_file(self.fp, networks.max_pixels, stride_of(networks.weights))  # type: ignore[arg-type]
 
     def _decode(self) -> bytes:
-        """The pixels of the size and mode that were announced; none of a damaged file if Pillow is to bear that."""
+        """Return the pixels in the announced size and mode; zeros for a damaged file that Pillow is told
+        to tolerate."""
         try:
             with _as_oserror():
                 data, codec = self._read(), self._options.codec
@@ -203,12 +210,13 @@ def _describe(header: Header, realism: float | None) -> dict[str, Any]:
 
 
 def _coarse(codec: Codec, data: bytes, size: tuple[int, int]) -> Image.Image:
-    """The coarse picture in another size, (width, height), without first enlarging it to that of the original."""
+    """Return the coarse picture in another size, (width, height), without enlarging it to the original's
+    size first."""
     weights_hash = codec.manifest.weights_hash
     parsed = parse_file(data)
     verify(parsed, data, weights_hash, codec.manifest.preset_id)
-    # The stream depends on the coded size alone: under a header that says the original had just that size, and
-    # with a check made anew now that the old one has held, it is a file of the coded picture.
+    # The stream depends on the coded size only. With a header that states this size for the original, and
+    # with a new check after the old one was right, it is a file of the coded picture.
     height, width = parsed.header.coded_size
     header = replace(parsed.header, width=width, height=height, scale=0)
     picture = codec.decode(pack_file(header, parsed.stream, weights_hash), realism=0)
@@ -216,7 +224,7 @@ def _coarse(codec: Codec, data: bytes, size: tuple[int, int]) -> Image.Image:
 
 
 def _save(image: Image.Image, stream: IO[bytes], filename: str | bytes) -> None:
-    """What `Image.save` calls; nothing is written before the whole file is made."""
+    """Write a file for `Image.save`; nothing is written before the whole file has been made."""
     given: dict[str, Any] = getattr(image, "encoderinfo", {})
     options = {name: given[name] for name in _SAVE_OPTIONS if given.get(name) is not None}
     if isinstance(options.get("quality"), str):  # such as JPEG's "keep"
@@ -230,9 +238,10 @@ def _save(image: Image.Image, stream: IO[bytes], filename: str | bytes) -> None:
 
 
 def _picture(image: Image.Image, given: dict[str, Any], background: Any, max_pixels: int) -> Picture:
-    """The picture, with the orientation only if the caller hands it on.
+    """Return the picture; its orientation is applied only if the caller passes it.
 
-    So it is with Pillow's own formats: an image may have been turned upright and still carry its old metadata.
+    Pillow's own formats do the same, because an image may have been turned upright and still have its old
+    metadata.
     """
     from .imageio.colour import parse_background
     from .imageio.open import picture_of
@@ -253,11 +262,11 @@ def _picture(image: Image.Image, given: dict[str, Any], background: Any, max_pix
 
 @contextmanager
 def _as_oserror() -> Iterator[None]:
-    """Programs that open images expect `OSError` from a bad file, not the errors of one format's library."""
+    """Turn errors into `OSError`, which programs expect from a bad file."""
     try:
         yield
     except SprdiffError as error:
-        if isinstance(error, ValueError):  # a wrong argument, which Pillow raises in the same way
+        if isinstance(error, ValueError):  # a wrong argument, for which Pillow raises the same
             raise
         raise PluginError(str(error)) from error
 

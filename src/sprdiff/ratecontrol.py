@@ -1,7 +1,8 @@
-"""Rate control: the highest level whose file fits, and the scale to code a picture at.
+"""Rate control: the highest level whose file fits, and the scale at which a picture is coded.
 
-Only sizes of real files are compared, so a target is a promise. Sizes are close to exponential in the level:
-interpolating their logarithms finds the level in four to six trials where bisection takes eight.
+Only sizes of real files are compared, so a target is always kept. Sizes grow about exponentially with the
+level:
+interpolation of their logarithms finds the level in four to six trials, where bisection takes eight.
 """
 
 from __future__ import annotations
@@ -14,19 +15,20 @@ from .format.constants import LEVELS
 from .format.container import SCALES, scaled_side
 
 CODED_BPP = 0.0115
-"""A picture is coded smaller until a target gives this many bits to each coded pixel."""
+"""A picture is coded smaller until the target gives so many bits to each coded pixel."""
 STEP_BPP = 0.018
-"""The same for the factor 1.5: it is so near to 2 that it pays on a short stretch only
+"""The same for the factor 1.5, which is so close to 2 that it pays in a short range only
 (`benchmarks/scale.py`)."""
 
 _GROWTH = math.log(20.0) / (LEVELS - 1)
-"""Typical step of ln(size) from level to level; only the first guesses depend on it."""
+"""The typical step of ln(size) from level to level; only the first guesses depend on it."""
 _LOWEST_BPP = 0.004
-"""Typical bits per coded pixel at level 0; likewise."""
+"""The typical number of bits per coded pixel at level 0; only the first guesses depend on it."""
 _STEEPEST = 3.0
-"""How many times the typical step, or what part of it, is believed of two sizes on one side of the target."""
+"""The slope between two sizes on one side of the target is limited to this multiple, or fraction, of the
+typical step."""
 _GUESSES = 9
-"""Trials after which the search only halves, which is sure to end soon."""
+"""After so many trials the search only bisects, which is sure to end soon."""
 _WELL_USED = 0.97
 _LOOK_AHEAD = 5
 
@@ -34,8 +36,9 @@ Size = Callable[[int], int]
 
 
 def candidate_scales(width: int, height: int, limit: int) -> list[int]:
-    """Scale codes to try for a target of `limit` bytes, in this order: the smallest factor that gives every
-    coded pixel its `wanted_bpp` (or else the largest factor), then all larger ones.
+    """Return the scale codes to try for a target of `limit` bytes, in this order: the smallest factor that
+    gives every coded
+    pixel its `wanted_bpp` (or else the largest factor), then all larger ones.
 
     Factors that give a picture no smaller than the factor before are left out.
     """
@@ -47,26 +50,28 @@ def candidate_scales(width: int, height: int, limit: int) -> list[int]:
 
 
 def wanted_bpp(code: int) -> float:
-    """Bits for each coded pixel from which on the scale with this code is picked before any larger factor."""
+    """Return the bits per coded pixel from which on the scale with this code is preferred to all larger
+    factors."""
     return STEP_BPP if SCALES[code] == Fraction(3, 2) else CODED_BPP
 
 
 def first_guess(limit: int, coded_pixels: int) -> int:
-    """A level near the one that fits into `limit` bytes."""
+    """Return a level near the one that fits into `limit` bytes."""
     bpp = 8 * max(limit, 1) / coded_pixels
     return max(0, min(LEVELS - 1, round(math.log(bpp / _LOWEST_BPP) / _GROWTH)))
 
 
 def highest_fitting(size: Size, limit: int, guess: int = LEVELS // 2) -> int | None:
-    """A level whose size is at most `limit` while that of the next level is not (or there is none).
+    """Return a level whose size is at most `limit`, while that of the next level is not (or there is none).
 
     Args:
-        size: bytes of the file at a level; nearly, but not strictly, growing. Called again for known levels.
-        limit: in bytes.
-        guess: level to try first.
+        size: the size of the file at a level in bytes; it nearly, but not strictly, grows. It may be asked
+            twice.
+        limit: the limit in bytes.
+        guess: the level that is tried first.
 
     Returns:
-        The level; None when no level tried fits, level 0 among them.
+        The level; None if no level that was tried fits, not even level 0.
     """
     known: dict[int, int] = {}
     low, high = -1, LEVELS
@@ -77,17 +82,18 @@ def highest_fitting(size: Size, limit: int, guess: int = LEVELS // 2) -> int | N
         low, high = (level, high) if fits else (low, level)
         if high - low == 1:
             break
-        # Trials in a row on this side of the target, counted up or down.
+        # How many trials in a row were on this side of the target, counted up or down.
         streak = max(streak, 0) + 1 if fits else min(streak, 0) - 1
         level = (low + high) // 2 if trial >= _GUESSES else _interpolate(known, low, high, limit, streak)
     return None if low < 0 else _look_ahead(size, limit, low)
 
 
 def _interpolate(known: Mapping[int, int], low: int, high: int, limit: int, streak: int) -> int:
-    """The level between `low` and `high` where ln(size) should just stay below ln(limit).
+    """Return the level between `low` and `high` where ln(size) should be just below ln(limit).
 
-    Where the curve bends, a straight line between both keeps falling short on one side: after two trials
-    there (`streak` is 2 or -2) the level moves on by one, after three by two, by four ...
+    Where the curve bends, a straight line between both keeps falling short on one side. After two trials
+    there (`streak` is
+    2 or -2) the level moves on by one, after three by two, by four ...
     """
     push = 0
     if low in known and high in known:
@@ -101,12 +107,13 @@ def _interpolate(known: Mapping[int, int], low: int, high: int, limit: int, stre
             slope = min(max(slope, _GROWTH / _STEEPEST), _STEEPEST * _GROWTH)
     found = math.floor(base + (math.log(max(limit, 1)) - math.log(known[base])) / slope) + push
     if high not in known:
-        found += 1  # one too high bounds the search from above; one too low would leave it open
+        found += 1  # a level that is too high bounds the search; one that is too low would leave it open
     return max(low + 1, min(high - 1, found))
 
 
 def _look_ahead(size: Size, limit: int, level: int) -> int:
-    """Where sizes are not monotonic and much of the target is unused, a level a little higher may fit too."""
+    """Return a better level: where sizes are not monotonic and much of the target is unused, a higher one
+    may fit, too."""
     if size(level) >= _WELL_USED * limit:
         return level
     best = level

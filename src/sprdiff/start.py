@@ -1,4 +1,4 @@
-"""Where the commands start: before anything is imported that takes time, so that Ctrl+C is one line from then on."""
+"""The start of the commands, before any slow import, so that Ctrl+C prints one line from then on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .common.exits import INTERRUPTED
 
 
 def main() -> int:
-    """``sprdiff``: run the command line and return its exit status."""
+    """Run the command line and return its exit status (``sprdiff``)."""
 
     def load() -> Callable[[], int]:
         from .cli import main
@@ -22,7 +22,7 @@ def main() -> int:
 
 
 def thumbnailer() -> int:
-    """``sprdiff-thumbnailer``: the same for file managers."""
+    """Run the thumbnailer and return its exit status (``sprdiff-thumbnailer``)."""
 
     def load() -> Callable[[], int]:
         from .thumbnailer import main
@@ -44,7 +44,8 @@ def _run(name: str, load: Callable[[], Callable[[], int]]) -> int:
 
 
 def _occupy_closed() -> None:
-    """Where the caller has closed a standard stream, keep its number: the next file to be opened would get it."""
+    """Occupy the standard streams that the caller has closed; otherwise the next opened file would get
+    their numbers."""
     for number in range(3):
         try:
             os.fstat(number)

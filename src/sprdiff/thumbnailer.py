@@ -1,6 +1,7 @@
 """``sprdiff-thumbnailer``: a small PNG of an ``.sprd`` file for file managers (``share/thumbnailers``).
 
-Exit status: 0; 1 no thumbnail, with one line on standard error; 2 wrong usage.
+The exit status is 0 for success, 1 if there is no thumbnail (with one line on standard error), and 2 for
+wrong usage.
 """
 
 from __future__ import annotations
@@ -25,22 +26,23 @@ from .pillow import MAX_PIXELS, MIME, SprdiffImageFile, register_sprdiff_opener
 
 NAME = "sprdiff-thumbnailer"
 SECONDS = 60.0
-"""Time for one picture: a file manager makes many, and nobody waits for one."""
+"""The time limit for one picture: a file manager makes many, and nobody waits for a single one."""
 SIZES = range(1, 4097)
-"""Sizes that may be asked for; the largest of the freedesktop standard is 1024."""
+"""The sizes that may be asked for; the largest of the freedesktop standard is 1024."""
 
 
 def thumbnail(path: Path | str, size: int, uri: str | None = None) -> bytes:
-    """A PNG that fits into a square of `size` pixels, never larger than the picture.
+    """Return a PNG that fits into a square of `size` pixels and is never larger than the picture.
 
-    It carries the attributes of the freedesktop thumbnail standard (specifications.freedesktop.org/thumbnail-spec):
-    the required Thumb::URI and Thumb::MTime, and those of its optional ones that are known.
+    It has the attributes of the freedesktop thumbnail standard
+    (specifications.freedesktop.org/thumbnail-spec): the required
+    Thumb::URI and Thumb::MTime, and the optional ones that are known.
 
     Args:
-        uri: of the file; None: the one of `path`.
+        uri: the URI of the file; None: that of `path`.
 
     Raises:
-        BitstreamError: the file cannot be read, is none, or its picture has too many pixels.
+        BitstreamError: the file cannot be read, is no ``.sprd`` file, or its picture has too many pixels.
         OSError: it is damaged, was made with other weights, or takes too long.
     """
     from .imageio.save import encode_image
@@ -49,10 +51,10 @@ def thumbnail(path: Path | str, size: int, uri: str | None = None) -> bytes:
     with SprdiffImageFile(io.BytesIO(data)) as image:
         width, height = image.size
         shrink = size / max(width, height)
-        # `thumbnail` asks for twice its square, which most pictures would have to be decoded in full for.
+        # `thumbnail` asks for twice its square, for which most pictures would have to be decoded in full.
         image.draft(None, (math.ceil(width * shrink), math.ceil(height * shrink)))
         image.thumbnail((size, size), Image.Resampling.LANCZOS)
-        image.load()  # one that is small enough already was left alone
+        image.load()  # a picture that is small enough was not changed
         text = {
             "Thumb::URI": uri or Path(os.path.abspath(path)).as_uri(),
             "Thumb::MTime": str(int(os.stat(path).st_mtime)),
@@ -92,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     register_sprdiff_opener(max_seconds=SECONDS)
     try:
         write_atomic(given.output, thumbnail(given.input, given.size, given.uri), force=True)
-    except Exception as error:  # a file manager has no use for a traceback, whatever the file did
+    except Exception as error:  # a file manager cannot show a traceback
         text = str(error) or type(error).__name__
         line = text if given.input in text else f"{given.input}: {text}"
         if sys.stderr is not None:

@@ -6,16 +6,17 @@ import os
 import signal
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec.structs import replace
 from PIL import Image
 
 from sprdiff.evaluate.codecs.base import CodecError, ImageCodec, Quality
 from sprdiff.evaluate.metrics.distortion import Bytes
-from sprdiff.evaluate.results import CodecInfo, ImageInfo, Row, RulerInfo, Run
+from sprdiff.evaluate.results import CodecInfo, ImageInfo, MetricInfo, Row, Run
 
 SIDE = 176
 
@@ -112,8 +113,8 @@ def a_run(**changes: Any) -> Run:
         rates=[0.5],
         codecs=[CodecInfo("toy", "toy 1")],
         skipped_codecs=[],
-        rulers=[RulerInfo("psnr", "PSNR", "dB", "up", "known", "image", None)],
-        skipped_rulers=[],
+        metrics=[MetricInfo("psnr", "PSNR", "dB", "up", "known", "image", None)],
+        skipped_metrics=[],
         commands=["sprdiff eval photos"],
     )
     return replace(run, **changes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import spec_decoder
-from bitstream_helpers import group_by_group, make_entropy_arrays, make_latents, to_lists
+from bitstream_helpers import (
+    GOLDEN,
+    group_by_group,
+    load_golden_weights,
+    make_entropy_arrays,
+    make_latents,
+    sha256_of,
+    to_lists,
+)
 from sprdiff.errors import BitstreamError
+from sprdiff.format.container import parse_file
 from sprdiff.format.entropy import EntropyModel, Exact
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -104,3 +114,17 @@ def test_hostile_beginnings_decode_or_are_refused(stream: bytes) -> None:
     except BitstreamError:
         return
     assert 0 <= found.known <= found.symbols
+
+
+BEGINNINGS = json.loads((GOLDEN / "beginnings.json").read_text())
+WHOLE = json.loads((GOLDEN / "golden.json").read_text())["files"]
+
+
+@pytest.mark.parametrize("name", BEGINNINGS)
+def test_golden_beginnings_say_what_was_recorded(name: str) -> None:
+    model = EntropyModel.from_arrays(load_golden_weights(WHOLE[name]["weights"]))
+    parsed = parse_file((GOLDEN / f"{name}.sprd").read_bytes())
+    for length, expected in BEGINNINGS[name].items():
+        shape, level = parsed.header.latent_size(model.stride), parsed.header.level
+        found = model.decode_beginning(parsed.stream[: int(length)], shape, level)
+        assert (found.known, found.symbols, sha256_of(found.y_hat)) == tuple(expected.values())

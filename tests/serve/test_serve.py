@@ -111,22 +111,22 @@ def test_compare(service: Api, codec: str) -> None:
     assert np.abs(decoded - open_rgb(jpeg()).pixels).mean() < 12
 
 
-def test_a_rival_that_cannot_be_that_small(service: Api) -> None:
+def test_a_baseline_that_cannot_be_that_small(service: Api) -> None:
     content = refused(service.post("/compare?codec=jpeg&max_bytes=9", jpeg()), 422, "the smallest JPEG")
     answer = service.post("/compare?codec=jpeg&max_bytes=9&or_smallest=true", jpeg())
     assert answer.status_code == 200 and int(answer.headers["sprdiff-bytes"]) == content["smallest"] > 9
     assert open_rgb(answer.content).pixels.shape == (192, 256, 3)
 
 
-def test_a_rival_is_looked_for_once(service: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_baseline_is_looked_for_once(service: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     first = service.post("/compare?codec=webp&max_bytes=650", jpeg())
-    monkeypatch.setattr("sprdiff.serve.jobs.best_rival", None)
+    monkeypatch.setattr("sprdiff.serve.jobs.best_baseline", None)
     again = service.post("/compare?codec=webp&max_bytes=650", jpeg())
     assert again.content == first.content and again.headers["sprdiff-bytes"] == first.headers["sprdiff-bytes"]
 
 
-def test_rivals_code_large_pictures_smaller(service: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sprdiff.serve.rivals.MAX_PIXELS", 40_000)
+def test_baselines_code_large_pictures_smaller(service: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sprdiff.serve.baselines.MAX_PIXELS", 40_000)
     answer = service.post("/compare?codec=webp&max_bytes=640", jpeg())
     height, width = open_rgb(answer.content).pixels.shape[:2]
     assert (height, width) == (173, 231)

@@ -160,26 +160,26 @@ def test_a_dial_that_moves_on_leaves_the_last_place(desk: Visit) -> None:
 
 
 @pytest.mark.parametrize("codec", ["JPEG", "WebP", "AVIF"])
-def test_a_rival_of_the_same_bytes(desk: Visit, codec: str) -> None:
+def test_a_baseline_of_the_same_bytes(desk: Visit, codec: str) -> None:
     give(desk, PHOTO)
     choice = desk.page.locator(f"input[value={codec.lower()}]")
     choice.check(force=True)
     desk.page.locator(".tag.left").filter(has_text=codec).wait_for()
     tag = desk.page.locator(".tag.left").inner_text()
     count = int(re.sub(r"\D", "", tag))
-    said = desk.page.locator("#rival").inner_text()
+    said = desk.page.locator("#baseline").inner_text()
     assert f"{codec}: {count} bytes, quality" in said if count <= size(desk) else "cannot be that small" in said
     desk.page.locator("input[value=original]").check(force=True)
     desk.page.locator(".tag.left").filter(has_text="Original").wait_for()
-    assert not desk.page.locator("#rival").is_visible() and desk.complaints == []
+    assert not desk.page.locator("#baseline").is_visible() and desk.complaints == []
 
 
-def test_a_rival_that_cannot_be_that_small_is_told_with_its_bytes(desk: Visit) -> None:
+def test_a_baseline_that_cannot_be_that_small_is_told_with_its_bytes(desk: Visit) -> None:
     give(desk, PHOTO)
     desk.page.locator("#max-bytes").fill("60")
     settled(desk)
     desk.page.locator("input[value=jpeg]").check(force=True)
-    said = desk.page.locator("#rival")
+    said = desk.page.locator("#baseline")
     said.filter(has_text="JPEG cannot be that small: its smallest file has").wait_for()
     assert int(re.findall(r"has (\d+) bytes", said.inner_text())[0]) > 60
     assert desk.complaints == []

@@ -266,9 +266,9 @@ def test_answers_do_not_mix() -> None:
             assert answer.headers["sprdiff-bytes"] == str(len(file))
 
 
-def test_a_search_for_a_rival_ends_when_nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_search_for_a_baseline_ends_when_nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     from sprdiff.evaluate.codecs.pillow import Jpeg
-    from sprdiff.serve.rivals import best_rival
+    from sprdiff.serve.baselines import best_baseline
 
     stop, encode = Stop(), Jpeg.encode
     tried = 0
@@ -281,7 +281,7 @@ def test_a_search_for_a_rival_ends_when_nobody_waits(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(Jpeg, "encode", counted)
     with pytest.raises(StoppedError), interruptible(stop.check):
-        best_rival("jpeg", photo(192, 256), 700)
+        best_baseline("jpeg", photo(192, 256), 700)
     assert tried == 1
 
 

@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 import sprdiff.models.latent_codec
 from sprdiff.models.integer_networks import exact_products
 from sprdiff.models.latent_codec import Quantised
+from sprdiff.train.losses import structural_similarity
 from training_helpers import nano_model
 
 Latents = tuple[Tensor, Tensor, Tensor]
@@ -108,3 +109,12 @@ def test_tf32_comes_back_after_an_error() -> None:
         assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32
         raise KeyError
     assert torch.backends.cudnn.allow_tf32 and torch.backends.cuda.matmul.allow_tf32
+
+
+def test_rulers_and_losses_under_autocast() -> None:
+    """MS-SSIM's windows are convolutions, which autocast would run in bfloat16, and so are the ruler's layers."""
+    a = torch.rand(1, 3, 176, 176, generator=torch.Generator().manual_seed(1))
+    b = (a + 0.02 * torch.randn(a.shape, generator=torch.Generator().manual_seed(2))).clamp(0, 1)
+    wanted = structural_similarity(a, b)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(structural_similarity(a, b), wanted)

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 import sprdiff.train.export.folder
+import sprdiff.train.export.run
 from conftest import photo
 from sprdiff.errors import TrainingError, WeightsError
 from sprdiff.format.entropy import EntropyModel
@@ -48,7 +49,7 @@ from sprdiff.train.export.graphs import (
     _export,
     _inputs,
 )
-from sprdiff.train.run import read_init
+from sprdiff.train.initial import read_initial
 from training_helpers import memory_store, nano_model, write_checkpoint, write_photos
 
 pytest_plugins = ("weights_fixture",)
@@ -459,7 +460,7 @@ def test_the_last_checkpoint_wins(
     first = write_checkpoint(tmp_path / "a.safetensors", model)
     second = write_checkpoint(tmp_path / "b.safetensors", nano_model(8), ("flow",))
     seen: list[SPRDiff] = []
-    monkeypatch.setattr(sprdiff.train.run, "write_folder", lambda _, model, *rest: seen.append(model))
+    monkeypatch.setattr(sprdiff.train.export.run, "write_folder", lambda _, model, *rest: seen.append(model))
     run_export([first, second], tmp_path / "weights", preset="nano")
     for name, source in (("flow.enter.weight", second), ("vae_decoder.enter.weight", first)):
         assert torch.equal(seen[0].state_dict()[name], load(source).tensors[f"ema.{name}"])
@@ -471,7 +472,7 @@ def test_presets_have_numbers_of_their_own() -> None:
 
 
 def test_a_weights_folder_is_a_start_for_training(nano_weights: Path) -> None:
-    start = read_init(nano_weights)
+    start = read_initial(nano_weights)
     assert isinstance(start.config, ModelConfig)
     model = SPRDiff(start.config)
     assert set(load_networks(model, start, nano_weights)) == set(PARTS)

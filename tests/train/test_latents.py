@@ -13,21 +13,23 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-import sprdiff.train.latents_run
+import sprdiff.train.latents.run
 from conftest import photo
 from sprdiff.cli.data import app
 from sprdiff.errors import TrainingError
 from sprdiff.models.config import NANO
-from sprdiff.train import run_latents
+from sprdiff.train import LatentsOptions, run_latents
 from sprdiff.train.data.photos import CropSampler, open_store
-from sprdiff.train.latents import RECEIVER, SIDE, STRIDES, VAE, LatentSampler, LatentStore, make_latents
-from sprdiff.train.latents_run import Made, codec_of
+from sprdiff.train.latents.making import make_latents
+from sprdiff.train.latents.resident import ResidentLatents
+from sprdiff.train.latents.run import LatentsResult, codec_of
+from sprdiff.train.latents.store import SIDE, STRIDES, VAE, LatentSampler, LatentStore
 from sprdiff.train.recipes import STAGES
-from sprdiff.train.resident import ResidentLatents
 from training_helpers import memory_store, nano_model, write_checkpoint, write_photos
 
 pytest_plugins = ("training_fixtures",)
 
+RECEIVER = ("x", "coarse", "f16", "f32", "level")
 ALL = (*RECEIVER, *VAE)
 
 
@@ -45,9 +47,10 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     )  # type: ignore[return-value]
 
 
-def make(out: Path, init: list[Path], photos: Path, **changes: Any) -> Made:
+def make(out: Path, init: list[Path], photos: Path, **changes: Any) -> LatentsResult:
     options = {"preset": "nano", "count": 6, "device": "cpu", "precision": "fp32", "cache": photos / "cache", **changes}
-    return run_latents(out, init=init, data=[photos], **options)
+    advance = options.pop("advance", lambda done, total: None)
+    return run_latents(LatentsOptions(out=out, init=init, data=[photos], **options), advance)
 
 
 def arrays(folder: Path) -> dict[str, np.ndarray]:
@@ -57,7 +60,7 @@ def arrays(folder: Path) -> dict[str, np.ndarray]:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory, photos: Path, parts: tuple[Path, Path]) -> Path:
     out = tmp_path_factory.mktemp("made") / "latents"
-    assert make(out, list(parts), photos) == Made(6, True, "fp32")
+    assert make(out, list(parts), photos) == LatentsResult(6, True, "fp32")
     return out
 
 
@@ -104,7 +107,7 @@ def test_a_killed_run_goes_on_to_the_same_latents(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(sprdiff.train.latents_run, "make_latents", killed)
+        patch.setattr(sprdiff.train.latents.run, "make_latents", killed)
         make(tmp_path / "latents", list(parts), photos)
     assert (arrays(tmp_path / "latents")["level"] >= 0).sum() == 4
     told: list[tuple[int, int]] = []
@@ -119,7 +122,8 @@ def test_the_vaes_latent_is_added_and_refreshed(made: Path, tmp_path: Path, part
     shutil.copytree(made, out)
     before = arrays(out)
     other = write_checkpoint(tmp_path / "vae.safetensors", nano_model(seed=1), STAGES["vae"].networks)
-    assert run_latents(out, init=[other], preset="nano", vae_only=True, device="cpu") == Made(6, True, "fp32")
+    options = LatentsOptions(out=out, init=[other], preset="nano", vae_only=True, device="cpu")
+    assert run_latents(options) == LatentsResult(6, True, "fp32")
     after = arrays(out)
     assert all(np.array_equal(after[n], before[n]) for n in RECEIVER)
     assert all(not np.array_equal(after[n], before[n]) for n in VAE)
@@ -137,7 +141,7 @@ def test_half_a_refresh_changes_nothing(made: Path, tmp_path: Path, monkeypatch:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_latents(out, init=[other], preset="nano", vae_only=True, device="cpu", advance=stop)
+        run_latents(LatentsOptions(out=out, init=[other], preset="nano", vae_only=True, device="cpu"), stop)
     after = {n: np.load(out / f"{n}.npy") for n in ALL}
     assert all(np.array_equal(after[n], before[n]) for n in ALL)
 

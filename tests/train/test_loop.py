@@ -18,10 +18,11 @@ import sprdiff.train.loop
 from sprdiff.errors import TrainingError
 from sprdiff.models.integer_networks import forbid_tf32
 from sprdiff.train import checkpoints
-from sprdiff.train.ema import EMA
+from sprdiff.train.ema import ModelEMA
 from sprdiff.train.loop import Trainer
-from sprdiff.train.report import Report
+from sprdiff.train.options import TrainOptions
 from sprdiff.train.run import run_stage
+from sprdiff.train.validation.report import Report
 from training_helpers import CASES, make_trainer, run_case
 
 pytest_plugins = ("training_fixtures",)
@@ -98,7 +99,7 @@ def test_a_step_without_a_finite_gradient_is_skipped(
     caplog.clear()
     trainer._check_finite()
     assert not caplog.text, "told twice"
-    assert checkpoints.all_finite({str(i): v for i, v in enumerate(trainer.ema.values)})
+    assert checkpoints.all_finite({str(i): v for i, v in enumerate(trainer.ema.averages.values())})
     assert checkpoints.all_finite(trainer.module.state_dict())
     assert any(not torch.equal(a, b) for a, b in zip(before, trainer.parameters, strict=True)), "it does not go on"
 
@@ -162,6 +163,18 @@ def test_a_leg_lasts_its_minutes_and_falls_only_if_told(
     else:
         assert set(rates) == {1.0}
     assert checkpoints.load(trainer.path).step == len(rates)
+
+
+def test_a_leg_is_saved_before_it_is_validated(tmp_path: Path, latents: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = make_trainer("flow", tmp_path, latents, steps=2, save_every=1e9)
+
+    def fails(report: Report) -> None:
+        raise TrainingError("the ruler broke")
+
+    monkeypatch.setattr(trainer, "validate", fails)
+    with pytest.raises(TrainingError, match="broke"):
+        trainer.run(Report(tmp_path, "flow", 2, active=False))
+    assert checkpoints.load(trainer.path).step == 2
 
 
 # ---------------------------------------------------------------------------- nothing waits for the device
@@ -241,16 +254,17 @@ def test_averages_are_swapped_in_and_out(tmp_path: Path, latents: Path) -> None:
     trainer = make_trainer("codec", tmp_path, latents)
     for _ in range(3):
         trainer.train_step()
-    now, average = trainer.parameters[0].detach().clone(), trainer.ema.values[0].clone()
+    averages = list(trainer.ema.averages.values())
+    now, average = trainer.parameters[0].detach().clone(), averages[0].clone()
     assert not torch.equal(now, average)
     with trainer.ema:
         assert torch.equal(trainer.parameters[0], average)
-    assert torch.equal(trainer.parameters[0], now) and torch.equal(trainer.ema.values[0], average)
+    assert torch.equal(trainer.parameters[0], now) and torch.equal(averages[0], average)
 
 
 def test_averages_come_back_after_an_error() -> None:
-    parameter = torch.nn.Parameter(torch.zeros(2))
-    average = EMA([parameter], 0.9)
+    module = torch.nn.ParameterDict({"p": torch.zeros(2)})
+    parameter, average = module["p"], ModelEMA(module, 0.9)
     with torch.no_grad():
         parameter.fill_(1.0)
     with pytest.raises(KeyError), average:
@@ -260,16 +274,16 @@ def test_averages_come_back_after_an_error() -> None:
 
 
 def test_early_averages_forget_faster() -> None:
-    parameter = torch.nn.Parameter(torch.zeros(1))
-    average = EMA([parameter], 0.99)
+    module = torch.nn.ParameterDict({"p": torch.zeros(1)})
+    parameter, average = module["p"], ModelEMA(module, 0.99)
     with torch.no_grad():
         parameter.fill_(1.0)
     average.update(0)
-    assert float(average.values[0]) == pytest.approx(0.9)
-    late = EMA([torch.nn.Parameter(torch.ones(1))], 0.99)
-    late.values[0].zero_()
+    assert float(average.averages["p"]) == pytest.approx(0.9)
+    late = ModelEMA(torch.nn.ParameterDict({"p": torch.ones(1)}), 0.99)
+    late.averages["p"].zero_()
     late.update(10**6)
-    assert float(late.values[0]) == pytest.approx(0.01)
+    assert float(late.averages["p"]) == pytest.approx(0.01)
 
 
 # ---------------------------------------------------------------------------- arguments
@@ -282,7 +296,7 @@ def test_early_averages_forget_faster() -> None:
         ({"preset": "huge"}, "no preset 'huge'"),
         ({"crop": 100}, "multiple of 64"),
         ({"device": "abacus"}, "no device 'abacus'"),
-        ({"precision": "fp8"}, "must be one of auto, fp32, bf16, not 'fp8'"),
+        ({"precision": "fp8"}, "must be one of auto, fp32, tf32, fp16, bf16, not 'fp8'"),
         ({"stage": "flow", "data": ["latents"]}, "starts from trained .*flow|starts from trained latent"),
         ({"stage": "vae", "init": ["start.safetensors"]}, "not a complete folder of latents"),
         (
@@ -300,4 +314,4 @@ def test_wrong_arguments(changes: dict[str, Any], message: str, tmp_path: Path, 
     for name in ("data", "init"):
         options[name] = [training_data / given for given in options.get(name, [])]
     with pytest.raises(TrainingError, match=message):
-        run_stage(options.pop("stage"), out=tmp_path / "out", **options)
+        run_stage(TrainOptions(out=tmp_path / "out", **options))

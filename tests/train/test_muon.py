@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from sprdiff.train.muon import Muon, orthogonal
+from sprdiff.train.optimizers.muon import Muon, orthogonal
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (8, 72), (72, 8)])

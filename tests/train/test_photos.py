@@ -92,8 +92,8 @@ def test_sources_without_photographs(tmp_path: Path) -> None:
     for name, message in (
         ("empty", "no photographs"),
         ("missing", "no such folder"),
-        ("broken.tar", "broken.tar: not readable"),
-        ("cut.tar", "cut.tar: not readable"),
+        ("broken.tar", "broken.tar: not a readable shard"),
+        ("cut.tar", "cut.tar: not a readable shard"),
         ("broken.png", "none of the files"),
     ):
         with pytest.raises(TrainingError, match=message):

@@ -17,7 +17,7 @@ from conftest import photo
 from docs_rules import load_script
 from sprdiff import Codec
 from sprdiff.train.checkpoints import load
-from sprdiff.train.latents import SIDE
+from sprdiff.train.latents.store import SIDE
 from training_helpers import nano_model, write_checkpoint, write_photos
 
 pytest_plugins = ("training_fixtures",)

@@ -10,10 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-import sprdiff.train.report
+import sprdiff.train.validation.rates
+import sprdiff.train.validation.report
 from conftest import photo
-from sprdiff.train.report import Report
-from sprdiff.train.validate import Point, at_rate, best_at, curve, padded
+from sprdiff.train.validation.rates import Point, at_rate, best_of, curve, padded
+from sprdiff.train.validation.report import Report
 from training_helpers import make_trainer, memory_store, run_case, write_photos
 
 pytest_plugins = ("training_fixtures",)
@@ -22,8 +23,8 @@ pytest_plugins = ("training_fixtures",)
 def test_a_run_tells_how_it_goes(
     tmp_path: Path, training_data: Path, start: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sprdiff.train.report, "RATES", (0.1, 0.2, 50.0))  # what random networks reach, and do not
-    monkeypatch.setattr(sprdiff.train.report, "LARGE", 200 * 200)
+    monkeypatch.setattr(sprdiff.train.validation.rates, "RATES", (0.1, 0.2, 50.0))  # what random networks reach, and do not
+    monkeypatch.setattr(sprdiff.train.validation.report, "LARGE", 200 * 200)
     valid = write_photos(tmp_path / "valid", count=1, size=192)
     write_photos(tmp_path / "valid2", count=1, size=256)
     run_case("codec", training_data, tmp_path / "out", start, valid=[valid, tmp_path / "valid2"], steps=2)
@@ -39,7 +40,7 @@ def test_a_run_tells_how_it_goes(
 def test_large_photographs_alone_are_validated_too(
     tmp_path: Path, latents: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sprdiff.train.report, "LARGE", 64 * 64)
+    monkeypatch.setattr(sprdiff.train.validation.report, "LARGE", 64 * 64)
     trainer = make_trainer("codec", tmp_path, latents)
     report = Report(tmp_path, "codec", 1, active=True)
     report.validate(0, trainer.module, memory_store([photo(128, 128)]), torch.device("cpu"))
@@ -107,6 +108,6 @@ def test_the_scale_with_the_better_psnr_counts(tmp_path: Path, latents: Path) ->
     curves = {scale: curve(module, picture, scale, (0, 128, 255), device) for scale in (1.0, 2.0)}
     assert all(len(points) == 3 for points in curves.values())
     rate = float(np.mean([curves[1.0][0].bpp, curves[1.0][-1].bpp]))
-    alone = {s: best_at(module, [picture], [rate], [s], device, (0, 128, 255)) for s in (1.0, 2.0)}
-    both = best_at(module, [picture], [rate], [1.0, 2.0], device, (0, 128, 255))
+    alone = {scale: best_of([[points]], [rate]) for scale, points in curves.items()}
+    both = best_of([list(curves.values())], [rate])
     assert both[rate].psnr == max(found[rate].psnr for found in alone.values() if rate in found)

@@ -20,6 +20,7 @@ from sprdiff.models.config import NANO
 from sprdiff.train.checkpoints import load, part_of, save, trim
 from sprdiff.train.loop import Trainer, schedule
 from sprdiff.train.recipes import STAGES
+from sprdiff.train.state import load_extras
 from training_helpers import CASES, make_trainer, run_case
 
 pytest_plugins = ("training_fixtures",)
@@ -148,7 +149,7 @@ def test_resume_refuses_another_stage_or_size(tmp_path: Path, latents: Path, sta
 def test_extras_must_fit(case: str, lacks: str, tmp_path: Path, latents: Path, start: Path) -> None:
     trainer = make_trainer(case, tmp_path, latents)
     with pytest.raises(TrainingError, match=f"no fitting {lacks}"):
-        trainer.load_extras(load(start))
+        load_extras(trainer.module, load(start))
 
 
 # ---------------------------------------------------------------------------- several processes

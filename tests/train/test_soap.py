@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sprdiff.train.soap import REFRESH, Soap, is_matrix, oriented
+from sprdiff.train.optimizers.soap import REFRESH, Soap, is_matrix, oriented
 
 
 def ill_conditioned(seed: int = 0) -> tuple[Tensor, Tensor]:

@@ -16,12 +16,12 @@ from sprdiff.models.config import NANO, STEP_SIZES
 from sprdiff.models.rate import lambda_of
 from sprdiff.models.sprdiff import SPRDiff
 from sprdiff.train.checkpoints import PARTS, part_of
-from sprdiff.train.flow_stage import LAST, draw_times, stride_of, stride_size
-from sprdiff.train.latents import LatentSampler, LatentStore
+from sprdiff.train.latents.store import LatentSampler, LatentStore
 from sprdiff.train.loop import Trainer
 from sprdiff.train.losses import feature_distance, feature_statistics
 from sprdiff.train.recipes import CODEC_PARTS, STAGES
-from sprdiff.train.stages import StageModule, draw_levels
+from sprdiff.train.stages.base import StageModule, draw_levels
+from sprdiff.train.stages.flow import LAST, draw_times, stride_size
 from training_helpers import CASES, make_trainer
 
 pytest_plugins = ("training_fixtures",)
@@ -202,11 +202,9 @@ def test_the_flow_is_shown_both_ends_of_time() -> None:
         assert near(time).float().mean() > 20 * near(logit_normal).float().mean()
 
 
-def test_strides_and_steps() -> None:
+def test_step_sizes() -> None:
     index = torch.arange(1.0, len(STEP_SIZES))
     assert stride_size(index).tolist() == list(STEP_SIZES[1:])
-    assert [stride_of(n) for n in (1, 2, 4, 8)] == [4, 3, 2, 1]
-    assert stride_of(16) == stride_of(3) == 0
 
 
 def test_few_steps_start_from_the_flow_and_follow_it_slowly(tmp_path: Path, latents: Path) -> None:

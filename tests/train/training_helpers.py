@@ -25,12 +25,15 @@ import sprdiff.train.run
 from conftest import photo
 from sprdiff.models.config import NANO
 from sprdiff.models.sprdiff import SPRDiff
+from sprdiff.train.batches import Store
 from sprdiff.train.checkpoints import PARTS, Checkpoint, save
 from sprdiff.train.data.photos import PhotoStore
-from sprdiff.train.latents import SIDE, LatentStore, encode_latents, make_latents
-from sprdiff.train.loop import Options, Store, Trainer
+from sprdiff.train.latents.making import encode_latents, make_latents
+from sprdiff.train.latents.store import SIDE, LatentStore
+from sprdiff.train.loop import Trainer
+from sprdiff.train.options import TrainOptions
 from sprdiff.train.recipes import STAGES
-from sprdiff.train.report import Report
+from sprdiff.train.validation.report import Report
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,12 @@ def make_trainer(
     model.triple_encoder.semantic.load_package()
     module = recipe.build(model, recipe.trains, **chosen.settings)
     store: Store = LatentStore.open(latents, recipe.latents) if recipe.latents else memory_store([photo(64, 64)])
-    return Trainer(recipe, module, store, None, Options(out, **options), Accelerator(cpu=True))
+    return Trainer(recipe, module, store, None, train_options(recipe.name, out, **options), Accelerator(cpu=True))
+
+
+def train_options(stage: str, out: Path, **changes: Any) -> TrainOptions:
+    """Options of a trainer, in float32 unless the changes say otherwise."""
+    return TrainOptions(stage=stage, out=out, **{"precision": "fp32", **changes})
 
 
 def run_case(case: str, data: Path, out: Path, start: Path, **changes: Any) -> Path:
@@ -130,7 +138,8 @@ def run_case(case: str, data: Path, out: Path, start: Path, **changes: Any) -> P
     source = data / ("latents" if STAGES[chosen.stage].latents else "photos")
     options = {"steps": 6, "batch": 2, "crop": 64, "init": [start], "device": "cpu", "threads": 1, "precision": "fp32",
                "settings": chosen.settings, **changes}  # fmt: skip
-    sprdiff.train.run.run_stage(chosen.stage, preset="nano", data=[source], out=out, **options)
+    run_stage = sprdiff.train.run.run_stage
+    run_stage(TrainOptions(stage=chosen.stage, preset="nano", data=[source], out=out, **options))
     return out / f"{chosen.stage}.safetensors"
 
 
@@ -154,7 +163,7 @@ class RecordingTrainer(Trainer):
             "processes": self.accelerator.num_processes,
             "wrapped": type(self.wrapped).__name__,
             "moved": digest(self.parameters) != before,
-            "weights": digest([*self.parameters, *self.ema.values, *buffers]),
+            "weights": digest([*self.parameters, *self.ema.averages.values(), *buffers]),
             "crops": digest([crop_of(self.sampler.batch(0, rank, 2))]),
         }
         (self.options.out / f"{self.stage.name}.{rank}.json").write_text(json.dumps(told))

@@ -12,8 +12,9 @@ from ..fileinfo import model_info
 from ..format import container
 from ..format.container import parse_file
 from ..imageio.formats import most_bytes
+from ..imageio.identify import may_be_picture
 from ..imageio.kinds import refusal
-from ..imageio.open import may_be_picture, open_rgb
+from ..imageio.open import open_rgb
 from ..imageio.save import FORMATS, encode_image, output_format
 from ..limits import MAX_PIXELS
 from ..loading import stride_of

@@ -104,7 +104,7 @@ def batch(
 
 
 def _direction(decode: bool, encoding: dict[str, Any], decoding: dict[str, Any], common: dict[str, Any]) -> Work:
-    """What is to be done, from the options that were given."""
+    """Return what is to be done, from the options that were given."""
     chosen, others = (decoding, encoding) if decode else (encoding, decoding)
     for name in (name for name, value in others.items() if value is not None):
         direction = "encoding" if decode else "decoding: give --decode too"

@@ -1,4 +1,4 @@
-"""The commands on training data: ``sprdiff data pack`` and ``latents`` (they need the extra: train)."""
+"""The commands for training data: ``sprdiff data pack`` and ``latents`` (extra: train)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import typer
 from ..common.extras import needed
 from ..common.terminal import ProgressBar
 from ..errors import TrainingError
+from ..train.options import LatentsOptions
+from .fields import takes
 from .files import tell
-from .options import Threads
 
 app = typer.Typer(help="Photographs for training.", context_settings={"help_option_names": ["-h", "--help"]})
 
@@ -25,10 +26,10 @@ def _root() -> None:
 
 
 def parse_size(text: str) -> int:
-    """Bytes: a whole number, with K, M or G for the powers of 1024.
+    """Read a size in bytes: a whole number, with K, M or G for the powers of 1024.
 
     Raises:
-        typer.BadParameter: something else, or nothing.
+        typer.BadParameter: the text is something else, or zero.
     """
     match = re.fullmatch(r"(\d+)([KMG]?)B?", text.strip().upper())
     if match is None or not int(match[1]):
@@ -61,29 +62,13 @@ def pack(
 
 
 @app.command()
-def latents(
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder of the latents; goes on there.")],
-    init: Annotated[list[Path], typer.Option("--init", help="Checkpoint of the codec, of the VAE; may repeat.")],
-    data: Annotated[
-        list[Path] | None, typer.Option("--data", help="Folder or .tar shard of photographs; may repeat.")
-    ] = None,
-    preset: Annotated[str, typer.Option("--preset", help="Size of the model.")] = "tiny",
-    count: Annotated[int, typer.Option("--count", min=1, help="Crops, of 448 pixels.")] = 3000,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of everything random.")] = 0,
-    vae_only: Annotated[bool, typer.Option("--vae-only", help="Only compute the VAE's latent again.")] = False,
-    exclude: Annotated[list[str] | None, typer.Option("--exclude", help="Leave out names with this prefix.")] = None,
-    cache: Annotated[Path | None, typer.Option("--cache", help="Folder for decoded photographs.")] = None,
-    precision: Annotated[str, typer.Option("--precision", help="auto (the faster one), fp32 or bf16.")] = "auto",
-    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
-    threads: Threads = None,
-) -> int:
+@takes(LatentsOptions)
+def latents(options: LatentsOptions) -> int:
     """Code crops of photographs for the stages vae and flow."""
-    options = dict(locals())
     with needed("train", TrainingError, "coding latents"):
         from ..train import run_latents
-    given = {k: v for k, v in options.items() if v is not None}
     with ProgressBar("crops") as bar:
-        done = run_latents(**given, advance=bar.show)
+        done = run_latents(options, bar.show)
     vae = "with the VAE's latent" if done.vae else "without a VAE's latent"
-    tell(f"{out}: {done.crops} crops in {done.precision}, {vae}")
+    tell(f"{options.out}: {done.crops} crops in {done.precision}, {vae}")
     return 0

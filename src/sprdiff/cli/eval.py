@@ -1,4 +1,4 @@
-"""The commands that compare codecs: ``sprdiff eval`` and ``sprdiff report`` (they need the extra: eval)."""
+"""The commands that compare codecs: ``sprdiff eval`` and ``sprdiff report`` (extra: eval)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..common.extras import needed
+from ..errors import SprdiffError
 from .files import say, tell
 
 if TYPE_CHECKING:
@@ -58,8 +60,9 @@ def eval_(
     rates = None if bpp is None else parse_rates(bpp)
     budgets = [] if bytes_ is None else parse_budgets(bytes_)
     external = parse_external(external_encode or [], external_decode or [], external_quality or [])
-    from ..evaluate.run.run import DEFAULT_CODECS, DEFAULT_RATES, evaluate
-    from .progress import shown
+    with needed("eval", SprdiffError, "comparing codecs"):
+        from ..evaluate.run.run import DEFAULT_CODECS, DEFAULT_RATES, evaluate
+        from .progress import shown
 
     names = DEFAULT_CODECS if codecs is None else codecs.split(",")
     chosen = _parse_codecs([*names, *(codec.name for codec in external)], external)
@@ -98,20 +101,19 @@ def report(
     ] = None,
 ) -> int:
     """Make a page and tables of the results of sprdiff eval."""
-    from ..evaluate.report import write
-
+    with needed("eval", SprdiffError, "the report"):
+        from ..evaluate.report import write
     rates = None if picture_rates is None else _parse_targets(picture_rates)
-
     page = write(folder, out, reference=reference, originals=originals, images=images, picture_rates=rates)
     tell(str(page))
     return 0
 
 
 def parse_rates(text: str) -> list[float]:
-    """Numbers above 0 between commas.
+    """Read numbers above 0 with commas between them.
 
     Raises:
-        typer.BadParameter: something else.
+        typer.BadParameter: the text is something else.
     """
     try:
         rates = [float(part) for part in text.split(",")]
@@ -123,10 +125,10 @@ def parse_rates(text: str) -> list[float]:
 
 
 def parse_budgets(text: str) -> list[int]:
-    """Whole numbers above 0 between commas.
+    """Read whole numbers above 0 with commas between them.
 
     Raises:
-        typer.BadParameter: something else.
+        typer.BadParameter: the text is something else.
     """
     try:
         budgets = [int(part) for part in text.split(",")]
@@ -149,10 +151,10 @@ def _parse_targets(text: str) -> list[Target]:
 
 
 def parse_external(encode: Sequence[str], decode: Sequence[str], quality: Sequence[str]) -> list[External]:
-    """Codecs of the user; each needs all three options.
+    """Return the codecs of the user; each needs all three options.
 
     Raises:
-        typer.BadParameter: one is missing, given twice, or is no NAME=VALUE.
+        typer.BadParameter: an option is missing, given twice, or is no NAME=VALUE.
     """
     options = {"encode": _by_name(encode, "encode"), "decode": _by_name(decode, "decode")}
     options["quality"] = _by_name(quality, "quality")
@@ -188,7 +190,8 @@ def _by_name(given: Sequence[str], option: str) -> dict[str, str]:
 
 
 def _span(text: str) -> list[Quality]:
-    """``FROM:TO[:STEP]``, both ends included; the sign of the step follows from them."""
+    """Read ``FROM:TO[:STEP]``; both ends are included, and the step has the sign that leads from one to
+    the other."""
     try:
         first, last, step = [float(part) for part in (text + ":1").split(":")[:3]]
         if text.count(":") not in (1, 2) or not step or not all(map(math.isfinite, (first, last, step))):
@@ -214,7 +217,7 @@ def _parse_codecs(names: Sequence[str], external: Sequence[External]) -> list[Im
 
 
 def command_line(context: typer.Context) -> str:
-    """The command with the options that were given, quoted for a shell."""
+    """Return the command with its options, quoted for a shell."""
     words: list[str] = ["sprdiff", str(context.info_name)]
     for parameter in context.command.params:
         value = context.params.get(str(parameter.name))
@@ -227,7 +230,8 @@ def command_line(context: typer.Context) -> str:
 
 
 def _tell(outcome: Outcome, out: Path) -> int:
-    """The end of a run: one line about its rows, one about each target that nobody reaches; the exit status."""
+    """Print one line about all rows and one about each target that no codec reaches; return the exit
+    status."""
     for target in outcome.unreached:
         say("error", f"no codec reaches {target} on any image")
     parts: dict[str, Any] = {"": len(outcome.rows), "unreached": outcome.count("unreached")}

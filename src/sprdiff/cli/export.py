@@ -1,4 +1,4 @@
-"""``sprdiff export``: weights to ship, without what a machine that only sends never reads."""
+"""``sprdiff export``: the part of the weights that a machine needs which only encodes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .options import Force, Quiet, Weights
 
 SENDS = ("manifest.json", "entropy.npz", "encoder.npz", "encoder.onnx")
 TEXTS = ("LICENSE-weights", "MODEL_CARD.md")
-"""Copied where they are there: a licence goes with its weights."""
+"""Files that are copied if they exist: a licence belongs to its weights."""
 
 
 def export(

@@ -1,4 +1,4 @@
-"""What the commands do around the codec: output names, file after file, lines on the terminal."""
+"""The work of the commands around the codec: output names, one file after another, lines on the terminal."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ _NAMES = """
     srw svg tga tif tiff wbmp webp wmf x3f xbm xcf xpm
 """
 EXTENSIONS = frozenset(f".{name}" for name in _NAMES.split())
-"""What is taken off a name before another format is put on. All else belongs to the name."""
+"""Extensions that are replaced by that of another format; everything else belongs to the name."""
 DEBUG = "SPRDIFF_DEBUG"
-"""Environment variable: 1 shows tracebacks."""
+"""An environment variable: 1 shows tracebacks."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One input and the output it becomes; ``-`` is standard input or output."""
+    """An input and its output; ``-`` is standard input or output."""
 
     source: str
     target: str
@@ -48,11 +48,11 @@ def plan(files: Sequence[str], out: str | None, extension: str) -> list[Job]:
     """Pair inputs with outputs: ``IN``, ``IN OUT``, ``IN -o OUT`` or ``IN... -o DIR``.
 
     Args:
-        extension: of default output names, with its dot.
+        extension: the extension of outputs without a name, with its dot.
 
     Raises:
-        typer.BadParameter: the names make no sense together (exit status 2).
-        OutputError: the folder for the outputs cannot be made.
+        typer.BadParameter: the names do not fit together (exit status 2).
+        OutputError: the folder for the outputs cannot be created.
     """
     if "" in files or out == "":
         raise typer.BadParameter("a file name is empty")
@@ -90,18 +90,19 @@ def _check_apart(jobs: Sequence[Job]) -> None:
 
 
 def _renamed(source: str, extension: str) -> str:
-    """The name of the output beside an input: only the name of a format is taken off (``IMG.2024.05`` has none)."""
+    """Return the name of an output beside its input; only the extension of a format is replaced
+    (``IMG.2024.05`` has none)."""
     if source == STDIO or descriptor(source) is not None:
         return STDIO
     path = Path(source)
-    if not path.name:  # such as a folder named . or /, which fails when it is read
+    if not path.name:  # names such as . or / fail when they are read
         return source + extension
     known = path.suffix.lower() in EXTENSIONS
     return str(path.with_name((path.stem if known else path.name) + extension))
 
 
 def _is_file_name(out: str) -> bool:
-    """Whether ``-o`` names one file, not a folder: it has an extension or is no ordinary file."""
+    """Whether ``-o`` names a file and not a folder: it has an extension or is a device or pipe."""
     if out == STDIO or is_special(out):
         return True
     return not out.endswith(("/", os.sep)) and not Path(out).is_dir() and Path(out).suffix != ""
@@ -117,7 +118,7 @@ def _into_folder(files: Sequence[str], out: str, extension: str) -> list[Job]:
 
 
 def check_job(job: Job, *, force: bool) -> None:
-    """Refuse an output before any work, as `check_output` does; the input is never overwritten."""
+    """Refuse an output before any work is done, as `check_output` does; an input is never overwritten."""
     same = os.path.exists(job.source) and os.path.exists(job.target) and not is_special(job.target)
     if same and os.path.samefile(job.source, job.target):
         raise OutputError(f"{job.target} is the input itself")
@@ -125,11 +126,11 @@ def check_job(job: Job, *, force: bool) -> None:
 
 
 def run_jobs(names: Sequence[str], work: Callable[[int, Report], None], *, slow: bool = False) -> int:
-    """Do ``work(i, report)`` for every input; report a failing one and go on. Returns the exit status, 0 or 1.
+    """Do ``work(i, report)`` for every input; print failures and go on. Return the exit status, 0 or 1.
 
     Args:
-        work: may tell ``report`` the fraction that it has done.
-        slow: a single input takes long enough for a bar, too.
+        work: the work; it may call ``report`` with the fraction that is done.
+        slow: whether a single input takes long enough for a progress bar.
     """
     status = 0
     with ProgressBar("files", len(names), active=slow or len(names) > 1) as bar:
@@ -137,7 +138,7 @@ def run_jobs(names: Sequence[str], work: Callable[[int, Report], None], *, slow:
             try:
                 work(index, lambda done, before=index: bar.show(before + done))  # type: ignore[misc]
             except (BrokenPipeError, WeightsError):
-                raise  # no other file would fare better
+                raise  # no other file could be written either
             except Exception as error:
                 if os.environ.get(DEBUG) == "1":
                     raise
@@ -149,7 +150,7 @@ def run_jobs(names: Sequence[str], work: Callable[[int, Report], None], *, slow:
 
 
 def lazy_codec(options: CodecOptions) -> Callable[[], Codec]:
-    """The codec of a command, which is made when the first file needs it."""
+    """Return a function that makes the codec of a command when it is called first."""
 
     @cache
     def make() -> Codec:
@@ -161,20 +162,20 @@ def lazy_codec(options: CodecOptions) -> Callable[[], Codec]:
 
 
 def explain(error: BaseException) -> str:
-    """One line about an error; one that nobody foresaw comes with a hint."""
+    """Return one line about an error; an unexpected one comes with a hint."""
     text = messages.explain(error)
     return f"{text} (a bug; {DEBUG}=1 shows where)" if text.startswith("unexpected ") else text
 
 
 def say(kind: str, text: str) -> None:
-    """One line on standard error: ``sprdiff: error: ...`` or ``sprdiff: warning: ...``."""
-    if sys.stderr is not None:  # None: the caller has closed it
+    """Print one line on standard error: ``sprdiff: error: ...`` or ``sprdiff: warning: ...``."""
+    if sys.stderr is not None:  # it is None if the caller has closed it
         with suppress(OSError):
             sys.stderr.write(f"sprdiff: {kind}: {one_line(text)}\n")
 
 
 def tell(text: str) -> None:
-    """A line on standard output.
+    """Print a line on standard output.
 
     Raises:
         OutputError: it is closed or cannot be written.

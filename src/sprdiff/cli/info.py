@@ -1,4 +1,4 @@
-"""How ``sprdiff info`` words what it found."""
+"""The output of ``sprdiff info``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..fileinfo import FileInfo, ModelInfo
 
 
 def file_lines(name: str, about: FileInfo) -> str:
-    """Several lines about one file."""
+    """Return the lines about a file."""
     coded = f", coded as {about.coded_width} x {about.coded_height} (1/{about.scale:g})" if about.scale > 1 else ""
     made_here = {"at hand": "", "other": ", which are not the weights at hand", "unknown": ""}[about.weights]
     return _block(
@@ -29,12 +29,12 @@ def file_lines(name: str, about: FileInfo) -> str:
 
 
 def held(known: float | None) -> str:
-    """How much of a picture a cut-off file holds."""
+    """Say how much of a picture a cut-off file contains."""
     return "cut off or damaged" if known is None else f"cut off or damaged, it holds {known:.1%} of the symbols"
 
 
 def model_lines(model: ModelInfo) -> str:
-    """Several lines about a model: its names, licence and card."""
+    """Return the lines about a model: its names, licence and card."""
     about = {
         "model": f"{model.preset}-{model.tag}",
         "decoder": model.decoder_hash[:16],
@@ -47,7 +47,7 @@ def model_lines(model: ModelInfo) -> str:
 
 
 def to_json(about: FileInfo | ModelInfo | Sequence[FileInfo]) -> str:
-    """One object, or a list of them for several files."""
+    """Return one JSON object, or a list of objects for several files."""
     return json.dumps(
         asdict(about) if isinstance(about, (FileInfo, ModelInfo)) else [asdict(a) for a in about], indent=2
     )

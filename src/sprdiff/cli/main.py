@@ -1,6 +1,8 @@
-"""The command line, in the manner of cjxl and djxl. Commands import what they need when they run.
+"""The command line, in the style of cjxl and djxl. Commands import what they need when they run.
 
-Exit status: 0; 1 something failed (one line on standard error each); 2 wrong usage; 130 interrupted.
+The exit status is 0 for success, 1 if something failed (with one line on standard error for each failure), 2
+for wrong
+usage, and 130 after Ctrl+C.
 """
 
 from __future__ import annotations
@@ -46,13 +48,14 @@ from .options import (
 from .packets import join, packets
 from .serve import serve
 from .train import train
+from .viewer import link, qr, viewer
 
 if TYPE_CHECKING:
     from ..fileinfo import FileInfo
 
 _UNWRITABLE = frozenset({errno.ENOSPC, errno.EBADF, errno.EIO, errno.EFBIG})
 READER_GONE = 141
-"""Exit status when the reader of standard output has gone: 128 and the number of SIGPIPE, as shells have it."""
+"""The exit status if the reader of standard output has gone: 128 plus the number of SIGPIPE, as in shells."""
 
 app = typer.Typer(
     name="sprdiff",
@@ -198,6 +201,9 @@ app.command("report")(report)
 app.command("models")(models)
 app.command("export")(export)
 app.command("serve")(serve)
+app.command("link")(link)
+app.command("qr")(qr)
+app.command("viewer")(viewer)
 
 
 def _plan_encode(files: Sequence[str], output: str | None) -> list[Job]:
@@ -224,8 +230,8 @@ def _report(job: Job, text: str, *, quiet: bool) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit status; no traceback unless SPRDIFF_DEBUG=1."""
-    if hasattr(sys.stdout, "reconfigure"):  # a name that the terminal cannot show is no reason to fail
+    """Run the command line and return its exit status; a traceback is shown only with SPRDIFF_DEBUG=1."""
+    if hasattr(sys.stdout, "reconfigure"):  # a name that the terminal cannot show must not be an error
         sys.stdout.reconfigure(errors="backslashreplace")
     return _flushed(_run_command(arguments))
 
@@ -234,11 +240,11 @@ def _run_command(arguments: Sequence[str] | None) -> int:
     command = typer.main.get_command(app)
     try:
         with warnings.catch_warnings():
-            # What Pillow mutters about odd metadata is no use on a terminal.
+            # Pillow's warnings about odd metadata are of no use on a terminal.
             warnings.filterwarnings("ignore", module=r"PIL\.")
             given = None if arguments is None else list(arguments)
             status: Any = command.main(args=given, prog_name="sprdiff", standalone_mode=False)
-        if status == INTERRUPTED:  # so typer says that it has met Ctrl+C
+        if status == INTERRUPTED:  # typer reports Ctrl+C like this
             say("error", "interrupted")
         return int(status or 0)
     except (KeyboardInterrupt, typer.Abort):
@@ -247,11 +253,11 @@ def _run_command(arguments: Sequence[str] | None) -> int:
     except BrokenPipeError:
         return READER_GONE
     except SystemExit as error:
-        if isinstance(error.__context__, BrokenPipeError):  # typer's way of dealing with it
+        if isinstance(error.__context__, BrokenPipeError):  # typer raises this to exit
             return READER_GONE
         return error.code if isinstance(error.code, int) else 1
     except OSError as error:
-        if error.filename is None and error.errno in _UNWRITABLE:  # the help, which typer writes
+        if error.filename is None and error.errno in _UNWRITABLE:  # typer writes the help
             say("error", f"standard output cannot be written: {describe(error)}")
             return 1
         return _fail(error)
@@ -260,7 +266,8 @@ def _run_command(arguments: Sequence[str] | None) -> int:
 
 
 def _flushed(status: int) -> int:
-    """The exit status, once all that was said has arrived; what cannot arrive must not be tried again at exit."""
+    """Flush the standard streams and return the exit status; what fails here must not be tried again at
+    exit."""
     if sys.stdout is None:
         return status
     try:
@@ -279,7 +286,7 @@ def _flushed(status: int) -> int:
 
 
 def _fail(error: Exception) -> int:
-    """Print the error's line; wrong usage is known by the method that click's errors have."""
+    """Print the line of an error and return its exit status; click's usage errors are known by a method."""
     if hasattr(error, "format_message"):
         say("error", f"{error.format_message().rstrip('.')}; see sprdiff --help")
         return int(getattr(error, "exit_code", 2))

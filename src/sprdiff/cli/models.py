@@ -1,4 +1,4 @@
-"""``sprdiff models``: presets, the parts they are made of, licences and sizes. Loads no network."""
+"""``sprdiff models``: the presets, their parts, licences and sizes. It loads no network."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PARTS = {
     "sd": {
         "what": "the paper's scale; one GPU to use, several to train; weights are trained by whoever has them",
         "networks": "AutoencoderKL, UNet2DConditionModel with LoRA, DINOv2, ELIC's g_a: 1.1 billion parameters, "
-        "of them 76 million (151 MB) trained here",
+        "of them 77 million (154 MB) trained here",
         "extra": "'sd' to use, 'sd' and 'train' to train",
         "licence": "of what was trained: its model card; of the parts: below",
     },
@@ -29,20 +29,20 @@ _PARTS = {
 
 
 def models(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> int:
-    """Say which presets there are, what they are made of, and under which licences."""
+    """List the presets, their parts and their licences."""
     about: dict[str, Any] = {"presets": _presets(), "pretrained parts of sd": [asdict(licence) for licence in LICENCES]}
     tell(json.dumps(about, indent=2) if as_json else "\n".join(_lines()))
     return 0
 
 
 def _presets() -> dict[str, dict[str, str]]:
-    """The presets, and which weights of `tiny` come with this installation."""
+    """Return the presets, and which weights of `tiny` come with this installation."""
     from ..errors import WeightsError
     from ..fileinfo import model_info
 
     try:
         model = model_info()
-    except WeightsError:  # an installation without its weights still says which there are
+    except WeightsError:  # an installation without weights lists the presets, too
         return _PARTS
     shipped = f"{model.preset}-{model.tag}, decoder {model.decoder_hash[:16]}, encoder {model.encoder_hash[:16]}"
     return _PARTS | {"tiny": {**_PARTS["tiny"], "weights": shipped}}

@@ -15,7 +15,7 @@ from ..errors import ImageError
 
 @contextmanager
 def as_usage() -> Iterator[None]:
-    """Turn a wrong value of an option into wrong usage, which exits with status 2.
+    """Turn a wrong value of an option into a usage error, which exits with status 2.
 
     Raises:
         typer.BadParameter: an options object refused a value inside the ``with`` block.
@@ -27,7 +27,7 @@ def as_usage() -> Iterator[None]:
 
 
 def between(low: float, high: float, *, open_low: bool = False) -> Callable[[float | None], float | None]:
-    """A check of a number; NaN and infinity are in no range."""
+    """Return a check that a number is in a range; NaN and infinity never are."""
 
     def check(value: float | None) -> float | None:
         if value is None:

@@ -1,4 +1,5 @@
-"""``sprdiff packets`` and ``sprdiff join``: files as packets for links that lose some, and back."""
+"""``sprdiff packets`` and ``sprdiff join``: files become packets for links that lose some, and packets
+become files."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 SPRD = ".sprd"
 _MOST_LISTED = 40
-"""Missing numbers that are written out."""
+"""How many missing numbers a message lists."""
 
 
 def packets(
@@ -64,7 +65,8 @@ def packets(
     if output is None and text is None:
         raise typer.BadParameter("packets need -o DIR (or --text, whose lines may go to standard output)")
     size = _payload(payload, channel, text)
-    numbers = None if only is None else _numbers(only)
+    if only is not None:
+        _numbers(only)
     data = read_bytes(file, BitstreamError)
     if data[:3] != b"SPR":
         codec = CodecOptions(weights, threads, max_pixels)
@@ -74,13 +76,11 @@ def packets(
     if count is not None:
         parity = _left(len(data), size, count)
     made = to_packets(data, payload=size, parity=parity or 0)
-    if numbers is not None and max(numbers) >= len(made):
-        raise PacketError(f"there is no packet {max(numbers)}: the numbers are 0 to {len(made) - 1}")
-    chosen = {number: made[number] for number in (range(len(made)) if numbers is None else numbers)}
-    stem = f"{'stdin' if file == STDIO else Path(file).stem}-{stream_id(data):03x}"
+    chosen = _chosen(made, only)
     if text is not None:
         write_atomic(output or STDIO, "".join(to_line(p, text) + "\n" for p in chosen.values()).encode(), force=force)
     else:
+        stem = f"{'stdin' if file == STDIO else Path(file).stem}-{stream_id(data):03x}"
         _write_all({f"{stem}-{n:03d}.pkt": packet for n, packet in chosen.items()}, str(output), force=force)
     if not quiet and output not in (None, STDIO):
         about = f"{len(data)} bytes in {len(made)} packets of {len(made[0])} bytes, {made[0][4]} of them parity"
@@ -118,7 +118,7 @@ def join(
     for stream in streams:
         try:
             _save(stream, targets[stream.id], codec, force=force)
-        except Exception as error:  # of one stream; the others may fare better
+        except Exception as error:  # it concerns one stream; the others may be fine
             say("error", f"stream {stream.id}: {explain(error)}")
             status = 1
             continue
@@ -129,7 +129,7 @@ def join(
 
 
 def _payload(payload: int | None, channel: str | None, text: str | None) -> int:
-    """Bytes of a packet from the options."""
+    """Return the size of a packet in bytes from the options."""
     from ..packets import CHANNELS, CODES, payload_of_line
 
     if (payload is None) == (channel is None):
@@ -154,8 +154,16 @@ def _numbers(only: str) -> list[int]:
     return sorted({int(number) for number in only.split(",")})
 
 
+def _chosen(made: Sequence[bytes], only: str | None) -> dict[int, bytes]:
+    """Return the packets of the numbers that ``--only`` names, or all."""
+    numbers = range(len(made)) if only is None else _numbers(only)
+    if max(numbers) >= len(made):
+        raise PacketError(f"there is no packet {max(numbers)}: the numbers are 0 to {len(made) - 1}")
+    return {number: made[number] for number in numbers}
+
+
 def _left(size: int, payload: int, count: int) -> int:
-    """Packets that data leave of `count`."""
+    """Return how many of `count` packets are left for parity."""
     from ..packets import data_packets
 
     needed = data_packets(size, payload)
@@ -167,13 +175,13 @@ def _left(size: int, payload: int, count: int) -> int:
 def _encoded(
     picture: bytes, networks: CodecOptions, options: EncodeOptions, fit: tuple[int, int | None, int | None] | None
 ) -> bytes:
-    """The file of a picture; with `fit`, (payload, count, parity), one that fills its packets."""
+    """Return the file of a picture; with `fit` (payload, count, parity) it fills its packets."""
     from ..codec import Codec
     from ..packets import data_packets
     from ..packets.packet import OVERHEAD
 
     if fit is not None:
-        data_packets(1, fit[0])  # refuses a payload without room
+        data_packets(1, fit[0])  # refuses a payload without room for data
     codec = Codec.from_options(networks)
     if fit is None:
         return codec.encode_with(picture, options)
@@ -188,7 +196,7 @@ def _encoded(
 
 
 def _write_all(named: dict[str, bytes], folder: str, *, force: bool) -> None:
-    """All files or, if one exists already, none."""
+    """Write all files, or none if one exists already."""
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -200,7 +208,7 @@ def _write_all(named: dict[str, bytes], folder: str, *, force: bool) -> None:
 
 
 def _gathered(files: Sequence[str]) -> list[bytes | str]:
-    """Packets and lines of all files and of the files in folders; what is neither is named in a warning."""
+    """Return the packets and lines in all files and in the files of folders; warn of everything else."""
     from ..packets.packet import parse_packet
     from ..packets.text import from_line
 
@@ -227,7 +235,7 @@ def _gathered(files: Sequence[str]) -> list[bytes | str]:
 
 
 def _lines(raw: bytes) -> list[str]:
-    """The lines of a text; none of anything else."""
+    """Return the lines of a text; an empty list for anything else."""
     try:
         return raw.decode("utf-8").splitlines()
     except UnicodeDecodeError:
@@ -235,7 +243,7 @@ def _lines(raw: bytes) -> list[str]:
 
 
 def _targets(streams: Sequence[Received], output: str, extension: str) -> dict[str, str]:
-    """Where each stream goes."""
+    """Return the output of each stream."""
     single = output == STDIO or (Path(output).suffix != "" and not Path(output).is_dir())
     if single and len(streams) > 1:
         ids = ", ".join(stream.id for stream in streams)
@@ -250,7 +258,7 @@ def _targets(streams: Sequence[Received], output: str, extension: str) -> dict[s
 
 
 def _save(stream: Received, target: str, codec: Callable[[], Codec], *, force: bool) -> None:
-    """Write a stream as the target's extension asks; warn of what is missing."""
+    """Write a stream in the format of the target's extension; warn of what is missing."""
     check_output(target, force=force)
     if not stream.data:
         raise PacketError(f"its first packet, number 0, is missing{_and_others(stream)}: nothing can be shown")

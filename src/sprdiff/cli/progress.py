@@ -1,4 +1,5 @@
-"""What ``sprdiff eval`` shows while it runs, all on standard error: notes, failures, and a bar on a terminal."""
+"""What ``sprdiff eval`` shows while it runs: notes, failures, and a bar on a terminal, all on standard
+error."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ from .files import say
 
 
 class Shown(Progress):
-    """Shows notes and failures on a line each, and the images that are done (each once for every codec) as a bar."""
+    """Shows notes and failures on one line each, and a bar of the images (each counts once for every
+    codec)."""
 
     def __init__(self, bar: ProgressBar) -> None:
         self._bar, self._done = bar, 0

@@ -1,4 +1,4 @@
-"""The command that serves the web page and the HTTP API: ``sprdiff serve`` (it needs the extra: serve)."""
+"""The command ``sprdiff serve``: the web page and the HTTP API (extra: serve)."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def serve(
     with listen(host, port) as bound:
         settings = Settings(
             max_upload, max_pixels, concurrency, queue, timeout, uploads, upload_timeout,
-            names=names_of(host, bound), origins=origins,
+            names=names_of(host, bound), origins=origins, weights=weights,
         )  # fmt: skip
         warm_up(codec)
         if not is_loopback(bound):
@@ -72,7 +72,7 @@ def serve(
 
 
 def _leave() -> NoReturn:
-    """End the process as a return would, without waiting for threads that are in the middle of something."""
+    """End the process as a return would, but do not wait for threads that are still working."""
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):

@@ -11,7 +11,7 @@ from ..errors import SprdiffError
 
 
 def hint(extra: str) -> str:
-    """The command that installs an extra of sprdiff."""
+    """Return the command that installs an extra of sprdiff."""
     return f"pip install 'sprdiff[{extra}]'"
 
 

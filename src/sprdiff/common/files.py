@@ -1,4 +1,4 @@
-"""Reading and writing whole files: nothing half-written, nothing overwritten by accident."""
+"""Reading and writing of whole files: nothing is half-written, and nothing is overwritten by accident."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ _STREAMS = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
 _DESCRIPTOR = re.compile(r"(?:/dev|/proc/(?P<process>self|thread-self|\d+))/fd/(?P<number>\d+)", re.ASCII)
 _PIECE = 2**20
 LOCK, HOLDER = "running.lock", "running.json"
-"""In a folder that one run at a time may use: what is locked, and who has locked it."""
+"""The lock of a folder that only one run at a time may use; it says who holds it."""
 
 
 def descriptor(path: str | Path) -> int | None:
-    """The number of the open file that a path stands for, such as 1 for ``/dev/stdout``; None: it is no such path."""
+    """Return the number of the open file that a path means, such as 1 for ``/dev/stdout``; None if it
+    means none."""
     if os.name != "posix" or "\0" in str(path):
         return None
     name = os.path.abspath(path)
@@ -41,29 +42,31 @@ def descriptor(path: str | Path) -> int | None:
 
 
 def as_stdio(path: str, number: int) -> str:
-    """``-`` for every name of standard input (0) or standard output (1); any other path as it is."""
+    """Return ``-`` for every name of standard input (0) or standard output (1); any other path as it is."""
     return STDIO if descriptor(path) == number else path
 
 
 def is_special(path: str | Path) -> bool:
-    """Whether the path is a device, a pipe, a socket or an open file by number: written in place, never replaced."""
+    """Whether the path is a device, a pipe, a socket or an open file: such a path is written to and never
+    replaced."""
     if descriptor(path) is not None:
         return True
     try:
         mode = os.stat(path).st_mode
-    except (OSError, ValueError):  # ValueError: a null byte in the name
+    except (OSError, ValueError):  # a ValueError means a null byte in the name
         return False
     return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
 
 
 def describe(error: OSError) -> str:
-    """The reason of an `OSError` in lower case and without the path: ``no space left on device``."""
+    """Return the reason of an `OSError` in lower case and without the path: ``no space left on device``."""
     text = error.strerror or type(error).__name__
     return text[:1].lower() + text[1:]
 
 
 def open_regular(path: str | Path) -> BinaryIO:
-    """Open a regular file for reading; what is none, such as a pipe that would wait for ever, is an `OSError`."""
+    """Open a regular file for reading; a pipe, which could block for ever, and other special files are an
+    `OSError`."""
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
@@ -74,18 +77,18 @@ def open_regular(path: str | Path) -> BinaryIO:
 def read_bytes(
     path: str | Path, error: type[SprdiffError], read: Callable[[BinaryIO], bytes] = lambda stream: stream.read()
 ) -> bytes:
-    """The bytes of a file, or of standard input for ``-``.
+    """Return the bytes of a file, or of standard input for ``-``.
 
     Args:
-        read: what takes them from the stream, for a file whose beginning tells how long it may be.
+        read: a function that reads the stream, for files whose beginning tells how long they may be.
 
     Raises:
-        SprdiffError: of the class `error`, with one line, when the file cannot be read; what `read` raises.
+        SprdiffError: of the class `error`: the file cannot be read; or whatever `read` raises.
     """
     name = "standard input" if as_stdio(str(path), 0) == STDIO else str(path)
     try:
         if name != str(path):
-            if sys.stdin is None:  # so it is where the caller has closed it
+            if sys.stdin is None:  # the caller may have closed it
                 raise error("standard input is closed")
             return read(sys.stdin.buffer)
         with open(path, "rb") as stream:
@@ -95,7 +98,7 @@ def read_bytes(
 
 
 def read_at_most(stream: IO[bytes], most: int, data: bytes = b"") -> bytes | None:
-    """`data` and the rest of a stream; None if that is more than `most` bytes."""
+    """Return `data` and the rest of a stream; None if there are more than `most` bytes."""
     found = bytearray(data)
     while len(found) <= most and (piece := stream.read(min(_PIECE, most + 1 - len(found)))):
         found += piece
@@ -103,7 +106,7 @@ def read_at_most(stream: IO[bytes], most: int, data: bytes = b"") -> bytes | Non
 
 
 def check_output(path: str | Path, *, force: bool = False) -> None:
-    """Refuse an output that could not be written, before any work is spent on it.
+    """Refuse an output that could not be written, before any work is done.
 
     Raises:
         OutputExistsError: it exists, and `force` is not given.
@@ -121,16 +124,16 @@ def check_output(path: str | Path, *, force: bool = False) -> None:
 
 
 def write_atomic(path: str | Path, data: bytes, *, force: bool = False, staging: Path | None = None) -> None:
-    """Write a whole file or nothing: a temporary file, flushed to disk, takes its name at the end.
+    """Write a file completely or not at all: a temporary file is flushed to the disk and renamed in the end.
 
     Args:
-        path: the file; ``-`` is standard output; devices and pipes are written in place.
+        path: the file; ``-`` is standard output; devices and pipes are written to directly.
         force: replace a file that exists. A link is followed; the permissions of the old file are kept.
         staging: the folder of the temporary file, on the same disk; None: the folder of the file.
 
     Raises:
         OutputExistsError: the file exists, and `force` is not given.
-        OutputError: the system refuses to write it.
+        OutputError: it cannot be written.
         BrokenPipeError: the reader of standard output has gone.
     """
     check_output(path, force=force)
@@ -138,12 +141,12 @@ def write_atomic(path: str | Path, data: bytes, *, force: bool = False, staging:
     name = "standard output" if str(path) == STDIO or number == 1 else str(path)
     try:
         if name != str(path):
-            if sys.stdout is None:  # so it is where the caller has closed it
+            if sys.stdout is None:  # the caller may have closed it
                 raise OutputError("standard output is closed")
             sys.stdout.flush()
             sys.stdout.buffer.write(data)
             sys.stdout.buffer.flush()
-        elif number is not None:  # opened again by its name it would be written from its start
+        elif number is not None:  # opened again by its name, it would be written from its start
             with os.fdopen(os.dup(number), "wb") as stream:
                 stream.write(data)
         elif is_special(path):
@@ -161,7 +164,8 @@ def write_atomic(path: str | Path, data: bytes, *, force: bool = False, staging:
 
 
 def replace_folder(partial: Path, folder: Path) -> None:
-    """Move the finished folder ``partial`` to its place; what was there comes back should that fail, else it goes.
+    """Move the finished folder `partial` to its place and delete what was there; if that fails, the old one
+    is put back.
 
     Raises:
         OSError: it could not be moved.
@@ -180,14 +184,14 @@ def replace_folder(partial: Path, folder: Path) -> None:
 
 
 def place(finished: Path, path: Path, *, force: bool = False) -> None:
-    """Give a finished file on the same disk its name, at once and lastingly.
+    """Rename a finished file on the same disk, atomically and durably.
 
     Args:
         force: replace a file that exists; its permissions are kept.
 
     Raises:
         OutputExistsError: the file exists, and `force` is not given.
-        OutputError: the system refuses.
+        OutputError: it cannot be renamed.
     """
     check_output(path, force=force)
     try:
@@ -207,7 +211,8 @@ def _exists(path: str | Path) -> OutputExistsError:
 def _write_staged(staging: Path, target: Path, data: bytes, *, force: bool) -> None:
     temporary = staging / f".sprdiff-{secrets.token_hex(8)}.tmp"
     try:
-        # Not tempfile: its files are private to the user, these shall follow the umask like any other file.
+        # Not tempfile, whose files are private to the user: these must follow the umask like any other
+        # file.
         with open(temporary, "xb") as stream:
             stream.write(data)
             stream.flush()
@@ -229,19 +234,19 @@ def _name(temporary: Path, target: Path, *, force: bool) -> None:
 
 
 def _name_if_free(temporary: Path, target: Path) -> None:
-    """Give the file its name unless another process took it meanwhile (FileExistsError)."""
+    """Rename the file unless another process took the name meanwhile (FileExistsError)."""
     try:
         os.link(temporary, target)
     except FileExistsError:
         raise
-    except OSError:  # a file system without hard links: the check cannot be atomic there
+    except OSError:  # a file system without hard links, where the check cannot be atomic
         if os.path.lexists(target):
             raise FileExistsError(target) from None
         os.replace(temporary, target)
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the new name itself survive a power cut, where the system can."""
+    """Make the new name durable, if the system can."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -252,15 +257,15 @@ def _sync_folder(folder: Path) -> None:
 
 @contextmanager
 def held(folder: Path, command: str, filelock: Any, busy: type[SprdiffError]) -> Iterator[None]:
-    """Hold a folder, made if need be, against other runs; the file of the lock stays.
+    """Lock a folder against other runs while a ``with`` block runs; create it if needed. The lock file stays.
 
     Args:
-        command: that is told to whom it keeps out.
+        command: what those who have to wait are told.
         filelock: the module of that name, which not every installation has.
-        busy: what is raised when another run holds it; the message says which.
+        busy: the class of the error that is raised if another run holds the lock; the message says which.
 
     Raises:
-        OutputError: it cannot be made.
+        OutputError: the folder cannot be created.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -284,5 +289,5 @@ def _holder(folder: Path) -> str:
     try:
         holder = json.loads((folder / HOLDER).read_bytes())
         return f"process {holder['pid']} on {holder['host']}: {holder['command']}"
-    except (OSError, ValueError, TypeError, LookupError):  # it has just started, or just ended
+    except (OSError, ValueError, TypeError, LookupError):  # that run has just started or just ended
         return "another run"

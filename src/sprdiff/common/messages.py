@@ -9,7 +9,7 @@ _LONGEST = 300
 
 
 def reason(error: BaseException) -> str:
-    """Say in a few words why a library or the system refused something; paths are left out."""
+    """Say in a few words why a library or the system refused something; paths are omitted."""
     if isinstance(error, FileNotFoundError):
         return "no such file"
     if isinstance(error, OSError) and error.strerror and error.errno:
@@ -18,7 +18,7 @@ def reason(error: BaseException) -> str:
 
 
 def explain(error: BaseException) -> str:
-    """Say why a piece of work failed; an error that nobody foresaw is named with its type."""
+    """Say why a piece of work failed; an unexpected error is named with its type."""
     if isinstance(error, SprdiffError):
         return str(error)
     if isinstance(error, MemoryError):
@@ -27,10 +27,11 @@ def explain(error: BaseException) -> str:
 
 
 def printable(text: str) -> str:
-    """The text with everything that does not print (control characters, turns of direction) written out."""
+    """Return the text with all characters escaped that do not print, such as control characters and
+    changes of direction."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def one_line(text: str) -> str:
-    """The text on one line: line breaks become spaces, and what does not print is written out."""
+    """Return the text on one line: line breaks become spaces, and what does not print is escaped."""
     return printable(" ".join(text.split()))

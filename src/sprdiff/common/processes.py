@@ -17,7 +17,7 @@ R = TypeVar("R")
 
 
 def available_cores() -> int:
-    """The number of cores that this process may use, at least 1."""
+    """Return the number of cores that this process may use, at least 1."""
     allowed = getattr(os, "sched_getaffinity", None)
     return len(allowed(0)) if allowed else os.cpu_count() or 1
 

@@ -1,17 +1,17 @@
-"""How far long work is, told to whoever wants to know."""
+"""Progress of long work."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 Report = Callable[[float], None]
-"""Is told the fraction that is done."""
+"""Receives the fraction that is done."""
 
 
 def unheard(fraction: float) -> None:
-    """Nobody wants to know."""
+    """Ignore the fraction that is done."""
 
 
 def part_of(report: Report, start: float, share: float) -> Report:
-    """Reports a part of something as that part of the whole."""
+    """Return an observer of a part of the work, which reports to an observer of the whole."""
     return lambda done: report(start + share * done)

@@ -19,11 +19,11 @@ from .messages import reason
 T = TypeVar("T")
 
 PAUSES = (0.5, 2.0)
-"""Seconds of waiting before the second and the third attempt at what a network may refuse for a moment."""
+"""Seconds of waiting before the second and the third attempt."""
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|[a-z0-9]{2,}::")
 _WEB = ("http://", "https://")
 _FINAL = (FileNotFoundError, FileExistsError, PermissionError, NotADirectoryError, IsADirectoryError,
-          ImportError, ValueError, NotImplementedError)  # fmt: skip
+          ImportError, ValueError, NotImplementedError, SprdiffError)  # fmt: skip
 """After these errors another attempt would fail as well."""
 _OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "r2", "memory"})
 """Elsewhere a file can be seen while it is being uploaded, and needs a temporary name."""
@@ -75,7 +75,7 @@ def expand(address: str, error: type[SprdiffError] = SprdiffError) -> list[str]:
 
 
 def ask(address: str, question: Callable[[Any, str], T], error: type[SprdiffError], extra: str = "batch") -> T:
-    """Put a question to the file system of an address; ask again where that may help.
+    """Ask the file system of an address; ask again if that may help.
 
     Args:
         question: a function of the file system and of the path in it.
@@ -87,33 +87,41 @@ def ask(address: str, question: Callable[[Any, str], T], error: type[SprdiffErro
             that the question raises comes as it is.
     """
     fsspec = need("fsspec", extra, error)
+    try:
+        return retried(lambda: question(*fsspec.core.url_to_fs(address)))
+    except SprdiffError:
+        raise  # the question's own error: the file system has done its part
+    except Exception as caught:  # every file system has errors of its own
+        raise error(f"{address} cannot be reached: {reason(caught)}") from caught
+
+
+def retried(action: Callable[[], T]) -> T:
+    """Run an action; if it fails and that may help, run it again after a pause."""
     for pause in (*PAUSES, None):
         try:
-            files, path = fsspec.core.url_to_fs(address)
-            return question(files, path)
-        except SprdiffError:  # the question's own error: the file system has done its part
-            raise
-        except Exception as caught:  # every file system has errors of its own
+            return action()
+        except Exception as caught:
             if pause is None or isinstance(caught, _FINAL):
-                raise error(f"{address} cannot be reached: {reason(caught)}") from caught
+                raise
             time.sleep(pause)
     raise AssertionError
 
 
-def fetch(address: str, path: Path, error: type[SprdiffError]) -> None:
+def fetch(address: str, path: Path, error: type[SprdiffError], extra: str = "batch") -> None:
     """Copy a remote file to a path.
 
     Raises:
         SprdiffError: of the class `error`: the file cannot be read or stored.
     """
-    ask(address, lambda files, source: files.get_file(source, str(path)), error)
+    ask(address, lambda files, source: files.get_file(source, str(path)), error, extra)
 
 
 def upload(address: str, send: Callable[[Any, str, str], object], *, force: bool) -> None:
-    """Put a whole file at a remote address or nothing.
+    """Store a whole file at a remote address, or nothing.
 
     Args:
-        send: a function of the file system, the path and the mode (``create`` or ``overwrite``) that sends the file.
+        send: a function of the file system, the path and the mode (``create`` or ``overwrite``) that sends
+            the file.
         force: overwrite a file that is there.
 
     Raises:

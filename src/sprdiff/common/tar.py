@@ -1,4 +1,4 @@
-"""A reader of tar files that strangers made: sizes are checked before anything is read."""
+"""A reader of tar files from unknown sources: sizes are checked before anything is read."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from .messages import reason
 
 MAX_MEMBERS = 1_000_000
 MAX_NAMES = 2**26
-"""Characters of the names of all members together."""
+"""The largest total length of the members' names, in characters."""
 MAX_EXTENSION = 2**20
-"""Bytes of a member's long name or further attributes, which tarfile reads whole."""
+"""The largest size in bytes of a member's long name or attributes, which tarfile reads whole."""
 _EXTENSIONS = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME,
                tarfile.GNUTYPE_LONGLINK)  # fmt: skip
 _DAMAGED = (tarfile.TarError, OSError, EOFError, ValueError, OverflowError, RecursionError, MemoryError)
@@ -41,22 +41,22 @@ def _checked(file: IO[bytes]) -> Iterator[tarfile.TarInfo]:
             names += len(member.name)
             if count > MAX_MEMBERS or names > MAX_NAMES:
                 raise tarfile.ReadError(f"more than {MAX_MEMBERS} members, or {MAX_NAMES} characters of names")
-            # A negative size leads tarfile round in circles (CVE-2025-8194).
+            # A negative size sends tarfile into an endless loop (CVE-2025-8194).
             if member.size < 0 or member.offset_data < end:
                 raise tarfile.ReadError("a member has no possible size")
             end = member.offset_data
             forget: Any = tar
-            forget.members = []  # tarfile would keep them all for lookups by name
+            forget.members = []  # tarfile would keep all members for lookups by name
             yield member
         after = tar.offset
     file.seek(after)
-    # Where a header is damaged or missing, tarfile ends without a word.
+    # If a header is damaged or missing, tarfile ends without an error.
     if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
         raise tarfile.ReadError("cut off, or damaged after its first members")
 
 
 class _Member(tarfile.TarInfo):
-    """A member whose extensions are read only if they are no larger than a member may need."""
+    """A member whose extensions are read only if they are not larger than a member may need."""
 
     def _proc_member(self, archive: Any) -> Any:
         # tarfile's own hook; it returns the member, or the one that these extensions belong to.

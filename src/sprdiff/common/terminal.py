@@ -1,4 +1,4 @@
-"""What is shown on a terminal while long work runs."""
+"""Progress on a terminal while long work runs."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ if TYPE_CHECKING:
 
 
 def on_terminal() -> bool:
-    """Whether somebody sees what is written to standard error."""
+    """Whether standard error is a terminal."""
     return sys.stderr is not None and sys.stderr.isatty()
 
 
 class ProgressBar:
-    """A bar on standard error with the count and the time that is left; it shows nothing where no terminal is.
+    """A progress bar on standard error with the count and the remaining time; without a terminal it shows
+    nothing.
 
     Args:
         what: what is counted.
         total: how many there are; None: not known yet.
         named: show `what` before the bar, and a text behind it.
-        speed: show how many of them are done in a second, and a text behind it.
+        speed: show how many are done in a second, and a text behind it.
         active: False shows nothing on a terminal either.
         keep: leave the bar on the screen at the end.
     """
@@ -42,8 +43,8 @@ class ProgressBar:
             columns = [TextColumn(f"[bold]{what}"), *columns[:2], TextColumn("{task.fields[text]}"), columns[2]]
         if speed:
             columns.insert(-1, _speed_column(what))
-        # The speed is that of the last ten minutes: codecs differ in speed a hundredfold, and the default half minute
-        # sees one or two of them.
+        # The speed is measured over ten minutes: codecs differ a hundredfold, and the default of half a
+        # minute sees one or two of them.
         self._progress = Progress(
             *columns, console=Console(stderr=True), transient=not keep, speed_estimate_period=600 if speed else 30
         )
@@ -60,12 +61,12 @@ class ProgressBar:
         self.close()
 
     def show(self, done: float, total: float | None = None, text: str = "") -> None:
-        """Show how much is done, of how much if that has changed, with a text where there is room for one."""
+        """Show how much is done, the total if it has changed, and a text if there is room for one."""
         if self._progress is not None:
             self._progress.update(self._task, completed=done, total=total, text=text, visible=True)
 
     def close(self) -> None:
-        """End the bar."""
+        """Remove the bar, or leave it on the screen."""
         if self._progress is not None:
             self._progress.stop()
 
@@ -75,7 +76,7 @@ def _speed_column(what: str) -> Any:
     from rich.text import Text
 
     class Speed(ProgressColumn):
-        """How many are done in a second, and the text of the bar."""
+        """A column with how many are done in a second, and the text of the bar."""
 
         def render(self, task: Task) -> Text:
             speed = f"{task.speed:.2f} {what}/s" if task.speed else ""

@@ -1,4 +1,5 @@
-"""Measuring: image metrics (numpy only) and distances on a pretrained network (torch, on demand)."""
+"""Measuring: image metrics (numpy only), distances on pretrained networks (torch, loaded on demand),
+comparisons."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Figures over pairs of pictures while they are made, for validation in training: one row, no files.
+"""Figures over pairs of pictures, for validation in training and for benchmarks.
 
-The same functions as in `rulers`, on whichever feature network is at hand.
+The functions are those of `metrics`, with whichever feature network is available.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from sprdiff.evaluate.metrics.tensors import Features
 
 
 class Network(Protocol):
-    """What judges by features; `FeatureNetwork` (SqueezeNet) is one."""
+    """A network that judges by features, such as `FeatureNetwork` (SqueezeNet)."""
 
     def feature_distance(self, a: Bytes, b: Bytes) -> float:
-        """Distance of two images, uint8 RGB [H, W, 3]; smaller is better."""
+        """Return the distance of two images, uint8 RGB [H, W, 3]; smaller is better."""
         ...
 
     def patch_features(self, image: Bytes) -> Features:
-        """Features [N, D] of the crops of an image."""
+        """Return the features of the crops of an image, [N, D]."""
         ...
 
 
@@ -32,11 +32,12 @@ class Pairs:
     """Collects pairs of an original and a decoded picture.
 
     Args:
-        network: an object, or the file of SqueezeNet 1.1 (``--features FILE``), which is loaded now; None: PSNR and
-            MS-SSIM alone. Distances on different networks do not compare.
+        network: a network, or the file with the weights of SqueezeNet 1.1 (``--features FILE``), which is
+            loaded now;
+            None: only PSNR and MS-SSIM are measured. Distances of different networks are not comparable.
 
     Raises:
-        WeightsError: the file cannot be read or is no such network.
+        WeightsError: the file cannot be read or is not such a network.
         SprdiffError: torch, or h5py for its format, is not installed.
     """
 
@@ -49,7 +50,7 @@ class Pairs:
         """Measure a pair, uint8 RGB [H, W, 3].
 
         Raises:
-            ImageError: other types, different shapes, or too small for a metric.
+            ImageError: the types or shapes differ, or the pictures are too small for a metric.
         """
         found = {"psnr": psnr(original, decoded), "ms_ssim": ms_ssim(original, decoded)}
         if self._network is not None:
@@ -60,8 +61,10 @@ class Pairs:
             self._figures.setdefault(name, []).append(value)
 
     def means(self) -> dict[str, float]:
-        """Means over the pairs: ``psnr`` (dB), ``ms_ssim``, with a network ``feature_distance``, and ``frechet``, one
-        figure for the whole set, where there are enough crops. Empty before the first pair.
+        """Return the means over the pairs: ``psnr`` (dB), ``ms_ssim``, and with a network
+        ``feature_distance`` and, if there
+        are enough crops, ``frechet``, one figure for the whole set. The result is empty before the first
+        pair.
         """
         means = {name: fmean(values) for name, values in self._figures.items()}
         if sum(map(len, self._patches[0])) >= MIN_CROPS:

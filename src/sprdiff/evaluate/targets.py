@@ -1,4 +1,4 @@
-"""What a file may take: so many bits for each pixel of the original, or so many bytes whatever its size."""
+"""Targets: a number of bits per pixel of the original, or a number of bytes."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Target:
-    """One of the two; ``Target(0.0203)`` and ``Target(bytes=1200)``.
+    """A target, such as ``Target(0.0203)`` or ``Target(bytes=1200)``.
 
     Attributes:
-        bpp: most bits per pixel of the original, for the whole file.
-        bytes: most bytes of the whole file.
+        bpp: the largest number of bits of the whole file per pixel of the original.
+        bytes: the largest size of the whole file.
 
     Raises:
         ValueError: both or none are given, or the number is not above 0.
@@ -27,15 +27,15 @@ class Target:
             raise ValueError("a target is a number of bits per pixel or of bytes, above 0")
 
     def __lt__(self, other: Target) -> bool:
-        """Bits per pixel come before bytes, small ones before large ones."""
+        """Order targets: bits per pixel come before bytes, small ones before large ones."""
         return self._place < other._place
 
     def __str__(self) -> str:
-        """``0.0203 bpp``, ``1200 bytes``."""
+        """Return a text such as ``0.0203 bpp`` or ``1200 bytes``."""
         return f"{self.bytes} bytes" if self.bpp is None else f"{self.bpp:g} bpp"
 
     def budget(self, width: int, height: int) -> int:
-        """Most bytes that a file of a picture of this size may have."""
+        """Return the largest size in bytes of the file of a picture of this size."""
         if self.bytes is not None:
             return self.bytes
         assert self.bpp is not None
@@ -43,15 +43,15 @@ class Target:
 
     @property
     def folder(self) -> str:
-        """The name of its folder, and its short form: ``0.0203``, ``1200B``."""
+        """The short form, which also names a folder: ``0.0203``, ``1200B``."""
         return f"{self.bytes}B" if self.bpp is None else f"{self.bpp}"
 
     @classmethod
     def parse(cls, text: str) -> Target:
-        """From the short form.
+        """Read the short form.
 
         Raises:
-            ValueError: it is none.
+            ValueError: the text is something else.
         """
         return cls(bytes=int(text[:-1])) if text.endswith("B") else cls(float(text))
 

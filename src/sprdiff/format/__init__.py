@@ -1,1 +1,2 @@
-"""The file and the exact coding of its latents: numpy, and constriction where there is one; no network runtime."""
+"""The file and the exact coding of its latents, with numpy and, if it is installed, constriction; no
+network runtime."""

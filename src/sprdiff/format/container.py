@@ -27,27 +27,30 @@ from sprdiff.limits import above, size_message
 MAGIC = b"SPR"
 VERSION = 2
 RESERVED = 15
-"""A version that no release writes, kept for a format whose version needs more bits."""
+"""A version that no release writes; it is kept for a format whose version needs more bits."""
 MAX_SIDE = 2**21 - 1
 SCALES: tuple[Fraction, ...] = tuple(Fraction(n, 2) for n in (2, 3, 4, 6, 8, 12, 16))
 """Factors by which the coded picture is smaller than the original, by scale code (7 is invalid)."""
 PRESETS: dict[int, str] = {1: "tiny", 2: "sd"}
-"""Names of the preset ids that this version knows; only messages use them."""
+"""The names of the preset ids that this version knows, for messages."""
 PRESETS_WITHOUT_GRAPHS = frozenset({2})
-"""Presets whose networks run on torch alone: no folder of graphs is of one of them."""
+"""Presets whose networks run on torch only, so that they have no folder of graphs."""
 STRIDES = (8, 16, 32, 64)
-"""Pixels of the coded picture per position of the y grid, along one side: one of them, as the weights say."""
+"""The possible numbers of pixels of the coded picture per position of the y grid, along one side; the
+weights choose one."""
 MAX_CHANNELS = 1024
-"""Of y, and of z."""
+"""The largest number of channels of y, and of z."""
 MAX_SYMBOLS = 2 * MAX_CHANNELS
-"""Most symbols of a stream per position of the y grid: those of y, and of z at no more positions."""
+"""The largest number of symbols per position of the y grid: those of y, and those of z at no more
+positions."""
 _SYMBOL_BITS = 55
-"""Most bits of one symbol: 24 for the escape, a sign, and an Exp-Golomb code of at most 15 zeros (30 bits)."""
+"""The largest number of bits of one symbol: 24 for the escape, a sign, and an Exp-Golomb code of up to 15
+zeros (30 bits)."""
 _SLACK = 64
-"""Bytes of the header, and of the rounding of the range coder."""
+"""Bytes for the header and for the rounding of the range coder."""
 _PIECE = 2**20
 HEAD = 16
-"""Bytes that hold the longest header with its check."""
+"""Bytes that contain even the longest header with its check."""
 _FIXED = 8
 _CHECK = 2
 
@@ -57,12 +60,12 @@ class Header:
     """What a file says about itself before its check.
 
     Attributes:
-        width, height: of the original picture, in pixels, 1 .. `MAX_SIDE`.
-        level: quality level 0 .. 255.
-        scale: code of the coded scale, an index into `SCALES`.
-        grey: the picture is grey; the decoder gives one channel back.
-        preset_id: which preset's networks made it (see `PRESETS`).
-        tag: first two bytes of the hash of their weights.
+        width, height: the size of the original picture in pixels, 1 .. `MAX_SIDE`.
+        level: the quality level, 0 .. 255.
+        scale: the code of the coded scale, an index into `SCALES`.
+        grey: whether the picture is grey; the decoder then returns one channel.
+        preset_id: the preset of the networks that made the file (see `PRESETS`).
+        tag: the first two bytes of the hash of their weights.
 
     Raises:
         BitstreamError: a field is outside its range.
@@ -97,11 +100,11 @@ class Header:
 
     @property
     def coded_size(self) -> tuple[int, int]:
-        """(height, width) of the picture that was coded: side / factor, half rounded up, at least 1."""
+        """(height, width) of the coded picture: side / factor, half rounded up, at least 1."""
         return scaled_side(self.height, self.scale), scaled_side(self.width, self.scale)
 
     def latent_size(self, stride: int) -> tuple[int, int]:
-        """(rows, columns) of the y grid, whose positions are `stride` pixels of the coded picture apart.
+        """Return (rows, columns) of the y grid, whose positions are `stride` pixels of the coded picture apart.
 
         The stride follows from the weights: `EntropyModel.stride`.
         """
@@ -109,16 +112,16 @@ class Header:
         return -(-height // stride), -(-width // stride)
 
     def most_bytes(self, stride: int = STRIDES[0]) -> int:
-        """No file with this header is longer: what all symbols cost at their dearest.
+        """Return the largest size of a file with this header: all symbols at their highest cost.
 
         Args:
-            stride: of the weights; without weights at hand the smallest that there is.
+            stride: the stride of the weights; if they are unknown, the smallest that is possible.
         """
         rows, columns = self.latent_size(stride)
         return _SLACK + rows * columns * MAX_SYMBOLS * _SYMBOL_BITS // 8
 
     def pack(self) -> bytes:
-        """The header's bytes, without the check: 10 to 14."""
+        """Return the header's bytes, without the check: 10 to 14."""
         flags = VERSION << 4 | self.grey << 3 | self.scale
         fixed = bytes((flags, self.preset_id)) + self.tag + bytes((self.level,))
         return MAGIC + fixed + _varint(self.width) + _varint(self.height)
@@ -126,7 +129,7 @@ class Header:
 
 @dataclass(frozen=True)
 class ParsedFile:
-    """A file taken apart: its header, the check it carries and the range-coded stream."""
+    """The parts of a file: its header, its check and the range-coded stream."""
 
     header: Header
     check: int
@@ -134,14 +137,14 @@ class ParsedFile:
 
 
 def scaled_side(side: int, scale: int) -> int:
-    """Side of the coded picture in pixels: ``max(1, round_half_up(side / SCALES[scale]))``, in integers."""
+    """Return the side of the coded picture in pixels: ``max(1, round_half_up(side / SCALES[scale]))``, in integers."""
     factor = SCALES[scale]
     top, bottom = side * factor.denominator, factor.numerator
     return max(1, (2 * top + bottom) // (2 * bottom))
 
 
 def pack_file(header: Header, stream: bytes, weights_hash: bytes) -> bytes:
-    """The whole file. `weights_hash` is H, the `canonical_hash` of the exact part; its start must be the tag.
+    """Return the whole file. `weights_hash` is H, the `canonical_hash` of the exact part; its start must be the tag.
 
     Raises:
         ModelMismatchError: the header's tag is not that of `weights_hash`.
@@ -155,14 +158,14 @@ def pack_file(header: Header, stream: bytes, weights_hash: bytes) -> bytes:
 
 
 def parse_file(data: bytes, max_pixels: int | None = None) -> ParsedFile:
-    """Take a file apart and check all that can be checked without the weights; nothing large is allocated.
+    """Split a file and check everything that can be checked without the weights; nothing large is allocated.
 
     Args:
         data: the whole file.
-        max_pixels: refuse pictures of more pixels (see `limits.above`); None: no limit but `MAX_SIDE`.
+        max_pixels: refuse pictures of more pixels (see `limits.above`); None: only `MAX_SIDE` is a limit.
 
     Raises:
-        BitstreamError: with one sentence that says what is wrong.
+        BitstreamError: the file is damaged or too large; the message says what is wrong.
     """
     if not data:
         raise BitstreamError("the file is empty")
@@ -194,13 +197,16 @@ def _check_version(version: int) -> None:
 
 
 def read_file(stream: BinaryIO, max_pixels: int | None = None, stride: int = STRIDES[0]) -> bytes:
-    """The whole file from where a stream stands: its header first, and no more bytes than that allows.
+    """Read a file from the current position of a stream: first its header, and then no more bytes than that
+    allows.
 
     Args:
-        max_pixels: as of `parse_file`; stride: as of `Header.most_bytes`.
+        max_pixels: as in `parse_file`.
+        stride: as in `Header.most_bytes`.
 
     Raises:
-        BitstreamError: the header is not one, its picture is above the limit, or the file is longer than it can be.
+        BitstreamError: the header is invalid, its picture is above the limit, or the file is longer than it
+            can be.
     """
     data = bytearray(stream.read(HEAD))
     most = parse_file(bytes(data), max_pixels).header.most_bytes(stride)
@@ -216,17 +222,17 @@ def _too_long(most: int) -> BitstreamError:
 
 
 def verify(parsed: ParsedFile, data: bytes, weights_hash: bytes, preset_id: int | None = None) -> None:
-    """Check a parsed file against the weights at hand, before its stream is decoded.
+    """Check a parsed file against the available weights, before its stream is decoded.
 
     Args:
         parsed: `parse_file(data)`.
         data: the whole file.
-        weights_hash: H of the weights at hand.
-        preset_id: preset of the weights at hand; None: only the tag is compared.
+        weights_hash: H of the available weights.
+        preset_id: the preset of the available weights; None: only the tag is compared.
 
     Raises:
-        ModelMismatchError: the file wants other weights; the message names both.
-        BitstreamError: the check fails: the file is damaged or truncated.
+        ModelMismatchError: the file needs other weights; the message names both.
+        BitstreamError: the check fails: the file is damaged or was cut off.
     """
     check_weights(parsed.header, weights_hash, preset_id)
     if not is_whole(parsed, data, weights_hash):
@@ -234,10 +240,10 @@ def verify(parsed: ParsedFile, data: bytes, weights_hash: bytes, preset_id: int 
 
 
 def check_weights(header: Header, weights_hash: bytes, preset_id: int | None = None) -> None:
-    """The first half of `verify`: a file wants the weights at hand; arguments as there.
+    """Check that a file needs the available weights, the first half of `verify`.
 
     Raises:
-        ModelMismatchError: it wants others; the message names both.
+        ModelMismatchError: it needs others; the message names both.
     """
     same_preset = header.preset_id in PRESETS if preset_id is None else header.preset_id == preset_id
     if not same_preset or header.tag != weights_hash[:2]:
@@ -249,23 +255,24 @@ def check_weights(header: Header, weights_hash: bytes, preset_id: int | None = N
 
 
 def is_whole(parsed: ParsedFile, data: bytes, weights_hash: bytes) -> bool:
-    """The second half of `verify`: whether the check holds, which no mere beginning of a file can be sure to do."""
-    end = len(parsed.header.pack())  # header fields have one form only, so this is where the check begins
+    """Whether the check is right, the second half of `verify`; a mere beginning of a file almost never
+    passes."""
+    end = len(parsed.header.pack())  # header fields have one form only, so the check begins here
     return _crc(weights_hash, data[:end], data[end + _CHECK :]) == parsed.check
 
 
 def weights_name(preset_id: int, tag: bytes) -> str:
-    """How messages name weights: preset and tag, such as ``tiny-1a2b``."""
+    """Return the name of weights in messages: preset and tag, such as ``tiny-1a2b``."""
     return f"{preset_name(preset_id)}-{tag.hex()}"
 
 
 def preset_name(preset_id: int) -> str:
-    """The name of a preset, or its number where this version does not know it."""
+    """Return the name of a preset, or its number if this version does not know it."""
     return PRESETS.get(preset_id, f"preset {preset_id}")
 
 
 def _crc(*parts: bytes) -> int:
-    """CRC-16/IBM-3740 (also CCITT-FALSE: polynomial 0x1021, initial value 0xFFFF, not reflected)."""
+    """Return CRC-16/IBM-3740 (also CCITT-FALSE: polynomial 0x1021, initial value 0xFFFF, not reflected)."""
     value = 0xFFFF
     for part in parts:
         value = binascii.crc_hqx(part, value)
@@ -273,7 +280,7 @@ def _crc(*parts: bytes) -> int:
 
 
 def _varint(value: int) -> bytes:
-    """LEB128: seven bits a byte, lowest first, the top bit set on all but the last."""
+    """Return a LEB128: seven bits a byte, lowest first; the top bit is set on all bytes but the last."""
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
@@ -282,7 +289,7 @@ def _varint(value: int) -> bytes:
 
 
 def _read_varint(data: bytes, start: int, name: str) -> tuple[int, int]:
-    """(value, offset after it) of a LEB128 of at most three bytes in minimal form."""
+    """Read a LEB128 of at most three bytes in minimal form; return its value and the offset after it."""
     value = 0
     for count in range(3):
         if start + count >= len(data):

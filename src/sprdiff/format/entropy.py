@@ -1,10 +1,12 @@
-"""Exact coding of the latents y and z: quantisation, prediction and range coding, one walk for both ways.
+"""Exact coding of the latents y and z: quantisation, prediction and range coding, in one loop for both
+directions.
 
     y, z --gain--> scaled --quantise--> q --range coder--> stream --> q --> y_hat, the same everywhere
 
-The order of the stream: z, then y in steps, each of one channel group at the positions of one pass
-(`schedule`). Every step predicts a mean and a table for each symbol from what is decoded already; see
-`docs/bitstream.md` for the normative text.
+The stream contains z, then y in steps, each of one channel group at the positions of one pass (`schedule`).
+Every step
+predicts a mean and a table for each symbol from what is decoded already. `docs/bitstream.md` is the normative
+text.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from sprdiff.format.intnet import (
     Ints,
     fetch,
 )
-from sprdiff.format.rangecoder import PrefixDecoder, SymbolCoder, SymbolCounter, SymbolDecoder, SymbolEncoder
+from sprdiff.format.rangecoder import SymbolCoder, SymbolCounter, SymbolDecoder, SymbolEncoder, SymbolPrefixDecoder
 from sprdiff.format.schedule import Schedule
 from sprdiff.format.tables import Tables
 from sprdiff.interrupt import checkpoint
@@ -40,13 +42,13 @@ GAIN_ONE = 1 << GAIN_FRACTION
 
 @dataclass(frozen=True)
 class Exact:
-    """What every machine knows of a picture, the same to the bit: what networks after the exactness line may
-    take.
+    """What every machine knows about a picture, identical to the bit: the input of the networks after the
+    exactness line.
 
     Attributes:
-        y_hat: int32 [Cy, yh, yw], the decoded latent; 8 fraction bits, still scaled by the gain.
-        mu: int32 [Cy, yh, yw], the mean that each value was coded with, in the same unit.
-        h: int16 [F, yh, yw], features of the hyper-latent, 8 fraction bits, from 0 to 16383.
+        y_hat: int32 [Cy, yh, yw], the decoded latent with 8 fraction bits, still multiplied by the gain.
+        mu: int32 [Cy, yh, yw], the mean with which each value was coded, in the same unit.
+        h: int16 [F, yh, yw], features of the hyper-latent with 8 fraction bits, from 0 to 16383.
     """
 
     y_hat: Ints
@@ -56,12 +58,13 @@ class Exact:
 
 @dataclass(frozen=True)
 class Encoded(Exact):
-    """What `EntropyModel.encode` makes, and what every decoder will have.
+    """The result of `EntropyModel.encode`.
 
     Attributes:
         stream: the range-coded bytes.
-        bits: cost of all symbols by the integer tables, escapes included. The stream is at most one byte and
-            the coder's rounding (less than 0.05 %) longer.
+        bits: the cost of all symbols by the integer tables, escapes included. The stream is longer by at most
+            one byte
+            and the coder's rounding (less than 0.05 %).
     """
 
     stream: bytes
@@ -70,10 +73,11 @@ class Encoded(Exact):
 
 @dataclass(frozen=True)
 class LevelTables:
-    """What `EntropyModel` codes with at one level, by channel, float64.
+    """The parameters of `EntropyModel` at one level, by channel, float64.
 
     Attributes:
-        y_gain, z_gain: factors on y and z; z_mean: what z, scaled, is predicted to be.
+        y_gain, z_gain: the factors on y and z.
+        z_mean: the predicted value of scaled z.
     """
 
     y_gain: Floats
@@ -83,12 +87,12 @@ class LevelTables:
 
 @dataclass(frozen=True)
 class Beginning(Exact):
-    """What the beginning of a stream says; values that it does not determine are at their means, step by
+    """The latents of the beginning of a stream; values that it does not determine are at their means, step by
     step.
 
     Attributes:
-        known: symbols of z and y that every file with this beginning has.
-        symbols: all of them.
+        known: how many symbols of z and y every file with this beginning has.
+        symbols: how many symbols there are in all.
     """
 
     known: int
@@ -112,7 +116,7 @@ class EntropyModel:
     Attributes:
         stride: pixels of the coded picture per position of y, along one side.
         y_channels, z_channels: Cy and Cz.
-        ratio: r, positions of y along one side of a position of z.
+        ratio: r, the positions of y along one side of a position of z.
     """
 
     def __init__(self, arrays: Arrays) -> None:
@@ -153,11 +157,11 @@ class EntropyModel:
             raise WeightsError("z.index names a table that is not there")
 
     def z_grid(self, shape: tuple[int, int]) -> tuple[int, int]:
-        """(rows, columns) of the z grid of a y grid."""
+        """Return (rows, columns) of the z grid of a y grid."""
         return -(-shape[0] // self.ratio), -(-shape[1] // self.ratio)
 
     def level_tables(self, level: int) -> LevelTables:
-        """The tables of a level, for a search that must count what is really coded."""
+        """Return the parameters of a level, for a search that must count what is really coded."""
         _check_level(level)
         gains = self._gain_y[level] / GAIN_ONE, self._gain_z[level] / GAIN_ONE
         return LevelTables(*gains, self._z_mean[level] / 2**FRACTION)
@@ -166,9 +170,10 @@ class EntropyModel:
         """Quantise and code the latents.
 
         Args:
-            y: float32 [Cy, yh, yw]; z: float32 [Cz, ceil(yh / r), ceil(yw / r)] (see `ratio`), both not yet
-                scaled. Values that would quantise beyond the symbol limit of 32767 are clamped to it, NaN
-                becomes the mean.
+            y: float32 [Cy, yh, yw], not yet scaled.
+            z: float32 [Cz, ceil(yh / r), ceil(yw / r)] (see `ratio`), not yet scaled. Values that would
+                quantise beyond
+                the symbol limit of 32767 are clamped to it; NaN becomes the mean.
             level: 0 .. 255.
         """
         coder = SymbolEncoder(self.tables)
@@ -176,7 +181,7 @@ class EntropyModel:
         return Encoded(exact.y_hat, exact.mu, exact.h, coder.finish(), coder.bits)
 
     def count(self, counter: SymbolCounter, y: NDArray[np.float32], z: NDArray[np.float32], level: int) -> None:
-        """Tally the symbols that `encode` would write, for fitting tables; arguments as there."""
+        """Count the symbols that `encode` would write for the same arguments, for fitting tables."""
         self._quantise(counter, y, z, level)
 
     def _quantise(self, coder: SymbolCoder, y: NDArray[np.float32], z: NDArray[np.float32], level: int) -> Exact:
@@ -189,22 +194,23 @@ class EntropyModel:
             return self._walk(coder, shape, level, latents)
 
     def decode(self, stream: bytes, shape: tuple[int, int], level: int) -> Exact:
-        """y_hat, and what else is known exactly with it, from the stream of a file.
+        """Decode y_hat, and what else is known exactly with it, from the stream of a file.
 
-        Time and memory are bounded by `shape` and the length of `stream`, whatever its bytes.
+        Time and memory are limited by `shape` and the length of `stream`, whatever its bytes are.
 
         Raises:
-            BitstreamError: the stream is not one that an encoder can have made.
+            BitstreamError: no encoder can have made this stream.
         """
         return self._read(SymbolDecoder(self.tables, stream), shape, level)
 
     def decode_beginning(self, stream: bytes, shape: tuple[int, int], level: int) -> Beginning:
-        """What the first bytes of a stream determine, even none; arguments and bounds as of `decode`.
+        """Decode what the first bytes of a stream determine; there may be none. Arguments and limits are
+        those of `decode`.
 
         Raises:
-            BitstreamError: no stream that an encoder can have made begins so.
+            BitstreamError: no encoder can have made a stream that begins like this.
         """
-        coder = PrefixDecoder(self.tables, stream)
+        coder = SymbolPrefixDecoder(self.tables, stream)
         exact = self._read(coder, shape, level)
         rows, columns = self.z_grid(shape)
         symbols = self.y_channels * shape[0] * shape[1] + self.z_channels * rows * columns
@@ -217,15 +223,15 @@ class EntropyModel:
         return self._walk(coder, shape, level, None)
 
     def dequantise(self, values: Ints, level: int) -> NDArray[np.float32]:
-        """y_hat or mu as the networks after the exactness line take it: float32 [Cy, yh, yw], the gain
-        undone."""
+        """Return y_hat or mu as the networks after the exactness line take it: float32 [Cy, yh, yw],
+        divided by the gain."""
         _check_level(level)
         step = (GAIN_ONE / 2**FRACTION) / self._gain_y[level].astype(np.float64)
         unscaled: NDArray[np.float32] = values.astype(np.float32) * step.astype(np.float32)[:, None, None]
         return unscaled
 
     def _walk(self, coder: SymbolCoder, shape: tuple[int, int], level: int, latents: _Latents | None) -> Exact:
-        """All symbols in the order of the stream, to write or to read."""
+        """Write or read all symbols in the order of the stream."""
         h = self._hyper(self._code_z(coder, self.z_grid(shape), level, latents), level, shape)
         y_hat = Grid(*shape, self.y_channels)
         means = np.empty((shape[0] * shape[1], self.y_channels), np.int32)
@@ -256,12 +262,12 @@ def _check_level(level: int) -> None:
 
 
 def _planes(values: NDArray[T], shape: tuple[int, int]) -> NDArray[T]:
-    """[positions, channels] -> [channels, rows, columns], contiguous."""
+    """Turn [positions, channels] into [channels, rows, columns], contiguous."""
     return np.ascontiguousarray(values.T).reshape(-1, *shape)
 
 
 def _scaled(latent: NDArray[np.float32], gain: NDArray[np.uint32]) -> Floats:
-    """[C, rows, columns] -> float64 [positions, C], times the gain."""
+    """Turn [C, rows, columns] into float64 [positions, C], multiplied by the gain."""
     flat = latent.reshape(latent.shape[0], -1).T.astype(np.float64)
     flat *= gain / GAIN_ONE
     return flat

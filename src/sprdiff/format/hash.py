@@ -19,7 +19,7 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 def canonical_hash(arrays: Arrays) -> bytes:
-    """SHA-256 (32 bytes) over arrays sorted by name; over those of ``entropy.npz`` it is H.
+    """Return SHA-256 (32 bytes) over arrays sorted by name; over those of ``entropy.npz`` it is H.
 
     Each array is fed as: name in UTF-8, a 0 byte, dtype as numpy writes it for little-endian data ("<i2",
     "|u1"), a 0 byte, number of dimensions (u8), each dimension (u32 little-endian), the values little-endian

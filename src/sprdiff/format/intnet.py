@@ -34,7 +34,8 @@ from sprdiff.interrupt import checkpoint
 LATENT_BOUND = (SYMBOL_LIMIT << FRACTION) + MEAN_LIMIT
 """Largest magnitude of a latent, in units of 1/256."""
 CHUNK = 4096
-"""Positions computed at once: bounds the scratch memory to some 40 MB whatever the size of the picture."""
+"""How many positions are computed at once, which limits the scratch memory to some 40 MB for every size of
+picture."""
 MAX_RATIO = 16
 _INDEX_SHIFT = WEIGHT_FRACTION + FRACTION - (INDEX_SCALE.bit_length() - 1)
 """Bits by which the sums of the last layer are shifted to give table indices."""
@@ -53,14 +54,14 @@ stop)."""
 
 
 def level_weights(level: int) -> Floats:
-    """[9] integers with 8 fraction bits: the weights of the knots 0, 32 .. 256 in linear interpolation."""
+    """Return [9] integers with 8 fraction bits: the weights of the knots 0, 32 .. 256 in linear interpolation."""
     unit = 2**FRACTION // KNOT_SPACING
     distances = (abs(level - KNOT_SPACING * knot) for knot in range(KNOTS))
     return np.array([max(0, KNOT_SPACING - distance) * unit for distance in distances], np.float64)
 
 
 def fetch(arrays: Arrays, name: str, dtype: type[np.generic], shape: tuple[int | None, ...]) -> NDArray[Any]:
-    """The array of that name, checked; None in `shape` stands for any size.
+    """Return the array of that name, checked; None in `shape` stands for any size.
 
     Raises:
         WeightsError: missing, or of another dtype or shape.
@@ -101,14 +102,14 @@ class Layer:
         self.outputs: int = weight.shape[0]
 
     def hidden(self, v: Floats, bias: Floats | None = None) -> Floats:
-        """``clip((W v + b + 2^11) >> 12, 0, 16383)``: the activation of a hidden layer, [n, out]."""
+        """Return ``clip((W v + b + 2^11) >> 12, 0, 16383)``: the activation of a hidden layer, [n, out]."""
         acc = v @ self.weight
         acc += self.bias if bias is None else bias
         return shift_clip(acc, WEIGHT_FRACTION, 0, HIDDEN_LIMIT)
 
 
 def shift_clip(acc: Floats, bits: int, low: int, high: int) -> Floats:
-    """``clip((acc + 2^(bits-1)) >> bits, low, high)`` in place; the scaling by a power of two is exact."""
+    """Return ``clip((acc + 2^(bits-1)) >> bits, low, high)`` in place; the scaling by a power of two is exact."""
     acc += 2.0 ** (bits - 1)
     acc *= 2.0**-bits
     np.floor(acc, out=acc)
@@ -116,7 +117,7 @@ def shift_clip(acc: Floats, bits: int, low: int, high: int) -> Floats:
 
 
 def chunks(count: int) -> Iterator[slice]:
-    """Slices of at most `CHUNK` positions; work can be interrupted before each."""
+    """Yield slices of at most `CHUNK` positions; work can be interrupted before each."""
     for start in range(0, count, CHUNK):
         checkpoint()
         yield slice(start, min(start + CHUNK, count))
@@ -130,7 +131,7 @@ class Grid:
         self.values: Ints = np.zeros(((rows + 2) * self.stride, channels), np.int32)
 
     def inside(self, positions: Index) -> Index:
-        """Where raster positions of the grid lie in `values`."""
+        """Return where raster positions of the grid lie in `values`."""
         row, column = np.divmod(positions, self.columns)
         return (row + 1) * self.stride + column + 1
 
@@ -145,13 +146,13 @@ class Grid:
         return end
 
     def planes(self) -> Ints:
-        """[channels, rows, columns], contiguous, without the border."""
+        """Return [channels, rows, columns], contiguous, without the border."""
         cube = self.values.reshape(self.rows + 2, self.stride, -1)[1:-1, 1:-1]
         return np.ascontiguousarray(cube.transpose(2, 0, 1))
 
 
 def context_features(arrays: Arrays) -> int:
-    """How many features of the hyper-latent the context networks take: all inputs of the first but the level
+    """Return how many features of the hyper-latent the context networks take: all inputs of the first but the level
     weights."""
     features = fetch(arrays, "context.0.0.weight", np.int16, (None, None)).shape[1] - KNOTS
     if not 1 <= features <= MAX_FEATURES:
@@ -177,7 +178,7 @@ class HyperSynthesis:
             raise WeightsError(f"hyper.1 must have {self.features} outputs (what context.0.0 takes) times a square")
 
     def __call__(self, z_hat: Grid, level: int, shape: tuple[int, int]) -> NDArray[np.int16]:
-        """h, int16 [rows * columns of the y grid, features], values 0 .. 16383."""
+        """Return h, int16 [rows * columns of the y grid, features], with values 0 .. 16383."""
         rows, columns = shape
         ratio = self.ratio
         h = np.empty((ratio * z_hat.rows, ratio * z_hat.columns, self.features), np.int16)
@@ -230,7 +231,8 @@ class ContextStep:
     def __call__(
         self, y_hat: Grid, h: NDArray[np.int16], positions: Index, level: int
     ) -> tuple[Ints, NDArray[np.uint8]]:
-        """Means int32 (8 fraction bits) and table indices uint8, both [positions, group]."""
+        """Return the means, int32 with 8 fraction bits, and the table indices, uint8, both [positions,
+        group]."""
         size = self._group
         mu = np.empty((positions.size, size), np.int32)
         index = np.empty((positions.size, size), np.uint8)

@@ -1,4 +1,5 @@
-"""The range coder of ``docs/bitstream.md``, section 6, by constriction. Where that is missing, `pure` does the same."""
+"""The range coder of ``docs/bitstream.md``, section 6, by constriction. Without constriction, `pure` does
+the same."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from sprdiff.format.pure import no_symbol, shortest
 
 
 def categorical(counts: NDArray[np.integer[Any]]) -> Any:
-    """Constriction's model of a table.
+    """Return Constriction's model of a table.
 
     `Categorical` gives every symbol one count and shares out the rest in proportion to the weights;
     integer weights (counts - 1) that sum to exactly that rest come out unchanged (tested).
@@ -34,7 +35,7 @@ class RangeEncoder:
         self._coder.encode(symbols, model)
 
     def finish(self) -> bytes:
-        """The shortest stream that decodes to the symbols.
+        """Return the shortest stream that decodes to the symbols.
 
         constriction seals with whole words. Its state gives the interval [low, low + range) itself, as a
         number of all words written and 64 bits more. A sealed stream lies inside it, which settles a carry.
@@ -57,7 +58,7 @@ class RangeDecoder:
         self._coder = constriction.stream.queue.RangeDecoder(np.frombuffer(padded, ">u4").astype(np.uint32))
 
     def decode(self, model: Any, count: int) -> Ints:
-        """The next symbols, all of one table.
+        """Return the next symbols, all of one table.
 
         Raises:
             BitstreamError: no encoder can have made the stream.

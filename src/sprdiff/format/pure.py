@@ -29,7 +29,7 @@ _WIDEST = (1 << _STATE) - 1
 
 
 def cumulative(counts: NDArray[np.integer[Any]]) -> Model:
-    """The model of a table's counts."""
+    """Return the model of a table's counts."""
     return [0, *np.cumsum(counts, dtype=np.int64).tolist()]
 
 
@@ -57,7 +57,7 @@ class RangeEncoder:
         self._low, self._width = low, width
 
     def finish(self) -> bytes:
-        """The shortest stream that decodes to the symbols."""
+        """Return the shortest stream that decodes to the symbols."""
         words, carry = bytearray(), 0
         for word in reversed(self._words):  # last word first, so that each carry reaches the word before
             carry, word = divmod(word + carry, _SMALLEST)
@@ -79,7 +79,7 @@ class RangeDecoder:
         self._offset = self._words[0] << _WORD | self._words[1]
 
     def decode(self, model: Model, count: int) -> Ints:
-        """The next symbols, all of one table.
+        """Return the next symbols, all of one table.
 
         Raises:
             BitstreamError: no encoder can have made the stream.
@@ -105,11 +105,13 @@ class RangeDecoder:
 
 
 class PrefixDecoder:
-    """Finds the symbols that a beginning of a stream determines.
+    """Finds the symbols that the beginning of a stream determines.
 
-    It decodes with two tails at once, all bits 0 and all bits 1, and ends at the first symbol in which they
-    differ. Every file that begins so lies between the two; none lies above the last symbol of a table, so
-    neither does the upper tail.
+    It decodes with two tails at once, one of zeros and one of ones, and ends at the first symbol in which
+    they differ. Every
+    file with this beginning lies between the two. No file lies above the last symbol of a table, so the upper
+    tail does not
+    either.
     """
 
     model = staticmethod(cumulative)
@@ -122,7 +124,7 @@ class PrefixDecoder:
         self._high = self._high_words[0] << _WORD | self._high_words[1]
 
     def decode(self, model: Model, count: int) -> Ints:
-        """The next symbols, all of one table: fewer than `count` where the beginning ends, and then no more.
+        """Return the next symbols, all of one table: fewer than `count` where the beginning ends, and then no more.
 
         Raises:
             BitstreamError: no encoder can have made a stream with this beginning.
@@ -153,19 +155,19 @@ class PrefixDecoder:
 
 
 def words_of(stream: bytes, tail: int) -> list[int]:
-    """The 32-bit words of a stream, two at least, the last filled up with a byte."""
+    """Return the 32-bit words of a stream, two at least, the last filled up with a byte."""
     padded = stream + bytes([tail]) * max(-len(stream) % 4, 8 - len(stream))
     words: list[int] = np.frombuffer(padded, ">u4").tolist()
     return words
 
 
 def no_symbol() -> BitstreamError:
-    """What is raised where a stream points above every symbol."""
+    """Return the error for a stream that points above every symbol."""
     return BitstreamError("the stream is damaged: it holds a code that no symbol has")
 
 
 def shortest(low: int, high: int, size: int) -> bytes:
-    """Of the numbers from `low` to below `high`, of `size` bytes, one that ends in the most zero bytes,
+    """Return of the numbers from `low` to below `high`, of `size` bytes, one that ends in the most zero bytes,
     without them.
 
     The two are less than 2^64 apart.
@@ -175,5 +177,5 @@ def shortest(low: int, high: int, size: int) -> bytes:
 
 
 def _round_up(value: int, count: int) -> int:
-    """The next number whose last `count` bytes are zero."""
+    """Return the next number whose last `count` bytes are zero."""
     return -(-value >> 8 * count) << 8 * count

@@ -29,7 +29,7 @@ _MOST_ZEROS = SYMBOL_LIMIT.bit_length() - 1
 
 @cache
 def fastest() -> Any:
-    """The module of the range coder to use: `native`, or `pure` where constriction is missing."""
+    """Return the module of the range coder to use: `native`, or `pure` where constriction is missing."""
     if importlib.util.find_spec("constriction") is None:
         return pure
     from sprdiff.format import native
@@ -66,7 +66,7 @@ class SymbolCoder(ABC):
 
     @abstractmethod
     def _symbols(self, mu: Ints, scaled: Floats | None) -> Ints:
-        """The symbols to code, or room for those to be decoded."""
+        """Return the symbols to code, or room for those to be decoded."""
 
     @abstractmethod
     def _run(self, table: int, q: Ints) -> None:
@@ -99,7 +99,7 @@ class SymbolEncoder(SymbolCoder):
             self.bits += len(payload)
 
     def finish(self) -> bytes:
-        """The shortest stream that decodes to the symbols."""
+        """Return the shortest stream that decodes to the symbols."""
         stream: bytes = self._coder.finish()
         return stream
 
@@ -163,7 +163,7 @@ class _Ended(Exception):  # noqa: N818
     """The beginning of a stream does not say more."""
 
 
-class PrefixDecoder(SymbolDecoder):
+class SymbolPrefixDecoder(SymbolDecoder):
     """Reads a beginning of a stream: the symbols that are certain, and 0 for all others.
 
     Attributes:
@@ -197,7 +197,7 @@ class PrefixDecoder(SymbolDecoder):
 
 
 def quantise(scaled: Floats, mu: Ints) -> Ints:
-    """``floor(scaled - mu / 256 + 1/2)``, clamped to the symbol limit; NaN becomes 0."""
+    """Return ``floor(scaled - mu / 256 + 1/2)``, clamped to the symbol limit; NaN becomes 0."""
     residual = scaled - mu * 2.0**-FRACTION
     residual += 0.5
     np.floor(residual, out=residual)
@@ -206,7 +206,7 @@ def quantise(scaled: Floats, mu: Ints) -> Ints:
 
 
 def _escape_bits(q: int, radius: int) -> list[int]:
-    """Sign (1 = negative), then Exp-Golomb of order 0 of |q| - R - 1, highest bit first."""
+    """Return sign (1 = negative), then Exp-Golomb of order 0 of |q| - R - 1, highest bit first."""
     value = abs(q) - radius  # already the value plus one
     digits = [int(digit) for digit in f"{value:b}"]
     return [int(q < 0), *[0] * (len(digits) - 1), *digits]

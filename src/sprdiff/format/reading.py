@@ -1,4 +1,4 @@
-"""From a parsed file to its exact latents, with the weights at hand."""
+"""A parsed file becomes its exact latents."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from sprdiff.format.entropy import EntropyModel, Exact
 
 
 def check_file(parsed: ParsedFile, data: bytes, weights_hash: bytes, preset_id: int, *, partial: bool) -> bool:
-    """Check a file against the weights at hand before anything is decoded; returns whether it is whole.
+    """Check a file against the available weights before anything is decoded; return whether it is whole.
 
     Args:
         parsed: ``parse_file(data)``.
-        weights_hash, preset_id: those of the weights at hand.
+        weights_hash, preset_id: those of the available weights.
         partial: accept a file that was cut off.
 
     Raises:
@@ -26,7 +26,7 @@ def check_file(parsed: ParsedFile, data: bytes, weights_hash: bytes, preset_id: 
 
 
 def read_exact(parsed: ParsedFile, entropy: EntropyModel, *, whole: bool) -> Exact:
-    """The exact latents of a checked file; a `Beginning` where it is not `whole`.
+    """Return the exact latents of a checked file; a `Beginning` where it is not `whole`.
 
     Raises:
         BitstreamError: no encoder can have made its stream.

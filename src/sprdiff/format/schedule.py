@@ -25,10 +25,11 @@ class Step:
     """One coding step.
 
     Attributes:
-        number: of the pass whose positions it codes.
+        number: the number of the pass whose positions it codes.
         channels: the channel group.
-        depth: how many channels of the neighbourhood its network takes: n of the specification.
-        known: the runs among them that some position of the pass may find decoded; all others are zero by definition.
+        depth: how many channels of the neighbourhood its network takes: n in the specification.
+        known: the runs of inputs that may be decoded already at some position; all others are zero by
+            definition.
     """
 
     number: int
@@ -42,15 +43,15 @@ class Schedule:
 
     Attributes:
         stride: pixels of the coded picture per position of the y grid, along one side.
-        channels: of y.
-        steps: in the order of the stream.
+        channels: the number of channels of y.
+        steps: the steps in the order of the stream.
     """
 
     def __init__(self, arrays: Arrays) -> None:
         """Read and check `stride`, `groups`, `passes` and `order`.
 
         Raises:
-            WeightsError: one is missing, of another shape or dtype, or beyond the limits.
+            WeightsError: one is missing, has another shape or dtype, or is beyond the limits.
         """
         self.stride = int(fetch(arrays, "stride", np.int32, (1,))[0])
         if self.stride not in STRIDES:
@@ -66,7 +67,7 @@ class Schedule:
         self.steps = tuple(self._step(pairs[:s], *pair, spans) for s, pair in enumerate(pairs))
 
     def positions(self, shape: tuple[int, int]) -> list[Index]:
-        """The positions of a grid that each pass codes, in raster order."""
+        """Return the positions of a grid that each pass codes, in raster order."""
         row, column = np.divmod(np.arange(shape[0] * shape[1]), shape[1])
         number = self._passes[row % 2, column % 2]
         return [np.flatnonzero(number == p) for p in range(int(self._passes.max()) + 1)]
@@ -81,14 +82,14 @@ class Schedule:
         return Step(number, spans[group], depth, seen)
 
     def _passes_at(self, offset: int, number: int) -> set[int]:
-        """In which passes the neighbours of a pass's positions at an offset are coded."""
+        """Return the passes in which the neighbours of a pass's positions at an offset are coded."""
         rows, columns = np.nonzero(self._passes == number)
         near = self._passes[(rows + offset // 3 - 1) % 2, (columns + offset % 3 - 1) % 2]
         return set(near.tolist())
 
 
 def _spans(groups: NDArray[np.int32]) -> list[slice]:
-    """The channels of each group."""
+    """Return the channels of each group."""
     if not 1 <= groups.size <= MAX_GROUPS:
         raise WeightsError(f"there must be 1 to {MAX_GROUPS} groups, not {groups.size}")
     stops = np.cumsum(groups.astype(np.int64)).tolist()
@@ -98,7 +99,7 @@ def _spans(groups: NDArray[np.int32]) -> list[slice]:
 
 
 def _pass_count(passes: NDArray[np.int32]) -> int:
-    """P, where the passes are 0 to P - 1."""
+    """Return P; the passes have the numbers 0 to P - 1."""
     used = sorted(set(passes.ravel().tolist()))
     if used != list(range(len(used))) or not 2 <= len(used) <= MAX_PASSES:
         raise WeightsError(f"passes must be numbers from 0 on, none left out, 2 to {MAX_PASSES} of them")
@@ -106,7 +107,7 @@ def _pass_count(passes: NDArray[np.int32]) -> int:
 
 
 def _merged(offset: int, spans: list[slice]) -> list[Run]:
-    """Runs of channels at an offset, spans that touch in one."""
+    """Return the runs of channels at an offset; adjacent spans are merged."""
     runs: list[Run] = []
     for span in spans:
         if runs and runs[-1][2] == span.start:

@@ -63,14 +63,14 @@ class Tables:
         return int(self.radius.size)
 
     def model(self, table: int, make: Callable[[IntArray], T]) -> T:
-        """What a range coder's `make` makes of a table's counts, made once."""
+        """Return what a range coder's `make` makes of a table's counts; it is made once."""
         if (make, table) not in self._models:
             self._models[make, table] = make(self.counts[self.start[table] : self.start[table + 1]])
         return self._models[make, table]
 
 
 def sigma_ladder(n: int = 64, low: float = SMALLEST_SIGMA, high: float = 32.0) -> NDArray[np.float64]:
-    """Standard deviations of the `n` base tables, in symbols: geometric from `low` to `high`.
+    """Return standard deviations of the `n` base tables, in symbols: geometric from `low` to `high`.
 
     Raises:
         ValueError: there are not 1 to `MAX_TABLES` of them, they do not grow, or the widest would pass
@@ -82,7 +82,7 @@ def sigma_ladder(n: int = 64, low: float = SMALLEST_SIGMA, high: float = 32.0) -
 
 
 def make_gaussian_tables(sigmas: Sequence[float] | NDArray[np.float64]) -> tuple[IntArray, IntArray]:
-    """Tables of zero-mean Gaussians integrated over unit bins, with a slightly heavy tail.
+    """Return tables of zero-mean Gaussians integrated over unit bins, with a slightly heavy tail.
 
     Returns:
         (radius int32 [T], counts uint32 flat) as `Tables` takes them; R = ceil(6 sigma) + 2, symmetric.
@@ -127,18 +127,18 @@ def fit_tables(
 
 
 def _radius(sigma: float) -> int:
-    """R of a built table: symbols beyond six standard deviations escape."""
+    """Return R of a built table: symbols beyond six standard deviations escape."""
     return math.ceil(min(6 * sigma, 1e9)) + 2
 
 
 def _bin(q: int, sigma: float) -> float:
-    """Mass of a zero-mean Gaussian on [q - 1/2, q + 1/2], q >= 1, accurate in the tail."""
+    """Return the mass of a zero-mean Gaussian on [q - 1/2, q + 1/2] for q >= 1, accurate in the tail."""
     unit = sigma * math.sqrt(2)
     return 0.5 * (math.erfc((q - 0.5) / unit) - math.erfc((q + 0.5) / unit))
 
 
 def _counts(half: list[int], escape: int, total: int) -> NDArray[np.uint32]:
-    """One table from the shares (of `total`) of the symbols 1 .. R and of the escape; 0 takes what is left.
+    """Return one table from the shares (of `total`) of the symbols 1 .. R and of the escape; 0 takes what is left.
 
     Every symbol gets its floor first and a share of the rest, so the symbol 0 can never come out empty.
     """

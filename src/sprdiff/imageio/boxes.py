@@ -1,4 +1,4 @@
-"""Files made of boxes (ISO 14496-12): what AVIF, HEIF, JPEG 2000 and JPEG XL say of their colours beside the pixels."""
+"""Files made of boxes (ISO 14496-12): what AVIF, HEIF, JPEG 2000 and JPEG XL say about their colours."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from dataclasses import dataclass
 from typing import IO
 
 _MAX_HEAD = 2**24
-"""Bytes of the box that describes a picture: those of cameras have some thousands."""
+"""The largest box that describes a picture, in bytes; those of cameras have some thousands."""
 _MAX_BOXES = 4096
 _CONTAINERS = {b"iprp": 0, b"ipco": 0, b"jp2h": 0}
 
 
 @dataclass
 class Described:
-    """What the boxes say.
+    """The contents of the boxes.
 
     Attributes:
-        codes: primaries and transfer curve by the codes of CICP.
+        codes: primaries and transfer curve as codes of CICP.
         profile: an ICC profile.
-        depth: bits of a sample; 0: they do not say.
-        gain_map: whether there is what makes a picture for brighter displays.
+        depth: bits per sample; 0 if the boxes do not say.
+        gain_map: whether there is a gain map for brighter displays.
     """
 
     codes: tuple[int, int] | None = None
@@ -32,7 +32,8 @@ class Described:
 
 
 def boxes(data: bytes, start: int = 0, end: int | None = None) -> Iterator[tuple[bytes, int, int]]:
-    """(kind, start and end of the contents) of each box in a part of some bytes; it ends where they are damaged."""
+    """Yield the kind, the start and the end of each box in a part of some bytes, until they end or are
+    damaged."""
     end = len(data) if end is None else end
     for _ in range(_MAX_BOXES):
         if start + 8 > end:
@@ -49,7 +50,8 @@ def boxes(data: bytes, start: int = 0, end: int | None = None) -> Iterator[tuple
 
 
 def top_box(stream: IO[bytes], wanted: bytes) -> bytes:
-    """The contents of the first box of a kind at the top of a file; none if it is missing or beyond all measure."""
+    """Return the contents of the first box of a kind at the top of a file; empty if it is missing or too
+    large."""
     position = stream.seek(0)
     for _ in range(_MAX_BOXES):
         stream.seek(position)
@@ -70,10 +72,10 @@ def top_box(stream: IO[bytes], wanted: bytes) -> bytes:
 
 
 def describe_heif(stream: IO[bytes]) -> Described:
-    """What AVIF and HEIF say of their main picture."""
+    """Return what AVIF and HEIF say about their main picture."""
     meta = top_box(stream, b"meta")
     found = Described(gain_map=b"tmap" in meta or b"hdrgainmap" in meta)
-    with suppress(struct.error, IndexError):  # what a damaged box does not say
+    with suppress(struct.error, IndexError):  # a damaged box says nothing
         _read_meta(meta, found)
     return found
 
@@ -95,7 +97,7 @@ def _read_meta(meta: bytes, found: Described) -> None:
 
 
 def _used_by(meta: bytes, start: int, item: int | None) -> list[int]:
-    """The properties of an item, counted from 1; of all items if it is None."""
+    """Return the properties of an item, counted from 1; those of all items if it is None."""
     version, flags = meta[start], meta[start + 3]
     count, position, found = struct.unpack_from(">I", meta, start + 4)[0], start + 8, []
     for _ in range(min(count, _MAX_BOXES)):
@@ -123,19 +125,19 @@ def _read_property(meta: bytes, kind: bytes, start: int, end: int, found: Descri
 
 
 def read_colr(body: bytes, found: Described) -> None:
-    """Note what a box `colr` of HEIF says; a profile goes before codes."""
+    """Take over a box `colr` of HEIF; a profile takes precedence over codes."""
     if body[:4] == b"nclx" and len(body) >= 8:
         found.codes = struct.unpack_from(">HH", body, 4)
     elif body[:4] in (b"prof", b"rICC"):
         found.profile = body[4:]
 
 
-_JP2_PROFILES = (2, 3)  # restricted and any ICC profile
-_ROMM = 21
+_JP2_PROFILES = (2, 3)  # a restricted or any other ICC profile
 
 
 def describe_jpeg2000(stream: IO[bytes]) -> Described:
-    """What JPEG 2000 says: an ICC profile in its box `colr`, and the bits of a sample in its codestream."""
+    """Return what JPEG 2000 says: the ICC profile in its box `colr`, and the bits per sample in its
+    codestream."""
     stream.seek(0)
     start = stream.read(12)
     found = Described()
@@ -156,7 +158,7 @@ def describe_jpeg2000(stream: IO[bytes]) -> Described:
 
 @dataclass(frozen=True)
 class JxlHead:
-    """The head of a JPEG XL file: sides in pixels, and bits of a sample."""
+    """The head of a JPEG XL file: its sides in pixels, and its bits per sample."""
 
     width: int
     height: int
@@ -164,7 +166,7 @@ class JxlHead:
 
 
 class _Bits:
-    """Bits of a codestream of JPEG XL: the lowest of each byte comes first."""
+    """A reader of bits in a codestream of JPEG XL, where the lowest bit of each byte comes first."""
 
     def __init__(self, data: bytes) -> None:
         self._value, self._left = int.from_bytes(data, "little"), 8 * len(data)
@@ -178,7 +180,7 @@ class _Bits:
         return found
 
     def choose(self, *ways: tuple[int, int]) -> int:
-        """One of four ways to write a number: (bits, what is added to them)."""
+        """Read a number in one of four ways; each has a number of bits and an offset."""
         bits, offset = ways[self.take(2)]
         return self.take(bits) + offset
 
@@ -188,7 +190,7 @@ _RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
 
 
 def read_jxl_head(stream: IO[bytes]) -> JxlHead:
-    """The head of a JPEG XL file (ISO 18181-1, annexes A.2 and A.3).
+    """Read the head of a JPEG XL file (ISO 18181-1, annexes A.2 and A.3).
 
     Raises:
         ValueError: it is damaged.
@@ -212,11 +214,11 @@ def read_jxl_head(stream: IO[bytes]) -> JxlHead:
 
 
 def _jxl_depth(bits: _Bits) -> int:
-    if bits.take(1):  # all is as usual
+    if bits.take(1):  # everything has its default
         return 8
-    if bits.take(1):  # there is more to be said before the depth
+    if bits.take(1):  # more fields come before the depth
         bits.take(3)  # orientation
-        if bits.take(3):  # a size of its own, a preview, an animation: seldom, and long to read
+        if bits.take(3):  # an intrinsic size, a preview, an animation: these are rare and long to read
             return 0
     if bits.take(1):  # floats
         return bits.choose((0, 32), (0, 16), (0, 24), (6, 1))

@@ -1,4 +1,4 @@
-"""From any Pillow mode to 8-bit sRGB: transparency, bit depth, palettes, CMYK, ICC profiles.
+"""Conversion of any Pillow mode to 8-bit sRGB: transparency, bit depth, palettes, CMYK, ICC profiles.
 
     strip of rows ─► colour (L, RGB or CMYK) + alpha ─► ICC profile to sRGB ─► over the background ─► uint8
 
@@ -28,7 +28,8 @@ _PROFILE_SPACES = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK"}
 
 
 def parse_background(background: str | Rgb) -> Rgb:
-    """RGB (0-255) of a colour as Pillow names it: ``white``, ``#fff``, ``rgb(0,0,0)``, ``hsl(...)``.
+    """Return the RGB values (0-255) of a colour in Pillow's notation: ``white``, ``#fff``, ``rgb(0,0,0)``,
+    ``hsl(...)``.
 
     Raises:
         ImageError: it is not an opaque colour.
@@ -46,15 +47,15 @@ def parse_background(background: str | Rgb) -> Rgb:
 
 @dataclass
 class Converter:
-    """Turns a loaded image into uint8 RGB and remembers what that lost.
+    """Converts a loaded image to uint8 RGB and notes what is lost.
 
     Attributes:
-        image: the loaded image, any mode.
-        background: RGB colour (0-255) under transparent pixels.
-        facts: what its file says beside its pixels, gathered before it was loaded.
-        name: of the picture, for messages.
-        transparent: set by `pixels` when a pixel was not opaque.
-        broken_profile: set when there is an ICC profile that cannot be used.
+        image: the loaded image in any mode.
+        background: the RGB colour (0-255) under transparent pixels.
+        facts: what its file says beside its pixels, collected before it was loaded.
+        name: the picture's name in messages.
+        transparent: whether `pixels` has met a pixel that was not opaque.
+        broken_profile: whether there is an ICC profile that cannot be used.
     """
 
     image: Image.Image
@@ -73,17 +74,17 @@ class Converter:
         self._space, self._transform = self._profile()
 
     def _meant(self) -> np.dtype[Any] | None:
-        """16 bits that Pillow holds in 32, as it does with PPM, have no sign."""
+        """Return an image without the sign that Pillow gives to 16-bit samples in 32 bits, as in PPM."""
         return np.dtype(np.uint32) if self.image.mode == "I" and self.facts.depth == 16 else None
 
     @property
     def grey(self) -> bool:
-        """Whether the result has three equal channels because the source had one (known after `pixels`)."""
+        """Whether all three channels are equal because the source had one (known after `pixels`)."""
         tinted = self.transparent and len(set(self.background)) > 1
         return self.image.mode in GREY_MODES and not tinted
 
     def pixels(self) -> NDArray[np.uint8]:
-        """The picture, uint8 [H, W, 3], sRGB."""
+        """Return the picture, uint8 [H, W, 3], sRGB."""
         width, height = self.image.size
         out = np.empty((height, width, 3), np.uint8)
         for top, strip in _strips(self.image):
@@ -102,7 +103,7 @@ class Converter:
         return ((rgb * weight + under * (255 - weight) + 127) // 255).astype(np.uint8)
 
     def _to_srgb(self, colour: Image.Image | NDArray[np.float32]) -> NDArray[np.uint8]:
-        """8-bit sRGB of a strip: an image in L, RGB or CMYK, or shades 0-255 with fractions."""
+        """Convert a strip to 8-bit sRGB: an image in L, RGB or CMYK, or levels 0-255 with fractions."""
         if isinstance(colour, np.ndarray):
             if self._transform is None:
                 colour = _image_of(np.rint(colour).astype(np.uint8))
@@ -117,7 +118,7 @@ class Converter:
         return np.asarray(made or colour)
 
     def _as_source(self, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Three equal channels of a grey source, whatever a profile makes of its grey."""
+        """Return three equal channels if the source is grey, even if a profile tints it."""
         if self.image.mode not in GREY_MODES:
             return rgb
         return np.asarray(Image.fromarray(rgb).convert("L").convert("RGB"))
@@ -125,14 +126,15 @@ class Converter:
     def _split(
         self, strip: Image.Image, low: Image.Image | None
     ) -> tuple[Image.Image | NDArray[np.float32], NDArray[np.uint8] | None]:
-        """(colour in L, RGB or CMYK, or shades with fractions; alpha or None)."""
+        """Return the colour (in L, RGB or CMYK, or as levels with fractions) and the alpha of a strip, or
+        None."""
         if self._wide:
             return self._split_wide(strip)
         if low is not None:
             return self._split_deep(strip, low)
         if self._key is not None and strip.mode == "L":
             return strip, np.where(np.asarray(strip) == self._key, 0, 255).astype(np.uint8)
-        if isinstance(self._key, tuple) and strip.mode == "RGB":  # the low bytes are out of reach
+        if isinstance(self._key, tuple) and strip.mode == "RGB":  # the low bytes are not available
             high = np.array(self._key, np.uint16) >> 8
             return strip, np.where((np.asarray(strip) == high).all(-1), 0, 255).astype(np.uint8)
         if strip.has_transparency_data:
@@ -172,9 +174,10 @@ class Converter:
         return value_range(strips, numbers.depth, self.name if self.facts.samples is not None else "")
 
     def _profile(self) -> tuple[str, Any]:
-        """(mode to hand to the ICC transform, transform to sRGB), or ("", None) without a usable profile."""
+        """Return the mode for the ICC transform and the transform to sRGB; ("", None) without a usable
+        profile."""
         data = self.facts.profile
-        if not data or self.image.mode == "LAB":  # Lab values are absolute already
+        if not data or self.image.mode == "LAB":  # Lab values are absolute
             return "", None
         try:
             profile = ImageCms.ImageCmsProfile(io.BytesIO(data))
@@ -189,40 +192,42 @@ class Converter:
                 ImageCms.Intent.RELATIVE_COLORIMETRIC,
                 ImageCms.Flags.BLACKPOINTCOMPENSATION,
             )
-        except Exception:  # whatever a damaged profile does, the picture itself is still good
+        except Exception:  # however damaged a profile is, the picture itself is fine
             self.broken_profile = True
             return "", None
         return space, transform
 
     def _fits(self, space: str) -> bool:
-        """Grey pictures may carry an RGB profile (of equal channels); else the kinds must agree."""
+        """Whether a profile suits a mode; grey pictures may have an RGB profile, which takes three equal
+        channels."""
         if self.image.mode in GREY_MODES:
             return space in ("L", "RGB")
         return space == ("CMYK" if self.image.mode == "CMYK" else "RGB")
 
 
 def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
-    """(first row, strip) over all rows, each strip an image of the same mode and info."""
+    """Yield the first row and the strip over all rows; each strip is an image of the same mode and info."""
     rows = max(1, STRIP_PIXELS // image.width)
     for top in range(0, image.height, rows):
         yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
 
 
 def _image_of(shades: NDArray[np.uint8]) -> Image.Image:
-    """An image of bytes [H, W], [H, W, 3] (RGB) or [H, W, 4] (CMYK)."""
+    """Return an image of bytes [H, W], [H, W, 3] (RGB) or [H, W, 4] (CMYK)."""
     mode = "L" if shades.ndim == 2 else {3: "RGB", 4: "CMYK"}[shades.shape[2]]
     return Image.frombytes(mode, (shades.shape[1], shades.shape[0]), np.ascontiguousarray(shades).tobytes())
 
 
 def between(shades: NDArray[np.float32], convert: Callable[[Image.Image], NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Convert shades that lie between those of 8 bits, by a conversion that takes 8 bits.
+    """Convert levels with fractions by a conversion of 8-bit levels.
 
-    Linear light in 8 bits has no dark shades; so the conversion is asked for all the neighbours of a colour, and what
-    it gives is weighed by how near they are.
+    In 8 bits linear light has no dark levels. Therefore all 8-bit neighbours of a colour are converted, and
+    the results are
+    interpolated.
 
     Args:
-        shades: [H, W] or [H, W, C], 0-255.
-        convert: of an image in L, RGB or CMYK to [H, W, 3].
+        shades: levels 0-255, [H, W] or [H, W, C].
+        convert: a function from an image in L, RGB or CMYK to [H, W, 3].
     """
     channels = shades[..., None] if shades.ndim == 2 else shades
     below = np.minimum(np.floor(channels), 254).astype(np.uint8)

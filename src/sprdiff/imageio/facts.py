@@ -1,4 +1,5 @@
-"""What a file says beside the pixels that Pillow gives: filled in by `image_gather` and the modules of each format."""
+"""What a file says beside the pixels that Pillow returns; `gather` and the modules of the formats fill it
+in."""
 
 from __future__ import annotations
 
@@ -15,15 +16,15 @@ class Facts:
     """What a file says beside its pixels.
 
     Attributes:
-        depth: bits of a sample.
-        profile: ICC profile of the colours, or what the file says in its place; None: they are sRGB.
-        dropped: what the picture will not have, or is in doubt about, in the words of `Picture.dropped`.
-        damage: what is damaged and was passed over.
-        key: the transparent colour in the numbers of the file, where Pillow gives it wrongly.
-        samples: how numbers are to be read; None: as Pillow gives them.
-        low: the low bytes of 16-bit colours, of which Pillow gives the high ones.
-        orientation: as EXIF has it; None: ask the image.
-        further: how many further pictures there are; None: ask the image.
+        depth: bits per sample.
+        profile: the ICC profile of the colours, or what the file says in its place; None: they are sRGB.
+        dropped: what the picture loses, or is uncertain about, in the words of `Picture.dropped`.
+        damage: the damage that was ignored.
+        key: the transparent colour as numbers of the file, if Pillow returns it wrongly.
+        samples: how the numbers are read; None: as Pillow returns them.
+        low: the low bytes of 16-bit colours, of which Pillow returns the high ones.
+        orientation: the EXIF orientation; None: the image knows it.
+        further: how many further pictures there are; None: the image knows it.
     """
 
     depth: int = 8
@@ -37,6 +38,6 @@ class Facts:
     further: int | None = None
 
     def name_colour(self, named: Named) -> None:
-        """Take over what a named colour comes to."""
+        """Take over the result of a named colour."""
         self.profile = named.profile
         self.dropped += [named.doubt] if named.doubt else []

@@ -1,7 +1,11 @@
-"""Which picture formats are opened, and what is looked at before their pixels are: a file may come from a stranger.
+"""Which formats are opened, and what is checked before their pixels are decoded: a file may come from a
+stranger.
 
-Formats are allowed by name. Left out are those that hold a program (EPS, WMF), another file in another format
-(IPTC, ICO, ICNS, BLP, FPX, MIC), whose size nothing outside tells, or what a stub of an application reads (HDF5, GRIB).
+Formats are allowed by name. Excluded are formats that contain a program (EPS, WMF) or another file of another
+format
+(IPTC, ICO, ICNS, BLP, FPX, MIC), whose size cannot be known before, and those that an application's stub
+reads (HDF5,
+GRIB).
 """
 
 from __future__ import annotations
@@ -13,7 +17,8 @@ from typing import IO, Any
 from PIL import Image, ImageFile, TiffImagePlugin
 
 from ..common.files import read_at_most
-from ..errors import ImageError
+from ..errors import ImageError, LargeImageError
+from ..limits import above, size_message
 
 RASTER = frozenset(
     {
@@ -21,39 +26,42 @@ RASTER = frozenset(
         "SGI", "SUN", "TGA", "TIFF", "WEBP", "XBM", "XPM",
     }
 )  # fmt: skip
-"""Formats, by Pillow's names, whose plug-ins read pixels and nothing else; HEIF and JXL where a package brings one."""
+"""Formats, by Pillow's names, whose plug-ins only read pixels; HEIF and JXL exist if a package provides
+them."""
 OWN = "SPRDIFF"
-"""Our own format in Pillow: an open image may be of it, a picture to be encoded is not."""
+"""Our own format in Pillow: an open image may have it, a picture to encode may not."""
 MOST_FRAMES = 1000
-"""Frames that are counted at most: a TIFF chains pages of a hundred bytes, each slower to find than the last."""
+"""The largest number of frames that is counted: a TIFF can chain pages of a hundred bytes, each slower to
+find."""
 MIN_TILE = 2**22
-"""Pixels of one tile of a TIFF that are always accepted: a whole tile is decoded for a picture of any size."""
+"""A tile of a TIFF with so many pixels is always accepted: a whole tile is decoded for a picture of any
+size."""
 
 
 OPENING = 2**27
-"""Bytes that a plug-in may read before it tells the size of the picture."""
+"""How many bytes a plug-in may read before it knows the size of the picture."""
 _BYTES_PER_PIXEL = 16
-"""Four channels of 32 bits: what a pixel takes at most where it is not compressed."""
+"""Four channels of 32 bits, the largest size of an uncompressed pixel."""
 
 
 def most_bytes(pixels: int) -> int:
-    """Bytes that are read of the file of a picture of so many pixels."""
+    """Return how many bytes of a file are read for a picture of so many pixels."""
     return OPENING + _BYTES_PER_PIXEL * pixels
 
 
 class Bounded:
-    """A stream of which a plug-in may read so many bytes and no more; else it is the stream."""
+    """A stream from which a plug-in may read only a limited number of bytes."""
 
     def __init__(self, stream: IO[bytes], name: str) -> None:
         self._stream, self._name = stream, name
         self._left = OPENING
 
     def allow(self, pixels: int) -> None:
-        """Now that the size of the picture is known, as many bytes more as it may need."""
+        """Allow as many bytes more as the picture may need, now that its size is known."""
         self._left += most_bytes(pixels)
 
     def read(self, size: int = -1) -> bytes:
-        """Like that of the stream.
+        """Read bytes.
 
         Raises:
             ImageError: more has been read than a picture can need.
@@ -63,7 +71,11 @@ class Bounded:
         return self._counted(self._stream.read(min(size, self._left + 1)))
 
     def readline(self) -> bytes:
-        """Like that of the stream; errors as of `read`."""
+        """Read a line.
+
+        Raises:
+            ImageError: more has been read than a picture can need.
+        """
         return self._counted(self._stream.readline(self._left + 1))
 
     def _counted(self, data: bytes | None) -> bytes:
@@ -76,11 +88,29 @@ class Bounded:
         return getattr(self._stream, name)
 
 
-def check_format(image: Image.Image, name: str) -> None:
-    """Refuse a file that somebody else has opened with Pillow, if loading it could run or open another one.
+def check_size(size: Sequence[int], name: str, max_pixels: int) -> None:
+    """Refuse a picture that has no pixels, or more than allowed (see `limits.above`).
+
+    Args:
+        size: width and height in pixels.
 
     Raises:
-        ImageError: its pixels are not read yet, and its format is not in `RASTER`.
+        LargeImageError: it has too many.
+        ImageError: it has none.
+    """
+    width, height = size
+    if width < 1 or height < 1:
+        raise ImageError(f"{name} has no pixels ({width} x {height})")
+    if above(width, height, max_pixels):
+        raise LargeImageError(f"{name} has {size_message(width, height, max_pixels)}")
+
+
+def check_format(image: Image.Image, name: str) -> None:
+    """Refuse an image that a caller has opened with Pillow, if loading it could run or open another program
+    or file.
+
+    Raises:
+        ImageError: its pixels have not been read yet, and its format is not in `RASTER`.
     """
     unread = isinstance(image, ImageFile.ImageFile) and getattr(image, "_im", None) is None
     if unread and image.format not in RASTER | {OWN}:
@@ -91,7 +121,7 @@ def check_tiles(image: Image.Image, name: str, max_pixels: int) -> None:
     """Refuse a TIFF whose tiles have more pixels than a picture may have.
 
     Raises:
-        ImageError: they do.
+        ImageError: they have.
     """
     tags: Any = getattr(image, "tag_v2", None)
     if image.format != "TIFF" or tags is None:
@@ -103,10 +133,10 @@ def check_tiles(image: Image.Image, name: str, max_pixels: int) -> None:
 
 
 def check_tile(sides: Sequence[int], name: str, max_pixels: int) -> None:
-    """Refuse a tile of more pixels than a picture may have.
+    """Refuse a tile with more pixels than a picture may have.
 
     Args:
-        sides: width and height, in pixels; none: there are no tiles.
+        sides: width and height in pixels; empty if there are no tiles.
 
     Raises:
         ImageError: it has more.
@@ -116,7 +146,7 @@ def check_tile(sides: Sequence[int], name: str, max_pixels: int) -> None:
 
 
 def count_frames(image: Image.Image) -> int:
-    """How many frames a file has, counted up to `MOST_FRAMES` where they have to be found one after the other."""
+    """Return how many frames a file has; up to `MOST_FRAMES` if they have to be found one after the other."""
     seek: Callable[[int], Any]
     if image.format == "TIFF":
         seek = image.seek

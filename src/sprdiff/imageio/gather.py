@@ -1,6 +1,6 @@
-"""What the file behind a Pillow image says and Pillow does not: colour, depth, transparency, what else is in it.
+"""What the file of a Pillow image says and Pillow does not: colour, depth, transparency, other contents.
 
-It has to be asked before the pixels are decoded, for Pillow lets go of the file then.
+It is collected before the pixels are decoded, because Pillow closes the file then.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from .tiff import Tiff, repair_planes, samples_of, tiff_depth
 from .tiff_pages import ORIENTATION
 
 GAIN_MAP = "HDR gain map"
-# Pillow's names for layouts of samples deeper than 8 bits in a file (plain "RGB;16" means 5-6-5 bits).
+# Pillow's names for the layout of samples in a file that are deeper than 8 bits (plain "RGB;16" means 5-6-5
+# bits).
 _DEEP = re.compile(r"^(?:[IF];(?P<wide>12|16|32|64)|(?:L|LA|RGB|RGBA|RGBX|RGBa|CMYK)X*;(?P<deep>16)[LBN])")
 _TWINS = {f"{mode};16{a}": f"{mode};16{b}" for mode in ("RGB", "RGBA", "RGBX", "CMYK") for a, b in ("BL", "LB")}
 _TWINS |= {f"{mode};16N": f"{mode};16{'B' if sys.byteorder == 'little' else 'L'}" for mode in ("RGB", "RGBA", "RGBX")}
@@ -33,7 +34,8 @@ _GREY_ALPHA = "LA;16B"
 
 
 def bit_depth(image: Image.Image) -> int:
-    """Bits per sample of the file behind an image that is not loaded yet; of its mode without a file."""
+    """Return the bits per sample in the file of an image that is not loaded yet, or those of its mode if
+    there is no file."""
     for tile in getattr(image, "tile", None) or ():
         if found := _DEEP.match(_layout(tile)):
             return int(found["wide"] or found["deep"])
@@ -44,11 +46,11 @@ def bit_depth(image: Image.Image) -> int:
 
 
 def gather(image: Image.Image, chunks: Chunks | None = None, tiff: Tiff | None = None) -> Facts:
-    """The facts about an image, which may be loaded already: then there are fewer of them.
+    """Return the facts about an image; if it is loaded already, there are fewer.
 
     Args:
-        chunks: of a PNG file, where they have been looked at.
-        tiff: of a TIFF file, where its pages have been looked at.
+        chunks: the chunks of a PNG file, if they have been read.
+        tiff: the pages of a TIFF file, if they have been read.
     """
     depth = max(bit_depth(image), tiff_depth(image))
     facts = Facts(depth, image.info.get("icc_profile") or None, samples=samples_of(image))
@@ -81,7 +83,7 @@ def _about_png(image: Image.Image, facts: Facts, chunks: Chunks | None) -> None:
         facts.depth, facts.key = 16, key
     if chunks.cicp and chunks.cicp[1] in HDR:
         facts.dropped.append(from_codes(*chunks.cicp[:2]).doubt)
-    elif chunks.cicp:  # it goes before everything else
+    elif chunks.cicp:  # it takes precedence over everything else
         facts.name_colour(from_codes(*chunks.cicp[:2]))
         return
     if facts.profile is None:
@@ -89,7 +91,7 @@ def _about_png(image: Image.Image, facts: Facts, chunks: Chunks | None) -> None:
 
 
 def _name_by_gamma(image: Image.Image, facts: Facts) -> None:
-    """What Pillow keeps of the colour of a PNG file, and an image carries along when it is changed."""
+    """Take over the colour of a PNG file that Pillow keeps, and that an image keeps when it is changed."""
     gamma, found = image.info.get("gamma"), image.info.get("chromaticity")
     if "srgb" not in image.info and not (gamma is None and found is None):
         usable = found if isinstance(found, tuple) and len(found) == 8 else None
@@ -105,7 +107,7 @@ def _about_jpeg(image: Image.Image, facts: Facts) -> None:
             exif = image.getexif()
             if is_adobe_rgb(exif):
                 facts.name_colour(adobe())
-        except Exception:  # damaged metadata is no reason to refuse the picture
+        except Exception:  # a picture with damaged metadata can still be used
             return
 
 
@@ -114,7 +116,7 @@ def _about_jxl(image: Image.Image, facts: Facts) -> None:
         if stream is not None:
             facts.depth = max(facts.depth, read_jxl_head(stream).depth)
     if not getattr(image, "jpeg", False):
-        facts.orientation = 1  # the decoder has turned it, and left what EXIF says
+        facts.orientation = 1  # the decoder has turned it, but has not changed the EXIF data
 
 
 def _about_boxes(describe: Callable[[IO[bytes]], Described]) -> Callable[[Image.Image, Facts], None]:
@@ -145,7 +147,7 @@ _ABOUT: dict[str | None, Callable[[Image.Image, Facts], None]] = {
 
 
 def prepare(image: Image.Image, facts: Facts) -> None:
-    """What has to be done before the pixels of an image are decoded, once its size is known to be within limits."""
+    """Prepare an image, whose size is known to be within the limits, for decoding."""
     if not (isinstance(image, ImageFile.ImageFile) and image.tile):
         return
     repair_planes(image)
@@ -154,7 +156,7 @@ def prepare(image: Image.Image, facts: Facts) -> None:
 
 
 def _layout(tile: ImageFile._Tile) -> str:
-    """Pillow's name for the layout of the samples in a part of a file."""
+    """Return Pillow's name for the layout of the samples in a part of a file."""
     args = tile[3]
     first = args[0] if isinstance(args, (tuple, list)) and args else args
     return first if isinstance(first, str) else ""
@@ -162,9 +164,9 @@ def _layout(tile: ImageFile._Tile) -> str:
 
 @contextmanager
 def _file_of(image: Image.Image) -> Iterator[IO[bytes] | None]:
-    """The file behind an image, at its start, to look into; None if it is out of reach.
+    """Return the file of an image at its start, or None if it is not available.
 
-    Once the pixels are decoded Pillow has let go of it: then the file is opened again by its name.
+    Pillow closes it once the pixels are decoded; then it is opened again by its name.
     """
     stream, name = getattr(image, "fp", None), getattr(image, "filename", None)
     decoded = getattr(image, "_im", None) is not None
@@ -183,9 +185,10 @@ def _file_of(image: Image.Image) -> Iterator[IO[bytes] | None]:
 
 
 def _low_bytes(image: ImageFile.ImageFile) -> Image.Image | None:
-    """The low bytes of 16-bit colours as an image of the same mode; None of any other image.
+    """Return the low bytes of 16-bit colours as an image of the same mode; None for all other images.
 
-    The file is decoded a second time, in the other byte order: what is high then is low.
+    The file is decoded a second time in the other byte order, so that the low bytes take the place of the
+    high ones.
     """
     layout = _layout(image.tile[0])
     planes = image.format == "TIFF" and layout in ("R;16L", "R;16B")
@@ -209,20 +212,20 @@ def _low_bytes(image: ImageFile.ImageFile) -> Image.Image | None:
 
 
 def orientation_of(image: Image.Image, facts: Facts) -> int:
-    """How the picture is turned, as EXIF has it; 1 if that is unknown."""
+    """Return the EXIF orientation; 1 if it is unknown."""
     if facts.orientation is not None:
         return facts.orientation
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # damaged metadata is no reason to refuse the picture
+    except Exception:  # a picture with damaged metadata can still be used
         return 1
 
 
 def further_frames(image: Image.Image, facts: Facts) -> str:
-    """What else there is to see in the file, in words."""
+    """Return in words what else the file contains."""
     try:
         further = count_frames(image) - 1 if facts.further is None else facts.further
-    except Exception:  # a damaged later frame does not matter: it is dropped anyway
+    except Exception:  # damage in a later frame does not matter, because the frame is dropped
         return "further frames"
     more = "at least " if further >= MOST_FRAMES - 1 else ""
     return "" if further < 1 else f"{more}{further} further frame{'s' if further > 1 else ''}"

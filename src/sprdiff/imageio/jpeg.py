@@ -1,6 +1,6 @@
-"""JPEG files that are not quite whole: what libjpeg warns of and Pillow hides, and files that lack their end.
+"""Damaged JPEG files: warnings of libjpeg that Pillow hides, and files without their end.
 
-Without the extra `jpeg` a file is checked for one thing only: that its data do not end before its pixels do.
+Without the extra `jpeg` only one thing is checked: that the data do not end before the pixels do.
 """
 
 from __future__ import annotations
@@ -22,19 +22,20 @@ _SOS, _SOF = 0xDA, frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
 _ALONE = frozenset({0x01, *range(0xD0, 0xDA)})
 _RANDOM = [random.Random(seed).randbytes(64).replace(b"\xff", b"\x5a") for seed in range(20)]
 _TAILS = (*_RANDOM[:12], *(bytes([0xFF, 0xD0 + i]) + _RANDOM[12 + i] for i in range(8)))
-"""Different continuations of data that were cut off; some go on with each of the eight restart markers."""
+"""Several continuations of data that were cut off; some begin with each of the eight restart markers."""
 _GAIN_MAPS = (b"hdrgm:", b"HDRGainMap", b"urn:iso:std:iso:ts:21496:-1")
 
 
 def warning_of(data: bytes) -> str:
-    """What libjpeg has to say about the data of a file; empty: nothing, or the extra `jpeg` is not installed."""
+    """Return what libjpeg says about the data of a file; empty if it says nothing or the extra `jpeg` is
+    not installed."""
     try:
         simplejpeg: Any = importlib.import_module("simplejpeg")
     except ImportError:
         return ""
     try:
         *_, space, _ = simplejpeg.decode_jpeg_header(data, strict=False)
-        # An eighth of the size: what is wrong is found by reading the codes, which takes every size.
+        # An eighth of the size is enough: damage shows when the codes are read, which every size needs.
         options = {"min_height": 1, "min_width": 1, "min_factor": 8, "fastdct": True, "fastupsample": True}
         simplejpeg.decode_jpeg(data, "CMYK" if space in ("CMYK", "YCCK") else "GRAY", strict=True, **options)
     except ValueError as error:
@@ -43,11 +44,13 @@ def warning_of(data: bytes) -> str:
 
 
 def completed(data: bytes) -> bytes | None:
-    """A file that lacks its last marker, with it; None when pixels are missing too.
+    """Complete a file that only lacks its last marker; return None if pixels are missing, too.
 
-    Where the pixels end before the data do, what follows does not matter: the file is decoded with several different
-    continuations, and all must give the same picture (of 4,500 cuts one was taken for whole, 2 of 255 off). Of a
-    progressive file the last scans must be there as well.
+    If the pixels end before the data do, what follows does not matter: the file is decoded with several
+    continuations, and
+    all must give the same picture (of 4,500 cuts one was taken for whole, with an error of 2 in 255). The
+    last scans of a
+    progressive file must be there as well.
     """
     data = data.rstrip(b"\xff")  # half of the marker
     if not _refined(data):
@@ -66,7 +69,7 @@ def _decoded(data: bytes) -> NDArray[np.uint8]:
 
 
 def _refined(data: bytes) -> bool:
-    """Whether the scans give every coefficient of every component in full."""
+    """Whether the scans contain every coefficient of every component in full."""
     missing: dict[int, set[int]] = {}
     for marker, start, end in _segments(data):
         body = data[start:end]
@@ -84,7 +87,7 @@ def _refined(data: bytes) -> bool:
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """(marker, start and end of its contents) of every segment of a file; the data of scans are passed over."""
+    """Yield the marker, the start and the end of each segment of a file; the data of scans are skipped."""
     position = 2
     while (position := data.find(b"\xff", position)) >= 0 and position + 3 < len(data):
         marker = data[position + 1]
@@ -97,13 +100,13 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def has_gain_map(image: ImageFile.ImageFile) -> bool:
-    """Whether a file carries what makes a picture for brighter displays out of it."""
+    """Whether a file contains a gain map for brighter displays."""
     segments = getattr(image, "applist", None) or ()
     return any(mark in content for _, content in segments for mark in _GAIN_MAPS)
 
 
 def is_adobe_rgb(exif: Image.Exif) -> bool:
-    """Whether a camera says, without a profile, that the colours are those of Adobe RGB (DCF 2.0)."""
+    """Whether a camera says, without a profile, that the colours are Adobe RGB (DCF 2.0)."""
     detail = exif.get_ifd(0x8769)
     space = detail.get(0xA001)
     return space == 2 or (space == 0xFFFF and str(exif.get_ifd(0xA005).get(1, "")).startswith("R03"))

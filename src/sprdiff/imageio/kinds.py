@@ -1,6 +1,7 @@
-"""What a file is by its first bytes, for files that Pillow alone does not open: a reader for it, or a clear word.
+"""The kind of a file by its first bytes, for files that Pillow alone does not open: a reader for it, or a
+clear message.
 
-No plug-in is registered with Pillow for this: which formats an application opens is for the application to say.
+No plug-in is registered with Pillow here, because the application decides which formats it opens.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from PIL import Image, ImageFile
 
 from ..common.extras import need
 from ..common.messages import reason
-from ..errors import ImageError
-from ..limits import above, size_message
+from ..errors import ImageError, UnsupportedImageError
 from .boxes import read_jxl_head
+from .formats import check_size
 
 HEAD = 2**10
-"""Bytes of a file that tell what it is."""
+"""How many bytes of a file tell its kind."""
 _JXL = (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
 _READ = (
@@ -39,7 +40,7 @@ _READ = (
     (0, b"DDS ", "DDS"),
     (0, b"qoif", "QOI"),
 )
-"""Formats that are read here: (where the mark stands, the mark, the name)."""
+"""Formats that are read here: the position of the signature, the signature, the name."""
 _NOT_READ = (
     (0, b"%!PS", "PostScript (EPS), a program that would have to be run"),
     (0, b"\xc5\xd0\xd3\xc6", "PostScript (EPS), a program that would have to be run"),
@@ -61,9 +62,9 @@ _NOT_READ = (
     (0, b"\x1a\x45\xdf\xa3", "a video"),
     (0, b"SPR", "an .sprd file already"),
 )
-"""Formats that are not, for a word about them; the first that fits."""
+"""Formats that are not read, for a message; the first that fits counts."""
 _UNSUPPORTED = ("unsupported", "not supported", "unrecognized", "unknown", "not implemented", "not available")
-"""Words by which Pillow's plug-ins say that a file is sound and beyond them."""
+"""Words in the errors of Pillow's plug-ins which say that a file is valid but not supported."""
 
 
 def _named(marks: tuple[tuple[int, bytes, str], ...], head: bytes) -> str:
@@ -71,7 +72,7 @@ def _named(marks: tuple[tuple[int, bytes, str], ...], head: bytes) -> str:
 
 
 def is_heif(head: bytes) -> bool:
-    """Whether a file is a HEIC picture or one of its kin, except AVIF, which Pillow reads."""
+    """Whether a file is HEIC or a related format, except AVIF, which Pillow reads."""
     if head[4:8] != b"ftyp":
         return False
     size = min(struct.unpack(">I", head[:4])[0], len(head))
@@ -80,7 +81,8 @@ def is_heif(head: bytes) -> bool:
 
 
 def is_raw(head: bytes) -> bool:
-    """Whether a file with the head of a TIFF file is a camera's raw file, whose first page is a preview (CR2)."""
+    """Whether a file with the head of a TIFF file is a camera's raw file, whose first page is a preview
+    (CR2)."""
     return head[8:10] == b"CR"
 
 
@@ -90,17 +92,18 @@ def is_jxl(head: bytes) -> bool:
 
 
 def open_by_extra(stream: IO[bytes], head: bytes, name: str, max_pixels: int) -> ImageFile.ImageFile | None:
-    """A picture of a format that a package of an extra reads; None if it is not of such a format.
+    """Open a picture of a format that a package of an extra reads; return None if it has no such format.
 
     Args:
-        head: its first bytes; name: for messages.
-        max_pixels: checked here for JPEG XL, whose plug-in decodes a picture when it opens it.
+        head: its first bytes.
+        name: its name in messages.
+        max_pixels: the limit for JPEG XL, whose plug-in decodes a picture when it opens it.
 
     Raises:
         ImageError: the package is missing, or the file is damaged or too large.
     """
     if is_heif(head):
-        heif = need("pillow_heif", "heif", ImageError, what=f"{name} is a HEIC picture, which")
+        heif = need("pillow_heif", "heif", UnsupportedImageError, what=f"{name} is a HEIC picture, which")
         stream.seek(0)
         try:
             image: ImageFile.ImageFile = heif.HeifImageFile(stream, "")
@@ -112,7 +115,8 @@ def open_by_extra(stream: IO[bytes], head: bytes, name: str, max_pixels: int) ->
 
 def _open_jxl(stream: IO[bytes], name: str, max_pixels: int) -> ImageFile.ImageFile:
     registered = set(Image.ID)
-    plugin = need("pillow_jxl.JpegXLImagePlugin", "jxl", ImageError, what=f"{name} is a JPEG XL picture, which")
+    what = f"{name} is a JPEG XL picture, which"
+    plugin = need("pillow_jxl.JpegXLImagePlugin", "jxl", UnsupportedImageError, what=what)
     for kind in set(Image.ID) - registered:  # the package registers itself when it is imported
         Image.ID.remove(kind)
         Image.OPEN.pop(kind, None)
@@ -120,32 +124,31 @@ def _open_jxl(stream: IO[bytes], name: str, max_pixels: int) -> ImageFile.ImageF
         head = read_jxl_head(stream)
     except ValueError as error:
         raise ImageError(f"{name} is a damaged JPEG XL picture: {error}") from error
-    if above(head.width, head.height, max_pixels):
-        raise ImageError(f"{name} has {size_message(head.width, head.height, max_pixels)}")
+    check_size((head.width, head.height), name, max_pixels)
     stream.seek(0)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # floats become wider: no news
+        warnings.simplefilter("ignore")  # floats become wider, which loses nothing
         image: ImageFile.ImageFile = plugin.JXLImageFile(stream, "")
-    if above(image.width, image.height, max_pixels):
-        raise ImageError(f"{name} has {size_message(image.width, image.height, max_pixels)}")
+    check_size(image.size, name, max_pixels)
     return image
 
 
-def refusal(name: str, head: bytes) -> ImageError:
-    """The error about a file that nothing here opens."""
+def refusal(name: str, head: bytes) -> UnsupportedImageError:
+    """Return the error for a file that nothing here opens."""
     if not head:
-        return ImageError(f"{name} is empty")
+        return UnsupportedImageError(f"{name} is empty")
     if other := _named(_NOT_READ[:5], head):  # CR2 looks like TIFF
-        return ImageError(f"{name} is {other}: that is not supported")
+        return UnsupportedImageError(f"{name} is {other}: that is not supported")
     if kind := _named(_READ, head):
-        return ImageError(f"{name} is not an image that can be read: its head says {kind}, what follows does not")
+        text = f"{name} is not an image that can be read: its head says {kind}, what follows does not"
+        return UnsupportedImageError(text)
     if other := _named(_NOT_READ, head):
-        return ImageError(f"{name} is {other}: that is not supported")
-    return ImageError(f"{name} is not an image that can be read")
+        return UnsupportedImageError(f"{name} is {other}: that is not supported")
+    return UnsupportedImageError(f"{name} is not an image that can be read")
 
 
 def failure(name: str, error: Exception) -> ImageError:
-    """The error about a file that was opened and could not be decoded."""
+    """Return the error for a file that was opened but could not be decoded."""
     text = reason(error)
     if any(word in text.lower() for word in _UNSUPPORTED):
         return ImageError(f"{name} is of a kind that is not supported: {text}")

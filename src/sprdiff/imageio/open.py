@@ -1,38 +1,33 @@
-"""Pictures in and out: anything Pillow opens safely becomes upright 8-bit sRGB."""
+"""Opening pictures: everything that Pillow opens safely becomes upright 8-bit sRGB."""
 
 from __future__ import annotations
 
 import io
 import math
-import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import EllipsisType
-from typing import IO, Any, BinaryIO
+from typing import IO, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile
+from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
 from ..common.files import STDIO, describe, is_special, read_at_most, read_bytes
 from ..errors import ImageError
-from ..limits import MAX_PIXELS, above, size_message
+from ..limits import MAX_PIXELS
 from .colour import Converter, Rgb, parse_background
-from .facts import Facts
-from .formats import RASTER, Bounded, check_format, check_tiles, most_bytes
+from .formats import check_format, check_size, check_tiles, most_bytes
 from .gather import further_frames, gather, orientation_of, prepare
+from .identify import Found, identify, may_be_picture
 from .jpeg import completed, warning_of
-from .kinds import HEAD, failure, is_heif, is_jxl, is_raw, open_by_extra, refusal
-from .png import SIGNATURE, Parts, walk
-from .tiff import Tiff, find_picture, has_extra, is_misread, is_uncertain, is_unusual, read_by_extra
-from .tiff_pages import is_tiff
+from .kinds import HEAD, failure, refusal
+from .tiff import is_misread, is_unusual, read_by_extra
 
-_NOT_MINE = (SyntaxError, IndexError, TypeError, KeyError, struct.error)
-"""How a plug-in of Pillow says that a file is not of its format."""
-_LAYERED = frozenset({"PSD"})  # its "frames" are layers, and the picture is their sum already
+_LAYERED = frozenset({"PSD"})  # its "frames" are layers, which the picture already combines
 _TURNS = {
     2: lambda a: a[:, ::-1],
     3: lambda a: a[::-1, ::-1],
@@ -42,7 +37,7 @@ _TURNS = {
     7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
     8: lambda a: np.rot90(a, 1),
 }
-"""How to view stored rows upright, by EXIF orientation."""
+"""The transposition that turns stored rows upright, by EXIF orientation."""
 
 Source = str | Path | bytes | BinaryIO | Image.Image
 
@@ -53,9 +48,9 @@ class Picture:
 
     Attributes:
         pixels: uint8 [H, W, 3], sRGB, upright, opaque.
-        grey: the source had one channel: the three are equal.
+        grey: whether the source had one channel, so that all three are equal.
         dropped: what the source had and `pixels` has not, such as ``"alpha"`` or ``"3 further frames"``.
-        damage: what is wrong with the file although its pixels could be read; empty: nothing that was found.
+        damage: what is wrong with the file although its pixels could be read; empty if nothing was found.
     """
 
     pixels: NDArray[np.uint8]
@@ -65,12 +60,12 @@ class Picture:
 
     @property
     def lost(self) -> str:
-        """What was lost and what is damaged, with commas between; empty: nothing."""
+        """What was lost and what is damaged, with commas between; empty if nothing."""
         return ", ".join([*self.dropped, *([f"damaged: {self.damage}"] if self.damage else [])])
 
     @property
     def warning(self) -> str:
-        """The same as a line to be shown."""
+        """A warning about what was lost and what is damaged; empty if nothing."""
         lost = f"dropped {', '.join(self.dropped)}" if self.dropped else ""
         return "; ".join(filter(None, [f"damaged, but read: {self.damage}" if self.damage else "", lost]))
 
@@ -81,30 +76,40 @@ def open_rgb(
     background: str | Rgb = "white",
     max_pixels: int = MAX_PIXELS,
     strict: bool = False,
+    name: str | None = None,
 ) -> Picture:
-    """Open anything Pillow reads, and what the extras heif, jxl and tiff add to it, as upright 8-bit sRGB.
+    """Open everything that Pillow and the extras heif, jxl and tiff read as upright 8-bit sRGB.
 
-    EXIF orientation is applied, colour converted (an ICC profile, or what the file names in its place), transparency
-    composited on `background`, more than 8 bits rounded to 8, and of several frames the first taken (of an open Pillow
-    image: the current one). Of TIFF files whose first page is a thumbnail the picture itself is taken.
+    The EXIF orientation is applied. Colours are converted (from an ICC profile, or what the file names in its
+    place),
+    transparency is composited on `background`, and more than 8 bits are rounded to 8. Of several frames the
+    first is taken
+    (of an open Pillow image: the current one), and of a TIFF file that begins with a thumbnail the picture
+    itself.
 
     Args:
-        source: path, bytes, binary file, Pillow image (left open), or a `Picture`, given back as it is.
-        background: colour name, ``#rrggbb`` or RGB tuple (0-255).
-        max_pixels: limit on width x height, checked before pixels are decoded. It replaces Pillow's own
-            smaller limit, whose global setting is left alone.
-        strict: refuse a file that is damaged even where its pixels can be read.
+        source: a path, bytes, a binary file, a Pillow image (which stays open), or a `Picture` (which is
+            returned).
+        background: the name of a colour, ``#rrggbb`` or an RGB tuple (0-255).
+        max_pixels: the limit on width x height, checked before pixels are decoded. It replaces Pillow's own
+            smaller
+            limit, whose global setting does not change.
+        strict: refuse a damaged file even if its pixels can be read.
+        name: the picture's name in messages; None: its path, or ``the image``.
 
     Raises:
-        ImageError: with one line, when it cannot be read, is not an image, is damaged or too large.
+        UnsupportedImageError: nothing here reads a file of this kind.
+        LargeImageError: it has too many pixels.
+        ImageError: it cannot be read, or is damaged.
     """
     if isinstance(source, Picture):
-        _check_size(source.pixels.shape[1::-1], "the picture", max_pixels)
+        check_size(source.pixels.shape[1::-1], "the picture", max_pixels)
         return source
     colour = parse_background(background)
     if isinstance(source, Image.Image):
         return picture_of(source, background=colour, max_pixels=max_pixels)
-    name, stream = _stream(source, most_bytes(max_pixels))
+    found_name, stream = _stream(source, most_bytes(max_pixels))
+    name = name or found_name
     with stream, _clear_errors(name), identify(stream, name, max_pixels) as found:
         picture = _picture(found, name, colour, max_pixels)
     if strict and picture.damage:
@@ -120,14 +125,14 @@ def picture_of(
     orientation: int | None = None,
     profile: bytes | EllipsisType | None = ...,
 ) -> Picture:
-    """The picture of a Pillow image, which is left open.
+    """Return the picture of a Pillow image, which stays open.
 
     Args:
-        orientation: as EXIF has it, in place of what the image says.
-        profile: ICC profile, or None for sRGB, in place of what the image says.
+        orientation: the EXIF orientation, in place of what the image says.
+        profile: an ICC profile, or None for sRGB, in place of what the image says.
 
     Raises:
-        ImageError: it has no pixels, too many, or they cannot be decoded.
+        ImageError: it has no pixels or too many, or they cannot be decoded.
     """
     with _clear_errors("the image"):
         if is_misread(image):
@@ -140,7 +145,8 @@ def picture_of(
 
 
 def _stream(source: str | Path | bytes | BinaryIO, most: int) -> tuple[str, IO[bytes]]:
-    """(name for messages, seekable stream that we may close); what cannot be sought is read up to `most` bytes."""
+    """Return a name for messages and a stream that can seek and that we may close; others are read up to
+    `most` bytes."""
     if isinstance(source, (bytes, bytearray, memoryview)):
         return "the image", io.BytesIO(source)
     if isinstance(source, (str, Path)):
@@ -159,7 +165,7 @@ def _stream(source: str | Path | bytes | BinaryIO, most: int) -> tuple[str, IO[b
 
 
 def _whole(stream: IO[bytes], name: str, most: int) -> bytes:
-    """All of a stream that cannot be sought, once its beginning is that of a picture."""
+    """Read a stream that cannot seek completely, if its beginning is that of a picture."""
     head = stream.read(HEAD)
     if not may_be_picture(head):
         raise refusal(name, head)
@@ -171,7 +177,8 @@ def _whole(stream: IO[bytes], name: str, most: int) -> bytes:
 
 @contextmanager
 def _clear_errors(name: str) -> Iterator[None]:
-    """Whatever a damaged file makes Pillow raise becomes one line; see its plugins for how much that is."""
+    """Turn everything that Pillow raises for a damaged file into an error of one line; its plug-ins raise
+    many things."""
     try:
         yield
     except ImageError:
@@ -184,120 +191,13 @@ def _clear_errors(name: str) -> Iterator[None]:
         raise failure(name, error) from error
 
 
-@dataclass
-class Found:
-    """An image file, open.
-
-    Attributes:
-        size: (width, height) in pixels, as far as its head says.
-        image: None where Pillow does not read it, but an extra may.
-        facts: what the file says beside its pixels.
-        stream: what it is read from; None of an image that a caller has opened.
-        tiff: the page that is the picture.
-    """
-
-    size: tuple[int, int]
-    image: Image.Image | None
-    facts: Facts
-    stream: IO[bytes] | None = None
-    tiff: Tiff | None = None
-
-
-@contextmanager
-def identify(stream: IO[bytes], name: str, max_pixels: int = MAX_PIXELS) -> Iterator[Found]:
-    """Open an image file by whatever reads it; its pixels are not decoded, except by what decodes when it opens.
-
-    Args:
-        max_pixels: for those that do.
-
-    Raises:
-        ImageError: nothing here reads its format, or not this kind of it; whatever else a damaged head makes a
-            plug-in raise.
-    """
-    head = stream.read(HEAD)
-    if not head:
-        raise ImageError(f"{name} is empty")
-    tiff = chunks = None
-    if head.startswith(SIGNATURE):
-        chunks = walk(stream)
-        stream = stream if chunks.whole else io.BufferedReader(Parts(stream, chunks.kept))
-    elif is_tiff(head):
-        if is_raw(head):
-            raise refusal(name, head)
-        tiff = find_picture(stream, name, max_pixels)
-        stream = stream if tiff is None else tiff.stream
-    bounded: Any = Bounded(stream, name)
-    image = open_by_extra(bounded, head, name, max_pixels) or _open_by_pillow(bounded)
-    if image is not None and tiff is not None and (is_misread(image) or (is_uncertain(image) and has_extra())):
-        image = None
-    if image is not None:
-        with image:
-            bounded.allow(image.width * image.height)
-            yield Found(image.size, image, gather(image, chunks, tiff), bounded, tiff)
-    elif tiff is not None:
-        yield Found(tiff.page.size, None, Facts(), bounded, tiff)
-    else:
-        raise refusal(name, head)
-
-
-def _open_by_pillow(stream: IO[bytes]) -> ImageFile.ImageFile | None:
-    """`Image.open` without its limit on pixels: that one is a global which belongs to the application."""
-    stream.seek(0)
-    for factory in _factories(stream.read(16)):
-        try:
-            stream.seek(0)
-            return factory(stream, "")
-        except _NOT_MINE:
-            continue
-    return None
-
-
-def _factories(prefix: bytes) -> Iterator[Callable[[IO[bytes], str], ImageFile.ImageFile]]:
-    """The plug-ins that may be meant by the first bytes of a file."""
-    tried: set[str] = set()
-    for load_plugins in (Image.preinit, Image.init):
-        load_plugins()
-        for kind in [kind for kind in Image.ID if kind in RASTER - tried]:
-            tried.add(kind)
-            factory, accept = Image.OPEN[kind]
-            try:
-                accepted = accept is None or accept(prefix)
-            except _NOT_MINE:
-                continue
-            if accepted and not isinstance(accepted, str):  # a string: why it cannot read its own format
-                yield factory
-
-
-def may_be_picture(head: bytes) -> bool:
-    """Whether a file that begins so may be a picture; some formats have no mark, and their header is tried."""
-    if is_heif(head) or is_jxl(head):
-        return True
-    for factory in _factories(head[:16]):
-        if any(accept is not None for made, accept in Image.OPEN.values() if made is factory):
-            return True
-        try:
-            factory(io.BytesIO(head), "")
-            return True
-        except Exception:  # whatever a head that is none makes it raise
-            continue
-    return False
-
-
-def _check_size(size: tuple[int, ...], name: str, max_pixels: int) -> None:
-    width, height = size
-    if width < 1 or height < 1:
-        raise ImageError(f"{name} has no pixels ({width} x {height})")
-    if above(width, height, max_pixels):
-        raise ImageError(f"{name} has {size_message(width, height, max_pixels)}")
-
-
 def _picture(found: Found, name: str, background: Rgb, max_pixels: int) -> Picture:
-    _check_size(found.size, name, max_pixels)
+    check_size(found.size, name, max_pixels)
     if found.image is not None:
         check_format(found.image, name)
         check_tiles(found.image, name, max_pixels)
     image = _loaded(found, name, max_pixels)
-    _check_size(image.size, name, max_pixels)  # should a plug-in learn it only now
+    check_size(image.size, name, max_pixels)  # a plug-in may know its size only now
     facts = found.facts
     converter = Converter(image, background, facts, name)
     pixels = converter.pixels()
@@ -314,10 +214,11 @@ def _picture(found: Found, name: str, background: Rgb, max_pixels: int) -> Pictu
 
 
 def _loaded(found: Found, name: str, max_pixels: int) -> Image.Image:
-    """The image with its pixels decoded; where Pillow cannot and the file is sound enough, by other means."""
+    """Return the image with its pixels decoded; if Pillow fails and the file is good enough, by other
+    means."""
     image, tiff = found.image, found.tiff
     if image is None:
-        assert tiff is not None  # nothing else can be without an image
+        assert tiff is not None  # without an image only the extra is left
         image, found.facts = read_by_extra(tiff, name, max_pixels)
         return image
     prepare(image, found.facts)
@@ -346,7 +247,7 @@ def _all_of(stream: IO[bytes] | None) -> bytes:
 
 
 def _load_by_pillow(image: Image.Image) -> None:
-    """Pillow's TIFF reader repeats the global limit unless it finds its memory ready."""
+    """Load an image; Pillow's TIFF reader applies the global limit again unless its memory is ready."""
     refused = image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf)
     if refused and image.format == "TIFF" and getattr(image, "_im", None) is None:
         image.im = Image.new(image.mode, getattr(image, "_tile_size", image.size)).im

@@ -1,7 +1,8 @@
-"""PNG files beyond what Pillow reads: text above its limits, chunks with a bad checksum, colour, deep transparency.
+"""PNG files beyond what Pillow reads: long texts, chunks with a wrong checksum, colour, deep transparency.
 
-The chunks are walked through before Pillow sees the file. What it would refuse for no fault of the pixels is left
-out, as libpng does: a chunk that need not be understood may be missing, and the rest is handed on in place.
+The chunks are read before Pillow sees the file. What Pillow would refuse although the pixels are fine is left
+out, as
+libpng does: chunks that need not be understood may be missing. The rest is handed on without a copy.
 """
 
 from __future__ import annotations
@@ -15,20 +16,20 @@ from typing import IO
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MAX_TEXT = 2**20
-"""Bytes of one unpacked text; the limit of Pillow, beyond which it refuses the whole file."""
+"""The largest size of one unpacked text in bytes; beyond this limit Pillow refuses the whole file."""
 MAX_TEXTS = 2**26
-"""Bytes of all texts together; again the limit of Pillow."""
+"""The largest size of all texts together in bytes, which is also Pillow's limit."""
 MAX_PROFILE = 2**24
-"""Bytes of an unpacked ICC profile: those of printers have a few million."""
+"""The largest size of an unpacked ICC profile in bytes; those of printers have a few million."""
 _BLOCK = 2**20
 _TEXTS = frozenset({b"tEXt", b"zTXt", b"iTXt"})
 _PACKED = frozenset({b"zTXt", b"iCCP"})
 _LEAST = {b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"pHYs": 9, b"acTL": 8, b"fcTL": 26, b"cICP": 4}
-"""Bytes that a chunk has at least: of a shorter one Pillow refuses the whole file."""
+"""The smallest size of a chunk in bytes; Pillow refuses the whole file for a shorter one."""
 _LEAST_KEY = {0: 2, 2: 6, 3: 1}
-"""Bytes of a transparent colour at least, by colour type: grey, RGB, palette."""
+"""The smallest size of a transparent colour in bytes, by colour type: grey, RGB, palette."""
 GREY_STEPS = {2: 85, 4: 17}
-"""What one step of a shade of so many bits is on the scale to 255, which Pillow reads them on."""
+"""The size of one step of so many bits on the scale up to 255, to which Pillow converts."""
 
 
 @dataclass
@@ -36,13 +37,13 @@ class Chunks:
     """What a walk through the chunks has found.
 
     Attributes:
-        kept: (start, end) of the parts of the file that are handed on; it is all of it when nothing is left out.
+        kept: (start, end) of the parts of the file that are handed on; all of it if nothing is left out.
         whole: whether nothing is left out.
         cicp: the four bytes of the chunk cICP.
         profile: an ICC profile that is too large for Pillow's limit.
         lost: what was left out, for the notes about the picture.
-        depth, colour_type: of the pixels, as the chunk IHDR has them.
-        damage: which checksums do not hold; empty: all do.
+        depth, colour_type: those of the pixels according to the chunk IHDR.
+        damage: which checksums are wrong; empty if none is.
     """
 
     kept: list[tuple[int, int]] = field(default_factory=list)
@@ -56,7 +57,7 @@ class Chunks:
 
 
 def walk(stream: IO[bytes]) -> Chunks:
-    """Look at every chunk of a PNG file, up to its end or to where it is damaged. The stream is left at 0."""
+    """Read every chunk of a PNG file, up to its end or to where it is damaged. The stream is left at 0."""
     found, unpacked, start = Chunks(), 0, 0
     stream.seek(len(SIGNATURE))
     for kind, position, length in _chunks(stream):
@@ -79,9 +80,10 @@ def walk(stream: IO[bytes]) -> Chunks:
 
 
 def _fault(kind: bytes, data: bytes, length: int, sound: bool, unpacked: int, found: Chunks) -> str | None:
-    """Why a chunk is left out; empty: it is, but nothing is lost; None: it stays. Notes what Pillow does not read."""
+    """Return why a chunk is left out (empty: nothing is lost with it), or None if it stays; take over what
+    Pillow ignores."""
     optional = bool(kind[0] & 0x20)
-    if not optional:  # what is needed stays, for better or worse
+    if not optional:  # a necessary chunk stays in any case
         return None
     least = _LEAST_KEY.get(found.colour_type, 0) if kind == b"tRNS" else _LEAST.get(kind, 0)
     if not sound or length < least or (kind in _PACKED and not _is_deflate(kind, data)):
@@ -101,18 +103,19 @@ def _fault(kind: bytes, data: bytes, length: int, sound: bool, unpacked: int, fo
 
 
 def _is_packed(kind: bytes, data: bytes) -> bool:
-    """Whether a text is packed."""
+    """Whether a text is compressed."""
     return kind == b"zTXt" or (kind == b"iTXt" and data.partition(b"\0")[2][:1] == b"\x01")
 
 
 def _is_deflate(kind: bytes, data: bytes) -> bool:
-    """Whether a packed chunk says that it is packed in the only way that there is."""
+    """Whether a compressed chunk names deflate, the only method that exists."""
     _, null, rest = data.partition(b"\0")
     return bool(null) and rest[:1] == b"\0" if kind == b"iCCP" else not rest or rest[:1] == b"\0"
 
 
 def _chunks(stream: IO[bytes]) -> Iterator[tuple[bytes, int, int]]:
-    """(name, where its data begin, bytes of them); the stream stands there. It ends with IEND, or where chunks end."""
+    """Yield the name, the position and the size of each chunk's data, where the stream stands, up to IEND
+    or to the end."""
     while True:
         position = stream.tell()
         head = stream.read(8)
@@ -127,13 +130,14 @@ def _chunks(stream: IO[bytes]) -> Iterator[tuple[bytes, int, int]]:
 
 
 def _read(stream: IO[bytes], kind: bytes, length: int) -> tuple[bool, bytes]:
-    """(whether the checksum holds or the file ends first, the data of chunks that are of interest)."""
+    """Return whether the checksum is right (or the file ends before it), and the data of a chunk that
+    matters."""
     check, parts = zlib.crc32(kind), []
     wanted = kind in _TEXTS or kind in (b"IHDR", b"iCCP", b"cICP")
     while length:
         part = stream.read(min(length, _BLOCK))
         if not part:
-            return True, b""  # a file cut off: that is for the decoder to say
+            return True, b""  # the file was cut off, which the decoder reports
         check = zlib.crc32(part, check)
         parts += [part] if wanted else []
         length -= len(part)
@@ -142,7 +146,7 @@ def _read(stream: IO[bytes], kind: bytes, length: int) -> tuple[bool, bytes]:
 
 
 def _text_size(kind: bytes, data: bytes) -> int:
-    """Bytes of a text once unpacked; one more than the limit where it is above it."""
+    """Return the unpacked size of a text in bytes; the limit plus one if it is above it."""
     if kind == b"tEXt":
         return len(data)
     _, _, rest = data.partition(b"\0")
@@ -155,7 +159,8 @@ def _text_size(kind: bytes, data: bytes) -> int:
 
 
 def _inflate(data: bytes, most: int) -> bytes:
-    """What is packed, or the first ``most + 1`` bytes of it; nothing where it is damaged, which Pillow bears."""
+    """Return unpacked data, or their first ``most + 1`` bytes; empty if they are damaged, which Pillow
+    tolerates."""
     try:
         return zlib.decompressobj().decompress(data, most + 1)
     except zlib.error:
@@ -163,7 +168,7 @@ def _inflate(data: bytes, most: int) -> bytes:
 
 
 class Parts(io.RawIOBase):
-    """Parts of a file, one after the other, as a file."""
+    """A file that consists of parts of another one."""
 
     def __init__(self, stream: IO[bytes], parts: list[tuple[int, int]]) -> None:
         self._stream, self._parts = stream, [(a, b) for a, b in parts if b > a]

@@ -1,7 +1,9 @@
-"""Colour that a file names without an ICC profile, as an ICC profile: one way to sRGB for all pictures.
+"""Colours that a file names without an ICC profile become an ICC profile: there is one way to sRGB for all
+pictures.
 
-Codes are those of ITU-T H.273 (CICP), which AVIF, HEIF and PNG share. Of the transfer curves of video (BT.709,
-BT.2020 and their like) the ones below stand for what they are shown as, which is the curve of sRGB.
+The codes are those of ITU-T H.273 (CICP), which AVIF, HEIF and PNG share. The transfer curves of video
+(BT.709, BT.2020
+and similar ones) are treated as displays treat them, which is the curve of sRGB.
 """
 
 from __future__ import annotations
@@ -40,12 +42,12 @@ SRGB_CURVE = (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
 _AS_SRGB = frozenset({1, 2, 6, 7, 11, 12, 13, 14, 15})
 _GAMMAS = {4: 2.2, 5: 2.8, 8: 1.0, 17: 2.6}
 HDR = {16: "PQ", 18: "HLG"}
-"""Transfer curves that want a brighter display."""
+"""Transfer curves for brighter displays."""
 
 ADOBE_GAMMA = 563 / 256
 _SAME = 0.005
-"""Chromaticities that are closer than this are the same: files round them to two or three digits."""
-_GAMMA_SAME = 0.05  # the tolerance of libpng: a smaller part is not to be seen
+"""Chromaticities that are closer than this are equal, because files round them to two or three digits."""
+_GAMMA_SAME = 0.05  # the tolerance of libpng: a smaller difference cannot be seen
 
 _BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
 _D50_XYZ = np.array([0.9642, 1.0, 0.8249])
@@ -53,11 +55,11 @@ _D50_XYZ = np.array([0.9642, 1.0, 0.8249])
 
 @dataclass(frozen=True)
 class Named:
-    """What a named colour comes to.
+    """The result of a named colour.
 
     Attributes:
-        profile: ICC profile; None: it is sRGB, or is read as if it were.
-        doubt: why it is read as if it were sRGB; empty: it is not in doubt.
+        profile: an ICC profile; None: the colour is sRGB, or is read as sRGB.
+        doubt: why it is read as sRGB although it may be something else; empty if there is no doubt.
     """
 
     profile: bytes | None = None
@@ -65,7 +67,7 @@ class Named:
 
 
 def from_codes(primaries: int, transfer: int) -> Named:
-    """Colour by the codes of CICP."""
+    """Return the colour by the codes of CICP."""
     if transfer in HDR:
         return Named(doubt=f"HDR transfer curve {HDR[transfer]}")
     known = primaries == 2 or primaries in PRIMARIES
@@ -78,11 +80,11 @@ def from_codes(primaries: int, transfer: int) -> Named:
 
 
 def from_chromaticities(found: Sequence[float] | None, gamma: float | None) -> Named:
-    """Colour by the chunks cHRM and gAMA of PNG, or by fields of BMP that mean the same.
+    """Return the colour of the chunks cHRM and gAMA of PNG, or of the fields of BMP with the same meaning.
 
     Args:
-        found: x and y of white, red, green and blue; None: sRGB.
-        gamma: the exponent that the samples were made with, such as 0.45455; None: the curve of sRGB.
+        found: x and y of white, red, green and blue; None: those of sRGB.
+        gamma: the exponent of the encoding, such as 0.45455; None: the curve of sRGB.
     """
     primaries = SRGB
     if found is not None:
@@ -97,12 +99,12 @@ def from_chromaticities(found: Sequence[float] | None, gamma: float | None) -> N
         return Named()
     if usual and _alike(primaries, ADOBE):
         return adobe()
-    # Beside known primaries, 1/2.2 is what one writes for the curve of sRGB.
+    # Together with known primaries, 1/2.2 usually means the curve of sRGB.
     return Named(matrix_profile(primaries, SRGB_CURVE if usual or gamma is None else (1 / gamma,)))
 
 
 def adobe() -> Named:
-    """Adobe RGB (1998)."""
+    """Return Adobe RGB (1998)."""
     return Named(matrix_profile(ADOBE, (ADOBE_GAMMA,)))
 
 
@@ -111,7 +113,7 @@ def _alike(a: Sequence[Xy], b: Sequence[Xy]) -> bool:
 
 
 def _usable(primaries: tuple[Xy, Xy, Xy, Xy]) -> bool:
-    """Whether they span a triangle with white inside."""
+    """Whether the primaries form a triangle around white."""
     red, green, blue, white = (np.array(xy) for xy in primaries)
     if min(xy[1] for xy in primaries) <= 0.001 or max(max(xy) for xy in primaries) > 1.5:
         return False
@@ -128,11 +130,12 @@ def _xyz(xy: Xy) -> NDArray[np.float64]:
 
 
 def matrix_profile(primaries: tuple[Xy, Xy, Xy, Xy], curve: Sequence[float]) -> bytes:
-    """An ICC profile (version 4) of an RGB space; see ICC.1, sections 7, 9 and 10.
+    """Return an ICC profile (version 4) of an RGB space; see ICC.1, sections 7, 9 and 10.
 
     Args:
         primaries: red, green, blue and white in CIE xy.
-        curve: of samples to light: (g,) for ``x**g``; (g, a, b, c, d) for ``(a x + b)**g``, below d ``c x``.
+        curve: from samples to light: (g,) for ``x**g``; (g, a, b, c, d) for ``(a x + b)**g``, below d ``c
+            x``.
     """
     columns = np.stack([_xyz(xy) for xy in primaries[:3]], axis=1)
     white = _xyz(primaries[3])

@@ -14,23 +14,23 @@ from ..interrupt import checkpoint
 
 Slices = tuple[slice, slice]
 STRIP_PIXELS = 2**22
-"""Pixels handled at a time where a whole picture would cost several copies of itself."""
+"""How many pixels are processed at a time where a whole picture would need several copies of itself."""
 
 
 def area(part: Slices) -> int:
-    """Positions of a part of a grid."""
+    """Return the number of positions in a part of a grid."""
     rows, columns = part
     return int(rows.stop - rows.start) * int(columns.stop - columns.start)
 
 
 @dataclass(frozen=True)
 class Tile:
-    """One tile: (rows, columns) of what it owns, of what it must see, and of the first inside the second.
+    """A tile of a picture; all fields are pairs of rows and columns.
 
     Attributes:
-        core: the part of the picture that this tile computes; cores cover the picture once.
-        padded: core and halo, cut at the borders of the picture.
-        inner: where `core` lies inside an array of the size of `padded`.
+        core: the part of the picture that this tile computes; the cores cover the picture once.
+        padded: the core with its halo, cut at the borders of the picture.
+        inner: the position of `core` in an array of the size of `padded`.
     """
 
     core: Slices
@@ -39,13 +39,13 @@ class Tile:
 
 
 def tiles(height: int, width: int, tile: int, halo: int, multiple: int) -> Iterator[Tile]:
-    """Overlapping tiles of a picture, row by row, of about equal size.
+    """Yield overlapping tiles of a picture, row by row, of about equal size.
 
     Args:
-        height, width: of the picture.
-        tile: largest side of a core (rounded up to `multiple`).
-        halo: how far beyond its core a tile must see (rounded up to `multiple`).
-        multiple: cores and padded parts begin at multiples of this, in all the units of `height`.
+        height, width: the size of the picture.
+        tile: the largest side of a core (rounded up to `multiple`).
+        halo: how far a tile must see beyond its core (rounded up to `multiple`).
+        multiple: cores and padded parts begin at multiples of this, in the unit of `height`.
     """
     rows, columns = _spans(height, tile, halo, multiple), _spans(width, tile, halo, multiple)
     for core_r, padded_r, inner_r in rows:
@@ -54,7 +54,7 @@ def tiles(height: int, width: int, tile: int, halo: int, multiple: int) -> Itera
 
 
 def _spans(size: int, tile: int, halo: int, multiple: int) -> list[tuple[slice, slice, slice]]:
-    """(core, padded, inner) along one axis."""
+    """Yield core, padded and inner along one axis."""
     if min(size, tile, multiple) < 1 or halo < 0:
         raise ValueError("tiles need positive sizes")
     halo = math.ceil(halo / multiple) * multiple
@@ -72,21 +72,22 @@ def _spans(size: int, tile: int, halo: int, multiple: int) -> list[tuple[slice, 
 def resize(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
     """Resize with Pillow's Lanczos filter (antialiased when shrinking), strip by strip.
 
-    Rows first, then columns: left to itself Pillow picks the order by cost, and the rounding between the two
-    would then depend on the strips.
+    Rows come first, then columns. Pillow itself would choose the order by cost, and the rounding in between
+    would depend on
+    the strips.
 
     Args:
         pixels: uint8 [H, W, 3].
         size: (height, width) of the result, each at least 1.
 
     Returns:
-        uint8 [height, width, 3]; the input itself when the size is the same.
+        uint8 [height, width, 3]; the input itself if the size is the same.
     """
     height, width = size
     if pixels.shape[:2] == (height, width):
         return pixels
     scale = pixels.shape[0] / height
-    reach = math.ceil(3 * max(1.0, scale)) + 1  # Lanczos has three lobes; one row more for the rounding
+    reach = math.ceil(3 * max(1.0, scale)) + 1  # Lanczos has three lobes; one more row for the rounding
     rows = max(1, int(STRIP_PIXELS / max(width, pixels.shape[1] * scale)))
     out = np.empty((height, width, 3), np.uint8)
     for top in range(0, height, rows):

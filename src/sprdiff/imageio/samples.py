@@ -1,4 +1,4 @@
-"""Numbers in pictures that are no plain 8-bit shades: signed, floating, inverted, or in the other byte order."""
+"""Samples that are not plain 8-bit levels: signed, floating-point, inverted, or in the other byte order."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from ..errors import ImageError
 
 Values = NDArray[Any]
 WIDE_MODES = frozenset({"I", "F", "I;16", "I;16L", "I;16B", "I;16N"})
-"""Pillow's modes of numbers that are no plain bytes."""
+"""Pillow's modes of samples that are not bytes."""
 
 
 @dataclass(frozen=True)
 class Samples:
-    """How the numbers of a file are to be read.
+    """How the numbers of a file are read.
 
     Attributes:
-        dtype: what they are; None: what they were read as.
-        swapped: they were read in the wrong byte order.
-        inverted: 0 is white.
-        depth: bits of each, of which the largest number is white where the kind of number has a white.
+        dtype: their type; None: the type in which they were read.
+        swapped: whether they were read in the wrong byte order.
+        inverted: whether 0 is white.
+        depth: the bits of each number; the largest one is white, if this type of number has a white.
     """
 
     dtype: np.dtype[Any] | None = None
@@ -34,10 +34,10 @@ class Samples:
     depth: int = 32
 
     def of(self, values: Values) -> Values:
-        """The numbers that were meant."""
+        """Return the numbers of an image as the file means them."""
         values = values.astype(values.dtype.newbyteorder("="), copy=False)
         wanted = values.dtype if self.dtype is None else self.dtype
-        if wanted.itemsize != values.dtype.itemsize:  # 16 bits that were read into 32, sign and all
+        if wanted.itemsize != values.dtype.itemsize:  # 16 bits that were read into 32, with a sign
             if self.swapped:
                 return values.astype(wanted).byteswap()
             return values.astype(wanted)
@@ -45,16 +45,18 @@ class Samples:
 
 
 def value_range(strips: Iterable[Values], depth: int, name: str = "") -> tuple[float, float]:
-    """(black, white) of numbers.
+    """Return the numbers of black and of white.
 
-    Whole numbers without a sign of up to 16 bits have a white, the largest of them, and so have those with a sign; but
-    a number below zero has no shade. Numbers of 32 bits and floats have no stated range: the narrowest of 0-1
-    (floats), 0-255 (what Pillow's own conversions mean) and 0-65535 that holds them all, or else their own extremes.
+    Unsigned whole numbers of up to 16 bits have a white, their largest number, and so have signed ones,
+    though a number
+    below zero is no level. Numbers of 32 bits and floats have no defined range: it is the narrowest of 0-1
+    (floats), 0-255
+    (which Pillow's own conversions assume) and 0-65535 that contains them all, or else their own extremes.
 
     Args:
-        strips: all the numbers.
-        depth: bits of each.
-        name: of the picture, for the message; empty: signed numbers are taken as they are.
+        strips: all numbers.
+        depth: the bits of each.
+        name: the picture's name in the message; empty: signed numbers are accepted as they are.
 
     Raises:
         ImageError: signed numbers of a file are below zero.

@@ -1,4 +1,4 @@
-"""Pillow images out of pixels, and image files out of Pillow images."""
+"""Pixels become Pillow images, and Pillow images become image files."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ _SAVE_OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def to_pil(pixels: NDArray[np.uint8], grey: bool = False) -> Image.Image:
-    """A Pillow image of uint8 [H, W, 3]: mode RGB, or L (luma) when `grey`."""
+    """Turn uint8 [H, W, 3] into a Pillow image: mode RGB, or L (luma) if `grey`."""
     image = Image.fromarray(np.ascontiguousarray(pixels))
     return image.convert("L") if grey else image
 
 
 def output_format(path: str | Path) -> str:
-    """Pillow's name of the format that an output path asks for; PNG for ``-`` and for devices and pipes.
+    """Return Pillow's name of the format for an output path; PNG for ``-``, devices and pipes.
 
     Raises:
-        OutputError: the extension is not one of `FORMATS`, or this Pillow cannot write that format.
+        OutputError: the extension is not one of `FORMATS`, or this Pillow cannot write the format.
     """
     if str(path) == STDIO or is_special(path):
         return "PNG"
@@ -62,14 +62,15 @@ def output_format(path: str | Path) -> str:
 
 
 def encode_image(image: Image.Image, kind: str, text: Mapping[str, str] | None = None) -> bytes:
-    """The bytes of an image file.
+    """Return the bytes of an image file.
 
     Args:
         kind: Pillow's name of the format.
-        text: text chunks by keyword, for PNG; other formats have no place for them.
+        text: text chunks by keyword for PNG; other formats have none.
 
     Raises:
-        OutputError: the format cannot hold such an image (WebP ends at 16383 pixels a side, JPEG at 65535).
+        OutputError: the format cannot contain such an image (WebP ends at 16383 pixels a side, JPEG at
+            65535).
     """
     options = dict(_SAVE_OPTIONS.get(kind, {}))
     if kind == "PNG" and text:
@@ -90,7 +91,8 @@ def save_image(
     """Write an image atomically, in the format of the path's extension (see `output_format`, `write_atomic`).
 
     Raises:
-        OutputError: unknown extension, existing file without `force`, or the system refuses to write.
+        OutputError: the extension is unknown, the file exists and `force` is not given, or it cannot be
+            written.
     """
     kind = output_format(path)
     check_output(path, force=force)

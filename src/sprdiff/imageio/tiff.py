@@ -1,7 +1,8 @@
 """TIFF files beyond what Pillow reads: the right page, the right numbers, and what the extra `tiff` adds.
 
-Pillow takes the first page whatever it is, and reads some kinds of numbers wrong without a word. What it reads wrong
-is put right here, exactly; what it cannot read goes to tifffile, where that is installed.
+Pillow always takes the first page, and silently misreads some kinds of numbers. What it misreads is corrected
+here,
+exactly; what it cannot read goes to tifffile, if that is installed.
 """
 
 from __future__ import annotations
@@ -22,10 +23,9 @@ from PIL import Image, ImageFile
 
 from ..common.extras import hint
 from ..common.files import read_at_most
-from ..errors import ImageError
-from ..limits import above, size_message
+from ..errors import ImageError, UnsupportedImageError
 from .facts import Facts
-from .formats import check_tile, most_bytes
+from .formats import check_size, check_tile, most_bytes
 from .primaries import from_codes
 from .samples import Samples, value_range
 from .tiff_pages import (
@@ -43,7 +43,7 @@ from .tiff_pages import (
 
 _MOST_BYTES_A_PIXEL = 64
 _NATIVE_MISREAD = ("I;16BS", "I;32BS", "F;32BF") if sys.byteorder == "little" else ("I;16S", "I;32S", "F;32F")
-"""Layouts that Pillow takes for the order of the file where libtiff has turned them to that of the machine."""
+"""Layouts that Pillow reads in the file's byte order although libtiff has converted them to the machine's."""
 _UNCERTAIN = (34925, 50000, 50001)  # LZMA, Zstandard, WebP
 _EXTRA_ALPHA = (1, 2)  # premultiplied, plain
 
@@ -53,8 +53,9 @@ class Tiff:
     """A TIFF file and the page that is its picture.
 
     Attributes:
-        stream: to open it from; its first page is the picture.
-        pages: all of them; page: the picture.
+        stream: a stream whose first page is the picture.
+        pages: all pages.
+        page: the picture.
     """
 
     stream: IO[bytes]
@@ -63,10 +64,10 @@ class Tiff:
 
 
 def find_picture(stream: IO[bytes], name: str, max_pixels: int) -> Tiff | None:
-    """Look for the page that is the picture; None if the file is too damaged to tell.
+    """Find the page that is the picture; return None if the file is too damaged.
 
     Args:
-        max_pixels: bounds how much of the file is read; a larger picture is refused by others.
+        max_pixels: limits how much of the file is read; larger pictures are refused elsewhere.
 
     Raises:
         ImageError: the picture is the raw data of a camera's sensor, or the file is longer than it can need.
@@ -76,7 +77,7 @@ def find_picture(stream: IO[bytes], name: str, max_pixels: int) -> Tiff | None:
         return None
     page = pages.picture()
     if page.is_raw:
-        raise ImageError(f"{name} holds the {page.kind()} and a small preview: develop it first")
+        raise UnsupportedImageError(f"{name} holds the {page.kind()} and a small preview: develop it first")
     if page is not pages.chain[0]:
         stream.seek(0)
         whole = read_at_most(stream, most_bytes(min(page.pixels, max_pixels)))
@@ -91,7 +92,7 @@ def find_picture(stream: IO[bytes], name: str, max_pixels: int) -> Tiff | None:
 
 
 def samples_of(image: Image.Image) -> Samples | None:
-    """How the numbers of a TIFF image that Pillow has opened are to be read; None: as Pillow reads them."""
+    """Return how the numbers of a TIFF image that Pillow has opened are read; None: as Pillow reads them."""
     tags = getattr(image, "tag_v2", None)
     if tags is None or image.mode not in ("L", "I", "F", "I;16", "I;16B"):
         return None
@@ -109,7 +110,7 @@ def samples_of(image: Image.Image) -> Samples | None:
 
 
 def tiff_depth(image: Image.Image) -> int:
-    """Bits of a sample of a TIFF file; 0 of any other."""
+    """Return the bits per sample of a TIFF file; 0 for any other file."""
     tags = getattr(image, "tag_v2", None)
     return 0 if tags is None else _first(tags.get(BITS), 1)
 
@@ -120,7 +121,7 @@ def _first(value: Any, default: int) -> int:
 
 
 def repair_planes(image: ImageFile.ImageFile, *, low: bool = False) -> None:
-    """Put right how Pillow would read 16-bit planes that lie one after the other, not compressed.
+    """Correct how Pillow would read uncompressed 16-bit planes that follow each other.
 
     Args:
         low: read the low bytes in place of the high ones.
@@ -135,24 +136,23 @@ def repair_planes(image: ImageFile.ImageFile, *, low: bool = False) -> None:
     for tile in image.tile:
         _, extents, _, args = tile
         layer += extents is not None and extents[:2] == (0, 0)
-        if layer < len(image.mode) and isinstance(args, tuple):  # beyond: samples that are neither colour nor alpha
+        if layer < len(image.mode) and isinstance(args, tuple):  # further samples are neither colour nor alpha
             repaired.append(tile._replace(args=(f"{image.mode[layer]};16{order}", *args[1:])))
     image.tile = repaired
 
 
 def read_by_extra(tiff: Tiff, name: str, max_pixels: int) -> tuple[Image.Image, Facts]:
-    """Read a page that Pillow cannot, with tifffile: the image, and the facts about it.
+    """Read a page with tifffile that Pillow cannot read; return the image and the facts about it.
 
     Raises:
-        ImageError: the package is missing, or it cannot read it either.
+        ImageError: the package is missing, or it cannot read the page either.
     """
     page, kind = tiff.page, f"{name} is a TIFF file of a kind that is not supported ({tiff.page.kind()})"
     try:
         tifffile: Any = importlib.import_module("tifffile")
     except ImportError as error:
         raise ImageError(f"{kind}; the extra tiff reads more: {hint('tiff')}") from error
-    if above(*page.size, max_pixels):
-        raise ImageError(f"{name} has {size_message(*page.size, max_pixels)}")
+    check_size(page.size, name, max_pixels)
     try:
         tiff.stream.seek(0)
         with _silent(), tifffile.TiffFile(tiff.stream) as file:
@@ -165,7 +165,7 @@ def read_by_extra(tiff: Tiff, name: str, max_pixels: int) -> tuple[Image.Image, 
             profile = found.iccprofile
     except ImageError:
         raise
-    except Exception as error:  # tifffile and the codecs behind it share no base of their errors
+    except Exception as error:  # the errors of tifffile and of the codecs behind it have no common base
         raise ImageError(f"{kind}: {' '.join(str(error).split())[:200]}") from error
     made, low = _images(array, *about, kind, name, page.first(BITS, 8))
     turned = page.first(ORIENTATION, tiff.pages.chain[0].first(ORIENTATION, 1))
@@ -179,7 +179,7 @@ def read_by_extra(tiff: Tiff, name: str, max_pixels: int) -> tuple[Image.Image, 
 def _images(
     array: NDArray[Any], axes: str, photometric: int, extra: tuple[int, ...], kind: str, name: str, bits: int
 ) -> tuple[Image.Image, Image.Image]:
-    """(high bytes, low bytes) as Pillow images."""
+    """Return (high bytes, low bytes) as Pillow images."""
     if axes == "SYX":
         array = np.moveaxis(array, 0, -1)
     elif axes == "YX":
@@ -191,7 +191,7 @@ def _images(
         raise ImageError(kind)
     colour = array[..., :count]
     linear = count == 3 and array.dtype.kind == "f"
-    # Floating colours are linear light in which 1 is white; whatever is brighter is for other displays.
+    # Floating-point colours are linear light in which 1 is white; brighter ones are for other displays.
     black, white = (0.0, 1.0) if linear else value_range([colour], bits, name)
     shades = _scaled(colour, black, white)
     if photometric == 0:
@@ -220,10 +220,10 @@ def _image(pixels: NDArray[np.uint8], mode: str) -> Image.Image:
 
 
 def is_misread(image: Image.Image) -> bool:
-    """Whether Pillow reads, or has read, a TIFF image wrong beyond what can be put right.
+    """Whether Pillow misreads, or has misread, a TIFF image in a way that cannot be corrected.
 
-    Premultiplied planes that are not compressed never come out right; what is put right otherwise has to be known
-    before the pixels are decoded.
+    Uncompressed premultiplied planes can never be corrected; the others only if it is known before the pixels
+    are decoded.
     """
     tags = getattr(image, "tag_v2", None)
     if tags is None:
@@ -244,14 +244,14 @@ def has_extra() -> bool:
 
 
 def is_uncertain(image: Image.Image) -> bool:
-    """Whether some builds of Pillow cannot decode a TIFF image and say so on standard error, past everything."""
+    """Whether some builds of Pillow cannot decode a TIFF image and print an error that cannot be caught."""
     tags = getattr(image, "tag_v2", None)
     return tags is not None and _first(tags.get(COMPRESSION), 1) in _UNCERTAIN
 
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """What tifffile has to say about odd metadata is no use on a terminal."""
+    """Silence tifffile, whose warnings about odd metadata are of no use on a terminal."""
     logger = logging.getLogger("tifffile")
     before, logger.disabled = logger.disabled, True
     try:

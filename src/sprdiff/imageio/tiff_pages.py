@@ -1,7 +1,10 @@
-"""The pages of a TIFF file and which of them is the picture: TIFF 6.0, BigTIFF, and the layouts of DNG and NEF.
+"""The pages of a TIFF file and which of them is the picture: TIFF 6.0, BigTIFF, and the layouts of DNG and
+NEF.
 
-A page says of itself that it is a reduced copy (NewSubfileType bit 0, or the older SubfileType 2) or a mask (bit 2).
-Cameras put a thumbnail first and the picture into a page below it (SubIFDs); some programs put it on a later page.
+A page says whether it is a reduced copy (NewSubfileType bit 0, or the older SubfileType 2) or a mask (bit 2).
+Cameras put
+a thumbnail first and the picture into a page below it (SubIFDs); some programs put the picture on a later
+page.
 """
 
 from __future__ import annotations
@@ -76,25 +79,25 @@ class Page:
     """One page (IFD).
 
     Attributes:
-        offset: where it lies in the file.
-        tags: the values of those tags that tell what it holds.
+        offset: its position in the file.
+        tags: the values of the tags that say what it contains.
     """
 
     offset: int
     tags: dict[int, tuple[int, ...]] = field(default_factory=dict)
 
     def first(self, tag: int, default: int) -> int:
-        """The first value of a tag."""
+        """Return the first value of a tag."""
         return (self.tags.get(tag) or (default,))[0]
 
     @property
     def reduced(self) -> bool:
-        """Whether it is a smaller copy of another page."""
+        """Whether the page is a smaller copy of another one."""
         return bool(self.first(SUBFILE, 0) & 1) or self.first(OLD_SUBFILE, 0) == 2
 
     @property
     def mask(self) -> bool:
-        """Whether it says where another page is transparent, or how deep."""
+        """Whether the page is a mask or a depth map of another one."""
         return bool(self.first(SUBFILE, 0) & 4) or self.first(PHOTOMETRIC, 1) in (4, 51177, 52527)
 
     @property
@@ -110,11 +113,11 @@ class Page:
 
     @property
     def is_raw(self) -> bool:
-        """Whether it has to be developed first: what a camera's sensor saw."""
+        """Whether the page contains raw data of a camera's sensor, which have to be developed first."""
         return self.first(PHOTOMETRIC, 1) in _RAW
 
     def kind(self) -> str:
-        """What its pixels are, for a message: ``float16 RGB, compression LERC``."""
+        """Describe the pixels for a message: ``float16 RGB, compression LERC``."""
         number = {1: "", 2: "signed ", 3: "float "}.get(self.first(FORMAT, 1), "complex ")
         code = self.first(COMPRESSION, 1)
         photometric = self.first(PHOTOMETRIC, 1)
@@ -125,12 +128,13 @@ class Page:
 
 @dataclass(frozen=True)
 class Pages:
-    """All pages, as far as they can be read.
+    """All pages that can be read.
 
     Attributes:
-        chain: those that follow each other from the head of the file.
+        chain: the pages that follow each other from the head of the file.
         below: the SubIFDs of those, in order.
-        big: whether the file is a BigTIFF; order: ``<`` or ``>``.
+        big: whether the file is a BigTIFF.
+        order: the byte order, ``<`` or ``>``.
     """
 
     chain: list[Page]
@@ -139,7 +143,8 @@ class Pages:
     order: str
 
     def picture(self) -> Page:
-        """The page that is the picture: the first, unless that says it is a reduced copy or a mask."""
+        """Return the page that is the picture: the first, unless it says that it is a reduced copy or a
+        mask."""
         first = self.chain[0]
         if not (first.reduced or first.mask):
             return first
@@ -147,12 +152,12 @@ class Pages:
         return max(full, key=lambda page: page.pixels, default=first)
 
     def further(self) -> int:
-        """How many pages are neither the picture, nor a copy or a mask of another."""
+        """Count the pages that are neither the picture nor a copy or a mask of another one."""
         picture = self.picture()
         return sum(not (page.reduced or page.mask) for page in self.chain if page is not picture)
 
     def head(self, page: Page) -> bytes:
-        """The head of a file whose first page is `page`."""
+        """Return the head of a file whose first page is `page`."""
         mark = b"II" if self.order == "<" else b"MM"
         if self.big:
             return mark + struct.pack(self.order + "HHHQ", 43, 8, 0, page.offset)
@@ -165,7 +170,8 @@ def is_tiff(prefix: bytes) -> bool:
 
 
 def read_pages(stream: IO[bytes]) -> Pages | None:
-    """The pages of a TIFF file; None if not even the first can be read. The position of the stream is kept."""
+    """Return the pages of a TIFF file; None if not even the first can be read. The stream keeps its
+    position."""
     position = stream.tell()
     try:
         stream.seek(0)
@@ -190,7 +196,7 @@ def _chain(stream: IO[bytes], head: bytes, order: str, big: bool) -> Iterator[Pa
         except (struct.error, OSError, ValueError, OverflowError):
             if len(seen) == 1:
                 raise
-            return  # a damaged later page
+            return  # a later page is damaged
         yield page
 
 
@@ -203,7 +209,7 @@ def _below(stream: IO[bytes], parent: Page, order: str, big: bool) -> Iterator[P
 
 
 def _read(stream: IO[bytes], offset: int, order: str, big: bool) -> tuple[Page, int]:
-    """(a page, where the next one lies)."""
+    """Read a page; return it and the position of the next one."""
     stream.seek(offset)
     size, kind = (20, "HHQ8s") if big else (12, "HHI4s")
     count = struct.unpack(order + ("Q" if big else "H"), stream.read(8 if big else 2))[0]

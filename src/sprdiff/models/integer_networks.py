@@ -56,7 +56,7 @@ def forbid_tf32() -> None:
 
 
 def exact_dtype(device: torch.device) -> torch.dtype:
-    """The precision in which training runs the integer networks on a device.
+    """Return the precision in which training runs the integer networks on a device.
 
     On a GPU, float32 convolutions use the 10 bits of TF32 unless it is switched off, and would round to other
     integers. TF32, autocast and compilers leave float64 alone, and it costs little on grids this small. On a
@@ -97,7 +97,7 @@ def clamp_ste(x: Tensor, low: float, high: float) -> Tensor:
 
 
 def hidden(x: Tensor) -> Tensor:
-    """The activation of the integer networks: clip to [0, 64) and round to 8 fraction bits."""
+    """Return the activation of the integer networks: clip to [0, 64) and round to 8 fraction bits."""
     return round_ste(clamp_ste(F.relu(x), 0.0, HIDDEN_LIMIT / ACTIVATION_UNIT) * ACTIVATION_UNIT) / ACTIVATION_UNIT
 
 
@@ -118,7 +118,7 @@ class IntegerDense(nn.Module):
     def forward(
         self, around: Tensor | None, here: Tensor | None, level: Tensor | None, cells: Cells | None = None
     ) -> Tensor:
-        """The sums at every position, or at those of the given cells, which follow each other in the batch.
+        """Return the sums at every position, or at those of the given cells, which follow each other in the batch.
 
         Args:
             around: the input of the 3x3 neighbourhoods, [N,spatial,h,w]; its sides are even where `cells` are
@@ -144,14 +144,14 @@ class IntegerDense(nn.Module):
         return total
 
     def _rounded(self, kind: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Weight and bias as the file format holds them."""
+        """Return the weight and bias as the file format holds them."""
         limit, bias_unit = SYMBOL_LIMIT / WEIGHT_UNIT, WEIGHT_UNIT * ACTIVATION_UNIT
         weight = round_ste(self.weight.clamp(-limit, limit) * WEIGHT_UNIT).to(kind) / WEIGHT_UNIT
         return weight, round_ste(self.bias * bias_unit).to(kind) / bias_unit
 
 
 def _neighbourhoods(around: Tensor, kernel: Tensor, bias: Tensor, cells: Sequence[tuple[int, int]] | None) -> Tensor:
-    """The 3x3 convolution at every position, or only at those of some cells."""
+    """Return the 3x3 convolution at every position, or only at those of some cells."""
     if cells is None:
         return F.conv2d(around, kernel, bias, padding=1)
     padded = F.pad(around, (1, 1, 1, 1))
@@ -193,7 +193,7 @@ class ContextStep(nn.Module):
     def forward(
         self, y_hat: Tensor, features: Tensor, level: Tensor, cells: Cells | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Mean and index at every position of the grid, or at those of the given cells as `at_cells` orders
+        """Return the mean and index at every position of the grid, or at those of the given cells as `at_cells` orders
         them.
 
         Args:

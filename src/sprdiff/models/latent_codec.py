@@ -31,21 +31,23 @@ from .integer_networks import (
     exact_products,
     round_ste,
 )
-from .passes import Step, known_groups, known_inputs, walk
+from .passes import CodingStep, known_groups, known_inputs, walk
 from .rate import noisy_bits, rounded_bits, sigma_of
 
 Z_SCALE = 8.0
-"""Scale of the learned means and indices of z, so that one learning rate suits them and the weights alike."""
+"""The scale of the learned means and table indices of z, so that one learning rate suits them and the
+weights."""
 
 
 class Quantised(NamedTuple):
-    """Result of one pass through the latent codec.
+    """The result of one pass through the latent codec.
 
     Attributes:
-        y_hat, means: ŷ and the means that its symbols were coded with, without their gain; both are known
-            exactly, [N,Cy,h,w].
-        features: those of the hyper-latent, known exactly too, [N,Ch,h,w].
-        y_bits, z_bits: bits of each image, [N].
+        y_hat, means: ŷ and the means with which its symbols were coded, without their gain; both are known
+            exactly,
+            [N,Cy,h,w].
+        features: the features of the hyper-latent, known exactly, too, [N,Ch,h,w].
+        y_bits, z_bits: the bits of each image, [N].
     """
 
     y_hat: Tensor
@@ -71,7 +73,7 @@ class LatentCodec(nn.Module):
             for (_, group), known in zip(config.order, known_groups(config.order), strict=True)
         )
         self.forget_unknown()
-        # Training ends with gains near a slope of 0.7 per unit of log λ.
+        # At the end of training the gains rise by about 0.7 per unit of log λ.
         low, high = config.lambda_range
         slope = torch.linspace(-0.5, 0.5, KNOTS)[:, None] * math.log(high / low)
         cy, cz = config.y_channels, config.z_channels
@@ -82,36 +84,37 @@ class LatentCodec(nn.Module):
 
     @torch.no_grad()
     def forget_unknown(self) -> None:
-        """Set the weights of inputs that no step can know anything of to zero; they stay so and take no
-        bytes."""
+        """Set the weights of inputs that a step cannot know to zero; they stay zero and cost no bytes."""
         for number, step in enumerate(self.context):
             assert isinstance(step, ContextStep)
             weight, known = step.layer0.weight, known_inputs(self.config, number)
             weight[:, : known.numel()].mul_(known.to(weight.device))
 
     def analyse(self, fused: Tensor) -> tuple[Tensor, Tensor]:
-        """Y and z without their gains. Neither depends on the level, so rate control analyses once."""
+        """Return y and z without their gains. Neither depends on the level, so rate control analyses only
+        once."""
         y = self.analysis(fused)
         return y, self.hyper_analysis(self._whole_blocks(y) if self.config.z_ratio > 2 else y)
 
     def _whole_blocks(self, y: Tensor) -> Tensor:
-        """Repeat the edge of y until whole blocks are there, for a position of z stands for a block of y.
+        """Repeat the edge of y until there are whole blocks, because a position of z stands for a block of y.
 
-        At a ratio of 2, images padded to 64 pixels never need it, and the exported graph does without.
+        At a ratio of 2, images that are padded to 64 pixels never need this, and the exported graph does
+        without.
         """
         rows, columns = (-side % self.config.z_ratio for side in y.shape[2:])
         return F.pad(y, (0, columns, 0, rows), mode="replicate") if rows or columns else y
 
     def y_gain(self, level: Tensor) -> Tensor:
-        """Factor on y before quantisation, [N,Cy,1,1]."""
+        """Return the factor on y before quantisation, [N,Cy,1,1]."""
         return torch.exp(at_level(level, self.y_log_gain))[:, :, None, None]
 
     def z_gain(self, level: Tensor) -> Tensor:
-        """Factor on z before quantisation, [N,Cz,1,1]."""
+        """Return the factor on z before quantisation, [N,Cz,1,1]."""
         return torch.exp(at_level(level, self.z_log_gain))[:, :, None, None]
 
     def z_prior(self, level: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and table index of z by channel, each [N,Cz,1,1]."""
+        """Return the mean and table index of z by channel, each [N,Cz,1,1]."""
         mean = round_ste(at_level(level, self.z_mean) * Z_SCALE * ACTIVATION_UNIT) / ACTIVATION_UNIT
         index = at_level(level, self.z_index) * Z_SCALE * INDEX_SCALE
         index = round_ste(clamp_ste(index, 0.0, self.config.tables - 1.0))
@@ -120,15 +123,17 @@ class LatentCodec(nn.Module):
     def forward(self, y: Tensor, z: Tensor, level: Tensor, *, hard: bool = False) -> Quantised:
         """Quantise the latents and count their bits.
 
-        The decoder sees rounded values (straight-through). Bits are those of the values with uniform noise
-        added, whose expectation is differentiable (Minnen & Singh, ICIP 2020); training starts with them.
-        With noise, a silent channel costs 0.06 bits and more. With ``hard``, bits are those of the rounded
-        values, as in a file (`rounded_bits`).
+        The decoder sees rounded values (straight-through). Without `hard`, the bits are those of values with
+        uniform noise,
+        whose expectation is differentiable (Minnen & Singh, ICIP 2020); training starts with them. With
+        noise, a silent channel
+        costs 0.06 bits and more. With `hard`, the bits are those of the rounded values, as in a file
+        (`rounded_bits`).
         """
-        # Compiled code takes the flags that it finds when it runs, and must not set them.
+        # Compiled code uses the flags that are set when it runs, and must not set them.
         exact = nullcontext() if torch.compiler.is_compiling() else exact_products()
         with torch.autocast(y.device.type, enabled=False), exact:
-            # In half precision the integer networks would round to other integers than they are run with.
+            # In half precision the integer networks would round to other integers.
             given = torch.promote_types(y.dtype, torch.float32)
             kind = torch.promote_types(given, exact_dtype(y.device))
             coded = self._code(y.to(kind), z.to(kind), level.to(kind), hard=hard)
@@ -142,10 +147,10 @@ class LatentCodec(nn.Module):
         z_bits = self._bits(z_scaled - mean, index, hard=hard).sum((1, 2, 3))
         features = self.hyper_synthesis(z_hat, level)[:, :, : y.shape[2], : y.shape[3]]
 
-        def code(step: Step) -> tuple[Tensor, Tensor, Tensor]:
+        def code(step: CodingStep) -> tuple[Tensor, Tensor, Tensor]:
             residual = step.y - step.mean
-            bits = (self._bits(residual, step.index, hard=hard) * step.inside).sum(1, True)
-            # round(y - mu) + mu: only y carries a gradient to the decoder. Beyond the picture later steps see
+            bits = (self._bits(residual, step.table, hard=hard) * step.inside).sum(1, True)
+            # round(y - mu) + mu: only y passes a gradient to the decoder. Beyond the picture later steps see
             # zeros.
             rounded = step.y + (round_ste(residual) + step.mean - step.y).detach()
             return rounded * step.inside, step.mean, bits
@@ -163,7 +168,7 @@ def at_level(level: Tensor, knots: Tensor) -> Tensor:
 
 
 def _analysis(config: LatentSizes) -> nn.Sequential:
-    """Fused features -> y."""
+    """Return the layers that turn fused features into y."""
     trunk = config.trunk
     entry = [down(config.fused, trunk), *(down(trunk, trunk) for _ in range(config.y_downs - 1))]
     stack = res_blocks if config.dense else blocks
@@ -171,7 +176,7 @@ def _analysis(config: LatentSizes) -> nn.Sequential:
 
 
 def _hyper_analysis(config: LatentSizes) -> nn.Sequential:
-    """Y -> z."""
+    """Return the layers that turn y into z."""
     half, stack = config.trunk // 2, res_blocks if config.dense else blocks
     shrink = [down(half, half) for _ in range(config.z_ratio.bit_length() - 1)]
     activation = nn.SiLU() if config.dense else nn.GELU()

@@ -1,8 +1,9 @@
-"""The order in which y is coded: which positions each pass codes, and the one walk over all steps.
+"""The order in which y is coded: which positions each pass codes, and the one loop over all steps.
 
 The positions of the y grid fall into four *cells* by the parity of row and column. A step codes one channel
-group at the cells of one pass. Training (`latent_codec`) and the search for better symbols (`runtime.search`)
-walk the same steps.
+group at the
+cells of one pass. Training (`latent_codec`) and the search for better symbols (`runtime.search`) use the same
+loop.
 """
 
 from __future__ import annotations
@@ -21,28 +22,27 @@ CELLS = ((0, 0), (0, 1), (1, 0), (1, 1))
 Cells = Sequence[tuple[int, int]]
 
 
-class Step(NamedTuple):
-    """What a step is given. Its arrays hold the positions of its cells, one cell after another in the batch.
+class CodingStep(NamedTuple):
+    """The input of a coding step; its arrays hold the positions of its cells, one cell after another in the batch.
 
     Attributes:
         group: the channel group that it codes.
         cells: the cells that it codes.
         y: the latent, [kN,C,h,w].
-        mean, index: the prediction of the context network, [kN,C,h,w].
-        inside: 1 where a position lies in the picture, and 0 where the grid was padded to even sides,
-            [kN,1,h,w].
+        mean, table: the prediction of the context network: means and table indices, [kN,C,h,w].
+        inside: 1 in the picture and 0 where the grid was padded to even sides, [kN,1,h,w].
     """
 
     group: int
     cells: Cells
     y: Tensor
     mean: Tensor
-    index: Tensor
+    table: Tensor
     inside: Tensor
 
 
-Code = Callable[[Step], Sequence[Tensor]]
-"""Codes one step: gives ŷ at its positions, which later steps see, and any further values to be collected."""
+Code = Callable[[CodingStep], Sequence[Tensor]]
+"""Codes one step; it returns ŷ at its positions, which later steps see, and further values to be collected."""
 
 
 def walk(
@@ -53,10 +53,10 @@ def walk(
     Args:
         networks: the context network of each step.
         y: the latent, multiplied by its gain, [N,Cy,h,w].
-        features: those of the hyper-latent, [N,Ch,h,w].
+        features: the features of the hyper-latent, [N,Ch,h,w].
 
     Returns:
-        Everything that `code` gave, each on the whole grid, with the channels of all groups side by side.
+        Everything that `code` returned, on the whole grid, with the channels of all groups side by side.
     """
     whole, known = even(y), even(features)
     inside = even(torch.ones_like(y[:, :1]))
@@ -68,7 +68,7 @@ def walk(
         cells = cells_of(config.passes, number)
         seen = torch.cat(grids[:count], 1) if count else whole[:, :0]
         mean, index = network(seen, at_cells(known, cells), level, cells)
-        given = Step(group, cells, at_cells(whole[:, spans[group]], cells), mean, index, at_cells(inside, cells))
+        given = CodingStep(group, cells, at_cells(whole[:, spans[group]], cells), mean, index, at_cells(inside, cells))
         for cell, *values in zip(cells, *(part.chunk(len(cells)) for part in code(given)), strict=True):
             coded[group, CELLS.index(cell)] = values
         grids[group] = whole_grid([coded.get((group, place), [blank[group]])[0] for place in range(4)])
@@ -86,8 +86,8 @@ def even(x: Tensor) -> Tensor:
 
 
 def at_cells(x: Tensor, cells: Cells) -> Tensor:
-    """The values at the positions of some cells, one cell after another in the batch: [N,C,2h,2w] ->
-    [kN,C,h,w]."""
+    """Return the values at the positions of some cells, one cell after another in the batch: [N,C,2h,2w]
+    -> [kN,C,h,w]."""
     return torch.cat([x[:, :, r::2, c::2] for r, c in cells])
 
 
@@ -98,22 +98,23 @@ def whole_grid(cells: Sequence[Tensor]) -> Tensor:
 
 
 def group_spans(groups: Sequence[int]) -> list[slice]:
-    """The channels of each group."""
+    """Return the channels of each group."""
     return [slice(sum(groups[:g]), sum(groups[: g + 1])) for g in range(len(groups))]
 
 
 def cells_of(passes: Passes, number: int) -> list[tuple[int, int]]:
-    """The cells that a pass codes."""
+    """Return the cells that a pass codes."""
     return [(r, c) for r, c in CELLS if passes[r][c] == number]
 
 
 def known_groups(order: Order) -> list[int]:
-    """For each step, how many groups its context looks at: from the first up to the last one coded before it."""
+    """Return for each step how many groups its context sees: from the first to the last one that is coded
+    before it."""
     return [max((group + 1 for _, group in order[:step]), default=0) for step in range(len(order))]
 
 
 def known_inputs(config: LatentSizes, number: int) -> Tensor:
-    """Which inputs of the 3x3 neighbourhood a step can know anything of: 1 or 0, [9·n], offset by offset."""
+    """Return which inputs of the 3x3 neighbourhood a step can know: 1 or 0, [9·n], offset by offset."""
     before, groups = set(config.order[:number]), config.groups[: known_groups(config.order)[number]]
     cells, found = cells_of(config.passes, config.order[number][0]), list[float]()
     for row, column in ((i - 1, j - 1) for i in range(3) for j in range(3)):

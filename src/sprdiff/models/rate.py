@@ -12,20 +12,20 @@ from .config import LatentSizes
 
 
 def lambda_of(level: Tensor, bounds: tuple[float, float]) -> Tensor:
-    """λ: the weight of the squared error (images in 0-1) against bits per pixel at a level in 0-255;
+    """Return λ: the weight of the squared error (images in 0-1) against bits per pixel at a level in 0-255;
     geometric."""
     low, high = bounds
     return low * torch.exp(level / (LEVELS - 1) * math.log(high / low))
 
 
 def sigma_of(index: Tensor, config: LatentSizes) -> Tensor:
-    """Standard deviation of the table with a (possibly fractional) index: geometric from 0.1 to `sigma_max`."""
+    """Return the standard deviation of the table with a (possibly fractional) index: geometric from 0.1 to `sigma_max`."""
     growth = math.log(config.sigma_max / SMALLEST_SIGMA) / (config.tables - 1)
     return SMALLEST_SIGMA * torch.exp(index * growth)
 
 
 def table_bits(residual: Tensor, sigma: Tensor) -> Tensor:
-    """Bits of a residual under the built tables (format/tables.py).
+    """Return the bits of a residual under the built tables (format/tables.py).
 
     They are a Gaussian and a faint wider one, which keeps a gradient where the narrow one has none.
     """
@@ -35,7 +35,7 @@ def table_bits(residual: Tensor, sigma: Tensor) -> Tensor:
 
 
 def rounded_bits(residual: Tensor, sigma: Tensor) -> Tensor:
-    """Bits of the rounded residual.
+    """Return the bits of the rounded residual.
 
     The table learns from the symbol that is really coded. The residual gets the slope bits(r + 1/2) - bits(r
     - 1/2), which is what uniform noise would give it on average.
@@ -47,10 +47,10 @@ def rounded_bits(residual: Tensor, sigma: Tensor) -> Tensor:
 
 
 def noisy_bits(residual: Tensor, sigma: Tensor) -> Tensor:
-    """Bits of the residual with uniform noise added, whose expectation is differentiable."""
+    """Return the bits of the residual with uniform noise added, whose expectation is differentiable."""
     return table_bits(residual + torch.rand_like(residual) - 0.5, sigma)
 
 
 def _bin_mass(distance: Tensor, sigma: Tensor) -> Tensor:
-    """Probability of the bin of width 1 around a distance."""
+    """Return the probability of the bin of width 1 around a distance."""
     return torch.special.ndtr((0.5 - distance) / sigma) - torch.special.ndtr((-0.5 - distance) / sigma)

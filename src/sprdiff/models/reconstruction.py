@@ -18,9 +18,11 @@ from .config import ModelConfig
 
 
 class Synthesis(nn.Module):
-    """What is known exactly of y and level [N] -> features at 1/32, [N,C,h,w], and at 1/16, [N,C',2h,2w].
+    """What is known exactly about y, and the level [N] -> features at 1/32, [N,C,h,w], and at 1/16,
+    [N,C',2h,2w].
 
-    The means and the hyper features tell where ŷ was predicted, and how well; both are known without a bit more.
+    The means and the hyper features tell how well ŷ was predicted at each position; they cost no further
+    bits.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -36,14 +38,15 @@ class Synthesis(nn.Module):
         self.body16 = res_blocks(c16, d16)
 
     def forward(self, y_hat: Tensor, means: Tensor, features: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
-        """``y_hat`` and ``means`` unscaled, [N,Cy,h,w]; ``features`` [N,Ch,h,w]."""
+        """Compute the features from `y_hat` and `means`, unscaled, [N,Cy,h,w], and `features`, [N,Ch,h,w]."""
         x = self.enter(torch.cat([y_hat, means], 1)) + self.enter_features(features)
         f32 = self.body32(self.modulate32(x, level))
         return f32, self.body16(self.modulate16(self.up(F.silu(f32)), level))
 
 
 class CoarseReconstruction(nn.Module):
-    """Features [N,C,H/16,W/16] -> coarse image x̃ [N,3,H,W], nominally in 0-1, not clipped; trained for distortion."""
+    """Features [N,C,H/16,W/16] -> the coarse image x̃ [N,3,H,W], about 0-1 and not clipped; trained for
+    distortion."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -60,7 +63,7 @@ class CoarseReconstruction(nn.Module):
 
 
 class PixelFeatures(nn.Module):
-    """x̃ [N,3,H,W] and f16 -> pixel-level condition c_pix [N,P,H/16,W/16]."""
+    """x̃ [N,3,H,W] and f16 -> the pixel-level condition c_pix [N,P,H/16,W/16]."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -76,7 +79,7 @@ class PixelFeatures(nn.Module):
 
 
 class SemanticFeatures(nn.Module):
-    """f32 -> semantic-level condition c_sem [N,S,H/32,W/32]: one token for every 32x32 pixels."""
+    """f32 -> the semantic-level condition c_sem [N,S,H/32,W/32]: one token for every 32x32 pixels."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -89,7 +92,8 @@ class SemanticFeatures(nn.Module):
 
 
 class Reconstruction(NamedTuple):
-    """What the receiver knows before the flow: the coarse image, not clipped, and the features that it came from."""
+    """What the receiver knows before the flow: the coarse image, not clipped, and the features that it was
+    made from."""
 
     coarse: Tensor
     f32: Tensor
@@ -97,7 +101,7 @@ class Reconstruction(NamedTuple):
 
 
 class DistortionAwareReconstruction(nn.Module):
-    """f32, f16 -> coarse image and, by dual feature extraction, both conditions."""
+    """f32, f16 -> the coarse image and, by dual feature extraction, both conditions."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -106,5 +110,5 @@ class DistortionAwareReconstruction(nn.Module):
         self.semantic = SemanticFeatures(config)
 
     def conditions(self, coarse: Tensor, f32: Tensor, f16: Tensor) -> tuple[Tensor, Tensor]:
-        """Dual feature extraction from the coarse image in 0-1 and the features: c_pix and c_sem."""
+        """Compute c_pix and c_sem from the coarse image in 0-1 and the features (dual feature extraction)."""
         return self.pixel(coarse, f16), self.semantic(f32)

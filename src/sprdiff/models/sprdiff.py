@@ -20,14 +20,15 @@ from .vae import VAEDecoder
 
 
 class Decoded(NamedTuple):
-    """Everything that a training step looks at."""
+    """The results of a forward pass, for training."""
 
     quantised: Quantised
     reconstruction: Reconstruction
 
 
 class SPRDiff(nn.Module):
-    """The whole codec. Images are [N,3,H,W] in 0-1 with sides that are multiples of 64; levels [N] in 0-255."""
+    """The whole codec. Images are [N,3,H,W] in 0-1, with sides that are multiples of 64; levels are [N] in
+    0-255."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -38,33 +39,39 @@ class SPRDiff(nn.Module):
         self.reconstruction = DistortionAwareReconstruction(config)
         self.flow = Flow(config)
         self.vae_decoder = VAEDecoder(config)
-        # Standardises the VAE's latent (buffers, measured once its encoder is frozen): the flow sees unit variance.
+        # Buffers that standardise the VAE's latent: the flow sees unit variance. They are measured once its
+        # encoder is frozen.
         self.latent_mean: Tensor
         self.latent_std: Tensor
         self.register_buffer("latent_mean", torch.zeros(config.vae_latent))
         self.register_buffer("latent_std", torch.ones(config.vae_latent))
 
     def receive(self, q: Quantised, level: Tensor) -> Reconstruction:
-        """From what is known exactly to the coarse image and its features."""
+        """Compute the coarse image and its features from what is known exactly."""
         f32, f16 = self.synthesis(q.y_hat, q.means, q.features, level)
         return Reconstruction(self.reconstruction.coarse(f16), f32, f16)
 
     def standardised(self, z: Tensor) -> Tensor:
-        """The VAE's latent as the flow sees it, [N,Z,h,w]."""
+        """Return the standardised latent of the VAE, [N,Z,h,w]."""
         return (z - self.latent_mean[None, :, None, None]) / self.latent_std[None, :, None, None]
 
     def decode_latent(self, z0: Tensor, coarse: Tensor) -> Tensor:
-        """Standardised latent and coarse image in 0-1 -> image."""
+        """Decode a standardised latent, with the coarse image in 0-1, to an image."""
         out: Tensor = self.vae_decoder(unstandardise(z0, self.latent_mean, self.latent_std), coarse)
         return out
 
     def forward(self, x: Tensor, level: Tensor, *, hard: bool = False) -> Decoded:
-        """``hard``: the bits that a file costs, see LatentCodec."""
+        """Run the codec.
+
+        Args:
+            hard: whether the bits are those of a file, see `LatentCodec`.
+        """
         quantised = self.latent_codec(*self.latent_codec.analyse(self.triple_encoder(x)), level, hard=hard)
         return Decoded(quantised, self.receive(quantised, level))
 
 
 def unstandardise(z0: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Standardised latent [N,Z,h,w] -> the VAE's own scale; mean and std [Z]."""
-    # Channels last: reshaped statistics would be folded into the exported graph, where no hash sees them.
+    """Undo the standardisation of a latent [N,Z,h,w] with mean and standard deviation [Z]."""
+    # The channel comes last: the exporter would fold reshaped statistics into the graph, where no hash covers
+    # them.
     return (z0.movedim(1, -1) * std + mean).movedim(-1, 1)

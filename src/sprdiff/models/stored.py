@@ -1,7 +1,7 @@
-"""What a weights folder holds, to and from the torch modules: the integers of the exact part, the rest as
-fp16.
+"""The contents of a weights folder, to and from torch modules: integers for the exact part, fp16 for the
+rest.
 
-The shipped weights are stored once: refinement on the sender and fine-tuning load them from the folder that
+The shipped weights are stored once: refinement in the encoder and fine-tuning load them from the folder that
 decodes.
 """
 
@@ -34,13 +34,13 @@ FUSED_STRIDE = 16
 
 
 def nearest(x: Tensor, scale: float) -> NDArray[np.int64]:
-    """floor(x·scale + 1/2), in double precision."""
+    """Return floor(x·scale + 1/2), in double precision."""
     found: NDArray[np.int64] = torch.floor(x.detach().double() * scale + 0.5).to(torch.int64).cpu().numpy()
     return found
 
 
 def entropy_arrays(codec: LatentCodec) -> Arrays:
-    """The exact part as integers, with Gaussian tables; names and units as in docs/bitstream.md."""
+    """Return the exact part as integers, with Gaussian tables; names and units as in docs/bitstream.md."""
     config = codec.config
     radius, counts = make_gaussian_tables(sigma_ladder(config.tables, SMALLEST_SIGMA, config.sigma_max))
     arrays: Arrays = {
@@ -69,7 +69,7 @@ def entropy_arrays(codec: LatentCodec) -> Arrays:
 
 
 def steps_of(config: LatentSizes) -> Arrays:
-    """The arrays that say in which steps y is coded."""
+    """Return the arrays that define the steps in which y is coded."""
     return {
         "stride": np.array([FUSED_STRIDE << config.y_downs], np.int32),
         "groups": np.array(config.groups, np.int32),
@@ -79,7 +79,8 @@ def steps_of(config: LatentSizes) -> Arrays:
 
 
 def load_entropy_arrays(codec: LatentCodec, arrays: Arrays) -> None:
-    """Inverse of :func:`entropy_arrays`, strict; the knots are read off the level tables.
+    """Load the arrays of :func:`entropy_arrays` into a latent codec, strictly; the knots follow from the
+    level tables.
 
     Raises:
         ValueError: y is coded in other steps than this model's.
@@ -93,7 +94,7 @@ def load_entropy_arrays(codec: LatentCodec, arrays: Arrays) -> None:
 
     def knots(values: Tensor) -> Tensor:
         rows = values[::KNOT_SPACING][: KNOTS - 1]
-        # Level 256 does not exist: its knot follows from level 255, 31/32 of the way there.
+        # Level 256 does not exist: its knot follows from level 255, which is 31/32 of the way.
         last = rows[-1] + (values[-1] - rows[-1]) * (KNOT_SPACING / (KNOT_SPACING - 1))
         return torch.cat([rows, last[None]])
 
@@ -120,22 +121,22 @@ def _layers(network: torch.nn.Module) -> list[IntegerDense]:
 
 
 Read = Callable[[Path], Arrays]
-"""The arrays of an ``.npz``."""
+"""A function that reads the arrays of an ``.npz``."""
 
 
 def read_npz(path: Path) -> Arrays:
-    """The arrays of an ``.npz`` of our own, without looking at them first."""
+    """Read the arrays of an ``.npz`` from a trusted source."""
     return dict(np.load(path, allow_pickle=False))
 
 
 def load_folder(folder: Path, read: Read = read_npz) -> SPRDiff:
-    """The torch model of a weights folder, every weight loaded strictly: for refinement and fine-tuning.
+    """Load the torch model of a weights folder strictly, for refinement and fine-tuning.
 
     Args:
-        read: of an ``.npz``; where the folder may be a stranger's, `runtime.weights.read_arrays`.
+        read: a function that reads an ``.npz``; for folders of strangers `runtime.weights.read_arrays`.
 
     Raises:
-        WeightsError: a file is missing or a weight is missing, unknown or of another shape.
+        WeightsError: a file is missing, or a weight is missing, unknown or of another shape.
     """
     return fill(folder, lambda text: SPRDiff(ModelConfig.from_json(text)), read)
 
@@ -144,13 +145,13 @@ Model = TypeVar("Model", bound=torch.nn.Module)
 
 
 def fill(folder: Path, build: Callable[[str], Model], read: Read = read_npz) -> Model:
-    """A model with the weights of a folder, built from the configuration in its manifest (JSON).
+    """Build a model from the configuration in a folder's manifest (JSON), and load its weights.
 
     Args:
-        read: as of `load_folder`.
+        read: a function that reads an ``.npz``, see `load_folder`.
 
     Raises:
-        WeightsError: a file is missing or a weight is missing, unknown or of another shape.
+        WeightsError: a file is missing, or a weight is missing, unknown or of another shape.
     """
     try:
         manifest = json.loads((folder / "manifest.json").read_text())
@@ -158,7 +159,7 @@ def fill(folder: Path, build: Callable[[str], Model], read: Read = read_npz) -> 
         arrays = read(folder / "entropy.npz")
         config = json.dumps(manifest["config"])
         stored = {k: torch.from_numpy(v.astype(np.float32)) for k, v in {**parts[0], **parts[1]}.items()}
-        with torch.device("meta"):  # no memory yet, should its sizes not be those of the weights
+        with torch.device("meta"):  # without memory first: its sizes may not be those of the weights
             expected = {name: value.shape for name, value in build(config).state_dict().items()}
         if other := sorted(name for name in stored if expected.get(name, stored[name].shape) != stored[name].shape):
             raise ValueError(f"{other[0]} has another shape than the configuration says")

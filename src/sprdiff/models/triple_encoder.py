@@ -16,11 +16,11 @@ from .efficientnet import EfficientNetLite0
 from .vae import VAEEncoder
 
 SEMANTIC_SCALE = 0.5
-"""Brings the features of EfficientNet-Lite0 to about unit deviation."""
+"""The factor that gives the features of EfficientNet-Lite0 about unit deviation."""
 
 
 class DistortionEncoder(nn.Module):
-    """Image [N,3,H,W] in 0-1 -> features [N,D,H/16,W/16]; trained for distortion alone at first."""
+    """Image [N,3,H,W] in 0-1 -> features [N,D,H/16,W/16]; at first trained for distortion alone."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class DistortionEncoder(nn.Module):
         self.body16 = res_blocks(c16, d16)
 
     def forward(self, x: Tensor) -> Tensor:
-        # Pixels have a standard deviation near a quarter.
+        # The standard deviation of pixels is about a quarter.
         centred = 4 * (x - 0.5)
         x8 = self.body8(self.down8(F.silu(self.enter(centred))) + self.enter8(centred))
         out: Tensor = self.body16(self.down16(x8))
@@ -42,7 +42,8 @@ class DistortionEncoder(nn.Module):
 
 
 def blurred(x: Tensor) -> Tensor:
-    """The image by its own means over 8x8 pixels, interpolated: what stands for x̃ where there is none yet."""
+    """Return the image's means over 8x8 pixels, interpolated; they stand for x̃ where it does not exist
+    yet."""
     return F.interpolate(F.avg_pool2d(x, 8), scale_factor=8.0, mode="bilinear", align_corners=False)
 
 
@@ -57,7 +58,7 @@ class TripleEncoder(nn.Module):
         self.fuse_distortion = conv(config.distortion[2], config.fused)
         self.fuse_vae = nn.Conv2d(config.vae_latent, config.fused, 2, 2, bias=False)
         self.fuse_semantic = conv(config.semantic, config.fused, bias=False) if config.semantic else None
-        # The distortion-oriented encoder is trained first: the others join without disturbing it.
+        # The distortion-oriented encoder is trained first; the others join later without disturbing it.
         zero(self.fuse_vae)
         if self.fuse_semantic is not None:
             zero(self.fuse_semantic)
@@ -68,7 +69,8 @@ class TripleEncoder(nn.Module):
         return self.fuse(self.distortion(x), mean, semantic)
 
     def fuse(self, distortion: Tensor, latent: Tensor | None, semantic: Tensor | None) -> Tensor:
-        """Features of the distortion-oriented encoder at 1/16 and what there is of the others -> fused features."""
+        """Fuse the features of the distortion-oriented encoder at 1/16 with those of the other encoders,
+        if there are any."""
         fused: Tensor = self.fuse_distortion(distortion)
         if latent is not None:
             fused = fused + self.fuse_vae(latent)

@@ -1,8 +1,9 @@
-"""The conditional VAE: a latent that holds what the coarse image lacks, and the decoder that puts it back.
+"""The conditional VAE: a latent for what the coarse image lacks, and the decoder that adds it.
 
     z = E(x, x̃), mean and deviation          x̂ = D(z, x̃) = x̃ + a residual
 
-A latent that only has to hold what x̃ lacks is worth more than twice its rate, and is what the flow draws.
+A latent that only describes what x̃ lacks needs less than half the rate for the same quality. The flow
+samples it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from .blocks import PixelConv, conv, down, res_blocks, up
 from .config import ModelConfig
 
 CONTRAST = 5.0
-"""x − x̃ is small beside x̃: the encoder sees it enlarged, and the decoder's residual is reduced by as much."""
+"""x − x̃ is small compared with x̃: the encoder sees it multiplied by this, and the decoder's residual is
+divided by it."""
 
 
 class VAEEncoder(nn.Module):
@@ -34,7 +36,7 @@ class VAEEncoder(nn.Module):
         seen = torch.cat([CONTRAST * (x - coarse), coarse - 0.5], 1)
         h = self.body(self.down(F.silu(self.enter(seen))) + self.enter8(seen))
         mean, log_deviation = self.leave(F.silu(h)).chunk(2, 1)
-        # It starts with much more signal than noise, or the decoder never learns to use z.
+        # At first z has much more signal than noise, or else the decoder never learns to use it.
         return 3 * mean, (log_deviation - 3).clamp(-6, 0.5)
 
 

@@ -1,4 +1,5 @@
-"""Files as packets for links that lose some, and back: numbers, checks, erasure coding, text. Needs no network."""
+"""Files become packets for links that lose some, and packets become files: numbers, checks, erasure
+coding, text."""
 
 from __future__ import annotations
 

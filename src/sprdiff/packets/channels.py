@@ -1,4 +1,4 @@
-"""Channels that people know: how many bytes, and how many characters, they leave to an application.
+"""Well-known channels: how many bytes and characters they leave to an application.
 
 ``docs/packets.md`` names the source of each figure.
 """
@@ -15,9 +15,9 @@ class Channel:
     """One kind of message.
 
     Attributes:
-        payload: most bytes of a binary message.
-        characters: most characters of a text message; None where there is no such thing.
-        codes: of text, whose characters all count as one there.
+        payload: the largest binary message in bytes.
+        characters: the longest text message in characters; None if there is none.
+        codes: codes of text all of whose characters count as one there.
     """
 
     payload: int

@@ -1,6 +1,8 @@
-"""Parity packets and what they bring back: Reed-Solomon over bytes (GF(2^8), 0x11D, roots 2^0 .. 2^(K-1)).
+"""Parity packets and how they replace lost ones: Reed-Solomon over bytes (GF(2^8), 0x11D, roots 2^0 ..
+2^(K-1)).
 
-Byte j of all packets of a stream together is one codeword: first of the data packets, then of the parity packets.
+Byte j of all packets of a stream together is one codeword: first those of the data packets, then of the
+parity packets.
 """
 
 from __future__ import annotations
@@ -11,7 +13,8 @@ from reedsolo import ReedSolomonError, RSCodec
 
 
 def parity_pieces(pieces: Sequence[bytes], parity: int) -> list[bytes]:
-    """`parity` pieces as long as the longest of the given ones; shorter ones count as filled up with zeros."""
+    """Return `parity` pieces as long as the longest of the given ones; shorter ones count as padded with
+    zeros."""
     if not parity:
         return []
     size = max(map(len, pieces))
@@ -22,13 +25,13 @@ def parity_pieces(pieces: Sequence[bytes], parity: int) -> list[bytes]:
 
 
 def recovered(pieces: Mapping[int, bytes], data: int, parity: int) -> list[bytes] | None:
-    """All data pieces, filled up with zeros to one length, from any `data` pieces of a stream.
+    """Return all data pieces, padded with zeros to one length, from any `data` pieces of a stream.
 
     Args:
-        pieces: by number, at least `data` of them.
+        pieces: at least `data` pieces by their numbers.
 
     Returns:
-        None where the pieces are no code word: they do not belong together.
+        The pieces; None if the given ones are no codeword, because they do not belong together.
     """
     size = max(map(len, pieces.values()))
     lost = [number for number in range(data + parity) if number not in pieces]

@@ -1,4 +1,4 @@
-"""Packets in any order, some lost, some damaged, some of other streams: back to files."""
+"""Packets in any order become files; some may be lost, damaged, or of other streams."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from .text import from_line
 
 @dataclass(frozen=True)
 class Received:
-    """What came of one stream.
+    """The result of one stream.
 
     Attributes:
-        id: of the stream, three hex digits.
-        data: bytes of the whole file, or of its longest beginning: none where the first packet is lost.
-        whole: the file is complete, and has the hash that the id is the beginning of.
-        missing: numbers of all packets that did not come.
+        id: the id of the stream, three hex digits.
+        data: the bytes of the whole file, or of its longest beginning; empty if the first packet is lost.
+        whole: whether the file is complete and has the hash that begins with the id.
+        missing: the numbers of all packets that did not arrive.
         needed: how many of these, whichever, would complete the file.
-        packets: how many of data and of parity the stream has.
+        packets: how many data and parity packets the stream has.
     """
 
     id: str
@@ -48,16 +48,17 @@ class _Stream:
 
 
 def from_packets(packets: Iterable[bytes | str]) -> list[Received]:
-    """The files that packets hold, one entry for each stream, in the order in which their first packets came.
+    """Return the files that packets contain, one entry for each stream, in the order of their first packets.
 
-    Duplicates do no harm; what is damaged or no packet is left out.
+    Duplicates, damaged packets and other data are ignored.
 
     Args:
-        packets: bytes as they came over the link, or lines of text.
+        packets: bytes as they arrived over the link, or lines of text.
 
     Raises:
-        PacketError: packets of one id contradict each other; the message names the ids, and ``received`` of the error
-            holds all other streams.
+        PacketError: packets of one id contradict each other. The message names the ids, and the error's
+            attribute
+            ``received`` holds all other streams.
     """
     streams: dict[str, _Stream] = {}
     for raw in packets:
@@ -72,7 +73,7 @@ def from_packets(packets: Iterable[bytes | str]) -> list[Received]:
 
 
 def _joined(stream: _Stream) -> Received | None:
-    """None where the packets do not belong together."""
+    """Join the packets of a stream; return None if they do not belong together."""
     data, parity = stream.first.data, stream.first.parity
     if not stream.agree or not _fitting(stream.pieces, data):
         return None
@@ -90,7 +91,7 @@ def _joined(stream: _Stream) -> Received | None:
 
 
 def _fitting(pieces: dict[int, bytes], data: int) -> bool:
-    """All pieces have one length; the last one of data may be shorter."""
+    """Whether the pieces have one length; only the last one of data may be shorter."""
     size = max(map(len, pieces.values()))
     return all(len(piece) == size or number == data - 1 for number, piece in pieces.items())
 
@@ -105,7 +106,7 @@ def _whole(pieces: dict[int, bytes], data: int, parity: int) -> bytes | None:
 
 
 def _stripped(file: bytes, *, filled: bool) -> bytes | None:
-    """The file without the zeros that its last piece was filled up with; its header keeps its zeros."""
+    """Remove the zeros with which the last piece was padded; zeros of the header stay."""
     try:
         stream = parse_file(file).stream
     except BitstreamError:

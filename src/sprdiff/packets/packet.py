@@ -18,19 +18,19 @@ from dataclasses import dataclass
 VERSION = 1
 OVERHEAD = 7
 MOST = 255
-"""Packets of one stream, data and parity."""
+"""The largest number of packets of one stream, data and parity together."""
 _FIELDS = 5
 
 
 @dataclass(frozen=True)
 class Packet:
-    """What a packet says.
+    """The contents of a packet.
 
     Attributes:
-        stream: id of the file, 12 bits.
-        number: below `data` for a packet of data, from there on for one of parity.
+        stream: the id of the file, 12 bits.
+        number: less than `data` for a data packet, and from there on for a parity packet.
         data, parity: how many of each the stream has.
-        piece: of the file or of the parity, at least one byte.
+        piece: a piece of the file or of the parity, at least one byte.
     """
 
     stream: int
@@ -45,13 +45,13 @@ class Packet:
         return f"{self.stream:03x}"
 
     def pack(self) -> bytes:
-        """The bytes that go over the link."""
+        """Return the bytes of the packet."""
         fields = (VERSION << 12 | self.stream).to_bytes(2, "big") + bytes((self.number, self.data, self.parity))
         return fields + _crc(fields, self.piece).to_bytes(2, "big") + self.piece
 
 
 def parse_packet(raw: bytes) -> Packet | None:
-    """The packet that some bytes are; None where they are damaged, or something else."""
+    """Read a packet; return None if it is damaged or something else."""
     if len(raw) <= OVERHEAD or raw[0] >> 4 != VERSION:
         return None
     fields, piece = raw[:_FIELDS], bytes(raw[OVERHEAD:])

@@ -1,4 +1,4 @@
-"""A file cut into packets."""
+"""A file becomes packets."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from .packet import MOST, OVERHEAD, Packet
 
 
 def to_packets(data: bytes, *, payload: int, parity: int = 0) -> list[bytes]:
-    """The packets of a file, numbers 0 .. n - 1: first its pieces in order, then parity.
+    """Return the packets of a file, with numbers 0 .. n - 1: first its pieces in order, then parity.
 
-    Pieces are as equal in length as can be, so that no packet is longer than it must be.
+    Pieces have nearly equal lengths, so that no packet is longer than necessary.
 
     Args:
-        data: bytes of an ``.sprd`` file.
-        payload: most bytes of a whole packet, of which 7 are its own.
-        parity: packets to add; any so many of all may be lost.
+        data: the bytes of an ``.sprd`` file.
+        payload: the largest size of a whole packet in bytes, of which 7 are its header.
+        parity: how many packets are added; any so many of all packets may be lost.
 
     Raises:
-        BitstreamError: it is no whole ``.sprd`` header.
-        PacketError: there would be more than 255 packets (it names the payload that would do), the payload has no room
-            for data, or the file ends in a way that packets do not keep.
+        BitstreamError: it does not begin with an ``.sprd`` header.
+        PacketError: there would be more than 255 packets (the message states the payload that would do), the
+            payload has
+            no room for data, or the file ends in zeros that packets cannot keep.
     """
     stream = parse_file(data).stream
     if stream.endswith(b"\0"):
@@ -37,10 +38,10 @@ def to_packets(data: bytes, *, payload: int, parity: int = 0) -> list[bytes]:
 
 
 def data_packets(size: int, payload: int, parity: int = 0) -> int:
-    """How many packets of data a file of `size` bytes takes.
+    """Return how many data packets a file of `size` bytes needs.
 
     Raises:
-        PacketError: as `to_packets`.
+        PacketError: there would be more than 255 packets, or the payload has no room for data.
     """
     if not 0 <= parity < MOST:
         raise PacketError(f"there can be 0 to {MOST - 1} parity packets, not {parity}")
@@ -57,5 +58,5 @@ def data_packets(size: int, payload: int, parity: int = 0) -> int:
 
 
 def stream_id(data: bytes) -> int:
-    """The first 12 bits of a file's SHA-256."""
+    """Return the first 12 bits of a file's SHA-256."""
     return int.from_bytes(hashlib.sha256(data).digest()[:2], "big") >> 4

@@ -1,7 +1,8 @@
-"""Packets as lines of text, for channels that carry nothing else: one packet a line.
+"""Packets as lines of text, one packet on each line, for channels that only carry text.
 
-base64url (RFC 4648, without padding) takes 4 characters for 3 bytes, letters, digits, - and _ only. base91 (Joachim
-Henke's basE91) takes about 16 for 13, and 91 of the 94 printable characters of ASCII.
+base64url (RFC 4648, without padding) takes 4 characters for 3 bytes: letters, digits, - and _. base91
+(Joachim Henke's
+basE91) takes about 16 characters for 13 bytes and uses 91 of the 94 printable ASCII characters.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ CODES = ("base64url", "base91")
 
 
 def to_line(packet: bytes, code: str) -> str:
-    """A packet as text, without a line end.
+    """Return a packet as text, without a line end.
 
     Args:
         code: one of `CODES`.
@@ -30,7 +31,8 @@ def to_line(packet: bytes, code: str) -> str:
 
 
 def from_line(line: str) -> Packet | None:
-    """The packet of a line; what a chat puts before it, up to a space, does not matter. None: there is none."""
+    """Read the packet of a line, and ignore what a chat puts before it up to a space; return None if there
+    is none."""
     word = line.split()[-1:]
     for text in word:
         for decode in (_from_base64, _from_base91):
@@ -41,10 +43,10 @@ def from_line(line: str) -> Packet | None:
 
 
 def payload_of_line(characters: int, code: str) -> int:
-    """The longest packet, in bytes, that surely fits into a line of so many characters.
+    """Return the longest packet in bytes that always fits into a line of so many characters.
 
     Raises:
-        PacketError: none does.
+        PacketError: no packet fits.
     """
     payload = characters * 3 // 4
     if code == "base91":
@@ -55,7 +57,7 @@ def payload_of_line(characters: int, code: str) -> int:
 
 
 def _base91_length(size: int) -> int:
-    """Most characters that `size` bytes take: two for 13 bits, one for a rest of at most 6 bits."""
+    """Return the most characters that `size` bytes take: two for 13 bits, one for a rest of at most 6 bits."""
     pairs, rest = divmod(8 * size, 13)
     return 2 * pairs + (0 if rest == 0 else 1 if rest <= 6 else 2)
 
@@ -66,7 +68,7 @@ def _to_base91(data: bytes) -> str:
         queue |= byte << bits
         bits += 8
         if bits > 13:
-            # 13 bits, or 14 where their value is small enough for two characters.
+            # 13 bits, or 14 if their value is small enough for two characters
             taken = 13 if queue & 0x1FFF > 88 else 14
             value = queue & (1 << taken) - 1
             queue >>= taken
@@ -80,7 +82,7 @@ def _to_base91(data: bytes) -> str:
 
 
 def _from_base91(text: str) -> bytes:
-    """The bytes of base91; nothing where a character is not of it."""
+    """Decode base91; return empty bytes if a character does not belong to it."""
     out, queue, bits = bytearray(), 0, 0
     values = [_VALUES.get(character, -1) for character in text]
     if -1 in values:
@@ -99,7 +101,7 @@ def _from_base91(text: str) -> bytes:
 
 
 def _from_base64(text: str) -> bytes:
-    """The bytes of base64url; nothing where it is something else."""
+    """Decode base64url; return empty bytes if the text is something else."""
     try:
         return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):

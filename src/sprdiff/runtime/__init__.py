@@ -1,1 +1,1 @@
-"""Network runtimes: `analyse` and `decode`, the networks on both sides of the exactness line."""
+"""The network runtimes: `analyse` and `decode`, on both sides of the exactness line."""

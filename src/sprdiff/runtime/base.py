@@ -1,4 +1,4 @@
-"""What the runtimes of all generations share: a folder's arrays, its tiles, and the sender's networks."""
+"""What the runtimes of all generations share: a folder's arrays, its tiles, and the encoder's networks."""
 
 from __future__ import annotations
 
@@ -26,27 +26,28 @@ if TYPE_CHECKING:
 
 
 class FolderRuntime(ABC):
-    """The networks of one weights folder, of whichever generation.
+    """The networks of one weights folder of any generation.
 
     Attributes:
-        manifest: what the folder says about itself.
+        manifest: the folder's manifest.
         entropy: the exact part.
-        weights_hash: H, that of the exact part's arrays.
+        weights_hash: H, the hash of the exact part's arrays.
     """
 
     def __init__(
         self, folder: Path, threads: int | None = None, tile: int | None = None, manifest: Manifest | None = None
     ) -> None:
-        """Read and check the exact part and the decoder's weights; graphs are loaded when first needed.
+        """Read and check the exact part and the decoder's weights; graphs are loaded when they are first
+        needed.
 
         Args:
             folder: a weights folder.
-            threads: of the networks; None: one for each core.
-            tile: largest side of a tile in pixels; None: that of `tiling` for each graph.
-            manifest: of the folder; None: it is read.
+            threads: the number of threads of the networks; None: one for each core.
+            tile: the largest side of a tile in pixels; None: the choice of `tiling` for each graph.
+            manifest: the folder's manifest; None: it is read.
 
         Raises:
-            WeightsError: the folder is incomplete or damaged, or its arrays are not what its manifest names.
+            WeightsError: the folder is incomplete or damaged, or its arrays are not those of its manifest.
         """
         self._folder = folder
         self.manifest = read_manifest(folder) if manifest is None else manifest
@@ -69,7 +70,8 @@ class FolderRuntime(ABC):
         self._model: Model | None = None
 
     def analyse(self, pixels: NDArray[np.uint8]) -> tuple[Floats, Floats]:
-        """uint8 [H, W, 3] -> unscaled y [Cy, ceil(H/32), ceil(W/32)] and z on half of that grid, float32."""
+        """Compute y [Cy, ceil(H/32), ceil(W/32)] and z on half of that grid, unscaled float32, from pixels
+        uint8 [H, W, 3]."""
         height, width = pixels.shape[:2]
         rows, columns = -(-height // Z_STRIDE), -(-width // Z_STRIDE)
         y = np.empty((self.entropy.y_channels, 2 * rows, 2 * columns), np.float32)
@@ -84,8 +86,8 @@ class FolderRuntime(ABC):
     def refine(
         self, pixels: NDArray[np.uint8], y: Floats, z: Floats, level: int, effort: int, report: Report | None = None
     ) -> Floats:
-        """Another y, that costs fewer bits for what it brings at a level: `search.refine`, for an effort of
-        1-9.
+        """Refine y for a level (`search.refine`) at an effort of 1-9: the result costs fewer bits for its
+        quality.
 
         Raises:
             EffortError: torch is not installed.
@@ -101,12 +103,12 @@ class FolderRuntime(ABC):
 
     @abstractmethod
     def _torch_model(self) -> Model:
-        """The torch modules of the folder; called where torch is installed."""
+        """Return the torch modules of the folder; torch must be installed."""
 
     def _tiles(
         self, graph: str, rows: int, columns: int, stride: int = Y_STRIDE, side: int = DECODER_TILE
     ) -> Iterator[tuple[Tile, bool]]:
-        """The tiles that a graph goes over, as of `tiling.cut`; work can be interrupted before each."""
+        """Yield the tiles of a graph (`tiling.cut`); work can be interrupted before each."""
         for tile, large in self._cut(graph, rows, columns, stride, side):
             checkpoint(area(tile.padded) * stride**2)
             yield tile, large
@@ -117,10 +119,10 @@ class FolderRuntime(ABC):
         return cut(rows, columns, stride, self._tile or side, self.manifest.halo_of(graph))
 
     def _receive(self, graph: str, inputs: Tensors, *, large: bool) -> Tensors:
-        """The outputs of one of the receiver's graphs.
+        """Run one of the receiver's graphs.
 
         Raises:
-            WeightsError: the folder holds the encoder alone.
+            WeightsError: the folder holds only the encoder.
         """
         if not self._decoder:
             raise WeightsError(f"{self._folder} holds the encoder alone: it sends pictures, and decodes none")

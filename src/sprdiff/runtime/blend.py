@@ -1,8 +1,10 @@
-"""Networks that see everything at once, over a large picture: overlapping tiles and their smooth weights.
+"""Overlapping tiles with smooth weights, for networks that see the whole picture at once.
 
 Group normalisation and global attention make a tile depend on where it was cut, so no halo makes tiles agree.
-Where tiles overlap, each counts by half a cosine that falls from one to zero over the overlap. What differs
-between tiles in their mean colour is put right afterwards, from the coarse picture (`match_colours`).
+Where tiles
+overlap, the weight of each falls along half a cosine from one to zero. Differences in mean colour between
+tiles are
+corrected afterwards, from the coarse picture (`match_colours`).
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Part:
-    """One tile: (rows, columns) of it, and its weights along rows and columns, each above 0 and at most 1."""
+    """A tile: its rows and columns, and its weights along both, above 0 and at most 1."""
 
     place: Slices
     rows: Floats
@@ -28,17 +30,17 @@ class Part:
 
     @property
     def weight(self) -> Floats:
-        """[rows, columns]."""
+        """The weights, [rows, columns]."""
         return self.rows[:, None] * self.columns[None, :]
 
 
 def parts(height: int, width: int, tile: int, overlap: int, multiple: int) -> Iterator[Part]:
-    """Tiles of one size, of which neighbours share at least ``overlap - multiple`` positions, row by row.
+    """Yield tiles of one size, row by row; neighbours share at least ``overlap - multiple`` positions.
 
     Args:
-        height, width: of the grid, multiples of `multiple`.
-        tile: largest side of a tile, a multiple of `multiple`; a side of the grid that is not larger is not cut.
-        overlap: what neighbours share, less than `tile`.
+        height, width: the size of the grid, multiples of `multiple`.
+        tile: the largest side of a tile, a multiple of `multiple`; a side that is not larger is not cut.
+        overlap: how many positions neighbours share, less than `tile`.
         multiple: tiles begin and end at multiples of this.
     """
     rows, columns = _spans(height, tile, overlap, multiple), _spans(width, tile, overlap, multiple)
@@ -53,7 +55,7 @@ def _spans(size: int, tile: int, overlap: int, multiple: int) -> list[slice]:
     if size <= tile:
         return [slice(0, size)]
     count = -(-(size - overlap) // (tile - overlap))
-    # No larger than so many tiles need be: 1088 rows in tiles of 1024 would be computed twice.
+    # Not larger than so many tiles have to be: 1088 rows in tiles of 1024 would be computed twice.
     tile = -(-(size + (count - 1) * overlap) // (count * multiple)) * multiple
     free = (size - tile) // multiple
     starts = [round(free * i / (count - 1)) * multiple for i in range(count)]
@@ -71,13 +73,13 @@ def _ramps(spans: list[slice], index: int) -> Floats:
 
 
 def _rise(count: int) -> NDArray[np.float64]:
-    """From above 0 to below 1; reversed and added to itself it is 1."""
+    """Return weights that rise from above 0 to below 1; together with their reverse they sum to 1."""
     values: NDArray[np.float64] = 0.5 - 0.5 * np.cos(np.pi * (np.arange(count) + 0.5) / count)
     return values
 
 
 def cell_means(picture: Floats, cell: int) -> Floats:
-    """Mean of each cell: [3, H, W], sides multiples of `cell` -> [3, H / cell, W / cell]."""
+    """Return the mean of each cell: [3, H, W], sides multiples of `cell` -> [3, H / cell, W / cell]."""
     channels, height, width = picture.shape
     cells = picture.reshape(channels, height // cell, cell, width // cell, cell)
     means: Floats = cells.mean((2, 4), dtype=np.float64).astype(np.float32)
@@ -87,24 +89,26 @@ def cell_means(picture: Floats, cell: int) -> Floats:
 def match_colours(picture: Floats, wanted: Floats, cell: int) -> None:
     """Move the low frequencies of a picture, [3, H, W], to those of another, in place.
 
-    What is added is the difference of the cells' means, linear between the centres of cells and constant beyond
-    the outer ones: it has no edges, and detail finer than a cell is untouched.
+    The difference of the cells' means is added, linear between the centres of cells and constant beyond the
+    outer ones. It
+    has no edges, and does not change details finer than a cell.
 
     Args:
-        wanted: means of the cells of the other picture, [3, H / cell, W / cell].
-        cell: side of a cell in pixels.
+        wanted: the means of the cells of the other picture, [3, H / cell, W / cell].
+        cell: the side of a cell in pixels.
     """
     difference = wanted - cell_means(picture, cell)
     height, width = picture.shape[1:]
     left, right, across = _between(width, cell)
     lines = difference[:, :, left] * (1 - across) + difference[:, :, right] * across
     upper, lower, down = _between(height, cell)
-    for row in range(height):  # one row at a time: no second array of the size of the picture
+    for row in range(height):  # one row at a time, without a second array of the size of the picture
         picture[:, row] += lines[:, upper[row]] * (1 - down[row]) + lines[:, lower[row]] * down[row]
 
 
 def _between(size: int, cell: int) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats]:
-    """For each position the cells before and after it, by their centres, and how far it is towards the second."""
+    """Return for each position the cells before and after it, by their centres, and the weight of the
+    second."""
     place = ((np.arange(size) + 0.5) / cell - 0.5).clip(0, size // cell - 1)
     before = np.floor(place).astype(np.int64)
     after = np.minimum(before + 1, size // cell - 1)

@@ -1,4 +1,4 @@
-"""Where a decoder paints its tiles: one array of the size of the picture, and no second one."""
+"""The array in which a decoder assembles its tiles; it is the only one of the size of the picture."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..imageio.resize import Slices
 
 
 class Canvas:
-    """A picture painted part by part.
+    """A picture that is assembled part by part.
 
     Attributes:
         image: [height, width, 3], float32 in 0-1 or uint8 in 0-255.
@@ -26,11 +26,12 @@ class Canvas:
     def put(self, part: Slices, picture: NDArray[np.float32], weight: float = 1.0) -> None:
         """Blend a picture, [3, h, w] in 0-1, into a part of the canvas; what lies beyond its border is cut.
 
-        Values are clipped to 0-1 and NaN, which damaged latents can lead to, becomes 0. With uint8 the
-        picture that was there has been rounded already: within half of 255.
+        Values are clipped to 0-1; NaN, which damaged latents can cause, becomes 0. With uint8 the earlier
+        picture has been
+        rounded already, to within half of 255.
 
         Args:
-            weight: of the new picture; the one that is there has the rest.
+            weight: the weight of the new picture; the earlier one has the rest.
         """
         target = self.image[part]
         if picture.ndim != 3 or len(picture) != 3:
@@ -42,7 +43,7 @@ class Canvas:
         if weight < 1:
             new += np.float32(1 - weight) * target.transpose(2, 0, 1)
         if self.image.dtype == np.uint8:
-            new += np.float32(0.5)  # the cast cuts
+            new += np.float32(0.5)  # the cast rounds down
             target[:] = new.astype(np.uint8).transpose(1, 2, 0)
         else:
             target[:] = new.transpose(1, 2, 0)

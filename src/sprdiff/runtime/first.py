@@ -1,12 +1,13 @@
-"""The first generation's networks on onnxruntime: pixels to latents and back, in overlapping tiles with bounded memory.
+"""The first generation's networks on onnxruntime: pixels to latents and back, in overlapping tiles with
+limited memory.
 
     pixels ─ encoder ─► y, z              (then the exact part codes them: `format.entropy`)
-
     ŷ ─ coarse ─► x̃ ─────────────────────────────────────────────┬─── × (1 − realism) ─┐
            └────► ẑ, c_pix, c_sem ─ denoise, steps times ─► z0 ─ vae_decode ─► x̂ × realism ─+─► picture
 
-Each arrow goes over the whole picture, tile by tile, before the next begins. What lies between is at 1/16 and
-1/32 and small, so every graph only needs a halo of its own, and any number of steps needs no larger tiles.
+Each arrow runs over the whole picture, tile by tile, before the next begins. The arrays between them are at
+1/16 and
+1/32 and small. Therefore every graph needs only a halo of its own, and more steps need no larger tiles.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from ..models.first.sprdiff import SPRDiff
 
 NOISE_KERNEL = "vae_decoder.noise.weight"
-"""Tells how many channels of noise the VAE decoder takes, at 1/4 of the picture."""
+"""The weight whose shape tells how many channels of noise the VAE decoder takes, at 1/4 of the picture."""
 MAX_NOISE_CHANNELS = 64
 
 
@@ -42,7 +43,7 @@ class FirstRuntime(FolderRuntime):
         return load_first(self._folder, read_arrays)
 
     def decode(self, exact: Exact, *, level: int, **dials: Any) -> NDArray[Any]:
-        """The picture of what is known exactly; dials as of `synthesise`."""
+        """Decode what is known exactly; the dials are those of `synthesise`."""
         return self.synthesise(self.entropy.dequantise(exact.y_hat, level), level=level, **dials)
 
     def synthesise(
@@ -56,32 +57,32 @@ class FirstRuntime(FolderRuntime):
         size: tuple[int, int] | None = None,
         dtype: DTypeLike = np.float32,
     ) -> NDArray[Any]:
-        """The picture of unscaled ŷ, float32 [Cy, yh, yw].
+        """Compute the picture of unscaled ŷ, float32 [Cy, yh, yw].
 
         Args:
-            level: quality level that ŷ was coded with.
-            realism: 0 (coarse picture) to 1 (decoded picture), linear between; 0 runs the coarse graph only.
-            steps: of the denoiser, at least 1.
-            seed: of the noise, that of texture (step 0) and that between steps; 0 .. 2^64 - 1.
+            level: the quality level with which ŷ was coded.
+            realism: 0 (coarse picture) to 1 (decoded picture), linear between; 0 runs only the coarse graph.
+            steps: the steps of the denoiser, at least 1.
+            seed: the seed of the noise, 0 .. 2^64 - 1: for texture (step 0) and between steps.
             size: (height, width) to crop to; None: all of 32 yh x 32 yw.
-            dtype: float32, the picture is in 0-1; or uint8, it is in 0-255.
+            dtype: float32 for a picture in 0-1, or uint8 in 0-255.
 
         Returns:
-            [height, width, 3].
+            The picture, [height, width, 3].
         """
         grid = y_hat.shape[1:]
-        # Whole cells, for the VAE decoder looks at the coarse picture beyond the border too.
+        # Whole cells, because the VAE decoder also sees the coarse picture beyond the border.
         canvas = Canvas((Y_STRIDE * grid[0], Y_STRIDE * grid[1]), dtype)
         parts = self._reconstruct(y_hat, level, canvas, keep=realism > 0)
         if realism > 0:
             z0 = self._denoise(parts, steps, seed)
-            del parts  # the conditions are the largest arrays of all when the picture is large
+            del parts  # for a large picture the conditions are the largest arrays
             self._decode_latent(z0, canvas, realism, seed)
         height, width = size or canvas.image.shape[:2]
         return canvas.image[:height, :width]
 
     def _reconstruct(self, y_hat: Floats, level: int, canvas: Canvas, *, keep: bool) -> Tensors:
-        """Paint the coarse picture; returns ẑ, c_pix and c_sem of the whole picture (if `keep`)."""
+        """Paint the coarse picture; return ẑ, c_pix and c_sem of the whole picture (if `keep`)."""
         rows, columns = y_hat.shape[1:]
         levels = np.array([level], np.float32)
         parts: Tensors = {}
@@ -96,7 +97,8 @@ class FirstRuntime(FolderRuntime):
         return parts
 
     def _denoise(self, parts: Tensors, steps: int, seed: int) -> Floats:
-        """z0 [Z, 2 yh, 2 yw]: from ẑ in one step; in further ones from points with noise nearer to it."""
+        """Compute z0 [Z, 2 yh, 2 yw]: from ẑ in one step, in further steps from points with noise closer
+        to it."""
         z0 = parts["z_est"]
         for step in range(steps):
             z0 = self._denoise_once(parts, z0, step, 1 - step / steps, seed)

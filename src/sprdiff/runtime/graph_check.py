@@ -1,8 +1,10 @@
-"""What a graph would cost at one size of its inputs: every shape worked out, nothing computed.
+"""The cost of a graph at one size of its inputs: all shapes are worked out, and nothing is computed.
 
-A graph of weights from a stranger may ask for any memory with operators that are harmless in themselves: a sum of a row
-and a column, or forty concatenations of a thing with itself. So before a session is made, and again for every new size
-of inputs, the shapes are followed through the graph, and what it would store and multiply is compared with the pixels.
+The graph of a stranger's weights may ask for any amount of memory with harmless operators, such as a sum of a
+row and a
+column, or forty concatenations of a thing with itself. Before a session is made, and again for every new size
+of inputs,
+the shapes are followed through the graph, and what it would store and multiply is compared with the pixels.
 """
 
 from __future__ import annotations
@@ -19,19 +21,19 @@ from .onnx_format import Graph, Node
 
 MOST_NODES = 4096
 MOST_STORED = 64
-"""Numbers that are needed at once, per pixel of the picture: 20 by the shipped networks, 49 by those of `nano`."""
+"""How many numbers per pixel may be needed at once; the shipped networks need 20, those of `nano` 49."""
 MOST_PRODUCTS = 50_000
-"""Multiplications per pixel; `tiny` does up to 12,524."""
+"""How many multiplications per pixel are allowed; `tiny` does up to 12,524."""
 _BASE = 2**22
-"""Numbers that are allowed however small the picture is: weights are transposed, levels looked up."""
+"""How many numbers are allowed for pictures of any size: weights are transposed, levels looked up."""
 _MOST_KNOWN = 64
-"""Numbers of an array whose values are followed: those that sizes are made of."""
+"""The largest array whose values are followed, because sizes are made of them."""
 
 Shape = tuple[int, ...]
 
 
 class Value:
-    """One array of a run: its shape, and its numbers where sizes may depend on them."""
+    """An array: its shape, and its values if sizes may depend on them."""
 
     def __init__(self, shape: Sequence[int], known: NDArray[Any] | None = None) -> None:
         self.shape: Shape = tuple(int(side) for side in shape)
@@ -40,11 +42,11 @@ class Value:
 
     @property
     def size(self) -> int:
-        """How many numbers."""
+        """The number of values."""
         return math.prod(self.shape)
 
     def numbers(self) -> list[int]:
-        """Its numbers, as sizes.
+        """Return the values as sizes.
 
         Raises:
             ValueError: they depend on the picture.
@@ -58,12 +60,13 @@ def check_graph(graph: Graph, weights: Mapping[str, Shape], inputs: Mapping[str,
     """Refuse a graph that would take more than networks of this kind do.
 
     Args:
-        weights: shapes of the arrays outside.
-        inputs: shapes of what it is run with.
-        pixels: of the picture that these are of.
+        weights: the shapes of the arrays outside the file.
+        inputs: the shapes of the inputs.
+        pixels: the number of pixels of the picture.
 
     Raises:
-        WeightsError: it has an operator that our export does not emit, shapes that do not fit, or is too large.
+        WeightsError: it has an operator that our export does not use, shapes that do not fit, or is too
+            large.
     """
     if len(graph.nodes) > MOST_NODES or set(graph.weights) != set(weights):
         raise WeightsError("it has too many operations, or other weights than the folder names")
@@ -89,7 +92,7 @@ def check_graph(graph: Graph, weights: Mapping[str, Shape], inputs: Mapping[str,
         if stored > _BASE + MOST_STORED * pixels or products > _BASE + MOST_PRODUCTS * pixels:
             raise WeightsError("it would take more memory or time than any networks of this version")
         values.update(zip(node.outputs, made, strict=True))
-        # What nothing takes any more is given back.
+        # Arrays that nothing uses any more are released.
         over = {name for name in (*node.inputs, *node.outputs) if last.get(name, place) == place}
         stored -= sum(values[name].size for name in over if name and name not in given)
 
@@ -116,7 +119,7 @@ def _same(node: Node, inputs: Inputs) -> list[Value]:
 
 
 def _numeric(function: Callable[[Any, Any], Any] | None) -> Rule:
-    """Two arrays, broadcast; their numbers are followed where they are sizes."""
+    """Broadcast two arrays; their values are followed if they are sizes."""
 
     def rule(node: Node, inputs: Inputs) -> list[Value]:
         a, b = inputs
@@ -145,7 +148,7 @@ def _average_pool(node: Node, inputs: Inputs) -> list[Value]:
 
 
 def _windows(node: Node, sides: Sequence[int], kernel: Sequence[int]) -> Sequence[int]:
-    """How many places a window has along each side."""
+    """Return how many positions a window has along each side."""
     about = node.attributes
     if about.get("auto_pad", "NOTSET") != "NOTSET":
         raise ValueError("a border that is not stated")
@@ -301,4 +304,4 @@ _OPERATORS: dict[str, Rule] = {
     "MatMul": _matmul, "Pad": _pad, "Reshape": _reshape, "Resize": _resize, "Shape": _shape, "Slice": _slice,
     "Split": _split, "Squeeze": _squeeze, "Transpose": _transpose, "Unsqueeze": _unsqueeze,
 }  # fmt: skip
-"""The operators that our export emits, and what shape each gives."""
+"""The operators of our export, with functions that return the shape of their output."""

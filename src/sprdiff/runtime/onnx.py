@@ -1,13 +1,13 @@
-"""The networks on onnxruntime: pixels to latents and back, in overlapping tiles with bounded memory.
+"""The networks on onnxruntime: pixels to latents and back, in overlapping tiles with limited memory.
 
     pixels ─ encoder ─► y, z                       (then the exact part codes them: `format.entropy`)
-
     ŷ, means, features ─ coarse ─► x̃ ──────────────────────────────────┬─── × (1 − s) ──┐
                             └────► f16, f32 ─ condition ─┐             │                │
                                    noise ─ flow, N times ┴─► z0 ─ vae_decode ─► x̂ × s ─+─► picture
 
-Each arrow goes over the whole picture, tile by tile, before the next begins, and so does each evaluation of
-the flow: every graph only needs a halo of its own, and any number of evaluations needs no larger tiles.
+Each arrow runs over the whole picture, tile by tile, before the next begins, and so does each evaluation of
+the flow:
+every graph needs only its own halo, and more evaluations need no larger tiles.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ if TYPE_CHECKING:
 Halves = NDArray[np.float16]
 
 LATENT = 4
-"""Positions of the flow's latent, at 1/8, along one position of y."""
+"""How many positions of the flow's latent, at 1/8, lie along one position of y."""
 FEATURES = {"f16": 2, "f32": 1}
-"""Positions of the receiver's features along one position of y."""
+"""How many positions of the receiver's features lie along one position of y."""
 _CONDITIONS = dict(zip(GRAPHS[2]["condition"][1], (4, 2, 1), strict=True))
-"""Positions of the flow's conditions along one position of y."""
+"""How many positions of the flow's conditions lie along one position of y."""
 MAX_LATENT = 256
-"""Most channels of the flow's latent: its noise is made for the whole picture."""
+"""The largest number of channels of the flow's latent, whose noise is made for the whole picture."""
 _NOISE_ROWS = 64
 
 
 def strength(realism: float) -> float:
-    """S of the dial x̂ = x̃ + s·(D(z0, x̃) − x̃): 0 at a realism of 0, 1 at 1, continuous and growing
-    between."""
+    """Return s of the dial x̂ = x̃ + s·(D(z0, x̃) − x̃): 0 at a realism of 0, 1 at 1, continuous and
+    growing between."""
     return realism
 
 
@@ -71,27 +71,28 @@ class OnnxRuntime(FolderRuntime):
         size: tuple[int, int] | None = None,
         dtype: DTypeLike = np.float32,
     ) -> NDArray[Any]:
-        """The picture of what is known exactly.
+        """Decode what is known exactly.
 
         Args:
-            exact: as `EntropyModel.decode` gives it. Where nobody else holds it, its memory is free before
-                the flow.
-            level: quality level that it was coded with.
-            realism: 0 (coarse picture) to 1 (a sample of the pictures that it may have been); 0 runs the
-                coarse graph only.
-            steps: evaluations of the flow, at least 1.
-            seed: of the noise that the flow starts from; 0 .. 2^64 - 1.
+            exact: the result of `EntropyModel.decode`. If the caller keeps no reference, its memory is free
+                before the
+                flow.
+            level: the quality level with which it was coded.
+            realism: 0 (coarse picture) to 1 (a sample of the possible pictures); 0 runs only the coarse
+                graph.
+            steps: the evaluations of the flow, at least 1.
+            seed: the seed of the noise from which the flow starts, 0 .. 2^64 - 1.
             size: (height, width) to crop to; None: the whole grid.
-            dtype: float32, the picture is in 0-1; or uint8, it is in 0-255.
+            dtype: float32 for a picture in 0-1, or uint8 in 0-255.
 
         Returns:
-            [height, width, 3].
+            The picture, [height, width, 3].
 
         Raises:
-            WeightsError: the folder holds the encoder alone.
+            WeightsError: the folder holds only the encoder.
         """
         rows, columns = exact.y_hat.shape[1:]
-        # Whole cells, for the networks look at the coarse picture beyond the border too.
+        # Whole cells, because the networks also see the coarse picture beyond the border.
         canvas = Canvas((Y_STRIDE * rows, Y_STRIDE * columns), dtype)
         share = strength(realism)
         features = self._reconstruct(exact, level, canvas, keep=share > 0)
@@ -104,9 +105,9 @@ class OnnxRuntime(FolderRuntime):
         return canvas.image[:height, :width]
 
     def _reconstruct(self, exact: Exact, level: int, canvas: Canvas, *, keep: bool) -> dict[str, Halves]:
-        """Paint the coarse picture; returns the features of the whole picture (if `keep`).
+        """Paint the coarse picture; return the features of the whole picture (if `keep`).
 
-        They are kept in half precision, as they were in training: the flow saw no others.
+        They are kept in half precision, as in training: the flow has seen no others.
         """
         rows, columns = exact.y_hat.shape[1:]
         levels = np.array([level], np.float32)
@@ -127,7 +128,7 @@ class OnnxRuntime(FolderRuntime):
         return kept
 
     def _draw(self, coarse: NDArray[Any], features: dict[str, Halves], level: int, steps: int, seed: int) -> Floats:
-        """z0 [Z, 4 yh, 4 yw], standardised: the latent that the noise of a seed leads to."""
+        """Sample the latent z0 [Z, 4 yh, 4 yw], standardised, with the noise of a seed."""
         rows, columns = features["f32"].shape[1:]
         tiled = list(self._cut("flow", rows, columns))
         once = self._conditions(coarse, features, tiled[0][0], large=False) if len(tiled) == 1 else None
@@ -137,7 +138,7 @@ class OnnxRuntime(FolderRuntime):
             result = np.empty_like(z)
             inputs = {"time": np.array([time], np.float32), "stride": np.array([stride], np.float32), "level": levels}
             for tile, large in tiled:
-                # Of a picture in several tiles the conditions are made anew: they are larger than all else
+                # With several tiles the conditions are computed again: they are larger than everything else
                 # together.
                 given = once or self._conditions(coarse, features, tile, large=large)
                 checkpoint(area(tile.padded) * Y_STRIDE**2)
@@ -149,7 +150,7 @@ class OnnxRuntime(FolderRuntime):
         return solve(velocity, noise, steps, self.manifest.sampler, self.manifest.latest)
 
     def _conditions(self, coarse: NDArray[Any], features: dict[str, Halves], tile: Tile, *, large: bool) -> Tensors:
-        """The flow's conditions of all that a tile sees, each [1, C, h, w]."""
+        """Compute the flow's conditions for everything that a tile sees, each [1, C, h, w]."""
         grid = features["f32"].shape[1:]
         halo = -(-self.manifest.halo_of("condition") // Y_STRIDE)
         around, within = zip(*(_widened(s, halo, n) for s, n in zip(tile.padded, grid, strict=True)), strict=True)
@@ -183,14 +184,14 @@ class OnnxRuntime(FolderRuntime):
 
 
 def _widened(part: slice, halo: int, size: int) -> tuple[slice, slice]:
-    """A part of an axis with a halo, cut at the border, and the part inside of that."""
+    """Return a part of an axis with its halo, cut at the border, and the position of the part inside it."""
     first, last = max(0, part.start - halo), min(size, part.stop + halo)
     return slice(first, last), slice(part.start - first, part.stop - first)
 
 
 def _noise(seed: int, channels: int, height: int, width: int) -> Floats:
-    """Noise of a whole latent, [channels, height, width], made in strips: its 64-bit words take more memory
-    than it."""
+    """Make the noise of a whole latent, [channels, height, width], in strips: its 64-bit words are larger
+    than the latent."""
     noise = np.empty((channels, height, width), np.float32)
     for start in range(0, height, _NOISE_ROWS):
         rows = slice(start, min(start + _NOISE_ROWS, height))

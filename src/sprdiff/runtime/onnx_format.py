@@ -1,8 +1,11 @@
-"""What a graph file says, read without the library: only the fields that our export writes, anything else is refused.
+"""A reader of graph files without the onnx library: it knows only the fields of our export and refuses
+everything else.
 
-ONNX is protobuf: messages of (field number, value). What is not known here, such as functions, subgraphs or files of
-other formats, cannot be judged and is therefore not loaded. A field that may stand once only does not stand twice: the
-runtime could otherwise read another graph than this.
+ONNX is protobuf: messages of (field number, value). What is unknown here, such as functions, subgraphs or
+files of other
+formats, cannot be judged and is not loaded. A field that may occur once must not occur twice, because the
+runtime could
+then read another graph.
 """
 
 from __future__ import annotations
@@ -17,18 +20,18 @@ from numpy.typing import NDArray
 from ..errors import WeightsError
 
 MAX_INLINE = 4096
-"""Numbers of an array inside the file; the export keeps larger ones outside."""
+"""The largest array inside the file; the export keeps larger ones outside."""
 _FLOAT, _INT64 = 1, 7
 _EXTERNAL = 1
 _ATTRIBUTES = {1: 2, 2: 3, 3: 4, 7: 8}
-"""Field of an attribute's value by the type that it says it has: a number, an integer, a text, integers."""
+"""The field of an attribute's value, by the type that it states: a number, an integer, a text, integers."""
 _WIDTHS = {1: 8, 5: 4}
 Message = dict[int, list[Any]]
 
 
 @dataclass(frozen=True)
 class Node:
-    """One operation: its operator, names of what it takes and gives, and its attributes."""
+    """An operation: its operator, the names of its inputs and outputs, and its attributes."""
 
     operator: str
     inputs: tuple[str, ...]
@@ -41,10 +44,10 @@ class Graph:
     """A graph file.
 
     Attributes:
-        nodes: in the order in which they run.
-        inputs, outputs: their names.
-        constants: small arrays that are inside.
-        weights: shapes of the arrays that are outside, by name.
+        nodes: the operations in the order in which they run.
+        inputs, outputs: the names of inputs and outputs.
+        constants: small arrays inside the file.
+        weights: the shapes of the arrays outside, by name.
     """
 
     nodes: tuple[Node, ...]
@@ -55,10 +58,10 @@ class Graph:
 
 
 def read_graph(data: bytes) -> Graph:
-    """The graph of a file.
+    """Read the graph of a file.
 
     Raises:
-        WeightsError: it is none, or holds what our export never writes.
+        WeightsError: it is none, or contains what our export never writes.
     """
     if data[4:8] == b"ORTM":
         raise WeightsError("it is of onnxruntime's own format")
@@ -99,7 +102,8 @@ def _node(data: bytes) -> Node:
 
 
 def _attribute(data: bytes) -> tuple[str, Any]:
-    """Name and value: a number, a text or a list of integers; graphs and arrays are none that we write."""
+    """Read an attribute's name and value: a number, a text or a list of integers; our export writes no
+    others."""
     found = _message(data, {1, 2, 3, 4, 8, 20}, once={1, 2, 3, 4, 20})
     name, field = _text(found[1][0]), _ATTRIBUTES[found[20][0]]
     if set(found) - {1, 20, field}:
@@ -115,7 +119,7 @@ def _attribute(data: bytes) -> tuple[str, Any]:
 
 
 def _tensor(data: bytes) -> tuple[str, tuple[int, ...], NDArray[Any] | None]:
-    """Name, shape and values of an array; no values: they are outside."""
+    """Read an array's name, shape and values; it has no values if they are outside the file."""
     tensor = _message(data, {1, 2, 8, 9, 13, 14}, once={2, 8, 9, 14})
     name, shape = _text(tensor[8][0]), tuple(_integers(tensor.get(1, [])))
     kind = tensor[2][0]
@@ -136,10 +140,10 @@ def _name_of_value(data: bytes) -> str:
 
 
 def _message(data: bytes, known: set[int], once: set[int]) -> Message:
-    """The fields of a message.
+    """Read the fields of a message.
 
     Raises:
-        ValueError: it is damaged, has a field that is not known, or one twice that may stand once only.
+        ValueError: it is damaged, has an unknown field, or a field twice that may occur once.
     """
     found: Message = {}
     for number, value in _fields(memoryview(data)):
@@ -180,7 +184,7 @@ def _varint(data: memoryview, place: int) -> tuple[int, int]:
 
 
 def _integers(values: list[Any]) -> Iterator[int]:
-    """Integers, one by one or packed together."""
+    """Yield integers, which are stored one by one or packed together."""
     for value in values:
         if isinstance(value, int):
             yield _signed(value)

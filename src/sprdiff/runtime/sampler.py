@@ -1,4 +1,4 @@
-"""From noise to a latent along a flow, in a given number of evaluations of any velocity network.
+"""Sampling: from noise to a latent along a flow, in a given number of evaluations of any velocity network.
 
     z_t = (1 − t)·z + t·ε,  dz/dt = v: from t = 1 (noise) down to t = 0 (the latent)
 
@@ -15,12 +15,12 @@ from ..models.config import STEP_SIZES
 
 A = TypeVar("A", bound=Any)
 Velocity = Callable[[A, float, float], A]
-"""z_t, time in 0-1 and stride as an index into `STEP_SIZES` -> the velocity, in an array that the solver may
-change."""
+"""z_t, the time in 0-1, and the stride as an index into `STEP_SIZES` -> the velocity, in an array that the
+solver may change."""
 
 
-class Step(NamedTuple):
-    """One step down: from a time, by a size, with the stride that the network is told (an index into
+class FlowStep(NamedTuple):
+    """One step down: its start time, its size, and the stride that the network is told (an index into
     `STEP_SIZES`)."""
 
     time: float
@@ -28,38 +28,42 @@ class Step(NamedTuple):
     stride: int
 
 
-def euler_steps(count: int) -> list[Step]:
-    """The steps of so many evaluations, each of a size that the network knows where there are at most 8.
+def euler_steps(count: int) -> list[FlowStep]:
+    """Return the steps of so many evaluations; up to 8 evaluations have only step sizes that the network
+    knows.
 
-    A power of two gives equal steps. Of other numbers the first steps are those of the power of two below,
-    the last ones half as long: 3 are 1/2, 1/4, 1/4. A network that was trained for few steps gives the mean
-    velocity over a stride, and it learnt a stride only at times that are multiples of it. Three equal steps
-    would need the mean over a third, of which it knows nothing; so every number of evaluations up to 8 is
-    made of steps that it was trained for, and none is worse than the power of two below. Steps below an
-    eighth take stride 0: the velocity at the very time.
+    A power of two gives equal steps. For other numbers the first steps are those of the power of two below,
+    and the last
+    ones are half as long: 3 are 1/2, 1/4, 1/4. A network that was trained for few steps returns the mean
+    velocity over a
+    stride, and has learnt a stride only at times that are multiples of it. Three equal steps would need the
+    mean over a
+    third, which it does not know. So every number of evaluations up to 8 consists of steps that were trained,
+    and none is
+    worse than the power of two below. Steps below an eighth have stride 0: the velocity at one time.
     """
     finest = count.bit_length() - 1
     halved = count - (1 << finest)
     sizes = [0.5**finest] * ((1 << finest) - halved) + [0.5 ** (finest + 1)] * (2 * halved)
     steps, time = [], 1.0
     for size in sizes:
-        steps.append(Step(time, size, STEP_SIZES.index(size) if size in STEP_SIZES else 0))
+        steps.append(FlowStep(time, size, STEP_SIZES.index(size) if size in STEP_SIZES else 0))
         time -= size
     return steps
 
 
 def euler(velocity: Velocity[A], z: A, steps: int) -> A:
-    """The latent that noise z leads to, in `steps` evaluations, one for each of `euler_steps`."""
+    """Solve with Euler's method, in `steps` evaluations, one for each of `euler_steps`."""
     for time, size, stride in euler_steps(steps):
         z = _moved(z, velocity(z, time, float(stride)), -size)
     return z
 
 
 def heun(velocity: Velocity[A], z: A, steps: int) -> A:
-    """The same by Heun's method: equal steps of two evaluations each; of an odd number the last step has one.
+    """Solve with Heun's method: equal steps of two evaluations each; with an odd number the last step has
+    one.
 
-    The network is asked for the velocity at the very time (stride 0): Heun's method does the averaging
-    itself.
+    The network computes the velocity at one time (stride 0), because Heun's method averages by itself.
     """
     count = math.ceil(steps / 2)
     for i in range(count):
@@ -74,25 +78,25 @@ def heun(velocity: Velocity[A], z: A, steps: int) -> A:
 
 
 SAMPLERS: dict[str, Callable[[Velocity[Any], Any, int], Any]] = {"euler": euler, "heun": heun}
-"""By the name that a manifest has."""
+"""The solvers by their names in manifests."""
 
 
 def solve(velocity: Velocity[A], z: A, steps: int, sampler: str = "euler", latest: float = 1.0) -> A:
-    """The latent that noise z leads to.
+    """Return the latent to which noise z leads.
 
     Args:
         velocity: the network.
         z: standard normal noise.
         steps: how often the network is evaluated, at least 1.
         sampler: ``euler`` or ``heun``.
-        latest: the network is asked at no later time, for it may never have learnt what is beyond.
+        latest: the network is evaluated at no later time, because it may not have learnt later ones.
     """
     found: A = SAMPLERS[sampler](lambda at, time, stride: velocity(at, min(time, latest), stride), z, steps)
     return found
 
 
 def _moved(z: A, velocity: A, by: float) -> A:
-    """Z + by·velocity, in the memory of the velocity: latents of large pictures are large."""
+    """Return z + by·velocity in the memory of the velocity, because latents of large pictures are large."""
     velocity *= by
     velocity += z
     return velocity

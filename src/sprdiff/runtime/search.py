@@ -1,18 +1,22 @@
-"""Sender-side refinement (``--effort``): better integers for one picture, found by trying them.
+"""Refinement in the encoder (``--effort``): better integers for one picture, found by trying them.
 
     y ─ quantise ─► symbols ─► J = bits + λ · squared error of x̃, of every cell of 32x32 pixels
                        ▲              │ its gradient
-                       └─ ±1 where it should pay: one symbol in each block of cells, kept where J of the block falls
+                       └─ ±1 where it should pay: one symbol in each block of cells, kept if J of the block falls
 
-The file format does not change, and any decoder reads the result. At these rates nearly all symbols are 0 and
-one of them moved by one is a large step: following the gradient of a relaxed quantiser (stochastic Gumbel
-annealing, Yang et al. 2020) made files larger (dev/LOG.md). So the gradient, with a curvature that is
-measured on the way, only nominates; what is kept has been tried. Blocks are far enough apart to be tried all
-at once.
+The file format does not change, and every decoder reads the result. At these rates nearly all symbols are 0,
+and a change
+by one is a large step: following the gradient of a relaxed quantiser (stochastic Gumbel annealing, Yang et
+al. 2020) made
+files larger (dev/LOG.md). Therefore the gradient, with a curvature that is measured on the way, only proposes
+changes;
+what is kept has been tried. Blocks are so far apart that all of them are tried at once.
 
-Symbols are those of the file, bit for bit: latents and integer networks are in float64, as in
-`bitstream.entropy`, and gains and means are that module's own tables of the level. Those that torch would
-make of the model's knots are a hair away, which is enough for other symbols.
+The symbols are those of the file, bit for bit. Latents and integer networks are in float64, as in
+`format.entropy`, and
+gains and means are that module's own tables of the level. Those that torch would compute from the model's
+knots differ
+by a hair, which is enough for other symbols.
 """
 
 from __future__ import annotations
@@ -33,7 +37,7 @@ from ..imageio.resize import Tile, area, tiles
 from ..interrupt import checkpoint
 from ..models.config import LatentSizes
 from ..models.first.sprdiff import SPRDiff as FirstSPRDiff
-from ..models.passes import Step, at_cells, even, group_spans, walk
+from ..models.passes import CodingStep, at_cells, even, group_spans, walk
 from ..models.rate import lambda_of, sigma_of, table_bits
 from ..models.sprdiff import SPRDiff
 
@@ -41,31 +45,31 @@ Floats = NDArray[np.float32]
 Model = SPRDiff | FirstSPRDiff
 
 ROUNDS = (0, 1, 2, 4, 6, 9, 13, 18, 25, 36)
-"""Gradients taken at efforts 0 to 9; each is followed by `TRIALS` trials."""
+"""The number of gradients at efforts 0 to 9; each is followed by `TRIALS` trials."""
 TRIALS = 5
 BLOCK = 5
-"""Cells along a side of a block. The outermost are left alone: what a symbol changes stays within its block,
-mostly."""
+"""The number of cells along a side of a block. The outermost are not changed: effects of a symbol mostly
+stay in its block."""
 HOPELESS = 8.0
-"""Bits by which a change may be predicted to lose and is tried all the same: predictions are rough."""
+"""A change whose predicted loss is above this number of bits is not tried; predictions are rough."""
 WORTH = 0.3
-"""Bits that a change must gain to be kept."""
+"""A change is kept if it gains at least this number of bits."""
 REST = 12
-"""Rounds for which a change that lost is not tried again."""
+"""For so many rounds a change that lost is not tried again."""
 TYPICAL_CURVATURE = 25.0
-"""Bits: second derivative of J by a symbol, before anything is measured."""
+"""The second derivative of J by a symbol, in bits, before anything is measured."""
 STRIDE, WINDOW, HALO = 32, 32, 8
-"""Pixels per cell; cells along a side of what is refined at once, and around it."""
+"""Pixels per cell; cells along a side of a window that is refined at once, and around it."""
 
 
 class State(NamedTuple):
-    """The symbols that given latents make, and what they cost.
+    """The symbols of given latents, and their cost.
 
     Attributes:
         y_hat: ŷ times its gain, exact, float64 [1,Cy,h,w].
         symbols, tables: the coded integers and the table of each, [1,Cy,h,w].
         cost: J of each cell in bits, [1,1,h,w].
-        slope: dJ/dŷ, [1,Cy,h,w], or nothing.
+        slope: dJ/dŷ, [1,Cy,h,w], or None.
     """
 
     y_hat: Tensor
@@ -76,18 +80,18 @@ class State(NamedTuple):
 
 
 class Window:
-    """One part of a picture, small enough to be refined at once."""
+    """One part of a picture that is refined at once."""
 
     def __init__(
         self, model: Model, tables: LevelTables, image: Tensor, inside: Tensor, y: Tensor, z: Tensor, level: int
     ) -> None:
-        """All of the part with its surroundings.
+        """Prepare a part with its surroundings.
 
         Args:
-            tables: of the level.
-            image: [1,3,32h,32w] in 0-1; inside: [1,1,32h,32w], 1 where the picture is and 0 beyond its
-                border.
-            y, z: unscaled latents, [1,Cy,h,w] and [1,Cz,ceil(h/2),ceil(w/2)].
+            tables: the parameters of the level.
+            image: [1,3,32h,32w] in 0-1.
+            inside: [1,1,32h,32w], 1 in the picture and 0 beyond its border.
+            y, z: the unscaled latents, [1,Cy,h,w] and [1,Cz,ceil(h/2),ceil(w/2)].
         """
         self._model, self._codec = model, model.latent_codec
         self._image, self._inside = image, inside
@@ -99,12 +103,12 @@ class Window:
 
     @property
     def config(self) -> LatentSizes:
-        """Sizes of the latent codec."""
+        """The sizes of the latent codec."""
         return self._codec.config
 
     @property
     def y(self) -> Tensor:
-        """The unscaled latent as it is now, [1,Cy,h,w]."""
+        """The current unscaled latent, [1,Cy,h,w]."""
         return (self.target / self._gain).float()
 
     def _hyper(self, z: Tensor, mean: Tensor) -> Tensor:
@@ -113,7 +117,7 @@ class Window:
         return features[:, :, : self.target.shape[2], : self.target.shape[3]]
 
     def state(self, target: Tensor, *, slope: bool = False) -> State:
-        """Quantise and decode; z is taken as it is, and its bits are left out of J."""
+        """Quantise and decode; z does not change, and its bits are not part of J."""
         with torch.set_grad_enabled(slope):
             return self._state(target, slope)
 
@@ -122,31 +126,31 @@ class Window:
         probe = torch.zeros_like(target, requires_grad=slope)
         probes, spans = even(probe), group_spans(config.groups)
 
-        def code(step: Step) -> tuple[Tensor, ...]:
+        def code(step: CodingStep) -> tuple[Tensor, ...]:
             symbol = torch.floor(step.y - step.mean.detach() + 0.5)
-            # The cost of a symbol depends on the mean too: ŷ stays, so the residual moves against the mean.
+            # The cost of a symbol depends on the mean, too: ŷ stays, so the residual moves against the mean.
             residual = symbol - (step.mean - step.mean.detach())
-            bits = (table_bits(residual, sigma_of(step.index, config)) * step.inside).sum(1, True)
+            bits = (table_bits(residual, sigma_of(step.table, config)) * step.inside).sum(1, True)
             # Beyond the picture later steps see zeros.
             value = symbol + step.mean.detach() + at_cells(probes[:, spans[step.group]], step.cells)
-            return value * step.inside, step.mean, symbol, step.index.detach(), bits
+            return value * step.inside, step.mean, symbol, step.table.detach(), bits
 
         walked = walk(config, self._codec.context, target, self._features, self._level, code)
         y_hat, means, symbols, tables, bits = walked
         cost = bits.sum(1, True) + self._weight * self._squared_error(y_hat, means)
         gradient = torch.autograd.grad(cost.sum(), probe)[0].float() if slope else None
-        # Only ŷ has to be exact: costs, and what else might be tried, are weighed in float32.
+        # Only ŷ has to be exact; costs are compared in float32.
         return State(y_hat.detach(), symbols.float(), tables.float(), cost.detach().float(), gradient)
 
     def _squared_error(self, y_hat: Tensor, means: Tensor) -> Tensor:
-        """Of each cell, in pixels: [1,1,h,w]."""
+        """Return the squared error of each cell in pixels, [1,1,h,w]."""
         exact = ((y_hat / self._gain).float(), (means / self._gain).float(), self._features.float())
         error = (_coarse(self._model, *exact, self._level) - self._image) * self._inside
         return F.avg_pool2d(error.square().mean(1, keepdim=True), STRIDE) * STRIDE**2
 
 
 def _coarse(model: Model, y_hat: Tensor, means: Tensor, features: Tensor, level: Tensor) -> Tensor:
-    """x̃ [1,3,32h,32w] of unscaled ŷ and means; of the first generation it depends on ŷ alone."""
+    """Compute x̃ [1,3,32h,32w] from unscaled ŷ and means; in the first generation it depends on ŷ alone."""
     if isinstance(model, SPRDiff):
         _, f16 = model.synthesis(y_hat, means, features, level)
     else:
@@ -163,11 +167,11 @@ class Search:
         self._random = torch.Generator().manual_seed(seed)
         channels, self._size = window.target.shape[1], (window.target.shape[2], window.target.shape[3])
         self._rest = torch.zeros(channels, free.numel(), dtype=torch.int64)
-        # Sums of measured curvatures and how many there were, by channel; old ones fade.
+        # Sums of measured curvatures and their number, by channel; older ones fade.
         self._curvature, self._measured = torch.zeros(channels), torch.zeros(channels)
 
     def round(self) -> float:
-        """One gradient and its trials; returns J before them, in bits."""
+        """Take one gradient and do its trials; return J before them, in bits."""
         window = self._window
         now = window.state(window.target, slope=True)
         slope = now.slope
@@ -195,7 +199,8 @@ class Search:
         return float(now.cost.sum())
 
     def _predicted(self, now: State, slope: Tensor) -> tuple[Tensor, Tensor]:
-        """Change of J by the better of one up and one down, and its sign; both [Cy, cells]."""
+        """Return the predicted change of J for the better of one up and one down, and its sign; both [Cy,
+        cells]."""
         symbols, sigma = now.symbols[0].flatten(1), sigma_of(now.tables[0].flatten(1), self._window.config)
         curvature = ((self._curvature + 2 * TYPICAL_CURVATURE) / (self._measured + 2))[:, None]
         bits = table_bits(symbols, sigma)
@@ -204,8 +209,8 @@ class Search:
         return torch.where(self._free.flatten(), gain, torch.inf), torch.where(down < up, -1.0, 1.0)
 
     def _nominated(self, gain: Tensor) -> tuple[Tensor, Tensor]:
-        """The block of every cell, in a grid with a random corner; the most promising inner cell of each
-        block."""
+        """Return the block of every cell, in a grid with a random corner, and the most promising inner
+        cell of each block."""
         rows, columns = (
             torch.arange(side) + int(torch.randint(BLOCK, (), generator=self._random)) for side in self._size
         )
@@ -220,7 +225,7 @@ class Search:
         return block, chosen[torch.from_numpy(first)]
 
     def _learn(self, channels: Tensor, surplus: Tensor) -> None:
-        """What trials lost beyond the prediction is curvature that it did not know of."""
+        """Update the curvature: what trials lost beyond the prediction is curvature that was not known."""
         known = (self._curvature + 2 * TYPICAL_CURVATURE) / (self._measured + 2)
         found = known[channels] + 2 * surplus.clamp(-TYPICAL_CURVATURE, 4 * TYPICAL_CURVATURE)
         fade = torch.ones_like(self._measured).index_fill_(0, channels, 0.95)
@@ -239,16 +244,16 @@ def refine(
     rounds: int,
     report: Report | None = None,
 ) -> Floats:
-    """A latent y whose symbols at `level` cost less for what they bring: minimises bits + λ(level) · error of
-    x̃.
+    """Return a latent y with better symbols at `level`: it minimises bits + λ(level) · error of x̃.
 
     Args:
         model: the torch modules of the weights that coded `pixels`.
-        tables: that those weights code with at `level`.
-        pixels: uint8 [H, W, 3], the picture as it is coded.
+        tables: the parameters of those weights at `level`.
+        pixels: the picture as it is coded, uint8 [H, W, 3].
         y, z: its unscaled latents, [Cy, ceil(H/32), ceil(W/32)] and [Cz, ceil(H/64), ceil(W/64)].
-        rounds: gradients to take, see `ROUNDS`; time grows with them and with the number of pixels.
-        report: is told the fraction that is done.
+        rounds: how many gradients are taken, see `ROUNDS`; the time grows with them and with the number of
+            pixels.
+        report: receives the fraction that is done.
 
     Returns:
         Another y of the same shape.
@@ -275,7 +280,8 @@ def refine(
 
 
 def _part(pixels: NDArray[np.uint8], tile: Tile) -> tuple[Tensor, Tensor]:
-    """The pixels of a tile of cells as an image [1,3,32h,32w], and which of them are the picture's."""
+    """Return the pixels of a tile of cells as an image [1,3,32h,32w], and which of them belong to the
+    picture."""
     rows, columns = (slice(STRIDE * s.start, STRIDE * s.stop) for s in tile.padded)
     part = pixels[rows, columns]
     height, width = rows.stop - rows.start, columns.stop - columns.start
@@ -300,7 +306,7 @@ def _by_channel(values: NDArray[np.float64]) -> Tensor:
 
 @contextmanager
 def torch_threads(count: int | None) -> Iterator[None]:
-    """Torch on so many threads for the length of a ``with`` block; None: as it is."""
+    """Set the number of torch's threads during a ``with`` block; None changes nothing."""
     before = torch.get_num_threads()
     try:
         if count is not None:

@@ -1,4 +1,4 @@
-"""The graphs of a weights folder as onnxruntime sessions, each loaded when it is first run."""
+"""The graphs of a weights folder as onnxruntime sessions; each is loaded when it is first run."""
 
 from __future__ import annotations
 
@@ -29,16 +29,17 @@ PIXELS = {
     "flow": ("z_t", 64),
     "vae_decode": ("x_tilde", 1),
 }
-"""By which input a graph knows the size of the picture, and how many pixels each of its positions stands for."""
+"""The input from which a graph's picture size follows, and how many pixels each of its positions stands
+for."""
 _ONLY_FATAL = 4
 
-# What `sprdiff.privacy` sets comes too late for a program that has imported onnxruntime before: at least no further
-# events are sent. Every version has this call; on Windows it is the only switch that there is.
+# If a program has imported onnxruntime before, `sprdiff.privacy` is too late; this call at least stops
+# further events. Every version has it, and on Windows it is the only switch.
 onnxruntime.disable_telemetry_events()
 
 
 class Sessions:
-    """Runs graphs by name; safe to use from several threads."""
+    """Runs graphs by name; it may be used from several threads."""
 
     def __init__(self, folder: Path, manifest: Manifest, threads: int | None) -> None:
         self._folder, self._manifest, self._threads = folder, manifest, threads
@@ -48,15 +49,15 @@ class Sessions:
         self._lock = threading.Lock()
 
     def run(self, graph: str, weights: Arrays, inputs: Arrays, *, large: bool = False) -> Tensors:
-        """The outputs of a graph, by name.
+        """Run a graph and return its outputs by name.
 
         Args:
-            weights: arrays that hold its initialisers; only looked at when the graph is not loaded yet.
-            inputs: float32, by name.
-            large: give the scratch memory back afterwards, which costs time.
+            weights: the arrays with its initialisers; they are read only if the graph is not loaded yet.
+            inputs: float32 arrays by name.
+            large: release the scratch memory afterwards, which costs time.
 
         Raises:
-            WeightsError: the graph cannot be loaded, wants other weights, is too large, or does not run.
+            WeightsError: the graph cannot be loaded, needs other weights, is too large, or does not run.
         """
         session = self._session(graph, weights, {name: value.shape for name, value in inputs.items()})
         options = onnxruntime.RunOptions()
@@ -66,7 +67,7 @@ class Sessions:
         _, names = GRAPHS[self._manifest.generation][graph]
         try:
             outputs = session.run(list(names), dict(inputs), options)
-        except Exception as error:  # onnxruntime's exceptions share no base of their own
+        except Exception as error:  # onnxruntime's exceptions have no common base
             raise WeightsError(f"the graph {graph} does not run: {reason(error)}") from error
         return dict(zip(names, outputs, strict=True))
 
@@ -78,7 +79,7 @@ class Sessions:
             return self._loaded[graph]
 
     def _check(self, graph: str, weights: Arrays, shapes: dict[str, tuple[int, ...]]) -> None:
-        """Refuse a graph, before there is a session and for every new size, that would take too much."""
+        """Refuse a graph that would take too much, before there is a session and for every new size."""
         key = (graph, *shapes.items())
         if key in self._checked:
             return
@@ -103,7 +104,7 @@ class Sessions:
         model = read_limited(path, MAX_GRAPH)
         names = self._manifest.graphs[graph]
         options = self._options()
-        # Stored as fp16, computed in fp32.
+        # They are stored as fp16 and computed in fp32.
         values = [onnxruntime.OrtValue.ortvalue_from_numpy(weights[name].astype(np.float32)) for name in names]
         try:
             options.add_external_initializers(list(names), values)
@@ -116,7 +117,7 @@ class Sessions:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = _ONLY_FATAL
         options.intra_op_num_threads = self._threads or available_cores()
-        # Each graph has threads of its own: those out of work must not keep a core from the next graph.
+        # Each graph has its own threads: idle ones must not keep a core from the next graph.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         options.add_session_config_entry("session.load_model_format", "ONNX")
         return options

@@ -1,4 +1,4 @@
-"""What graphs are given tile by tile, and where what they give belongs."""
+"""The tiles of graphs: their inputs, and where their outputs belong."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from ..imageio.resize import Slices, Tile, tiles
 Floats = NDArray[np.float32]
 
 ENCODER_TILE, DECODER_TILE = 2048, 1536
-"""Largest side of what one run of a graph computes, in pixels, without the halo. Both take some 500 MB."""
+"""The largest sides of a tile without its halo, in pixels. Both take some 500 MB."""
 Y_STRIDE, Z_STRIDE = 32, 64
-"""Pixels per position of the grids of y and of z."""
+"""How many pixels one position of the grids of y and of z stands for."""
 
 
 def cut(rows: int, columns: int, stride: int, side: int, halo: int) -> Iterator[tuple[Tile, bool]]:
-    """Tiles of a grid whose positions are `stride` pixels apart, and whether there are several.
+    """Yield the tiles of a grid whose positions are `stride` pixels apart, and whether there are several.
 
-    A halo ends at the border of the picture, so that a graph sees zeros exactly where it would see them
-    in the whole picture.
+    A halo ends at the border of the picture, so that a graph sees zeros exactly where it would see them in
+    the whole picture.
 
     Args:
-        side: largest side of a tile without its halo, and `halo`: both in pixels.
+        side: the largest side of a tile without its halo, in pixels.
+        halo: the halo in pixels.
     """
     tile = max(1, side // stride)
     large = max(rows, columns) > tile
@@ -34,7 +35,7 @@ def cut(rows: int, columns: int, stride: int, side: int, halo: int) -> Iterator[
 
 
 def times(part: Slices, factor: int) -> Slices:
-    """The same part of a grid that is `factor` times finer."""
+    """Return the same part on a grid that is `factor` times finer."""
     rows, columns = part
     return (
         slice(rows.start * factor, rows.stop * factor),
@@ -43,7 +44,8 @@ def times(part: Slices, factor: int) -> Slices:
 
 
 def patch(pixels: NDArray[Any], part: Slices) -> Floats:
-    """Part of a picture, uint8 or float32 in 0-1, as float32 [1, 3, h, w] in 0-1; edges repeat beyond the border."""
+    """Return a part of a picture, uint8 or float32 in 0-1, as float32 [1, 3, h, w] in 0-1; edges are
+    repeated beyond the border."""
     found = pixels[part]
     missing = [(0, s.stop - s.start - n) for s, n in zip(part, found.shape, strict=False)]
     if any(after for _, after in missing):
@@ -55,10 +57,10 @@ def patch(pixels: NDArray[Any], part: Slices) -> Floats:
 
 
 def inner(value: Floats, tile: Tile, scale: int) -> Floats:
-    """The core of a graph's output [1, C, h, w] on a grid `scale` times finer than the tile's.
+    """Return the core of a graph's output [1, C, h, w], on a grid `scale` times finer than the tile's.
 
     Raises:
-        WeightsError: the output does not have the size that it must have.
+        WeightsError: the output has a wrong size.
     """
     expected = tuple((s.stop - s.start) * scale for s in tile.padded)
     if value.ndim != 4 or value.shape[2:] != expected:
@@ -67,13 +69,13 @@ def inner(value: Floats, tile: Tile, scale: int) -> Floats:
 
 
 def store(whole: NDArray[Any], value: Floats, tile: Tile, scale: int) -> None:
-    """Put the core of a graph's output, as of `inner`, into an array of the whole grid [C, rows, columns].
+    """Copy the core of a graph's output (see `inner`) into an array of the whole grid [C, rows, columns].
 
     Raises:
-        WeightsError: the output does not have the size, or the number of channels, that it must have.
+        WeightsError: the output has a wrong size or number of channels.
     """
     core = inner(value, tile, scale)
     if len(core) != len(whole):
         raise WeightsError(f"a graph gives {len(core)} channels where {len(whole)} are due")
-    with np.errstate(over="ignore"):  # damaged latents may lead beyond what half precision holds
+    with np.errstate(over="ignore"):  # damaged latents may exceed the range of half precision
         whole[:, *times(tile.core, scale)] = core

@@ -1,6 +1,6 @@
 """A folder of weights: its manifest and its arrays, read with the care that bytes from outside need.
 
-    manifest.json   what the folder holds, the hash H that files name their weights by, and those of the networks
+    manifest.json   what the folder holds, the hash H by which files name their weights, and those of the networks
     entropy.npz     exact part: tables and integer networks
     encoder.npz, decoder.npz   fp16 weights of the graphs, by torch's parameter names
     encoder.onnx, coarse.onnx ...   structure only; which graphs there are depends on the generation
@@ -35,7 +35,7 @@ Arrays = dict[str, NDArray[Any]]
 
 FORMAT = 2
 Signature = tuple[tuple[str, ...], tuple[str, ...]]
-"""Names of a graph's inputs and outputs."""
+"""The names of a graph's inputs and outputs."""
 _ENCODER: Signature = (("image",), ("y", "z"))
 _CONDITIONS = ("at8", "at16", "at32")
 GRAPHS: Mapping[int, Mapping[str, Signature]] = {
@@ -53,41 +53,42 @@ GRAPHS: Mapping[int, Mapping[str, Signature]] = {
         "vae_decode": (("z0", "x_tilde"), ("x_hat",)),
     },
 }
-"""The graphs of each generation of networks."""
+"""The graphs of each generation of networks, with the names of their inputs and outputs."""
 SAMPLERS = ("euler", "heun")
 MAX_MANIFEST = 2**20
 MAX_GRAPH = 2**24
 MAX_ARRAYS = 2**27
-"""Most bytes of one ``.npz``, packed and unpacked; the decoder of the second generation may have 80 MB."""
+"""The largest size of an ``.npz`` in bytes, packed and unpacked; the decoder of the second generation may
+have 80 MB."""
 MAX_DIRECTORY = 2**20
-"""Most bytes of the list of its members, all of which is read before any of them."""
+"""The largest size in bytes of the list of its members, which is read before all of them."""
 MAX_HALO = 1024
 MAX_NOISE = 1000.0
 SERVING = ("encoder", "decoder")
-"""The networks around the exact part: each has a hash of its own, and names the H that it serves."""
+"""The networks around the exact part: each has a hash of its own, and names the H that it belongs to."""
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-"""Others are unpacked as far as they go before anybody can count."""
+"""Other compression methods would unpack everything before it could be counted."""
 _END = 22
-"""Bytes at the end of an archive that say where its list is."""
+"""The bytes at the end of an archive that say where its list is."""
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What ``manifest.json`` says.
+    """The contents of ``manifest.json``.
 
     Attributes:
-        preset, preset_id: which preset the networks belong to.
-        weights_hash: H, 32 bytes, that of the exact part.
-        decoder_hash, encoder_hash: those of the networks that serve it, 32 bytes each.
-        realism: what decoding takes where nothing is said, by level, 256 numbers from 0 to 1.
-        steps: how many evaluations of the flow (or of the first generation's denoiser), likewise.
-        lambda_range: weights of the squared error against bits that levels 0 and 255 were trained for.
-        halo: one-sided receptive field in pixels, by graph.
-        graphs: names of the arrays that each graph takes its weights from.
-        generation: of the networks' design, 1 or 2.
-        noise_scale: standard deviation of the denoiser's noise, in units of the latent; generation 1.
-        sampler: how the flow is followed, one of `SAMPLERS`; generation 2.
-        latest: the latest time that the flow may be asked at, above 0 and at most 1; generation 2.
+        preset, preset_id: the preset of the networks.
+        weights_hash: H, the hash of the exact part, 32 bytes.
+        decoder_hash, encoder_hash: the hashes of the networks around it, 32 bytes each.
+        realism: the default realism by level, 256 numbers from 0 to 1.
+        steps: the default number of evaluations of the flow (or of the first generation's denoiser).
+        lambda_range: the weights of the squared error against bits that levels 0 and 255 were trained for.
+        halo: the one-sided receptive field of each graph in pixels.
+        graphs: the names of the arrays from which each graph takes its weights.
+        generation: the generation of the networks' design, 1 or 2.
+        noise_scale: the standard deviation of the denoiser's noise, in units of the latent; generation 1.
+        sampler: the solver of the flow, one of `SAMPLERS`; generation 2.
+        latest: the latest time for which the flow may be evaluated, above 0 and at most 1; generation 2.
     """
 
     preset: str
@@ -106,16 +107,16 @@ class Manifest:
     latest: float = 1.0
 
     def halo_of(self, graph: str) -> int:
-        """Pixels that a tile of this graph must see beyond what it computes."""
+        """Return how many pixels a tile of this graph must see beyond what it computes."""
         return self.halo[graph]
 
     def dials(self, level: int, realism: float | None, steps: int | None) -> tuple[float, int]:
-        """Realism and steps of a picture of a level: what a user says, or else the defaults of these weights."""
+        """Return realism and steps for a level: those of the user, or else the defaults of these weights."""
         return self.realism[level] if realism is None else realism, self.steps if steps is None else steps
 
 
 def default_folder() -> Path:
-    """Where the weights that come with the package lie."""
+    """Return the folder of the weights that come with the package."""
     return Path(str(importlib.resources.files("sprdiff"))) / "weights" / "tiny"
 
 
@@ -162,7 +163,8 @@ def _sampling(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def identity(exact: Arrays, decoder: Arrays, encoder: Arrays) -> dict[str, Any]:
-    """The fields of a manifest that say which weights these are: H and its tag, and who serves it."""
+    """Return the fields of a manifest that identify the weights: H and its tag, and the hashes of the
+    networks."""
     weights_hash = canonical_hash(exact).hex()
     return {
         "hash": weights_hash,
@@ -174,17 +176,16 @@ def identity(exact: Arrays, decoder: Arrays, encoder: Arrays) -> dict[str, Any]:
 
 
 def defaults(lambda_range: tuple[float, float], realism: float | list[float] = 1.0, steps: int = 1) -> dict[str, Any]:
-    """The fields of a manifest that say what to do where a user says nothing; `realism` may be a table by
-    level."""
+    """Return the fields of a manifest with the defaults for users; `realism` may be a table by level."""
     return {"realism": realism, "steps": steps, "lambda_range": list(lambda_range)}
 
 
 def read_identity(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
-    """What `identity` and `defaults` wrote, checked: fields of a `Manifest` by name.
+    """Check the fields that `identity` and `defaults` wrote; return fields of a `Manifest` by name.
 
     Raises:
-        WeightsError: encoder or decoder serve another exact part.
-        KeyError, TypeError, ValueError, AttributeError: a field is missing or is something else.
+        WeightsError: encoder or decoder belong to another exact part.
+        KeyError, TypeError, ValueError, AttributeError: a field is missing or has a wrong value.
     """
     weights_hash = _digest(content["hash"])
     if content["tag"] != weights_hash.hex()[:4] or set(content["serves"]) != set(SERVING):
@@ -208,24 +209,24 @@ def read_identity(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_hash(folder: Path, part: str, arrays: Arrays, wanted: bytes) -> None:
-    """Compare arrays with the hash that the manifest of their folder names.
+    """Compare arrays with the hash in the manifest of their folder.
 
     Raises:
-        WeightsError: they have another.
+        WeightsError: they have another hash.
     """
     if canonical_hash(arrays) != wanted:
         raise WeightsError(f"{folder} is damaged: its {part} does not have the hash of its manifest")
 
 
 def sends_only(folder: Path) -> bool:
-    """Whether a folder holds the encoder alone, as `sprdiff export --encoder` makes it: it can send, not
+    """Whether a folder holds only the encoder, as `sprdiff export --encoder` makes it: it can send but not
     receive."""
     graphs = [path.name for path in folder.glob("*.onnx")]
     return graphs == ["encoder.onnx"] and not (folder / "decoder.npz").exists()
 
 
 def read_limited(path: Path, limit: int) -> bytes:
-    """The bytes of a file of at most `limit` bytes.
+    """Read a file of at most `limit` bytes.
 
     Raises:
         WeightsError: it cannot be read, or is larger.
@@ -241,10 +242,12 @@ def read_limited(path: Path, limit: int) -> bytes:
 
 
 def read_arrays(path: Path) -> Arrays:
-    """The arrays of an ``.npz``, numbers only, each read once its size is known to be true.
+    """Read the arrays of an ``.npz``; each must hold numbers, and is read only once its size has been
+    checked.
 
     Raises:
-        WeightsError: missing, damaged, unpacks to more than `MAX_ARRAYS` bytes, or holds what is no number.
+        WeightsError: it is missing or damaged, unpacks to more than `MAX_ARRAYS` bytes, or holds something
+            else.
     """
     try:
         with open_regular(path) as file:
@@ -258,17 +261,17 @@ def read_arrays(path: Path) -> Arrays:
         raise WeightsError(f"{path} cannot be read: {reason(error)}") from error
     except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError, RuntimeError) as error:
         raise WeightsError(f"{path} is damaged: {error}") from error
-    except Exception as error:  # zlib.error and what else broken archives make the zip module raise
+    except Exception as error:  # zlib.error and other errors of the zip module for broken archives
         if isinstance(error, WeightsError | MemoryError):
             raise
         raise WeightsError(f"{path} is damaged: {error!r}") from error
 
 
 def _check_archive(file: BinaryIO, path: Path) -> None:
-    """Look at the end of an archive before the zip module reads the list that it names.
+    """Check the end of an archive before the zip module reads the list that it points to.
 
     Raises:
-        ValueError: there is no plain end, or the list is too long.
+        ValueError: it has no plain end, or the list is too long.
         WeightsError: the file is too large.
     """
     size = file.seek(0, 2)
@@ -291,7 +294,7 @@ def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
         if dtype.kind not in "iuf":
             raise ValueError(f"{member.filename} is not an array of numbers")
         size = math.prod(shape) * dtype.itemsize
-        # The size by the header is compared with what is there before memory is asked for.
+        # The size in the header is compared with the data before memory is allocated.
         data = read_at_most(file, min(size, MAX_ARRAYS))
         if data is None or len(data) != size:
             raise ValueError(f"{member.filename} does not hold {shape} numbers")
@@ -327,7 +330,7 @@ def _number(value: Any, limit: float) -> float:
 
 
 def _by_level(value: Any) -> tuple[float, ...]:
-    """256 numbers from 0 to 1, of a table or of one number for all levels."""
+    """Return 256 numbers from 0 to 1, from a table or from one number for all levels."""
     table = value if isinstance(value, list) else [value] * LEVELS
     if len(table) != LEVELS:
         raise ValueError(f"realism has {len(table)} entries, not {LEVELS}")

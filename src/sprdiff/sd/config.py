@@ -19,17 +19,20 @@ class SDConfig:
     Grids: 1/8 the VAE latent and c_pix, 1/16 ELIC, DINOv2 and the fusion, 1/64 ``y`` and c_sem, 1/256 ``z``.
 
     Attributes:
-        vae_latent, semantic, cross_attention: widths read off the pretrained parts: channels of the VAE's latent,
-            of DINOv2's tokens, and of the text tokens that c_sem replaces.
+        vae_latent, semantic, cross_attention: widths read off the pretrained parts: channels of the VAE's
+            latent, of DINOv2's tokens, and of the text tokens that c_sem replaces.
         distortion: inner and outer channels of ELIC's analysis transform.
-        synthesis: channels at 1/64, 1/32 and 1/16; estimate, coarse: at 1/8, of ẑ's head and of the coarse image.
+        synthesis: channels at 1/64, 1/32 and 1/16; estimate, coarse: at 1/8, of ẑ's head and of the coarse
+            image.
         depth: blocks at each grid of the synthesis.
         passes: the order in which the positions of y are coded.
-        lambda_range: weight of the distortion against bits per pixel at levels 0 and 255. With this loss StableCodec's
-            published rates, 0.005 to 0.035 bits per pixel on Kodak, lie inside of it (docs/sd.md).
+        lambda_range: weight of the distortion against bits per pixel at levels 0 and 255. With this loss
+            StableCodec's published rates, 0.005 to 0.035 bits per pixel on Kodak, lie inside of it
+            (docs/sd.md).
         lora_rank, lora_alpha: of the UNet's low-rank adapters, whose output is multiplied by alpha / rank.
-        prediction: what the UNet's output is taken for. ``clean``: a correction of ẑ towards the clean latent, whose
-            errors are never multiplied; ``base``: what the base model predicts, see `denoiser.SDDenoiser`.
+        prediction: what the UNet's output is taken for. ``clean``: a correction of ẑ towards the clean
+            latent, whose errors are never multiplied; ``base``: what the base model predicts, see
+            `denoiser.SDDenoiser`.
     """
 
     y_downs: ClassVar[int] = 2
@@ -104,4 +107,26 @@ def _frozen(value: Any) -> Any:
 
 
 SD = SDConfig()
-"""The preset; widths of pretrained parts are those of SD-2.x or SD-Turbo and DINOv2-base until parts are loaded."""
+"""The preset; widths of pretrained parts are those of SD-2.x or SD-Turbo and DINOv2-base until parts are
+loaded."""
+
+SMALL = dataclasses.replace(
+    SD,
+    distortion=(8, 16),
+    fused=16,
+    trunk=16,
+    y_channels=12,
+    z_channels=4,
+    groups=(4, 8),
+    hyper_hidden=16,
+    hyper_features=8,
+    context_hidden=16,
+    synthesis=(16, 16, 16),
+    depth=1,
+    estimate=8,
+    coarse=8,
+    pixel_condition=8,
+    semantic_condition=16,
+    lora_rank=2,
+)
+"""Trained parts small enough for tests and rehearsals; widths of pretrained parts follow from these parts."""

@@ -5,32 +5,31 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 
 from ..models.blocks import conv, zero
 from .checks import Schedule
 from .config import SDConfig
+from .loading import with_adapters
 from .modules import tokens
-
-ADAPTER = "sprdiff"
-LORA_TARGETS = ["to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2", "conv", "conv1",
-                "conv2", "conv_shortcut", "conv_out"]  # fmt: skip
-"""Ends of the names of the UNet's layers that get an adapter: those of StableCodec (conv_in is replaced instead)."""
 
 
 class SDDenoiser(nn.Module):
-    """One step of the UNet: z_t [N,Z,8h,8w], t [N] in (0,1], c_pix [N,P,8h,8w], c_sem [N,D,h,w] -> z0 [N,Z,8h,8w].
+    """One step of the UNet: z_t [N,Z,8h,8w], t [N] in (0,1], c_pix [N,P,8h,8w], c_sem [N,D,h,w] -> z0
+    [N,Z,8h,8w].
 
     t = 1 is the last training timestep, where the codec takes its one step from ẑ. The pixel-level condition
-    comes in beside the latent at a new conv_in and, by a 1x1 convolution, onto the output; both start at zero.
+    comes in beside the latent at a new conv_in and, by a 1x1 convolution, onto the output; both start at
+    zero.
 
-    With the base model's own prediction z0 is the scheduler's: (z - σ·out) / √ᾱ where it predicts noise, which
-    multiplies every error of the UNet by σ/√ᾱ = 14.6. With ``clean`` z0 is a correction of z, of the same direction and
-    damped until nothing is multiplied: z + w·((z - σ·out) / √ᾱ - z), w = √ᾱ/σ. Training then learns what is lacking.
+    With the base model's own prediction z0 is the scheduler's: (z - σ·out) / √ᾱ where it predicts noise,
+    which multiplies every error of the UNet by σ/√ᾱ = 14.6. With ``clean`` z0 is a correction of z, of the
+    same direction and damped until nothing is multiplied: z + w·((z - σ·out) / √ᾱ - z), w = √ᾱ/σ. Training
+    then learns what is lacking.
     """
 
     alphas: Tensor
@@ -40,8 +39,7 @@ class SDDenoiser(nn.Module):
         self.kind, self.damped = schedule.prediction, config.prediction == "clean"
         self.register_buffer("alphas", schedule.alphas, persistent=False)
         unet.conv_in = _wider(unet.conv_in, config.pixel_condition)
-        lora = LoraConfig(r=config.lora_rank, lora_alpha=config.lora_alpha, target_modules=LORA_TARGETS)
-        self.unet = inject_adapter_in_model(lora, unet, adapter_name=ADAPTER)
+        self.unet = with_adapters(unet, config.lora_rank, config.lora_alpha)
         self.residual = conv(config.pixel_condition, config.vae_latent)
         zero(self.residual)
 
@@ -55,7 +53,7 @@ class SDDenoiser(nn.Module):
         kind = self.unet.conv_in.weight.dtype
         sample = torch.cat([z_t, c_pix.to(z_t.dtype)], dim=1).to(kind)
         out = self.unet(sample, step, encoder_hidden_states=tokens(c_sem, pooled).to(kind), return_dict=False)[0]
-        with torch.autocast(z_t.device.type, enabled=False):
+        with _without_autocast(z_t.device):
             z0: Tensor = self.clean(z_t.float(), out.float(), step) + self.residual(c_pix.float())
         return z0
 
@@ -80,6 +78,11 @@ class SDDenoiser(nn.Module):
             share = (1 / of_out.abs()).clamp(max=1)
             of_z, of_out = 1 - share + share * of_z, share * of_out
         return of_z, of_out
+
+
+def _without_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """No autocast; tensors without memory, with which costs are counted, know none."""
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
 def _wider(old: nn.Conv2d, channels: int) -> nn.Conv2d:

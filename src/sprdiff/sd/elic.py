@@ -1,10 +1,11 @@
 """Analysis transform of ELIC (He et al., CVPR 2022): the distortion-oriented encoder of preset `sd`.
 
-    x ─ conv5 ↓2 ─ RB×3 ─ conv5 ↓2 ─ RB×3 ─ attention ─ conv5 ↓2 ─ RB×3 ─ conv5 ↓2 ─ attention ─► 320 ch at 1/16
+    x ─ conv5 ↓2 ─ RB×3 ─ conv5 ↓2 ─ RB×3 ─ attention ─ conv5 ↓2 ─ RB×3 ─ conv5 ↓2 ─ attention ─► 320 at 1/16
 
-RB is a residual bottleneck 1×1 → 3×3 → 1×1 with ReLU in place of GDN, as in the paper's figure 6. Layers, input range
-and the ReLU after each block inside the attention are those of CompressAI's ``Elic2022Official.g_a``, whose trained
-weights `load_distortion` takes. Everything is convolutional, so what a position sees ends 132 pixels away.
+RB is a residual bottleneck 1×1 → 3×3 → 1×1 with ReLU in place of GDN, as in the paper's figure 6. Layers,
+input range and the ReLU after each block inside the attention are those of CompressAI's
+``Elic2022Official.g_a``, whose trained weights `load_distortion` takes. Everything is convolutional, so what
+a position sees ends 132 pixels away.
 """
 
 from __future__ import annotations
@@ -94,7 +95,8 @@ class ElicAnalysis(nn.Module):
         """Take the weights of a file: this module's own names, or CompressAI's `Elic2022Official`.
 
         Args:
-            path: ``.safetensors``, or what ``torch.save`` wrote of a state dict; of that only tensors are read.
+            path: ``.safetensors``, or what ``torch.save`` wrote of a state dict; of that only tensors are
+                read.
 
         Raises:
             WeightsError: the file cannot be read, or a weight is missing, unknown or of another shape.
@@ -134,7 +136,8 @@ def from_compressai(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _renamed(name: str) -> str:
-    """``5.conv1.weight`` -> ``body.5.enter.weight``, ``8.conv_a.0.conv.2.bias`` -> ``body.8.value.0.body.bias``."""
+    """``5.conv1.weight`` -> ``body.5.enter.weight``, ``8.conv_a.0.conv.2.bias`` ->
+    ``body.8.value.0.body.bias``."""
     if inside := re.fullmatch(r"(\d+)\.conv_([ab])\.(\d)(?:\.conv\.([024]))?\.(\w+)", name):
         place, branch, number, layer, kind = inside.groups()
         middle = f"{number}.{_UNIT[layer]}" if layer else number

@@ -51,15 +51,16 @@ def locate(
 
     Args:
         name: folder, ``ID`` or ``ID@REVISION``.
-        revision: branch, tag or commit on the hub; None: what its main branch is (the commit is written down).
+        revision: branch, tag or commit on the hub; None: what its main branch is (the commit is written
+            down).
         parts: (subfolder or "", base name of its weights) of every network that is wanted.
         extra: further files that are wanted.
         pinned: what a trained SPRDiff was trained on: the files must have these hashes, and name the variant.
         variant: of the weights, such as ``fp16``, whose files are called ``NAME.fp16.safetensors``.
 
     Raises:
-        WeightsError: not found, the hub cannot be reached, a file is missing, weights exist as pickles only, or
-            a file is not the one that is pinned.
+        WeightsError: not found, the hub cannot be reached, a file is missing, weights exist as pickles only,
+            or a file is not the one that is pinned.
     """
     folder = Path(name).expanduser()
     commit = None

@@ -1,4 +1,7 @@
-"""The pretrained parts of preset `sd`, loaded strictly from a folder or the hub."""
+"""The pretrained parts of preset `sd`, loaded strictly from a folder or the hub.
+
+This is the only file that imports diffusers, transformers and peft.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from peft import LoraConfig, inject_adapter_in_model
 from safetensors import SafetensorError
 from transformers import Dinov2Model, Dinov2WithRegistersModel
 from transformers.utils import logging
@@ -17,10 +21,30 @@ from ..errors import WeightsError
 from .checks import PATCH, Schedule, check_class, check_widths, read_schedule
 from .hub import DIFFUSERS_WEIGHTS, TRANSFORMERS_WEIGHTS, Source, brief, locate, variant_of
 
+ADAPTER = "sprdiff"
+LORA_TARGETS = [
+    "to_q",
+    "to_k",
+    "to_v",
+    "to_out.0",
+    "proj_in",
+    "proj_out",
+    "ff.net.0.proj",
+    "ff.net.2",
+    "conv",
+    "conv1",
+    "conv2",
+    "conv_shortcut",
+    "conv_out",
+]
+"""Ends of the names of the UNet's layers that get an adapter: those of StableCodec (conv_in is replaced
+instead)."""
+
 
 @dataclass(frozen=True)
 class Base:
-    """The parts of a Stable-Diffusion-class model that are used: AutoencoderKL, UNet2DConditionModel, schedule."""
+    """The parts of a Stable-Diffusion-class model that are used: AutoencoderKL, UNet2DConditionModel,
+    schedule."""
 
     vae: Any
     unet: Any
@@ -66,8 +90,10 @@ def load_semantic(
     source = locate(name, revision, [("", TRANSFORMERS_WEIGHTS)], pinned=pinned, variant=variant)
     config = check_class(source, "", "model_type", ("dinov2", "dinov2_with_registers"))
     if config.get("patch_size") != PATCH:
-        raise WeightsError(f"{name} has patches of {config.get('patch_size')} pixels where {PATCH} are due: "
-                           "only then do they fall on the grid of the other encoders")  # fmt: skip
+        raise WeightsError(
+            f"{name} has patches of {config.get('patch_size')} pixels where {PATCH} are due: "
+            "only then do they fall on the grid of the other encoders"
+        )
     kind = Dinov2WithRegistersModel if config["model_type"] == "dinov2_with_registers" else Dinov2Model
     return Semantic(_load(kind, source, ""), source)
 
@@ -75,8 +101,12 @@ def load_semantic(
 def _load(kind: Any, source: Source, sub: str) -> Any:
     """The network, loaded strictly: both libraries only warn of weights that are missing."""
     folder = source.folder / sub
-    options: dict[str, Any] = {"local_files_only": True, "use_safetensors": True, "output_loading_info": True,
-                               "variant": variant_of(source)}  # fmt: skip
+    options: dict[str, Any] = {
+        "local_files_only": True,
+        "use_safetensors": True,
+        "output_loading_info": True,
+        "variant": variant_of(source),
+    }
     try:
         with _quiet():
             model, told = kind.from_pretrained(folder, torch_dtype=torch.float32, **options)
@@ -89,7 +119,8 @@ def _load(kind: Any, source: Source, sub: str) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No progress bar and no report meanwhile: a library does not write to the terminal, and `_load` looks itself."""
+    """No progress bar and no report meanwhile: a library does not write to the terminal, and `_load` looks
+    itself."""
     shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
     logging.set_verbosity_error()
@@ -99,3 +130,9 @@ def _quiet() -> Iterator[None]:
         logging.set_verbosity(level)
         if shown:
             logging.enable_progress_bar()
+
+
+def with_adapters(unet: Any, rank: int, alpha: int) -> Any:
+    """The UNet with low-rank adapters on the layers that `LORA_TARGETS` names, in place."""
+    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=LORA_TARGETS)
+    return inject_adapter_in_model(config, unet, adapter_name=ADAPTER)

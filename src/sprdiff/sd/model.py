@@ -1,8 +1,8 @@
 """Preset `sd`: SPRDiff on Stable-Diffusion-class parts.
 
     x ─ triple_encoder ─ latent_codec ═ bits ═ ŷ ─ synthesis ─ reconstruction ─ x̃, ẑ, c_pix, c_sem
-        │ AutoencoderKL's encoder, frozen                                         └ denoiser ─ z0 ─ vae_decoder ─ x̂
-        │ DINOv2, frozen                                        UNet2DConditionModel + LoRA ┘      └ AutoencoderKL's
+        │ AutoencoderKL's encoder, frozen                                  └ denoiser ─ z0 ─ vae_decoder ─ x̂
+        │ DINOv2, frozen                                 UNet2DConditionModel + LoRA ┘      └ AutoencoderKL's
         └ ELIC's g_a
 
 The attributes and methods are those of `sprdiff.models.sprdiff.SPRDiff`, so that stages work on either.
@@ -30,7 +30,7 @@ PRETRAINED = ("triple_encoder.vae.", "triple_encoder.semantic.", "vae_decoder.",
 
 
 class SDSPRDiff(nn.Module):
-    """The whole codec. Images are [N,3,H,W] in 0-1 with sides that are multiples of 64; levels [N] in 0-255."""
+    """The whole codec. Images are [N,3,H,W] in 0-1, their sides multiples of 64; levels [N] in 0-255."""
 
     def __init__(self, config: SDConfig, base: Base, semantic: Semantic) -> None:
         super().__init__()
@@ -100,7 +100,8 @@ class SDSPRDiff(nn.Module):
     def gradient_checkpointing(self, enable: bool = True) -> None:
         """Trade time for memory in UNet and VAE: activations are computed again on the way back.
 
-        DINOv2 keeps its activations: transformers asks for training mode too, in which a frozen part never is.
+        DINOv2 keeps its activations: transformers asks for training mode too, in which a frozen part never
+        is.
         """
         again = functools.partial(checkpoint, use_reentrant=False)
         for module in self.modules():
@@ -114,7 +115,8 @@ def is_trained(name: str) -> bool:
 
 
 def build(base: Base, semantic: Semantic, config: SDConfig = SD) -> SDSPRDiff:
-    """SPRDiff on loaded parts, whose networks become its own; widths in `config` that are theirs are replaced."""
+    """SPRDiff on loaded parts, whose networks become its own; widths in `config` that are theirs are
+    replaced."""
     config = dataclasses.replace(
         config,
         vae_latent=base.vae.config.latent_channels,

@@ -3,8 +3,8 @@
 ŷ, means, hyper features ─ synthesis ─ f64 ─ f32 ─ f16 ─► ẑ [1/8] (latent estimate)
                                         │           ├────► coarse reconstruction x̃ ──┐ (an image already)
                                         │           └────────────────────────────────┤ dual feature extraction
-                                        │                                            ├─► c_pix [1/8]   pixel-level
-                                        └────────────────────────────────────────────┴─► c_sem [1/64]  semantic-level
+                                        │                                            ├─► c_pix [1/8]
+                                        └────────────────────────────────────────────┴─► c_sem [1/64]
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ class SDSynthesis(nn.Module):
 
 
 class SDCoarse(nn.Module):
-    """Features [N,C,H/16,W/16] -> coarse image x̃ [N,3,H,W], nominally in 0-1, not clipped; trained for distortion."""
+    """Features [N,C,H/16,W/16] -> coarse image x̃ [N,3,H,W], nominally in 0-1, not clipped; trained for
+    distortion."""
 
     def __init__(self, config: SDConfig) -> None:
         super().__init__()
@@ -135,7 +136,7 @@ def tokens(c_sem: Tensor, pooled: Tensor | None = None) -> Tensor:
 
 
 class SDReceived(NamedTuple):
-    """What the receiver knows before the denoiser: the coarse image, the latent estimate and both conditions."""
+    """What the receiver knows before the denoiser: coarse image, latent estimate and both conditions."""
 
     coarse: Tensor
     z_est: Tensor

@@ -1,4 +1,5 @@
-"""The pretrained parts of preset `sd` as its own modules: the VAE's two halves, DINOv2, and the triple encoder.
+"""The pretrained parts of preset `sd` as its own modules: the VAE's two halves, DINOv2, and the triple
+encoder.
 
 x ─┬─ AutoencoderKL's encoder, frozen ── 4 at 1/8 ───┐
    ├─ DINOv2, frozen ─────────────── 768 at 1/16 ───┼─ fusion ─ 320 at 1/16
@@ -45,7 +46,7 @@ class SDVAEEncoder(nn.Module):
 
 
 class SDVAEDecoder(nn.Module):
-    """AutoencoderKL's decoder: scaled latent [N,Z,H/8,W/8] -> image [N,3,H,W], nominally in 0-1, not clipped."""
+    """AutoencoderKL's decoder: scaled latent [N,Z,H/8,W/8] -> image [N,3,H,W], nominally in 0-1."""
 
     def __init__(self, vae: Any) -> None:
         super().__init__()
@@ -79,7 +80,7 @@ class SDSemanticEncoder(nn.Module):
         return self._map(out, x)
 
     def levels(self, x: Tensor, layers: Sequence[int]) -> list[Tensor]:
-        """Features after the given layers (0: embeddings), each [N,S,H/16,W/16]; gradients reach the image."""
+        """Features after some layers (0: embeddings), each [N,S,H/16,W/16]; gradients reach the image."""
         states = self.backbone(pixel_values=self._resized(x), output_hidden_states=True).hidden_states
         return [self._map(states[layer], x) for layer in layers]
 

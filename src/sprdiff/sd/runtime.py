@@ -3,11 +3,11 @@
     pixels ─ triple encoder, tiles ─► fused at 1/16 ─ analysis ─► y, z
 
     ŷ, means, features ─ synthesis, reconstruction ─► x̃ ───────────────────── × (1 − realism) ─┐
-           └────► ẑ, c_pix, c_sem ─ UNet, tiles ─► z0 ─ VAE decoder, tiles ─ colours ─► x̂ × realism ─+─► picture
+           └────► ẑ, c_pix, c_sem ─ UNet, tiles ─► z0 ─ VAE decoder, tiles ─ colours ─► x̂ × realism ─+─►
 
 The new modules are convolutions, whose tiles have a halo and agree with the whole. The pretrained ones
-normalise and attend over all they see: their tiles overlap with smooth weights (`blend`), and what drifts in colour
-is moved to the coarse picture's. The original is never at hand.
+normalise and attend over all they see: their tiles overlap with smooth weights (`blend`), and what drifts in
+colour is moved to the coarse picture's. The original is never at hand.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from numpy.typing import DTypeLike, NDArray
 from torch import Tensor, nn
 
 from ..errors import DeviceError, DialError, EffortError, WeightsError
+from ..format.constants import FRACTION
 from ..format.entropy import EntropyModel, Exact
-from ..format.intnet import FRACTION
 from ..imageio.resize import Tile, area, tiles
 from ..interrupt import checkpoint
 from ..models.latent_codec import Quantised
@@ -86,9 +86,9 @@ class TorchRuntime:
 
         Args:
             device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``; ``auto``: a GPU if there is one.
-            precision: of UNet, DINOv2 and the VAE's encoder: ``fp32``, ``tf32``, ``fp16``, ``bf16``; ``auto``: on a
-                GPU the fastest that keeps the clean latent within 0.02 (`precision.BUDGET`), elsewhere ``fp32``. The
-                VAE's decoder, whose rounding would be seen, stays in float32.
+            precision: of UNet, DINOv2 and the VAE's encoder: ``fp32``, ``tf32``, ``fp16``, ``bf16``;
+                ``auto``: on a GPU the fastest that keeps the clean latent within 0.02 (`precision.BUDGET`),
+                elsewhere ``fp32``. The VAE's decoder, whose rounding would be seen, stays in float32.
             tile: side of all tiles in pixels, a multiple of 64; None: as `Tiling` says.
 
         Raises:
@@ -115,7 +115,8 @@ class TorchRuntime:
 
     @_guarded
     def analyse(self, pixels: NDArray[np.uint8]) -> tuple[Floats, Floats]:
-        """uint8 [H, W, 3] -> unscaled y [Cy, ceil(H/64), ceil(W/64)] and z on a quarter of that grid, float32."""
+        """uint8 [H, W, 3] -> unscaled y [Cy, ceil(H/64), ceil(W/64)] and z on a quarter of that grid,
+        float32."""
         rows, columns = (-(-side // CELL) for side in pixels.shape[:2])
         wanted = [(0, cells * CELL - side) for cells, side in zip((rows, columns), pixels.shape, strict=False)]
         padded = np.pad(pixels, [*wanted, (0, 0)], "edge")
@@ -231,7 +232,8 @@ class TorchRuntime:
     def _blended(
         self, grid: tuple[int, int], sides: tuple[int, int, int], run: Callable[[tuple[slice, slice]], Tensor]
     ) -> Tensor:
-        """[1, C, *grid] from overlapping tiles; `sides`: of a tile, of what two share, and what they begin at."""
+        """[1, C, *grid] from overlapping tiles; `sides`: of a tile, of what two share, and what they begin
+        at."""
         whole: Tensor | None = None
         total = torch.zeros(grid, device=self.device)
         for part in parts(*grid, *sides):

@@ -4,8 +4,9 @@
                  slow headers  headers, ids,    parameters  limits of     places and
                  time out      metrics, 500                 the body      threads
 
-`settings` has the limits, `app` the routes, `server` the process around them; ``page/`` is the page, plain files
-without a build step, which fetches nothing from elsewhere.
+`settings` has the limits, `app` the routes, `server` the process around them. ``page/`` is the page: plain
+files
+without a build step or external resources.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The routes: the page, the API and what they are described as in ``/openapi.json``."""
+"""The routes: the page and the API, as ``/openapi.json`` describes them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from starlette.exceptions import HTTPException
 from .. import __version__
 from ..codec import Codec
 from ..errors import SprdiffError
-from . import described, jobs
+from . import jobs, openapi
 from .guard import LOG, Guard
 from .origins import Origins
 from .problems import Refusal, answer, from_error, from_validation, plain
 from .service import Service
 from .settings import Settings
+from .view import View
 
 _PAGE = {
     "": ("page.html", "text/html; charset=utf-8"),
@@ -35,14 +36,14 @@ _PAGE = {
 
 
 class Limits(BaseModel):
-    """What a request may have at most."""
+    """The limits of a request."""
 
     max_upload: int = Field(description="Bytes of a body.")
     max_pixels: int = Field(description="Width x height of a picture.")
 
 
 class Health(BaseModel):
-    """That the networks are loaded, and which."""
+    """The answer that the networks are loaded, with the name of the weights."""
 
     status: str
     version: str
@@ -51,20 +52,21 @@ class Health(BaseModel):
 
 
 def create_app(codec: Codec | None = None, settings: Settings | None = None) -> FastAPI:
-    """The service as an ASGI application; ``app.state.service`` is its `Service`.
+    """Return the service as an ASGI application; ``app.state.service`` is its `Service`.
 
     Args:
-        codec: None: the shipped weights. Its own limit on pixels holds beside that of the settings.
-        settings: None: the defaults.
+        codec: the codec; None: the shipped weights. Its own limit on pixels holds beside that of the
+            settings.
+        settings: the settings; None: the defaults.
     """
     settings = Settings() if settings is None else settings
     service = Service(Codec(max_pixels=settings.max_pixels) if codec is None else codec, settings)
     app = FastAPI(
         title="sprdiff",
         version=__version__,
-        description=described.ABOUT,
+        description=openapi.ABOUT,
         license_info={"name": "Apache-2.0"},
-        docs_url=None,  # pages that load scripts from elsewhere
+        docs_url=None,  # these pages load scripts from elsewhere
         redoc_url=None,
         redirect_slashes=False,
     )
@@ -73,6 +75,7 @@ def create_app(codec: Codec | None = None, settings: Settings | None = None) -> 
     app.add_middleware(Guard, metrics=service.metrics, seconds=settings.timeout, origins=origins)
     _add_errors(app)
     _add_page(app)
+    View(settings.weights).add_to(app)
     _add_coding(app, service)
     _add_comparing(app, service)
     _add_watching(app, service)
@@ -80,27 +83,29 @@ def create_app(codec: Codec | None = None, settings: Settings | None = None) -> 
 
 
 def _add_coding(app: FastAPI, service: Service) -> None:
-    @app.post("/encode", **described.ENCODE)
+    @app.post("/encode", **openapi.ENCODE)
     async def encode(request: Request, query: Annotated[jobs.EncodeQuery, Query()]) -> Response:
-        """The answer is never larger than `bpp` or `max_bytes`; where no file is that small, 422 names the smallest."""
+        """The answer is never larger than `bpp` or `max_bytes` allow; if no file is that small, 422 states
+        the smallest size."""
         query.check()
         return await service.answer(request, service.coding, jobs.encode, query)
 
-    @app.post("/decode", **described.DECODE)
+    @app.post("/decode", **openapi.DECODE)
     async def decode(request: Request, query: Annotated[jobs.DecodeQuery, Query()]) -> Response:
-        """Texture, faces and letters are partly made up; `realism=0` shows what the file really says."""
+        """Texture, faces and letters are partly invented; `realism=0` shows what the file really contains."""
         return await service.answer(request, service.coding, jobs.decode, query)
 
 
 def _add_comparing(app: FastAPI, service: Service) -> None:
     comparer = jobs.Comparer()
 
-    @app.post("/compare", **described.COMPARE)
+    @app.post("/compare", **openapi.COMPARE)
     async def compare(request: Request, query: Annotated[jobs.CompareQuery, Query()]) -> Response:
-        """JPEG, WebP or AVIF at its best MS-SSIM within so many bytes, over qualities and over coding it smaller.
+        """The best JPEG, WebP or AVIF (by MS-SSIM) within a number of bytes, over qualities and coded sizes.
 
-        A picture above one megapixel is made smaller to that first. Where even the smallest file is larger, 422 names
-        its bytes.
+        A picture above one megapixel is first made smaller to one megapixel. If even the smallest file is
+        larger, 422 states its
+        size.
         """
         return await service.answer(request, service.comparing, comparer, query)
 
@@ -108,14 +113,14 @@ def _add_comparing(app: FastAPI, service: Service) -> None:
 def _add_watching(app: FastAPI, service: Service) -> None:
     limits = Limits(max_upload=service.settings.max_upload, max_pixels=service.settings.max_pixels)
 
-    @app.get("/healthz", **described.HEALTH)
+    @app.get("/healthz", **openapi.HEALTH)
     async def healthz() -> Health:
-        """Answers 503 while they do not."""
+        """The answer is 503 until the networks are loaded."""
         return Health(status="ok", version=__version__, model=await service.model(), limits=limits)
 
-    @app.get("/metrics", **described.METRICS)
+    @app.get("/metrics", **openapi.METRICS)
     async def metrics() -> Response:
-        """Requests, times, bytes, pixels, waiting and running jobs."""
+        """Counts of requests, times, bytes, pixels, waiting and running jobs."""
         return Response(service.metrics.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
@@ -132,7 +137,7 @@ def _add_page(app: FastAPI) -> None:
 
         return file
 
-    # Read once, by a fixed list: no path of a request ever reaches the file system.
+    # The files are read once, from a fixed list: no path of a request ever reaches the file system.
     for path, (name, kind) in _PAGE.items():
         content = folder.joinpath(name).read_bytes()
         app.add_api_route(

@@ -1,6 +1,6 @@
-"""Who asks: uploads and connections are counted in all and by client, so that nobody takes those of the others.
+"""Clients: uploads and connections are counted in total and by client, so that nobody can take all of them.
 
-A client is an address of IPv4 or a network of 64 bits of IPv6, of which one subscriber usually has all addresses.
+A client is an IPv4 address or a 64-bit network of IPv6, in which one subscriber usually has all addresses.
 """
 
 from __future__ import annotations
@@ -14,16 +14,17 @@ from contextlib import asynccontextmanager
 from .problems import Refusal
 
 _SHARE = 4
-"""One client has at most this part of what there is: a quarter."""
+"""One client may have at most this part of the total: a quarter."""
 
 
 def share_of(total: int) -> int:
-    """How many of `total` one client may have at once."""
+    """Return how many of `total` one client may have at the same time."""
     return max(1, total // _SHARE)
 
 
 def client_of(host: str) -> str:
-    """What is counted as one client; an address that is none (a socket of Unix) stands for itself."""
+    """Return what counts as one client; anything but an IP address (as with Unix sockets) is a client of
+    its own."""
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
@@ -35,12 +36,13 @@ def client_of(host: str) -> str:
 
 
 class Uploads:
-    """Bodies that are received at the same time; further ones wait, unread, for their turn.
+    """The bodies that are received at the same time; further ones wait unread.
 
-    A client first waits for a turn of its own share: whoever has used it up stands in no other client's way.
+    A client first waits for a place in its own share, so that a client that has used up its share does not
+    delay others.
 
     Attributes:
-        busy: bodies that are received now.
+        busy: how many bodies are being received.
     """
 
     def __init__(self, total: int) -> None:
@@ -52,10 +54,10 @@ class Uploads:
 
     @asynccontextmanager
     async def turn(self, client: str, seconds: float) -> AsyncIterator[None]:
-        """Receive a body inside.
+        """Receive a body in a ``with`` block.
 
         Raises:
-            Refusal: 429, no turn came within so many seconds.
+            Refusal: 429: no place became free in time.
         """
         turns = self._turns.setdefault(client, asyncio.Semaphore(self._share))
         self._asking[client] += 1
@@ -76,10 +78,10 @@ class Uploads:
 
 
 class Connections:
-    """Open connections: how many are let in, in all and of one client.
+    """The open connections: how many are accepted in total and from one client.
 
     Attributes:
-        refused: those that are open and were not let in.
+        refused: the number of open connections that were not accepted.
     """
 
     def __init__(self, total: int) -> None:
@@ -88,7 +90,7 @@ class Connections:
         self.refused = 0
 
     def enter(self, client: str) -> Refusal | None:
-        """Count one more; returns why it is not let in."""
+        """Count a new connection; return why it is not accepted, or None."""
         if self._open[client] < self._share and self._open.total() < self._total:
             self._open[client] += 1
             return None
@@ -98,7 +100,7 @@ class Connections:
         return Refusal(429, "too many connections from one address")
 
     def leave(self, client: str, *, let_in: bool) -> None:
-        """One is closed."""
+        """Count a connection that was closed."""
         if not let_in:
             self.refused -= 1
             return

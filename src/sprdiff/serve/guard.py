@@ -1,7 +1,8 @@
-"""What surrounds every exchange: who may ask, an id, headers, metrics, and an answer even where there is a bug.
+"""Middleware for every request: who may ask, an id, headers, metrics, and an answer even if there is a bug.
 
-A refusal may come before the body was read. Closing the connection then would reset it, and the client might never see
-why; so a bounded part of the rest is read and thrown away first.
+A request may be refused before its body was read. If the connection were closed then, it would be reset and
+the client
+might never see the answer. Therefore a limited part of the rest is read and discarded first.
 """
 
 from __future__ import annotations
@@ -32,21 +33,24 @@ HEADERS = {
 _CHUNK = 2**16
 _DISCARD_BYTES = 2**27
 _DISCARD_SECONDS = 3.0
+_SLOWEST = 32_000
+"""Bytes a second that every client is given time for: the weights of the page at /view/ are large."""
 
 
 class Guard:
     """Middleware around the whole application.
 
     Args:
-        seconds: for sending an answer; a client that reads more slowly is cut off.
-        origins: judge which web pages may ask.
+        seconds: how long sending an answer may take, and one more for each `_SLOWEST` bytes of it; a client that
+            reads more slowly is cut off.
+        origins: which web pages may ask.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics, seconds: float, origins: Origins) -> None:
         self.app, self.metrics, self.seconds, self.origins = app, metrics, seconds, origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One exchange."""
+        """Handle one request."""
         if scope["type"] == "http":
             await _Exchange(scope, receive, send, self.seconds, self.origins).run(self.app, self.metrics)
         else:
@@ -80,7 +84,7 @@ class _Exchange:
         except Refusal as refusal:
             await self._refuse(refusal)
         except asyncio.CancelledError:
-            # The server's patience is over: nothing here may wait any more.
+            # The server stops now: nothing here may wait any more.
             self._unread = False
             await self._refuse(Refusal(503, "the service is stopping"))
         except Exception:
@@ -88,10 +92,10 @@ class _Exchange:
             await self._refuse(Refusal(500, "an error in the server; its log has more under the id of this request"))
 
     def _app(self, app: ASGIApp) -> ASGIApp:
-        """The application, unless the request is none that it should see.
+        """Return the application, unless it must not see the request.
 
         Raises:
-            Refusal: there are too many connections, or a page of elsewhere asks.
+            Refusal: there are too many connections, or a page of another origin asks.
         """
         refusal = self._scope["state"].get("refusal")
         if refusal is not None:
@@ -128,17 +132,18 @@ class _Exchange:
                 headers["Connection"] = "close"
         headers.setdefault("Cache-Control", "no-store")
         headers["Request-Id"] = self._id
-        headers.update(HEADERS)
+        for name, value in HEADERS.items():
+            headers.setdefault(name, value)  # the page at /view/ has a policy of its own
         headers.update(self._origins.shared(self._headers))
         self._started = True
         await self._send(message)
 
     async def _body(self, message: Message) -> None:
-        """In pieces, so that the time for sending can end and little is left in buffers then."""
+        """Send the body in pieces, so that the time limit works and little data waits in buffers."""
         body, more = memoryview(message.get("body", b"")), message.get("more_body", False)
         self._sent += len(body)
         try:
-            async with asyncio.timeout(self._seconds):
+            async with asyncio.timeout(self._seconds + len(body) / _SLOWEST):
                 for start in range(0, max(1, len(body)), _CHUNK):
                     piece = bytes(body[start : start + _CHUNK])
                     rest = more or start + _CHUNK < len(body)
@@ -148,7 +153,7 @@ class _Exchange:
 
     async def _discard(self) -> None:
         if self._status == 408 or "expect" in self._headers:
-            return  # nothing comes, or only once it is asked for
+            return  # the client sends nothing, or waits to be asked for it
         most = self._received + _DISCARD_BYTES
         try:
             async with asyncio.timeout(_DISCARD_SECONDS):

@@ -1,4 +1,4 @@
-"""The work behind the routes, each a plain function from the bytes of a body to an answer; runs on a thread."""
+"""The jobs of the routes: functions that turn the bytes of a body into an answer, on a thread."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from ..format.container import SCALES, Header, parse_file
 from ..imageio.open import open_rgb
 from ..imageio.save import encode_image
 from ..interrupt import checkpoint
+from .baselines import BaselineName, best_baseline
 from .problems import Refusal
-from .rivals import RivalName, best_rival
-from .upload import check_picture, check_sprd
+from .upload import check_sprd
 
 SPRD_TYPE = "image/x-sprdiff"
 FORMATS = {"png": "PNG", "webp": "WEBP", "jpeg": "JPEG"}
 MAX_STEPS = 16
-"""Most evaluations of the generative network that a request may ask for."""
+"""The largest number of evaluations of the generative network that a request may ask for."""
 REMEMBERED = 2**26
-"""Bytes of answers to ``/compare`` that are kept."""
+"""The size of the answers to ``/compare`` that are kept, in bytes."""
 _MOST = 2**31 - 1
 
 
 class Query(BaseModel):
-    """Query parameters; one that is not known is an error, not a default."""
+    """Query parameters; an unknown one is an error."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -42,7 +42,7 @@ OrSmallest = Annotated[
 
 
 class EncodeQuery(Query):
-    """Of ``POST /encode``."""
+    """The parameters of ``POST /encode``."""
 
     quality: Annotated[
         float | None, Field(ge=0, le=100, allow_inf_nan=False, description="0 to 100, instead of a target.")
@@ -61,7 +61,7 @@ class EncodeQuery(Query):
     ] = "white"
 
     def check(self) -> None:
-        """What no single parameter shows.
+        """Check what no single parameter shows.
 
         Raises:
             Refusal: 422.
@@ -73,12 +73,12 @@ class EncodeQuery(Query):
             raise Refusal(422, str(error)) from error
 
     def plain(self) -> options.EncodeOptions:
-        """The options of the codec."""
+        """Return the options of the codec."""
         return options.EncodeOptions(self.quality, self.bpp, self.max_bytes, self.scale, self.background)
 
 
 class DecodeQuery(Query):
-    """Of ``POST /decode``."""
+    """The parameters of ``POST /decode``."""
 
     realism: Annotated[
         float | None,
@@ -102,21 +102,22 @@ class DecodeQuery(Query):
 
 
 class CompareQuery(Query):
-    """Of ``POST /compare``."""
+    """The parameters of ``POST /compare``."""
 
-    codec: Annotated[RivalName, Field(description="Which codec.")]
+    codec: Annotated[BaselineName, Field(description="Which codec.")]
     max_bytes: Annotated[int, Field(ge=1, le=_MOST, description="At most so many bytes, for the whole file.")]
     or_smallest: OrSmallest = False
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a job gives.
+    """The result of a job.
 
     Attributes:
-        content: body of the answer; media_type: of it.
-        about: what the headers ``Sprdiff-...`` say, by the end of their names.
-        pixels: of the picture, for the metrics.
+        content: the body of the answer.
+        media_type: its media type.
+        about: the values of the headers ``Sprdiff-...``, by the end of their names.
+        pixels: the pixels of the picture, for the metrics.
     """
 
     content: bytes
@@ -127,11 +128,11 @@ class Answer:
 
 @dataclass(frozen=True)
 class Task:
-    """What a job works on.
+    """The input of a job.
 
     Attributes:
-        body: of the request.
-        max_pixels: width x height of a picture at most.
+        body: the body of the request.
+        max_pixels: the largest picture, width x height.
     """
 
     codec: Codec
@@ -140,10 +141,9 @@ class Task:
 
 
 def encode(task: Task, query: EncodeQuery) -> Answer:
-    """The ``.sprd`` file of a picture."""
+    """Encode a picture; return the ``.sprd`` file."""
     codec = task.codec
-    check_picture(task.body, task.max_pixels)
-    picture = open_rgb(task.body, background=query.background, max_pixels=task.max_pixels)
+    picture = open_rgb(task.body, background=query.background, max_pixels=task.max_pixels, name="the body")
     checkpoint()
     try:
         data = codec.encode_with(picture, query.plain())
@@ -160,7 +160,7 @@ def encode(task: Task, query: EncodeQuery) -> Answer:
 
 
 def decode(task: Task, query: DecodeQuery) -> Answer:
-    """The picture of an ``.sprd`` file."""
+    """Decode an ``.sprd`` file; return the picture."""
     header = check_sprd(task.body, task.max_pixels)
     decoded = task.codec.decode_with(task.body, options.DecodeOptions(query.realism, query.steps, query.seed))
     checkpoint()
@@ -169,14 +169,15 @@ def decode(task: Task, query: DecodeQuery) -> Answer:
 
 
 class Comparer:
-    """The job of ``POST /compare``; remembers its last answers, for the page asks again when a choice is taken back."""
+    """The job of ``POST /compare``; it remembers its last answers, because people go back to an earlier
+    choice."""
 
     def __init__(self) -> None:
         self._answers: OrderedDict[tuple[bytes, tuple[str, int, bool]], Answer] = OrderedDict()
         self._lock = threading.Lock()
 
     def __call__(self, task: Task, query: CompareQuery) -> Answer:
-        """What another codec makes of a picture within so many bytes, as PNG."""
+        """Return what another codec makes of a picture within a number of bytes, as PNG."""
         key = sha256(task.body).digest(), (query.codec, query.max_bytes, query.or_smallest)
         with self._lock:
             found = self._answers.pop(key, None)
@@ -189,11 +190,10 @@ class Comparer:
 
 
 def compare(task: Task, query: CompareQuery) -> Answer:
-    """What another codec makes of a picture within so many bytes, as PNG."""
-    check_picture(task.body, task.max_pixels)
-    picture = open_rgb(task.body, max_pixels=task.max_pixels)
+    """Return what another codec makes of a picture within a number of bytes, as PNG."""
+    picture = open_rgb(task.body, max_pixels=task.max_pixels, name="the body")
     checkpoint()
-    found = best_rival(query.codec, picture.pixels, query.max_bytes, or_smallest=query.or_smallest)
+    found = best_baseline(query.codec, picture.pixels, query.max_bytes, or_smallest=query.or_smallest)
     height, width = picture.pixels.shape[:2]
     about = {
         "Bytes": str(found.size),

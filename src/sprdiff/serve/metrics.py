@@ -1,4 +1,4 @@
-"""What ``GET /metrics`` tells Prometheus, in a registry of its own."""
+"""The figures of ``GET /metrics`` for Prometheus, in a registry of their own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _SECONDS = (0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 1, 2, 3, 5, 10, 30, 60, 120)
 
 
 class Metrics:
-    """Counters of one service; routes are the paths of the API, so there are only a few."""
+    """The counters of one service; there are few routes, because they are the paths of the API."""
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
@@ -34,13 +34,13 @@ class Metrics:
         self._workers = Gauge("sprdiff_workers", "Jobs that may run at once.", ["pool"], registry=registry)
 
     def watch(self, name: str, pool: Pool) -> None:
-        """Show a pool."""
+        """Include the figures of a pool."""
         self._waiting.labels(name).set_function(lambda: pool.waiting)
         self._busy.labels(name).set_function(lambda: pool.busy)
         self._workers.labels(name).set(pool.workers)
 
     def watch_uploads(self, uploads: Uploads) -> None:
-        """Show how many bodies are received."""
+        """Include how many bodies are being received."""
         self._uploads.set_function(lambda: uploads.busy)
 
     def answered(self, route: str, status: int, seconds: float, received: int, sent: int) -> None:
@@ -51,10 +51,10 @@ class Metrics:
         self._sent.labels(route).inc(sent)
 
     def worked(self, route: str, seconds: float, pixels: int) -> None:
-        """Count one job that ended well."""
+        """Count one job that succeeded."""
         self._jobs.labels(route).observe(seconds)
         self._pixels.labels(route).inc(pixels)
 
     def text(self) -> bytes:
-        """All of it, in Prometheus's text format."""
+        """Return all figures in Prometheus's text format."""
         return generate_latest(self.registry)

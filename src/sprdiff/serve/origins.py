@@ -1,13 +1,16 @@
-"""Which web pages may ask: the service's own, and those of origins that were allowed by name.
+"""Which web pages may ask: the service's own, and those of origins that are allowed by name.
 
-A browser lets any page send requests to any address, a loopback one too, and tells where the page is from:
+A browser lets every page send requests to every address, even to a loopback address, but it says where the
+page is from:
 
-- **Host** holds the name in the address bar. A name of a stranger that leads here (DNS rebinding) would make his page
-  one of ours, so only names that this service really has are answered: 421 for others.
-- **Origin** and **Sec-Fetch-Site**, which pages cannot change, tell a request of a foreign page. It could not read the
-  answer, but its uploads would cost work: 403 for whatever is not just looked at (GET, HEAD, OPTIONS).
+- **Host** is the name in the address bar. If a stranger's name pointed here (DNS rebinding), the stranger's
+page would
+  count as ours. Therefore only names that this service really has are answered; others get 421.
+- **Origin** and **Sec-Fetch-Site**, which pages cannot change, reveal requests of other pages. Such a page
+could not
+  read the answer, but its uploads would cost work. Therefore all but GET, HEAD and OPTIONS get 403.
 
-Programs that are no browsers send neither Origin nor Sec-Fetch-Site and are let through.
+Other programs send neither Origin nor Sec-Fetch-Site and are not affected.
 """
 
 from __future__ import annotations
@@ -30,11 +33,13 @@ _LOOKS = ("GET", "HEAD", "OPTIONS")
 
 @dataclass(frozen=True)
 class Names:
-    """What a service can be called.
+    """The names of a service.
 
     Attributes:
-        hosts: names and addresses, in lower case.
-        any_address: it is reached from outside, so by any address of IP: those cannot be rebound.
+        hosts: names and addresses in lower case.
+        any_address: whether every IP address is accepted, because the service can be reached from outside; an
+            address
+            cannot be rebound.
     """
 
     hosts: tuple[str, ...] = LOOPBACK
@@ -42,7 +47,7 @@ class Names:
 
 
 def is_origin(text: str) -> bool:
-    """Whether it is an origin as browsers send it: a scheme, a host, perhaps a port, and nothing else."""
+    """Whether a text is an origin as browsers send it: a scheme, a host, perhaps a port, and nothing else."""
     return _ORIGIN.fullmatch(text) is not None
 
 
@@ -50,8 +55,9 @@ class Origins:
     """Judges requests by their headers.
 
     Args:
-        allowed: further origins, such as ``https://photos.example.org``; their hosts are names of the service too,
-            for it may stand behind a proxy of that name.
+        allowed: further origins, such as ``https://photos.example.org``. Their hosts are also names of the
+            service,
+            which may be behind a proxy of that name.
     """
 
     def __init__(self, names: Names, allowed: Iterable[str] = ()) -> None:
@@ -61,19 +67,19 @@ class Origins:
         self._any_address = names.any_address
 
     def check(self, method: str, headers: Headers) -> None:
-        """Refuse what a foreign page sends.
+        """Refuse requests of other pages.
 
         Raises:
-            Refusal: 421, Host is no name of this service; 403, the request is of a page of elsewhere.
+            Refusal: 421: Host is no name of this service; 403: a page of another origin asks.
         """
         hosts = headers.getlist("host")
-        if not all(self._is_ours(host) for host in hosts):  # none: a program that speaks HTTP 1.0
+        if not all(self._is_ours(host) for host in hosts):  # a program that speaks HTTP 1.0 sends none
             raise Refusal(421, "the host of the request is not a name of this service")
         if method not in _LOOKS and not self._is_own_page(headers, hosts):
             raise Refusal(403, "a page of another site may not send this; sprdiff serve --allow-origin lets it")
 
     def shared(self, headers: Headers) -> dict[str, str]:
-        """Headers by which the page of an allowed origin can read the answer."""
+        """Return the headers that let the page of an allowed origin read the answer."""
         origin = headers.get("origin")
         if origin is None or origin not in self._allowed:
             return {"Vary": "Origin"} if self._allowed else {}
@@ -81,7 +87,7 @@ class Origins:
         return {"Vary": "Origin", "Access-Control-Allow-Origin": origin, "Access-Control-Expose-Headers": exposed}
 
     def preflight(self, method: str, headers: Headers) -> dict[str, str] | None:
-        """What answers a browser's question whether an allowed page may send a request; None: it is none."""
+        """Return the answer to a browser's preflight request; None if the request is none."""
         asked = method == "OPTIONS" and "access-control-request-method" in headers
         if not asked or headers.get("origin") not in self._allowed:
             return None
@@ -105,7 +111,8 @@ class Origins:
             return site in ("same-origin", "none")
         if len(origins) > 1:
             return False
-        # Behind a proxy Host may be the proxy's name for us: then only the browser knows that the page is ours.
+        # Behind a proxy, Host may be the proxy's name for us: then only the browser knows that the page is
+        # ours.
         return origins[0] in self._allowed or origins[0].partition("://")[2] in hosts or site == "same-origin"
 
 

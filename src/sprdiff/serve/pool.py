@@ -1,11 +1,12 @@
-"""Places and threads: at most so many jobs run, at most so many requests wait, and none for longer than it may.
+"""Places and threads: a limited number of jobs run, a limited number of requests wait, and each for a limited
+time.
 
     upload ─► place() ─ 429 when all are taken ─► run(): on a thread ─┬─► result
-                                                                     ├─► time is over: 503
-                                                                     └─► client gone: its place is free
+                                                                      ├─► time is over: 503
+                                                                      └─► client gone: its place is free
 
-A thread cannot be stopped from outside. A job that nobody waits for any more ends before its next tile
-(`sprdiff.interrupt`), and keeps its thread, not its place, until then: no more than `workers` jobs ever run.
+A thread cannot be stopped from outside. A job for which nobody waits any more ends before its next tile
+(`sprdiff.interrupt`). Until then it keeps its thread but not its place: no more than `workers` jobs ever run.
 """
 
 from __future__ import annotations
@@ -25,17 +26,17 @@ T = TypeVar("T")
 
 
 class Stop:
-    """By which a job learns that nobody waits for it."""
+    """Tells a job that nobody waits for it any more."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
 
     def set(self) -> None:
-        """Nobody waits any more."""
+        """Say that nobody waits any more."""
         self._event.set()
 
     def check(self, pixels: int = 0) -> None:
-        """Before the next piece of work.
+        """Check whether the next piece of work is still wanted.
 
         Raises:
             StoppedError: nobody waits any more.
@@ -45,13 +46,13 @@ class Stop:
 
 
 class Pool:
-    """Threads for jobs, and the queue before them.
+    """The threads of jobs, and the queue before them.
 
     Attributes:
-        workers: jobs that may run at once.
-        queue: requests that may wait beyond those.
-        busy: jobs that run now.
-        places: requests that are let in now, from the end of their upload to the end of their job.
+        workers: how many jobs may run at the same time.
+        queue: how many more requests may wait.
+        busy: how many jobs are running.
+        places: how many requests have a place, from the end of their upload to the end of their job.
     """
 
     def __init__(self, name: str, workers: int, queue: int) -> None:
@@ -62,24 +63,24 @@ class Pool:
 
     @property
     def waiting(self) -> int:
-        """Requests that are let in and do not run yet."""
+        """How many requests have a place and are not running yet."""
         return max(0, self.places - self.busy)
 
     def check(self) -> None:
-        """Whether a place is free.
+        """Check whether a place is free.
 
         Raises:
-            Refusal: 429, all are taken.
+            Refusal: 429: all are taken.
         """
         if self.places >= self.workers + self.queue:
             raise Refusal(429, "too many requests are waiting")
 
     @contextmanager
     def place(self) -> Iterator[None]:
-        """Hold a place; to be called on the event loop only.
+        """Hold a place during a ``with`` block, on the event loop only.
 
         Raises:
-            Refusal: 429, all are taken.
+            Refusal: 429: all are taken.
         """
         self.check()
         self.places += 1
@@ -89,14 +90,15 @@ class Pool:
             self.places -= 1
 
     async def run(self, job: Callable[[], T], gone: Awaitable[None], seconds: float) -> T:
-        """The result of a job on a thread; where nobody waits for it any more, it ends at its next checkpoint.
+        """Run a job on a thread and return its result; if nobody waits for it any more, it ends at its next
+        checkpoint.
 
         Args:
             gone: ends when the client has gone.
-            seconds: for waiting and running together.
+            seconds: how long waiting and running may take together.
 
         Raises:
-            Refusal: 503, the time is over.
+            Refusal: 503: the time is over.
             ClientGone: the client has gone.
         """
         stop = Stop()
@@ -112,15 +114,15 @@ class Pool:
             raise Refusal(503, f"no result within {seconds:g} seconds")
         finally:
             stop.set()
-            result.cancel()  # takes a job that has not begun out of the queue
+            result.cancel()  # removes a job from the queue that has not begun
             leaving.cancel()
 
     def close(self) -> None:
-        """Begin nothing more."""
+        """Begin no further jobs."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def ended(self, seconds: float) -> bool:
-        """Wait for the jobs that run; False: after so many seconds one still does."""
+        """Wait for the running jobs; return whether all have ended in time."""
         with self._idle:
             return self._idle.wait_for(lambda: not self.busy, seconds)
 

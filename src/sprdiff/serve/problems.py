@@ -1,4 +1,5 @@
-"""Answers that are errors: one small JSON object, one short sentence, nothing of the machine inside."""
+"""Answers that are errors: a small JSON object with one short sentence, which reveals nothing about the
+machine."""
 
 from __future__ import annotations
 
@@ -10,17 +11,26 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from starlette.responses import JSONResponse
 
-from ..errors import BitstreamError, DeviceError, SprdiffError, StoppedError, TargetError, WeightsError
+from ..errors import (
+    BitstreamError,
+    DeviceError,
+    LargeImageError,
+    SprdiffError,
+    StoppedError,
+    TargetError,
+    UnsupportedImageError,
+    WeightsError,
+)
 
 RETRY_AFTER = "2"
-"""Seconds after which to try again, for 429 and 503."""
+"""After so many seconds a client may try again, after 429 and 503."""
 CLIENT_GONE = 499
-"""Status in the metrics of a request whose client went away; nobody is there to read it."""
+"""The status in the metrics of a request whose client has gone; nobody reads it."""
 _LONGEST = 300
 
 
 class Problem(BaseModel):
-    """What an error answers."""
+    """The body of an error answer."""
 
     error: str = Field(description="What is wrong, in one sentence.")
     request: str = Field(description="Id of the request, as in the header Request-Id and in the server's log.")
@@ -31,8 +41,8 @@ class Refusal(Exception):  # noqa: N818
     """An answer other than success.
 
     Attributes:
-        status: of HTTP.
-        smallest: bytes of the smallest file, where fewer were asked for.
+        status: the HTTP status.
+        smallest: the size of the smallest file in bytes, if a smaller one was wanted.
     """
 
     def __init__(self, status: int, message: str, smallest: int | None = None) -> None:
@@ -41,7 +51,7 @@ class Refusal(Exception):  # noqa: N818
 
 
 class ClientGone(Exception):  # noqa: N818
-    """The client closed its connection: nobody waits for an answer."""
+    """The client closed its connection, so nobody waits for an answer."""
 
 
 DESCRIPTIONS = {
@@ -59,24 +69,24 @@ DESCRIPTIONS = {
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The error answers of a route, for OpenAPI."""
+    """Return the error answers of a route, for OpenAPI."""
     return {status: {"model": Problem, "description": DESCRIPTIONS[status]} for status in statuses}
 
 
 def answer(refusal: Refusal, request_id: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """The JSON answer of a refusal."""
+    """Return the JSON answer of a refusal."""
     content = Problem(error=str(refusal)[:_LONGEST], request=request_id, smallest=refusal.smallest)
     more = {"Retry-After": RETRY_AFTER} if refusal.status in (429, 503) else {}
     return JSONResponse(content.model_dump(exclude_none=True), refusal.status, {**(headers or {}), **more})
 
 
 def plain(status: int) -> Refusal:
-    """The refusal of a request that no route is for."""
+    """Return the refusal of a request for which there is no route."""
     return Refusal(status, HTTPStatus(status).phrase.lower())
 
 
 def from_error(error: Exception) -> Refusal | None:
-    """The refusal that an error of the codec means; None: it is nothing that a request can cause."""
+    """Return the refusal for an error of the codec; None if no request can cause the error."""
     if isinstance(error, MemoryError):
         return Refusal(503, "not enough memory for this now")
     if isinstance(error, WeightsError | DeviceError):
@@ -87,13 +97,15 @@ def from_error(error: Exception) -> Refusal | None:
         return Refusal(422, str(error), error.smallest)
     if isinstance(error, BitstreamError):
         return Refusal(422, str(error))
+    if isinstance(error, UnsupportedImageError | LargeImageError):
+        return Refusal(415 if isinstance(error, UnsupportedImageError) else 413, str(error))
     if isinstance(error, SprdiffError):
         return Refusal(422, _clean(str(error)))
     return None
 
 
 def from_validation(error: RequestValidationError) -> Refusal:
-    """The first wrong parameter, in one sentence."""
+    """Return one sentence about the first wrong parameter."""
     first = error.errors()[0]
     name = str(first["loc"][-1])[:60] if first.get("loc") else "the request"
     if first["type"] == "extra_forbidden":
@@ -103,6 +115,6 @@ def from_validation(error: RequestValidationError) -> Refusal:
 
 
 def _clean(message: str) -> str:
-    """Without what Pillow quotes of the machine: addresses of objects and paths come after the colon."""
+    """Remove what Pillow says about the machine: addresses of objects and paths come after a colon."""
     head, colon, reason = message.partition(": ")
     return head if colon and any(mark in reason for mark in "</\\") else message

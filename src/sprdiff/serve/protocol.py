@@ -1,9 +1,11 @@
-"""Connections that do not get on with HTTP, or are too many; what uvicorn answers by itself is JSON here too.
+"""Connections that misuse HTTP, or are too many; the answers that uvicorn gives by itself are JSON here, too.
 
-A connection is closed on which no request begins or ends its head in time, and one whose requests would cost far more
-work than they have bytes: a head of thousands of fields, a body of one-byte chunks. Where there are too many
-connections, a further one gets a short while to send its request and a 429 or 503 for it; beyond `_SPARE` of those it
-is cut off.
+A connection is closed if no request begins or completes its head in time, or if its requests would cost far
+more work
+than they have bytes: a head with thousands of fields, a body of one-byte chunks. If there are too many
+connections, a
+further one has a short time to send its request, which gets a 429 or 503; beyond `_SPARE` of those it is cut
+off.
 """
 
 from __future__ import annotations
@@ -22,20 +24,21 @@ from .metrics import Metrics
 from .problems import Refusal, answer
 
 MAX_HEAD = 2**14
-"""Bytes of a head; also of what is given to the parser at once."""
+"""The largest head in bytes, and how much the parser gets at once."""
 MAX_FIELDS = 100
-"""Fields of a head."""
+"""The largest number of fields in a head."""
 FREE_CHUNKS, CHUNK_BYTES = 1024, 256
-"""Chunks that a body may have whatever their size, and bytes that all further ones have on average at least."""
+"""A body may have so many chunks of any size, and all further ones must have so many bytes on average."""
 _SPARE = 128
 _SHORT = 1.0
-"""Seconds for the request on a connection that is not let in."""
+"""How long the request may take on a connection that is not accepted, in seconds."""
 _LINGER = 3.0
-"""Seconds for which what still comes is thrown away after a refusal: a reset might overtake the answer."""
+"""For so many seconds after a refusal, further data are read and discarded: a reset could overtake the
+answer."""
 
 
 class Parser(h11.Connection):
-    """Refuses what is made of very many very small parts.
+    """A parser that refuses requests of very many very small parts.
 
     Attributes:
         problem: what is wrong with the request, once `next_event` has raised an error.
@@ -47,10 +50,10 @@ class Parser(h11.Connection):
         self._chunks = self._bytes = 0
 
     def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
-        """What was received next.
+        """Return the next event.
 
         Raises:
-            RemoteProtocolError: it is no HTTP, or has too many fields or chunks.
+            RemoteProtocolError: the data are not HTTP, or have too many fields or chunks.
         """
         try:
             event = super().next_event()
@@ -79,7 +82,7 @@ class Door:
     """What all connections of a server share.
 
     Attributes:
-        seconds: within which the head of a request has to arrive.
+        seconds: within this time the head of a request has to arrive.
     """
 
     connections: Connections
@@ -116,7 +119,7 @@ class Protocol(H11Protocol):
             self._timer.cancel()
 
     def data_received(self, data: bytes) -> None:
-        # In pieces, so that the parser's own limit holds for a head that comes whole, too.
+        # In pieces, so that the parser's own limit also holds for a head that arrives at once.
         for start in range(0, len(data), MAX_HEAD):
             if self._over or self.transport.is_closing():
                 return
@@ -124,13 +127,13 @@ class Protocol(H11Protocol):
         self._watch()
 
     def send_400_response(self, msg: str) -> None:
-        """What the parser refuses; where an answer has begun, it can only be cut off."""
+        """Answer what the parser refuses; if another answer has begun, the connection can only be closed."""
         self._over = True
         answerable = self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE)
         if answerable:
             self._send_bad_request()
         if self.cycle is not None:
-            self.cycle.disconnected = True  # nothing that the application answers may be sent any more
+            self.cycle.disconnected = True  # the application must not send anything any more
             self.cycle.message_event.set()
         if answerable and self.transport.can_write_eof():
             self.transport.write_eof()
@@ -149,7 +152,7 @@ class Protocol(H11Protocol):
         body = bytes(problem.body)
         events = (response, h11.Data(data=body), h11.EndOfMessage())
         self.transport.write(b"".join(self.conn.send(event) or b"" for event in events))
-        if self._is_waiting():  # else the exchange that has begun is counted when it ends
+        if self._is_waiting():  # otherwise the request is counted when it ends
             self.door.metrics.answered("other", refusal.status, 0.0, 0, len(body))
 
     def _watch(self) -> None:

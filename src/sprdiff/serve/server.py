@@ -27,11 +27,12 @@ from .settings import Settings
 
 _KEEP_ALIVE = 30
 _GRACE, _FAREWELL, _LAST = 7, 2, 1
-"""Seconds from being told to stop: for requests to end, then for the 503 of the others, then for their threads."""
+"""Seconds after a signal to stop: for requests to end, then for the 503 of the others, then for their
+threads."""
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket bound to an address; port 0: one that is free.
+    """Return a socket that is bound to an address; port 0 chooses a free one.
 
     Raises:
         ServiceError: there is no such host, or the port is taken or not allowed.
@@ -43,7 +44,7 @@ def listen(host: str, port: int) -> socket.socket:
         try:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             bound.bind(address)
-            bound.listen()  # from here on a second service cannot have it
+            bound.listen()  # from here on no second service can have it
         except OSError:
             bound.close()
             raise
@@ -54,18 +55,18 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def address_of(bound: socket.socket) -> str:
-    """The address for a browser."""
+    """Return the address to open in a browser."""
     host, port = bound.getsockname()[:2]
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
 
 
 def is_loopback(bound: socket.socket) -> bool:
-    """Whether only this machine can reach it."""
+    """Whether only this machine can reach the address."""
     return ipaddress.ip_address(bound.getsockname()[0].partition("%")[0]).is_loopback
 
 
 def warm_up(codec: Codec) -> None:
-    """Load all networks: what is wrong with them shows now, and the first request is as fast as the others.
+    """Load and run all networks, so that errors show at once and the first request is as fast as the others.
 
     Raises:
         SprdiffError: they cannot be loaded or do not run.
@@ -74,7 +75,7 @@ def warm_up(codec: Codec) -> None:
 
 
 def names_of(host: str, bound: socket.socket) -> Names:
-    """What a service that was bound to `host` may be called in requests."""
+    """Return the names under which requests may call a service that was bound to `host`."""
     address = str(bound.getsockname()[0]).partition("%")[0]
     names = {*LOOPBACK, host.lower(), address.lower()}
     if is_loopback(bound):
@@ -85,7 +86,7 @@ def names_of(host: str, bound: socket.socket) -> Names:
 
 
 class Server(uvicorn.Server):
-    """Ends within the time that it promises: requests that are not answered by then get a 503."""
+    """A server that ends in the promised time: requests that are not answered by then get a 503."""
 
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
@@ -100,10 +101,10 @@ class Server(uvicorn.Server):
 
 
 def make_server(codec: Codec, settings: Settings, *, root_path: str = "") -> Server:
-    """A server that is not running yet.
+    """Return a server that is not running yet.
 
     Args:
-        root_path: what a reverse proxy takes off the front of paths, such as ``/photos``.
+        root_path: the beginning of paths that a reverse proxy removes, such as ``/photos``.
     """
     app = create_app(codec, settings)
     service: Service = app.state.service
@@ -117,24 +118,25 @@ def make_server(codec: Codec, settings: Settings, *, root_path: str = "") -> Ser
 
 
 def serve(server: Server, bound: socket.socket, ready: Callable[[], None]) -> bool:
-    """Serve until SIGINT or SIGTERM; what has begun has a while to end.
+    """Serve until SIGINT or SIGTERM; running work has some time to end.
 
     Args:
-        ready: called just before.
+        ready: a function that is called just before.
 
     Returns:
-        Whether all work has ended. A thread in the middle of a tile cannot be stopped: then a process that wants to
-        end must not wait for its threads.
+        Whether all work has ended. A thread in the middle of a tile cannot be stopped, and a process that
+            wants to end
+        must not wait for it.
     """
 
     def stop(_: int, __: FrameType | None) -> None:
         server.should_exit = True
 
-    # uvicorn raises the signal again when it has stopped: to end well, it has to meet a handler then.
+    # After its end uvicorn raises the signal again, which then needs a handler for a proper exit.
     before: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
         before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    # It speaks up for whatever a stranger sends; what matters is in our own log.
+    # It logs whatever strangers send; what matters is in our own log.
     logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
     try:
         ready()

@@ -1,4 +1,4 @@
-"""From a request to its answer: upload, place, thread, time; and whether the networks are there."""
+"""From a request to its answer: upload, place, thread, time limit, and whether the networks are loaded."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .settings import Settings
 from .upload import check_headers, read_body
 
 _COMPARISONS = 8
-"""Comparisons that may wait: each takes seconds, and the next upload is likely to make it pointless."""
+"""How many comparisons may wait: each takes seconds, and the next upload probably makes it pointless."""
 
 _STOPPING = "the service is stopping"
 
@@ -31,11 +31,12 @@ Job = Callable[[Task, O], Answer]
 
 
 class Service:
-    """One codec, its threads and its counters.
+    """One codec with its threads and counters.
 
     Attributes:
-        coding: threads for encoding and decoding; comparing: one for rivals, which take longest.
-        uploads: bodies that are received.
+        coding: the threads for encoding and decoding.
+        comparing: the thread for baselines, which take longest.
+        uploads: the bodies that are being received.
     """
 
     def __init__(self, codec: Codec, settings: Settings) -> None:
@@ -50,17 +51,17 @@ class Service:
         self.metrics.watch_uploads(self.uploads)
 
     async def answer(self, request: Request, pool: Pool, job: Job[O], options: O) -> Response:
-        """Read the body and do the job. No place is held before the body is there.
+        """Read the body and do the job. No place is taken before the body has arrived.
 
         Raises:
-            Refusal: see `read_body`, `Uploads` and `Pool`; 503, the service stops.
+            Refusal: see `read_body`, `Uploads` and `Pool`; 503: the service stops.
             ClientGone: nobody waits any more.
             SprdiffError: the job failed.
         """
         limits = self.settings
         check_headers(request, limits.max_upload)
         with self._unless_stopped():
-            pool.check()  # who would be refused afterwards need not send
+            pool.check()  # a client that would be refused afterwards need not send its body
             body = await self._body(request)
 
             def work() -> tuple[Answer, float]:
@@ -76,7 +77,7 @@ class Service:
         return Response(answer.content, media_type=answer.media_type, headers=headers)
 
     async def model(self) -> str:
-        """Name of the weights, loaded now if they are not yet.
+        """Return the name of the weights; load them if needed.
 
         Raises:
             WeightsError: they cannot be loaded.
@@ -85,13 +86,13 @@ class Service:
         return weights_name(runtime.manifest.preset_id, runtime.weights_hash[:2])
 
     def stop(self) -> None:
-        """Answer 503 to all that are still waited for; to be called on the event loop."""
+        """Answer 503 to all waiting requests, on the event loop only."""
         self._stopping.set()
         for task in self._tasks:
             task.cancel()
 
     def close(self, seconds: float = 0.0) -> bool:
-        """Begin no job any more; False: after so many seconds one of those that have begun still runs."""
+        """Begin no further jobs; return whether all running ones have ended in time."""
         self.coding.close()
         self.comparing.close()
         until = time.monotonic() + seconds
@@ -105,7 +106,7 @@ class Service:
 
     @contextmanager
     def _unless_stopped(self) -> Iterator[None]:
-        """What runs inside is cancelled by `stop`, and answers that the service stops.
+        """Run a ``with`` block that `stop` cancels; the answer is then that the service stops.
 
         Raises:
             Refusal: 503.
@@ -127,6 +128,6 @@ class Service:
 
 
 async def _gone(request: Request) -> None:
-    """Ends when the client has closed its connection; the body has been read before."""
+    """Return when the client has closed its connection; its body has been read before."""
     while (await request.receive())["type"] != "http.disconnect":
         pass

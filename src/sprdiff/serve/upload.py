@@ -1,25 +1,21 @@
-"""The body of a request, read with limits; what it is, is told by its bytes."""
+"""The body of a request, read with limits; its first bytes say what it is."""
 
 from __future__ import annotations
 
 import asyncio
-import io
 
 from starlette.requests import ClientDisconnect, Request
 
-from ..errors import ImageError
 from ..format.container import MAGIC, Header, parse_file
-from ..imageio.kinds import failure
-from ..imageio.open import identify
 from ..limits import above, size_message
 from .problems import ClientGone, Refusal
 
-# What senders say of bytes that they know nothing about; the second is curl's word for everything.
+# Senders say this about bytes of unknown type; the second is curl's default.
 _UNTOLD = ("application/octet-stream", "application/x-www-form-urlencoded")
 
 
 def check_headers(request: Request, most: int) -> None:
-    """Refuse, before a byte is read, what is said to be something else or too large.
+    """Refuse a body by its headers, before it is read, if its type is wrong or it is too large.
 
     Raises:
         Refusal: 413, 415.
@@ -34,10 +30,10 @@ def check_headers(request: Request, most: int) -> None:
 
 
 async def read_body(request: Request, most: int, seconds: float) -> bytes:
-    """The whole body, cut off at `most` bytes whatever its headers said.
+    """Return the whole body; it is cut off at `most` bytes, whatever its headers said.
 
     Raises:
-        Refusal: 408, 413, or 422 when it is empty.
+        Refusal: 408, 413, or 422 if it is empty.
         ClientGone: the connection was closed.
     """
     parts, size = [], 0
@@ -57,24 +53,8 @@ async def read_body(request: Request, most: int, seconds: float) -> bytes:
     return b"".join(parts)
 
 
-def check_picture(data: bytes, max_pixels: int) -> None:
-    """Refuse what is no picture, or has too many pixels, by the head of the file alone.
-
-    Raises:
-        Refusal: 413, 415, or 422 when the head is damaged.
-    """
-    try:
-        with identify(io.BytesIO(data), "the body", max_pixels) as found:
-            width, height = found.size
-    except ImageError as error:
-        raise Refusal(415, str(error)) from error
-    except Exception as error:  # whatever damaged heads make Pillow's plugins raise
-        raise Refusal(422, str(failure("the body", error))) from error
-    _check_pixels(width, height, max_pixels)
-
-
 def check_sprd(data: bytes, max_pixels: int) -> Header:
-    """The header of an ``.sprd`` file.
+    """Return the header of an ``.sprd`` file.
 
     Raises:
         Refusal: 413, 415.
@@ -83,13 +63,9 @@ def check_sprd(data: bytes, max_pixels: int) -> Header:
     if not data.startswith(MAGIC):
         raise Refusal(415, "the body is not an sprd file")
     header = parse_file(data).header
-    _check_pixels(header.width, header.height, max_pixels)
+    if above(header.width, header.height, max_pixels):
+        raise Refusal(413, f"the picture has {size_message(header.width, header.height, max_pixels)}")
     return header
-
-
-def _check_pixels(width: int, height: int, most: int) -> None:
-    if above(width, height, most):
-        raise Refusal(413, f"the picture has {size_message(width, height, most)}")
 
 
 def _too_large(most: int) -> Refusal:

@@ -1,9 +1,9 @@
-"""Checkpoints: one safetensors file, written atomically, loaded strictly.
+"""Checkpoints: one safetensors file, written atomically and loaded strictly.
 
-Keys: ``ema.<parameter>`` (always), ``extra.`` (heads, critics and the like of the stage), and for resuming
-``model.``, ``average.`` and the optimiser's states. The header carries the stage, its step and how many it has in all,
-the model's configuration and ``networks``: the top-level parts whose weights are real.
-Of preset `sd` only what is trained is stored, and the hashes of the pretrained files that it belongs to.
+The keys are ``ema.<parameter>`` (always), ``extra.`` (what the stage has beside the model, such as a discriminator) and,
+for resuming, ``model.``, ``average.`` and the states of the optimiser. The header holds the stage, its step and its last
+step, the configuration of the model, and ``networks``: the parts whose weights are trained.
+A checkpoint of preset `sd` holds only what is trained, and the hashes of the pretrained files that it was trained on.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ PARTS = ("triple_encoder.vae", "triple_encoder.distortion", "triple_encoder.sema
          "latent_codec", "synthesis", "reconstruction.coarse", "reconstruction.semantic", "reconstruction.pixel",
          "flow", "vae_decoder", "latent_")  # fmt: skip
 DERIVED = ("slow.",)
-"""Extras that start as a copy of the model's own weights where a checkpoint has none."""
+"""Extras that start as a copy of the model's weights if a checkpoint has none."""
 SCALE, SMALLEST_KERNEL = "scale", 1024
-"""Prefix of the scales of kernels that are stored as bytes, and the numbers from which on a kernel is."""
+"""The prefix of the scales of kernels that are stored as bytes, and the size from which on kernels are."""
 ONLY_SD = ("synthesis.estimate", "denoiser")
-"""Prefixes that checkpoints name in ``networks``; PARTS together cover every parameter and buffer of SPRDiff.
+"""Prefixes that only preset `sd` has. A checkpoint names prefixes of `PARTS` and of these in ``networks``.
 
-A weight belongs to the first that fits. A stage names just what it trained, so a later checkpoint never brings back
-older weights of another part.
+A weight belongs to the first prefix that fits; together they cover every weight of a model. A stage names only what it
+trained, so that a later checkpoint never brings back older weights of another part.
 """
 
 
@@ -49,34 +49,34 @@ class Checkpoint:
     networks: tuple[str, ...]
     tensors: dict[str, Tensor]
     sources: dict[str, dict[str, str]] = field(default_factory=dict)
-    """Preset `sd`: SHA-256 of every file of the pretrained parts that the weights were trained on, by part."""
+    """Preset `sd`: the SHA-256 of every pretrained file that the weights were trained on, by part."""
     total: int = 0
-    """Steps of the whole stage, over which its learning rate falls; 0: not known."""
+    """The last step of the stage, at which its learning rate reaches zero; 0 if it is not known."""
     first: int = 0
-    """Step at which this leg of the stage began, with its warm-up."""
+    """The step at which this leg of the stage began, with a warm-up."""
 
     def part(self, prefix: str) -> dict[str, Tensor]:
-        """The tensors under ``prefix.``, without it."""
+        """Return the tensors under a prefix; their names lose it."""
         return {k.removeprefix(prefix + "."): v for k, v in self.tensors.items() if k.startswith(prefix + ".")}
 
 
 def own_state(model: nn.Module) -> dict[str, Tensor]:
-    """The weights that checkpoints hold: all but those of pretrained parts, which preset `sd` leaves where they are."""
+    """Return the weights that checkpoints hold: all of `tiny`, and of `sd` all that are not pretrained."""
     trained = getattr(model, "trained_state", None)
     return trained() if callable(trained) else model.state_dict()
 
 
 def sources_of(model: nn.Module) -> dict[str, dict[str, str]]:
-    """SHA-256 of the files of a model's pretrained parts, by part; empty for presets that have none."""
+    """Return the SHA-256 of the files of a model's pretrained parts, by part; presets without any give {}."""
     found: Mapping[str, Any] = getattr(model, "sources", {})
     return {part: dict(source.files) for part, source in found.items()}
 
 
 def check_sources(model: nn.Module, checkpoint: Checkpoint, path: Path) -> None:
-    """Weights trained on other pretrained parts fit by shape and are wrong all the same.
+    """Refuse weights that were trained on other pretrained parts: they fit by shape and yet are wrong.
 
     Raises:
-        TrainingError: a file of the pretrained parts is another one than in training.
+        TrainingError: a file of a pretrained part differs.
     """
     own = sources_of(model)
     for part, files in checkpoint.sources.items():
@@ -86,15 +86,15 @@ def check_sources(model: nn.Module, checkpoint: Checkpoint, path: Path) -> None:
 
 
 def part_of(name: str) -> str:
-    """Which part a parameter belongs to; empty for a name that is none of the model's."""
+    """Return the part that a weight belongs to; empty if the model has no such weight."""
     return next((p for p in (*ONLY_SD, *PARTS) if name.startswith(p)), "")
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
-    """Write atomically: a kill leaves the old file or the new one.
+    """Write a checkpoint atomically: if the process is killed, the old file or the new one is there.
 
     Raises:
-        TrainingError: the disk refused it.
+        TrainingError: it cannot be written.
     """
     meta = {
         "stage": checkpoint.stage,
@@ -120,7 +120,7 @@ def load(path: Path) -> Checkpoint:
     """Read a checkpoint.
 
     Raises:
-        TrainingError: missing, damaged, or of another version.
+        TrainingError: it is missing, damaged, or of another version.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -146,7 +146,7 @@ def _config(text: str) -> ModelConfig | SDConfig:
 
 
 def load_networks(model: nn.Module, checkpoint: Checkpoint, source: Path) -> tuple[str, ...]:
-    """Copy the EMA weights of the checkpoint's networks into the model, strictly; returns their prefixes.
+    """Copy the EMA weights of a checkpoint's networks into a model; return the prefixes of the networks.
 
     Raises:
         TrainingError: a weight is missing, unknown or of another shape, or was trained on other pretrained parts.
@@ -167,10 +167,11 @@ def load_networks(model: nn.Module, checkpoint: Checkpoint, source: Path) -> tup
 
 
 def trim(path: Path, out: Path, *, bytes_only: bool = False) -> None:
-    """Rewrite a checkpoint as what a later leg needs: the EMA weights of its networks and its extras, as fp16.
+    """Rewrite a checkpoint with only what a later leg needs: the EMA weights of its networks and its extras, as fp16.
 
-    With ``bytes_only`` kernels are kept in half of that: whole numbers up to 127 and a scale for each output. It is
-    meant for a start that is trained on, in a repository that keeps every copy.
+    Args:
+        bytes_only: store kernels in a quarter of float32: integers up to 127 and a scale for each output channel. This
+            is meant for weights that are trained further, in a repository that keeps every version.
     """
     c = load(path)
     kept = {f"ema.{k}": v.half() for k, v in c.part("ema").items() if part_of(k) in c.networks}
@@ -189,7 +190,7 @@ def _along(scale: Tensor, kernel: Tensor) -> Tensor:
 
 
 def _whole_numbers(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a file, those that `trim` made bytes of as float32."""
+    """Return the tensors of a file; those that `trim` turned into bytes become float32 again."""
     found = {k: v for k, v in tensors.items() if not k.startswith(SCALE + ".")}
     for name in tensors.keys() - found.keys():
         kernel = name.removeprefix(SCALE + ".")
@@ -198,5 +199,5 @@ def _whole_numbers(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def all_finite(tensors: dict[str, Tensor]) -> bool:
-    """Whether no tensor holds a NaN or an infinity."""
+    """Whether no tensor holds NaN or infinity."""
     return all(bool(torch.isfinite(t).all()) for t in tensors.values())

@@ -1,36 +1,38 @@
-"""Exponential moving average of parameters, as an object (compare timm's ``ModelEmaV2``)."""
+"""Exponential moving averages of weights, as an object (compare timm's ``ModelEmaV3``)."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 
-class EMA:
-    """Averages of some parameters; as a context manager it swaps them into the model.
+class ModelEMA:
+    """Averages of the trained parameters of a module; its buffers are not averaged but used as they are.
+
+    Inside a ``with`` block the module computes with the averages.
 
     Attributes:
-        values: the averages, in the order of the parameters.
+        averages: the averages by the names of the parameters.
     """
 
-    def __init__(self, parameters: Sequence[nn.Parameter], decay: float) -> None:
-        self._parameters, self._decay = list(parameters), decay
-        self.values: list[Tensor] = [p.detach().clone() for p in parameters]
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        self.decay = decay
+        self.averages: dict[str, Tensor] = {name: p.detach().clone() for name, p in self.parameters.items()}
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Take in the parameters after a step; early averages forget faster."""
-        decay = min(self._decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(self.values, [p.detach() for p in self._parameters], 1 - decay)
+        """Move the averages towards the parameters after a step; early averages follow faster."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        values = [p.detach() for p in self.parameters.values()]
+        torch._foreach_lerp_(list(self.averages.values()), values, 1 - decay)
 
     @torch.no_grad()
     def _swap(self) -> None:
-        for parameter, average in zip(self._parameters, self.values, strict=True):
+        for name, parameter in self.parameters.items():
             held = parameter.detach().clone()
-            parameter.copy_(average)
-            average.copy_(held)
+            parameter.copy_(self.averages[name])
+            self.averages[name].copy_(held)
 
     def __enter__(self) -> None:
         self._swap()

@@ -1,6 +1,6 @@
-"""The training loop: one optimiser, EMA, schedule, checkpoints, validation; the same for every stage.
+"""The training loop, the same for every stage: optimiser, EMA, schedule, checkpoints, validation.
 
-Everything random in step ``s`` is drawn from (seed, s, rank), so a killed run resumes as if it had not
+All random numbers of a step depend on seed, step and rank only. A killed run therefore resumes as if it had never
 stopped.
 """
 
@@ -8,79 +8,51 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
-from pathlib import Path
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import TrainingError
 from ..models.integer_networks import forbid_tf32
 from ..models.sprdiff import SPRDiff
-from ..sd.precision import PRECISIONS, products
 from . import checkpoints
-from .checkpoints import DERIVED, Checkpoint
-from .data.photos import CropSampler, PhotoStore
-from .data.shards import ShardCrops
-from .ema import EMA
-from .latents import Batch, LatentSampler, LatentStore
-from .optimizers import make_optimizer
+from .batches import Store, in_parts, make_sampler, moved
+from .checkpoints import Checkpoint
+from .data.photos import PhotoStore
+from .ema import ModelEMA
+from .latents.store import Batch
+from .optimizers.factory import make_optimizer
+from .options import TrainOptions
+from .precision import LossScale, networks
 from .recipes import Stage
-from .report import Report
-from .resident import ResidentLatents
-from .scaling import LossScale
-from .sd.sharding import assign, shard, whole
-from .stages import StageModule
+from .sd.sharding import shard, whole
+from .stages.base import StageModule
+from .state import collect, load_extras, restore
+from .validation.report import Report
 
 log = logging.getLogger(__name__)
 
 WARMUP = 100
 PATIENCE = 20
-"""Steps in a row whose gradient is no number: one is skipped, so many mean that the run has diverged."""
+"""A step whose gradient is not finite is skipped; after so many in a row the run has diverged."""
+CLIP = 1.0
+"""The largest norm of a gradient."""
 SYNCHRONISE = 50
-"""Steps between two looks at what the device has computed: every look waits for it."""
+"""Steps between two checks of what the device has computed, for which the host has to wait."""
 DECAY = 0.3
-"""Share of the stage over which the learning rate falls to zero, at the end (warm-up, stable, decay)."""
-HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
-"""What autocast computes in, by the name of a precision."""
+"""The last share of the stage, over which the learning rate falls to zero (warm-up, stable, decay)."""
 TRIED = 4
-"""Steps of each precision that ``auto`` times, after one to warm up."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """How one leg is run; the recipe itself is the Stage."""
-
-    out: Path
-    seed: int = 0
-    save_every: float = 180.0
-    validate_every: int = 1000
-    clip: float = 1.0
-    precision: str = "fp32"
-    """Of the networks: fp32, tf32, fp16 or bf16 (autocast), or auto: what the stage says, or else the faster one."""
-    accumulate: int = 1
-    """In how many parts the gradient of a batch is computed, one after another."""
-    minutes: float | None = None
-    """How long this leg lasts; None: to the last step of the stage."""
-    decay: bool = False
-    """Whether the learning rate falls to zero over the end of a leg of so many minutes, which ends the stage.
-    """
-    compile: bool = False
-    """Whether torch compiles the stage first: worth its minutes on a GPU only."""
-    adam8bit: bool = False
-    """Optimiser states of 8 bits (bitsandbytes)."""
-    shard: bool = False
-    """Parameters, gradients and optimiser states spread over the processes (FSDP) instead of copied to each
-    (DDP)."""
+"""How many steps of each precision ``auto`` times, after one for warming up."""
 
 
 def schedule(done: float, warm: int) -> float:
-    """Factor on the learning rate, `done` of the stage being over and `warm` steps of this leg.
+    """Return the factor on the learning rate: linear warm-up, constant, then linear decay to zero.
 
-    Linear warm-up in every leg, constant, then linear decay to zero over the last 30% of the stage.
+    Args:
+        done: the part of the stage that is done, 0-1.
+        warm: how many steps of this leg are done.
     """
     return min(1.0, (warm + 1) / WARMUP) * min(1.0, max(0.0, 1 - done) / DECAY)
 
@@ -88,28 +60,31 @@ def schedule(done: float, warm: int) -> float:
 class Trainer:
     """Runs one stage from its first (or resumed) step to its last."""
 
-    def __init__(self, stage: Stage, module: StageModule, store: Store, valid: PhotoStore | None,
-                 options: Options, accelerator: Accelerator) -> None:  # fmt: skip
+    def __init__(
+        self, stage: Stage, module: StageModule, store: Store, valid: PhotoStore | None, options: TrainOptions,
+        accelerator: Accelerator,
+    ) -> None:  # fmt: skip
+        sharded = options.sd.shard
         self.stage, self.options, self.accelerator, self.valid = stage, options, accelerator, valid
         if stage.batch % options.accumulate:
             raise TrainingError(f"a batch of {stage.batch} cannot be computed in {options.accumulate} equal parts")
         self.precision = module.set_precision(options.precision, accelerator.device)
-        self.module = module if options.shard else module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.module = module if sharded else module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model: SPRDiff = module.model
-        self.sampler = _sampler(store, stage, options.seed, accelerator)
-        if options.shard:
+        self.sampler = make_sampler(store, stage, options.seed, accelerator)
+        if sharded:
             shard(module, accelerator)
-        named = [(n, p) for n, p in module.named_parameters() if p.requires_grad]
-        self.names, self.parameters = [n for n, _ in named], [p for _, p in named]
-        self.optimizer = make_optimizer(stage, named, adam8bit=options.adam8bit, shard=options.shard)
-        if options.shard:
+        named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+        self.parameters = [p for _, p in named]
+        self.optimizer = make_optimizer(stage, named, adam8bit=options.sd.adam8bit, shard=sharded)
+        if sharded:
             self.wrapped, self.prepared = self.module, accelerator.prepare(self.optimizer)
         else:
             self.wrapped, self.prepared = accelerator.prepare(self.module, self.optimizer)
+        self.ema = ModelEMA(module, stage.ema)  # now that the parameters are on the device
         if options.compile:
             forbid_tf32()
             self.wrapped = torch.compile(self.wrapped)
-        self.ema = EMA(self.parameters, stage.ema)
         self.step = self.first = self.warned = 0
         self.bad, self.skipped = torch.zeros(2, device=accelerator.device)
         self.started = time.monotonic()
@@ -119,7 +94,7 @@ class Trainer:
     # ------------------------------------------------------------------ one step
 
     def train_step(self) -> dict[str, Tensor]:
-        """One optimiser step; returns the scalars of the stage module."""
+        """Run one step of the optimiser; return the scalars of the stage."""
         done = self.done()
         factor = schedule(done, self.step - self.first)
         for group in self.optimizer.param_groups:
@@ -133,19 +108,17 @@ class Trainer:
         return scalars
 
     def gradients(self, step: int) -> dict[str, Tensor]:
-        """The scalars of a step, and its clipped gradients in the parameters; those that are no numbers
-        become zero."""
+        """Compute the clipped gradients of a step, and return its scalars; gradients that are not finite become zero."""
         rank = self.accelerator.process_index
-        x = _to(self.sampler.batch(step, rank, self.stage.batch), self.accelerator.device)
+        x = moved(self.sampler.batch(step, rank, self.stage.batch), self.accelerator.device)
         torch.manual_seed((self.options.seed * 1_000_003 + step) * 64 + rank)
         level = self.module.draw_levels(self.stage.batch, self.accelerator.device)
         scalars = self._backward(x, level)
-        # A discriminator's gradients are tens of times larger: clipped apart, they do not silence the model's.
-        own = [n.startswith("model.") for n in self.names]
+        # A discriminator's gradients are tens of times larger than the model's, so they are clipped separately.
         for of_model, key in ((True, "grad"), (False, "grad_beside")):
-            chosen = [p for p, mine in zip(self.parameters, own, strict=True) if mine is of_model]
+            chosen = [p for name, p in self.ema.parameters.items() if name.startswith("model.") is of_model]
             if chosen:
-                scalars[key] = whole(self.accelerator.clip_grad_norm_(chosen, self.options.clip))
+                scalars[key] = whole(self.accelerator.clip_grad_norm_(chosen, CLIP))
         finite = torch.stack([torch.isfinite(v.detach()) for k, v in scalars.items() if k.startswith("grad")]).all()
         for parameter in self.parameters:
             if parameter.grad is not None:
@@ -157,10 +130,10 @@ class Trainer:
         return scalars
 
     def _backward(self, x: Tensor | Batch, level: Tensor) -> dict[str, Tensor]:
-        """The scalars of a batch, and its gradients in the parameters, summed over its parts."""
+        """Compute the gradients of a batch, summed over its parts, and return its scalars."""
         count, found = self.options.accumulate, list[dict[str, Tensor]]()
-        for i, (part, levels) in enumerate(zip(_parts(x, count), level.chunk(count), strict=True)):
-            # Processes need to hear of each other's gradients once, after the last part.
+        for i, (part, levels) in enumerate(zip(in_parts(x, count), level.chunk(count), strict=True)):
+            # Processes exchange their gradients once, after the last part.
             alone = self.accelerator.no_sync(self.wrapped) if i < count - 1 else nullcontext()
             with alone:
                 with self.networks():
@@ -172,26 +145,18 @@ class Trainer:
             self.scale.down(self.parameters)
         return found[0] if count == 1 else {k: torch.stack([s[k].detach() for s in found]).mean(0) for k in found[0]}
 
-    @contextmanager
-    def networks(self) -> Iterator[None]:
-        """The precision of the networks."""
-        half = HALF.get(self.precision)
-        with torch.autocast(self.accelerator.device.type, half, enabled=half is not None), self._products():
-            yield
-
-    def _products(self) -> AbstractContextManager[None]:
-        # `auto` still has to choose; compiled code takes the flags that it finds, see `Trainer`.
-        known = self.precision in PRECISIONS and not self.options.compile
-        return products(self.precision) if known else nullcontext()
+    def networks(self) -> AbstractContextManager[None]:
+        """Return the context in which the networks run."""
+        return networks(self.precision, self.accelerator.device, compiled=self.options.compile)
 
     def done(self) -> float:
-        """Which part of the stage is over, 0-1."""
+        """Return the part of the stage that is done, 0-1."""
         if self.options.minutes is None:
             return self.step / self.stage.steps
         return self.elapsed() if self.options.decay else 0.0
 
     def elapsed(self) -> float:
-        """Which part of this leg's minutes is over."""
+        """Return the part of this leg's minutes that is over."""
         assert self.options.minutes is not None
         return min(1.0, (time.monotonic() - self.started) / (60 * self.options.minutes))
 
@@ -199,11 +164,10 @@ class Trainer:
         return self.step >= self.stage.steps if self.options.minutes is None else self.elapsed() >= 1
 
     def choose_precision(self) -> None:
-        """Time a few steps of both precisions and take the faster; weights and random numbers stay as they
-        were."""
+        """Time a few steps in both precisions and choose the faster; weights and random numbers are restored."""
         if self.precision != "auto":
             return
-        # Stages keep averages and controllers of their own, which move with every gradient.
+        # Stages have averages and controllers that change with every step.
         before = {name: value.clone() for name, value in self.module.state_dict().items()}
         random = torch.get_rng_state()
         self.module.begin(self.step, self.done())
@@ -220,7 +184,7 @@ class Trainer:
         )  # fmt: skip
 
     def _seconds(self, precision: str) -> float:
-        """Of one step in a precision, the same number in all processes."""
+        """Measure the seconds of a step in a precision; the result is the same in all processes."""
         self.precision = precision
         for turn in range(TRIED + 1):
             if turn == 1:
@@ -241,13 +205,13 @@ class Trainer:
             self.warned = skipped
         if bad >= PATIENCE:
             raise TrainingError(
-                f"diverged: no finite gradient in {bad} steps up to step {self.step}; {self.path} is the last good one"
+                f"diverged: no finite gradient in {bad} steps up to step {self.step}; {self.path} is the last good checkpoint"
             )
 
     # ------------------------------------------------------------------ the run
 
     def run(self, report: Report) -> None:
-        """Train to the last step, saving and validating on the way.
+        """Train to the last step; save and validate regularly.
 
         Raises:
             TrainingError: the run diverged, or a checkpoint cannot be written.
@@ -260,7 +224,7 @@ class Trainer:
             if self.step % SYNCHRONISE == 0:
                 self._check_finite()
             if self.step % self.options.validate_every == 0 and not self._over():
-                self.save_if_sound()  # whatever validation meets, the steps are not lost
+                self.save_if_sound()  # if validation fails, no step is lost
                 saved = time.monotonic()
                 self.validate(report)
             if time.monotonic() - saved > self.options.save_every and not self._over() and not self.bad:
@@ -268,23 +232,25 @@ class Trainer:
                 saved = time.monotonic()
         self._check_finite()
         self.finish()
+        self.save()  # first: a failure of validation must not cost the end of a leg
         self.validate(report)
-        self.save()
-        self.accelerator.wait_for_everyone()  # whoever goes on here finds the checkpoint
+        self.accelerator.wait_for_everyone()  # then every process finds the checkpoint
 
     def finish(self) -> None:
+        """Let the stage complete itself with a few batches, if it has to."""
         if type(self.module).finish is StageModule.finish:
             return
         with self.ema:
             batches = [self.sampler.batch(10**9 + i, 0, self.stage.batch) for i in range(16)]
-            self.module.finish([_to(b, self.accelerator.device) for b in batches])
+            self.module.finish([moved(b, self.accelerator.device) for b in batches])
 
     @torch.no_grad()
     def validate(self, report: Report) -> None:
+        """Validate the averaged weights, if there are photographs for it."""
         if self.valid is None:
             return
-        # Of a model in shards no process can compute anything alone.
-        if self.accelerator.is_main_process or self.options.shard:
+        # A process that holds a shard of the model cannot compute anything alone.
+        if self.accelerator.is_main_process or self.options.sd.shard:
             try:
                 with self.ema, self.networks():
                     report.validate(self.step, self.module, self.valid, self.accelerator.device)
@@ -298,111 +264,31 @@ class Trainer:
     # ------------------------------------------------------------------ checkpoints
 
     def save_if_sound(self) -> None:
-        """Write the checkpoint, unless the gradient of the last step was no number."""
+        """Write the checkpoint, unless the gradient of the last step was not finite."""
         if not self.bad:
             self.save()
 
     def save(self) -> None:
-        """Write the resumable checkpoint (main process; shards are gathered from all)."""
-        if not self.accelerator.is_main_process and not self.options.shard:
+        """Write the checkpoint (by the main process; all processes take part if the model is sharded)."""
+        if not self.accelerator.is_main_process and not self.options.sd.shard:
             return
-        tensors: dict[str, Tensor] = {}
-        with self.ema:
-            tensors.update({f"ema.{k}": whole(v).clone() for k, v in checkpoints.own_state(self.model).items()})
-        tensors.update({f"extra.{k}": whole(v).clone() for k, v in self.module.extra_state().items()})
-        for name, parameter, average in zip(self.names, self.parameters, self.ema.values, strict=True):
-            tensors[f"model.{name}"] = whole(parameter.detach())
-            tensors[f"average.{name}"] = whole(average)
-            for key, value in self.optimizer.state.get(parameter, {}).items():
-                state = whole(value) if isinstance(value, Tensor) else torch.tensor(value)
-                tensors[f"{key}.{name}"] = state if state.dim() else state.reshape(1)
+        found = collect(self)
         if self.accelerator.is_main_process:
-            config, sources = self.model.config, checkpoints.sources_of(self.model)
-            c = Checkpoint(self.stage.name, self.step, config, self.stage.networks, tensors, sources,
-                           self.stage.steps, self.first)  # fmt: skip
-            checkpoints.save(self.path, c)
+            checkpoints.save(self.path, found)
 
     def resume(self) -> None:
-        """Continue from the checkpoint in the output folder, exactly.
+        """Continue exactly where the checkpoint in the output folder was written.
 
         Raises:
-            TrainingError: it is missing, damaged, or of another stage or configuration.
+            TrainingError: it is missing or damaged, or belongs to another stage or configuration.
         """
-        c = checkpoints.load(self.path)
-        if c.stage != self.stage.name or c.config != self.model.config:
-            raise TrainingError(f"{self.path}: is of stage {c.stage} or of another configuration")
-        checkpoints.check_sources(self.model, c, self.path)
-        own, stored = checkpoints.own_state(self.model), c.part("ema")
-        if wrong := set(own) ^ set(stored):
-            raise TrainingError(f"{self.path}: weights missing or unknown, {sorted(wrong)[0]} for one")
-        for name, value in stored.items():
-            assign(own[name], value)
-        self.load_extras(c)
-        weights, averages = c.part("model"), c.part("average")
-        # In one order on all processes: of a sharded model they hand each other the pieces.
-        kept = sorted({k.split(".", 1)[0] for k in c.tensors} - {"ema", "extra", "model", "average"})
-        states = {key: c.part(key) for key in kept}
-        for name, parameter, average in zip(self.names, self.parameters, self.ema.values, strict=True):
-            try:
-                assign(parameter.data, weights[name])
-                assign(average, averages[name])
-                if state := {key: _state(key, part[name], parameter) for key, part in states.items() if name in part}:
-                    self.optimizer.state[parameter] = state
-            except (KeyError, RuntimeError) as error:
-                raise TrainingError(f"{self.path}: cannot resume, {name} does not fit ({error})") from error
-        self.step, self.first = c.step, c.first
+        restore(self, checkpoints.load(self.path), self.path)
 
-    def load_extras(self, c: Checkpoint) -> None:
-        """Take over heads or critic of a checkpoint of the same stage.
+    def start_from(self, c: Checkpoint) -> None:
+        """Continue at the step of a checkpoint of the same stage, with a new optimiser and warm-up.
 
         Raises:
-            TrainingError: one is missing or does not fit.
+            TrainingError: what the stage has beside the model is missing or does not fit.
         """
-        stored = c.part("extra")
-        for name, value in self.module.extra_state().items():
-            if name.startswith(DERIVED) and name not in stored:
-                continue
-            if name not in stored or stored[name].shape != value.shape:
-                raise TrainingError(f"the checkpoint has no fitting {name}")
-            assign(value, stored[name].to(value.dtype))
-
-
-Store = PhotoStore | ShardCrops | LatentStore
-"""Where the samples of a stage come from."""
-
-
-def _sampler(
-    store: Store, stage: Stage, seed: int, accelerator: Accelerator
-) -> CropSampler | ShardCrops | LatentSampler:
-    device = str(accelerator.device)
-    if isinstance(store, PhotoStore):
-        return CropSampler(store, stage.crop, seed, device)
-    if isinstance(store, LatentStore):
-        on_cpu = accelerator.device.type == "cpu"
-        return LatentSampler(store, stage.crop, seed) if on_cpu else ResidentLatents(store, stage.crop, seed, device)
-    return store
-
-
-def _parts(batch: Tensor | Batch, count: int) -> list[Tensor] | list[Batch]:
-    """A batch in so many equal parts."""
-    if isinstance(batch, Tensor):
-        return list(batch.chunk(count))
-    parts = {name: value.chunk(count) for name, value in batch.items()}
-    return [{name: chunks[i] for name, chunks in parts.items()} for i in range(count)]
-
-
-def _to(batch: Tensor | Batch, device: torch.device) -> Tensor | Batch:
-    if isinstance(batch, Tensor):
-        return batch.to(device, non_blocking=True)
-    return {name: value.to(device, non_blocking=True) for name, value in batch.items()}
-
-
-def _state(key: str, stored: Tensor, parameter: nn.Parameter) -> Tensor | int:
-    """One entry of the optimiser's state as it was."""
-    if key == "step":  # torch counts in a tensor on the CPU, bitsandbytes in an integer
-        return stored.reshape(()) if stored.is_floating_point() else int(stored)
-    if stored.shape != parameter.shape or not stored.is_floating_point():
-        return stored.to(parameter.device)
-    state = torch.empty_like(parameter, requires_grad=False)
-    assign(state, stored)
-    return state
+        load_extras(self.module, c)
+        self.step = self.first = c.step

@@ -1,4 +1,4 @@
-"""The recipe of every stage: frozen dataclasses, changed by ``dataclasses.replace``."""
+"""The recipes of the stages."""
 
 from __future__ import annotations
 
@@ -6,18 +6,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .flow_stage import FlowStage
-from .stages import CodecStage, StageModule
-from .vae_stage import VAEStage
+from .stages.base import StageModule
+from .stages.codec import CodecStage
+from .stages.flow import FlowStage
+from .stages.vae import VAEStage
 
 
 @dataclass(frozen=True)
 class Group:
-    """Parameters of a stage that have settings of their own in its optimiser, by the prefix of their names.
+    """Parameters of a stage that the optimiser treats with other settings.
 
     Attributes:
-        prefix: of the names in the stage's module.
-        lr: factor on the stage's learning rate.
+        prefix: the prefix of their names in the stage's module.
+        lr: the factor on the stage's learning rate.
+        betas: the betas of AdamW.
+        weight_decay: the weight decay of AdamW.
     """
 
     prefix: str
@@ -28,13 +31,18 @@ class Group:
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage's recipe.
+    """The recipe of one stage.
 
     Attributes:
-        trains: prefixes of the parameters with gradients. networks: parts that are real after the stage.
-        needs: parts that must come from earlier stages.
-        optimizer: adamw, soap or muon. betas: of adamw. groups: parameters that adamw treats in another way.
-        latents: arrays of a folder of latents that the stage learns from, in place of photographs.
+        build: a function that makes the stage's module from the model, `trains` and the settings.
+        trains: prefixes of the parameters that are trained.
+        networks: the parts of the model that are trained after the stage, see `checkpoints.PARTS`.
+        needs: the parts that earlier stages must have trained.
+        ema: the decay of the averaged weights.
+        optimizer: adamw, soap or muon.
+        betas: the betas of AdamW.
+        groups: parameters that AdamW treats with other settings.
+        latents: the arrays of a folder of latents that the stage learns from, in place of photographs.
         settings: arguments of the stage's module, such as the weights of its losses.
     """
 

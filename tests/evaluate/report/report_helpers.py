@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
+from msgspec.structs import replace
 from PIL import Image
 
 from conftest import photo
@@ -14,8 +14,8 @@ from sprdiff.evaluate.results import (
     ROWS,
     CodecInfo,
     ImageInfo,
+    MetricInfo,
     Row,
-    RulerInfo,
     Run,
     SetRow,
     Skipped,
@@ -29,11 +29,11 @@ from sprdiff.evaluate.targets import Target
 RATES = (0.01, 0.02, 0.03, 0.04)
 CODECS = ("sprdiff-tiny", "vvc", "jpeg")
 WIDTH, HEIGHT = 192, 128
-PSNR = RulerInfo("psnr", "PSNR", "dB", "up", "10 log10(255^2 / MSE)", "image", None)
-MS_SSIM = RulerInfo("ms_ssim", "MS-SSIM", "", "up", "Wang et al. 2003", "image", None)
-LPIPS = RulerInfo("lpips_alex", "LPIPS (Alex)", "", "down", "Zhang et al. 2018", "image", "alex.pth")
-FRECHET = RulerInfo("frechet", "Fréchet distance", "", "down", "SqueezeNet 1.1", "set", None)
-RULERS = (PSNR, MS_SSIM, LPIPS, FRECHET)
+PSNR = MetricInfo("psnr", "PSNR", "dB", "up", "10 log10(255^2 / MSE)", "image", None)
+MS_SSIM = MetricInfo("ms_ssim", "MS-SSIM", "", "up", "Wang et al. 2003", "image", None)
+LPIPS = MetricInfo("lpips_alex", "LPIPS (Alex)", "", "down", "Zhang et al. 2018", "image", "alex.pth")
+FRECHET = MetricInfo("frechet", "Fréchet distance", "", "down", "SqueezeNet 1.1", "set", None)
+METRICS = (PSNR, MS_SSIM, LPIPS, FRECHET)
 
 BASE = {"sprdiff-tiny": 22.0, "vvc": 22.5, "jpeg": 20.0}
 
@@ -88,7 +88,7 @@ def make_run(
     images: Sequence[str] = ("a.png", "b.png", "c.png", "d.png"),
     codecs: Sequence[str] = CODECS,
     rates: Sequence[float] = RATES,
-    rulers: Sequence[RulerInfo] = RULERS,
+    metrics: Sequence[MetricInfo] = METRICS,
     figure: Figure = figures,
     change: Callable[[Row], Row | None] = lambda found: found,
     command: str = "sprdiff eval FOLDER -o DIR",
@@ -109,8 +109,8 @@ def make_run(
         rates=list(rates),
         codecs=[CodecInfo(codec, version) for codec in codecs],
         skipped_codecs=[],
-        rulers=list(rulers),
-        skipped_rulers=list(skipped),
+        metrics=list(metrics),
+        skipped_metrics=list(skipped),
         commands=[command],
     )
     units = [(codec, i, image, rate) for codec in codecs for i, image in enumerate(images) for rate in rates]
@@ -122,7 +122,7 @@ def make_run(
         for place, codec in enumerate(codecs)
         for rate in rates
     ]
-    write_sets(folder, sets if FRECHET in rulers else [])
+    write_sets(folder, sets if FRECHET in metrics else [])
     return folder
 
 

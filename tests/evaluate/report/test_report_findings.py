@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import dataclasses
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
-from report_helpers import CODECS, MS_SSIM, PSNR, RATES, RULERS, figures, lost, make_run
+from report_helpers import CODECS, METRICS, MS_SSIM, PSNR, RATES, figures, lost, make_run
 from sprdiff.evaluate.report import tables
-from sprdiff.evaluate.report.data import Results, Ruler, budget, load
-from sprdiff.evaluate.report.findings import rival, sentences, verdict, worst_cases
+from sprdiff.evaluate.report.data import Metric, Results, budget, load
+from sprdiff.evaluate.report.findings import best_other, sentences, verdict, worst_cases
 from sprdiff.evaluate.results import ResultsError, Row, read_sets, write_sets
 from sprdiff.evaluate.targets import Target
 
 
-def ruler(results: Results, name: str) -> Ruler:
-    return next(found for found in results.rulers if found.name == name)
+def metric(results: Results, name: str) -> Metric:
+    return next(found for found in results.metrics if found.name == name)
 
 
 def test_the_best_mean_wins_in_the_direction_of_the_metric(tmp_path: Path) -> None:
     results = load(make_run(tmp_path))
     best = {
-        name: verdict(results, ruler(results, name), Target(0.02)).best
+        name: verdict(results, metric(results, name), Target(0.02)).best
         for name in ("psnr", "ms_ssim", "lpips_alex", "frechet")
     }
     assert best == {"psnr": "vvc", "ms_ssim": "sprdiff-tiny", "lpips_alex": "sprdiff-tiny", "frechet": "sprdiff-tiny"}
@@ -30,7 +31,7 @@ def test_the_best_mean_wins_in_the_direction_of_the_metric(tmp_path: Path) -> No
 
 def test_pairs_decide_although_the_intervals_of_the_means_overlap(tmp_path: Path) -> None:
     results = load(make_run(tmp_path))
-    found = verdict(results, ruler(results, "psnr"), Target(0.02))
+    found = verdict(results, metric(results, "psnr"), Target(0.02))
     first, second = found.means["vvc"], found.means["sprdiff-tiny"]
     assert first.half is not None and first.half > first.mean - second.mean
     assert found.ties == ()
@@ -38,14 +39,14 @@ def test_pairs_decide_although_the_intervals_of_the_means_overlap(tmp_path: Path
 
 def test_equal_codecs_tie(tmp_path: Path) -> None:
     results = load(make_run(tmp_path, figure=lambda codec, index, rate: figures("vvc", index, rate)))
-    found = verdict(results, ruler(results, "psnr"), Target(0.02))
+    found = verdict(results, metric(results, "psnr"), Target(0.02))
     assert found.best == "sprdiff-tiny" and found.ties == ("vvc", "jpeg")
 
 
 def test_one_image_or_one_figure_per_set_gives_no_ties(tmp_path: Path) -> None:
     results = load(make_run(tmp_path, images=["a.png"], figure=lambda codec, index, rate: figures("vvc", index, rate)))
     for name in ("psnr", "frechet"):
-        assert verdict(results, ruler(results, name), Target(0.02)).ties == ()
+        assert verdict(results, metric(results, name), Target(0.02)).ties == ()
 
 
 def test_a_codec_that_lacks_images_cannot_win(tmp_path: Path) -> None:
@@ -53,7 +54,7 @@ def test_a_codec_that_lacks_images_cannot_win(tmp_path: Path) -> None:
         return lost(row) if (row.codec, row.image, row.target_bpp) == ("vvc", "a.png", 0.01) else row
 
     results = load(make_run(tmp_path, change=change))
-    psnr = ruler(results, "psnr")
+    psnr = metric(results, "psnr")
     found = verdict(results, psnr, Target(0.01))
     assert found.best == "sprdiff-tiny" and found.means["vvc"].n == 3
     assert verdict(results, psnr, Target(0.02)).best == "vvc"
@@ -65,7 +66,7 @@ def test_a_codec_that_lacks_images_cannot_win(tmp_path: Path) -> None:
 def test_a_rate_that_nobody_has_whole_has_no_best(tmp_path: Path) -> None:
     missing = dict(zip(CODECS, ("a.png", "b.png", "c.png"), strict=True))
     results = load(make_run(tmp_path, change=lambda row: lost(row) if missing[row.codec] == row.image else row))
-    assert verdict(results, ruler(results, "psnr"), Target(0.02)).best is None
+    assert verdict(results, metric(results, "psnr"), Target(0.02)).best is None
     assert sentences(results, Target(0.02), "vvc") == [
         "No codec has every picture at this rate, so none is called best."
     ]
@@ -77,9 +78,9 @@ def test_missing_figures_are_left_out(tmp_path: Path) -> None:
         return {**figures(codec, index, rate), "psnr": None if index == 0 else 30.0}
 
     results = load(make_run(tmp_path, figure=figure))
-    assert verdict(results, ruler(results, "psnr"), Target(0.02)).means["vvc"].n == 3
+    assert verdict(results, metric(results, "psnr"), Target(0.02)).means["vvc"].n == 3
     everything = load(make_run(tmp_path / "2", figure=lambda *_: {"psnr": None, "ms_ssim": 0.5}))
-    assert [found.name for found in everything.rulers] == ["ms_ssim", "frechet"]
+    assert [found.name for found in everything.metrics] == ["ms_ssim", "frechet"]
 
 
 def test_sentences_name_winners_and_the_losses_of_the_reference(tmp_path: Path) -> None:
@@ -101,12 +102,12 @@ def test_the_reference_is_the_first_sprdiff_or_the_first(tmp_path: Path) -> None
     assert load(make_run(tmp_path / "2", codecs=["vvc", "jpeg"])).reference == "vvc"
 
 
-def test_the_rival_is_the_best_of_another_family(tmp_path: Path) -> None:
+def test_the_other_codec_is_the_best_of_another_family(tmp_path: Path) -> None:
     codecs = ["sprdiff-tiny", "sprdiff-tiny@coarse", "vvc", "jpeg"]
     results = load(make_run(tmp_path, codecs=codecs))
-    assert rival(results, Target(0.02), "sprdiff-tiny", codecs) == "vvc"
-    assert rival(results, Target(0.02), "sprdiff-tiny", ["sprdiff-tiny@coarse", "jpeg"]) == "jpeg"
-    assert rival(results, Target(0.02), "sprdiff-tiny", codecs[:2]) is None
+    assert best_other(results, Target(0.02), "sprdiff-tiny", codecs) == "vvc"
+    assert best_other(results, Target(0.02), "sprdiff-tiny", ["sprdiff-tiny@coarse", "jpeg"]) == "jpeg"
+    assert best_other(results, Target(0.02), "sprdiff-tiny", codecs[:2]) is None
 
 
 def test_worst_cases(tmp_path: Path) -> None:
@@ -115,8 +116,8 @@ def test_worst_cases(tmp_path: Path) -> None:
         gain = 0.1 if (codec, index, rate) == ("vvc", 3, 0.04) else 0.0
         return {"ms_ssim": 0.8 + rate - drop + gain - (0.01 if codec == "jpeg" else 0.0)}
 
-    results = load(make_run(tmp_path, figure=figure, rulers=[MS_SSIM]))
-    sprdiff, vvc, jpeg = worst_cases(results, ruler(results, "ms_ssim"), "sprdiff-tiny")
+    results = load(make_run(tmp_path, figure=figure, metrics=[MS_SSIM]))
+    sprdiff, vvc, jpeg = worst_cases(results, metric(results, "ms_ssim"), "sprdiff-tiny")
     assert jpeg.lowest is not None and jpeg.lowest[:2] == ("c.png", Target(0.03))
     assert jpeg.loss is not None and (jpeg.loss[:2], jpeg.loss[3]) == (("c.png", Target(0.03)), "sprdiff-tiny")
     assert jpeg.loss[2] == pytest.approx(-0.31)
@@ -150,7 +151,7 @@ def test_bd_table_has_values_and_reasons(tmp_path: Path) -> None:
 
 
 def test_settings_are_counted_or_spanned(tmp_path: Path) -> None:
-    results = load(make_run(tmp_path, rulers=[PSNR]))
+    results = load(make_run(tmp_path, metrics=[PSNR]))
     assert tables.settings(results).rows[0][1].text == "quality 20; factor 2"
 
     def spread(row: Row) -> Row:
@@ -180,7 +181,7 @@ def test_budget_is_said_in_the_other_unit(tmp_path: Path) -> None:
     assert budget(results, Target(0.5)) == "at most 1,536 bytes a picture"
     assert budget(results, Target(bytes=1200)) == "0.3906 bpp"
     images = [replace(info, width=info.width * (1 + i)) for i, info in enumerate(results.run.images)]
-    several = replace(results, run=replace(results.run, images=images))
+    several = dataclasses.replace(results, run=replace(results.run, images=images))
     assert budget(several, Target(0.5)) == "at most 1,536 to 6,144 bytes a picture"
     assert budget(several, Target(bytes=1200)) == "0.0977 to 0.3906 bpp"
 
@@ -204,11 +205,11 @@ def test_published_curves_are_listed_for_kodak_with_their_warnings(tmp_path: Pat
 
 def test_figures_are_written_with_four_digits_and_a_true_minus(tmp_path: Path) -> None:
     results = load(make_run(tmp_path))
-    assert {found.name: found.digits for found in results.rulers} == {
+    assert {found.name: found.digits for found in results.metrics} == {
         "psnr": 2, "ms_ssim": 4, "lpips_alex": 4, "frechet": 0,
     }  # fmt: skip
-    assert ruler(results, "psnr").with_unit(-1.234, signed=True) == "−1.23 dB"
-    assert len(RULERS) == len(results.rulers)
+    assert metric(results, "psnr").with_unit(-1.234, signed=True) == "−1.23 dB"
+    assert len(METRICS) == len(results.metrics)
 
 
 def test_a_folder_without_rows_or_run_is_refused(tmp_path: Path) -> None:

@@ -13,14 +13,14 @@ from xml.etree import ElementTree
 import pytest
 from PIL import Image
 
-from report_helpers import CODECS, HEIGHT, RATES, RULERS, WIDTH, figures, keep_pictures, lost, make_run
+from report_helpers import CODECS, HEIGHT, METRICS, RATES, WIDTH, figures, keep_pictures, lost, make_run
+from sprdiff.common.messages import printable
 from sprdiff.errors import OutputError
 from sprdiff.evaluate.report import plots, write
 from sprdiff.evaluate.report.data import load
 from sprdiff.evaluate.report.markdown import escape
-from sprdiff.evaluate.report.page import text
 from sprdiff.evaluate.report.pictures import scenes
-from sprdiff.evaluate.results import ResultsError, Row, RulerInfo, Skipped, member
+from sprdiff.evaluate.results import MetricInfo, ResultsError, Row, Skipped, member
 from sprdiff.evaluate.targets import Target
 
 HOSTILE = "<script>alert(1)</script>\"'&`|[x](javascript:1)$x$_\u202e\x07.png"
@@ -74,7 +74,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_report_is_a_page_a_text_and_plots(plain: Path) -> None:
     assert (plain.parent.name, plain.name) == ("report", "index.html")
     files = {str(path.relative_to(plain.parent)) for path in plain.parent.rglob("*") if path.is_file()}
-    assert files == {"index.html", "report.md", *(f"plots/{ruler.name}.svg" for ruler in RULERS)}
+    assert files == {"index.html", "report.md", *(f"plots/{metric.name}.svg" for metric in METRICS)}
     page = page_of(plain)
     assert "4 pictures, 3 codecs, 4 rates" in page.said
     assert "sprdiff-tiny loses to vvc by 0.50 dB in PSNR." in page.said
@@ -113,13 +113,13 @@ def test_ids_are_unique_and_links_inside_the_page_lead_somewhere(plain: Path) ->
 
 
 def test_hostile_names_are_text(tmp_path: Path) -> None:
-    ruler = RulerInfo("../x", HOSTILE, HOSTILE, "up", HOSTILE, "image", None)
+    metric = MetricInfo("../x", HOSTILE, HOSTILE, "up", HOSTILE, "image", None)
     index = write(
         make_run(
             tmp_path,
             images=[HOSTILE],
             codecs=["sprdiff-tiny", HOSTILE],
-            rulers=[*RULERS, ruler],
+            metrics=[*METRICS, metric],
             figure=lambda codec, i, rate: {**figures(codec, i, rate), "../x": rate},
             change=lambda row: lost(row, HOSTILE) if row.target_bpp == RATES[0] else row,
             command=HOSTILE,
@@ -133,7 +133,7 @@ def test_hostile_names_are_text(tmp_path: Path) -> None:
     assert not [name for _, attributes in page.elements for name in attributes if name.startswith("on")]
     content = index.read_text("utf-8")
     assert "\u202e" not in content and "\x07" not in content
-    assert {path.name for path in (index.parent / "plots").iterdir()} == {f"{r.name}.svg" for r in RULERS} | {
+    assert {path.name for path in (index.parent / "plots").iterdir()} == {f"{r.name}.svg" for r in METRICS} | {
         "metric-4.svg"
     }
     markdown = (index.parent / "report.md").read_text("utf-8")
@@ -144,20 +144,19 @@ def test_hostile_names_are_text(tmp_path: Path) -> None:
 
 def test_plots_with_hostile_names_are_sound_xml(tmp_path: Path) -> None:
     results = load(make_run(tmp_path, codecs=["sprdiff-tiny", HOSTILE, "_hidden", "编码"]))
-    svg = plots.curves(results, results.rulers[0])
+    svg = plots.curves(results, results.metrics[0])
     assert svg is not None
     words = " ".join(ElementTree.fromstring(svg).itertext())
     assert "<script>alert(1)</script>" in words and "_hidden" in words and "编码" in words and "$x$" in words
 
 
 def test_escaping() -> None:
-    assert text("<a b=\"'&\n") == "&lt;a b=&quot;&#x27;&amp;\\n"
-    assert text("\ud800") == "\\ud800"
+    assert printable("\ud800\n") == "\\ud800\\n"
     assert escape("a|b*c_d\n") == "a\\|b\\*c\\_d\\\\n"
 
 
 def test_the_same_run_gives_the_same_bytes(tmp_path: Path) -> None:
-    make_run(tmp_path, rulers=RULERS[:2])
+    make_run(tmp_path, metrics=METRICS[:2])
     first, second = (write(tmp_path, tmp_path / name) for name in ("one", "two"))
     for path in sorted(path for path in first.parent.rglob("*") if path.is_file()):
         assert path.read_bytes() == (second.parent / path.relative_to(first.parent)).read_bytes(), path.name
@@ -176,10 +175,10 @@ def test_markdown_has_every_table_in_full(plain: Path) -> None:
 
 def test_plots_show_every_codec_and_published_curves_on_kodak_only(tmp_path: Path) -> None:
     own = load(make_run(tmp_path / "own"))
-    svg = plots.curves(own, own.rulers[1])
+    svg = plots.curves(own, own.metrics[1])
     assert svg is not None and all(f">{codec}<" in svg for codec in CODECS) and "published" not in svg
     kodak = load(make_run(tmp_path / "kodak", images=["kodim01.png", "kodim02.png"]))
-    svg = plots.curves(kodak, kodak.rulers[1])
+    svg = plots.curves(kodak, kodak.metrics[1])
     assert svg is not None and "StableCodec, published" in svg and "stroke-dasharray" in svg
 
 
@@ -191,7 +190,7 @@ def test_no_two_of_twenty_codecs_are_drawn_alike() -> None:
 
 def test_inline_plots_follow_the_colour_scheme_and_keep_their_names_apart(tmp_path: Path) -> None:
     results = load(make_run(tmp_path))
-    drawn = [plots.inline_curves(results, ruler) for ruler in results.rulers]
+    drawn = [plots.inline_curves(results, metric) for metric in results.metrics]
     ids: list[str] = []
     for svg in drawn:
         assert svg is not None and svg.startswith("<svg viewBox=") and plots.INK not in svg and "var(--ink)" in svg
@@ -230,7 +229,7 @@ def test_scenes_are_spread_over_the_run(tmp_path: Path) -> None:
 
 
 def test_an_original_that_is_another_file_is_left_out_and_said(tmp_path: Path) -> None:
-    make_run(tmp_path, rulers=RULERS[:1])
+    make_run(tmp_path, metrics=METRICS[:1])
     keep_pictures(tmp_path, ["a.png", "b.png"], CODECS, [0.02])
     Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "originals" / "a.png")
     (tmp_path / "originals" / "b.png").unlink()
@@ -253,7 +252,7 @@ def test_a_decoded_picture_of_another_size_is_left_out_and_said(tmp_path: Path) 
 
 
 def test_originals_may_lie_elsewhere(tmp_path: Path) -> None:
-    make_run(tmp_path / "run", rulers=RULERS[:1])
+    make_run(tmp_path / "run", metrics=METRICS[:1])
     keep_pictures(tmp_path / "run", ["a.png"], CODECS, [0.02])
     (tmp_path / "run" / "originals").rename(tmp_path / "moved")
     assert scenes(load(tmp_path / "run"), count=1, rates=[Target(0.02)])[0][0].original is None
@@ -280,9 +279,9 @@ def test_a_folder_with_other_files_is_not_written_into(tmp_path: Path) -> None:
 
 
 def test_a_report_is_replaced(tmp_path: Path) -> None:
-    make_run(tmp_path, rulers=RULERS[:1])
+    make_run(tmp_path, metrics=METRICS[:1])
     write(tmp_path)
-    make_run(tmp_path, codecs=CODECS[:2], rulers=RULERS[:1])
+    make_run(tmp_path, codecs=CODECS[:2], metrics=METRICS[:1])
     assert "2 codecs" in page_of(write(tmp_path)).said
 
 
@@ -317,5 +316,5 @@ def test_rows_of_unreached_rates_and_their_reason_are_shown(tmp_path: Path) -> N
     def change(row: Row) -> Row:
         return lost(row) if row.codec == "jpeg" and row.target_bpp == 0.01 else row
 
-    said = page_of(write(make_run(tmp_path, change=change, rulers=RULERS[:1]))).said
+    said = page_of(write(make_run(tmp_path, change=change, metrics=METRICS[:1]))).said
     assert "its smallest file has 900 bytes" in said and "0 of 4 pictures" in said

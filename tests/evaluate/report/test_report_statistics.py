@@ -120,14 +120,14 @@ def test_published_curves_are_whole_ordered_and_sourced() -> None:
     for curve in KODAK:
         assert len(curve.rates) == len(curve.values) and curve.rates == tuple(sorted(curve.rates))
         assert curve.source and curve.accuracy
-        better = curve.values if curve.ruler in ("psnr", "ms_ssim") else [-value for value in curve.values]
-        assert list(better) == sorted(better), f"{curve.codec} {curve.ruler} does not improve with the rate"
+        better = curve.values if curve.metric in ("psnr", "ms_ssim") else [-value for value in curve.values]
+        assert list(better) == sorted(better), f"{curve.codec} {curve.metric} does not improve with the rate"
     assert {"SPRDiff (paper)", "StableCodec", "AEIC-ME", "OneDC"} == {curve.codec for curve in KODAK}
 
 
 def test_every_published_lpips_warns_of_its_backbone() -> None:
-    lpips = [curve for curve in KODAK if curve.ruler.startswith("lpips")]
-    assert {curve.ruler for curve in lpips} == {"lpips_alex", "lpips_vgg"}
+    lpips = [curve for curve in KODAK if curve.metric.startswith("lpips")]
+    assert {curve.metric for curve in lpips} == {"lpips_alex", "lpips_vgg"}
     assert all("backbone" in curve.warning for curve in lpips)
 
 

@@ -1,4 +1,4 @@
-"""Figures of pairs while they are made: the same as the rulers', on whichever network is given."""
+"""Figures of pairs while they are made: the same as the metrics', on whichever network is given."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ def test_with_a_network_of_the_callers_own() -> None:
     assert len(originals) >= MIN_CROPS and found["frechet"] == frechet_distance(originals, decoded) > 0
 
 
-def test_with_the_file_of_the_ruler(tmp_path: Path) -> None:
+def test_with_the_file_of_the_network(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     arrays: dict[str, Any] = {k: rng.normal(0, 0.1, v).astype(np.float32) for k, v in _shapes().items()}
     np.savez(tmp_path / "net.npz", **arrays)
-    found, ruler = filled(Pairs(tmp_path / "net.npz")), FeatureNetwork.load(tmp_path / "net.npz")
-    assert found["feature_distance"] == pytest.approx(fmean(ruler.feature_distance(*pair) for pair in PICTURES))
+    found, metric = filled(Pairs(tmp_path / "net.npz")), FeatureNetwork.load(tmp_path / "net.npz")
+    assert found["feature_distance"] == pytest.approx(fmean(metric.feature_distance(*pair) for pair in PICTURES))
     assert "frechet" not in found, "a dozen crops are too few"
 
 

@@ -11,7 +11,7 @@ from sprdiff.errors import ImageError
 from sprdiff.evaluate.codecs.base import CodecError, Setting, coded_size, size_of
 from sprdiff.evaluate.metrics.distortion import Bytes, ms_ssim
 from sprdiff.evaluate.run import search
-from sprdiff.evaluate.run.search import FACTORS, Cache, Choice, best_at
+from sprdiff.evaluate.run.search import FACTORS, Choice, Trials, best_at
 from sprdiff.imageio.resize import resize
 
 SIDE = (200, 232)
@@ -120,7 +120,7 @@ def test_a_first_quality_that_is_larger_than_the_second(pixels: Bytes) -> None:
 
 
 def test_a_budget_out_of_reach(small: Bytes) -> None:
-    codec, cache = Coarse(), Cache()
+    codec, cache = Coarse(), Trials()
     assert best_at(codec, small, 20, cache) is None
     assert cache.smallest == min(all_files(Coarse(last=2), small).values())
     assert best_at(codec, small, cache.smallest - 1, cache) is None
@@ -129,7 +129,7 @@ def test_a_budget_out_of_reach(small: Bytes) -> None:
 
 
 def test_a_file_is_encoded_once_for_all_budgets(small: Bytes) -> None:
-    codec, cache = Coarse(), Cache()
+    codec, cache = Coarse(), Trials()
     first = [best_at(codec, small, budget, cache) for budget in (1000, 2000, 4000)]
     assert len(codec.calls) == len(set(codec.calls)) == len(cache.files)
     again = [best_at(codec, small, budget, cache) for budget in (4000, 2000, 1000)]
@@ -141,7 +141,7 @@ def test_a_file_is_encoded_once_for_all_budgets(small: Bytes) -> None:
 
 def test_what_was_asked_before_changes_nothing(small: Bytes) -> None:
     odd = tuple((quality, 700) for quality in range(2, 60, 3))
-    cache = Cache()
+    cache = Trials()
     for budget in (5000, 1000, 3000):
         fresh, used = best_at(Coarse(odd=odd), small, budget), best_at(Coarse(odd=odd), small, budget, cache)
         assert isinstance(fresh, Choice) and isinstance(used, Choice)
@@ -155,11 +155,11 @@ def test_few_files_are_tried(small: Bytes) -> None:
 
 
 def test_rate_control_of_its_own(pixels: Bytes) -> None:
-    cache = Cache()
+    cache = Trials()
     choice = best_at(Budgeted(), pixels[:200, :200], 150, cache)
     assert choice is not None and len(choice.data) == 150 and choice.setting["level"] == 150
     assert choice.ms_ssim == ms_ssim(pixels[:200, :200], np.full((200, 200, 3), 150, np.uint8))
-    cache = Cache()
+    cache = Trials()
     assert best_at(Budgeted(), pixels[:200, :200], 99, cache) is None
     assert cache.smallest == 100
 

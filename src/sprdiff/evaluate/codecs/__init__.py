@@ -1,1 +1,1 @@
-"""The codecs that are compared, each behind the same few methods."""
+"""The codecs that are compared; all have the same few methods."""

@@ -1,12 +1,14 @@
-"""What every codec under comparison looks like: pixels to the bytes of a whole file, and back from those bytes.
+"""The interface of the codecs under comparison: pixels become the bytes of a whole file, and these bytes
+become pixels.
 
 ::
 
     encode_at:  pixels ─► Lanczos, 1/factor ─► encode(quality) ─► bytes
-    decode_at:  bytes ─► decode ─► Lanczos to the original's size (which the receiver is told for free)
+    decode_at:  bytes ─► decode ─► Lanczos to the original's size (which the decoder is told for free)
 
-Ordinary codecs know only `encode` at a quality; `sprdiff.evaluate.run.search` finds quality and factor for a budget
-of bytes. A codec with a rate control of its own is a `BudgetCodec`.
+Ordinary codecs only have `encode` at a quality; `evaluate.run.search` finds quality and factor for a budget
+of bytes. A
+codec with its own rate control is a `BudgetCodec`.
 """
 
 from __future__ import annotations
@@ -25,22 +27,24 @@ Size = tuple[int, int]
 
 
 class CodecError(SprdiffError):
-    """A codec failed on an image, or gave back something that is no picture of the right size."""
+    """A codec failed on an image, or returned something that is no picture of the right size."""
 
 
 class MissingCodec(CodecError):  # noqa: N818
-    """A codec cannot run here; the message names what would have to be installed."""
+    """A codec cannot run here; the message says what has to be installed."""
 
 
 class UnknownCodec(CodecError):  # noqa: N818
-    """Wrong usage: no codec has this name, or it has no such option."""
+    """No codec has this name, or it has no such option."""
 
 
 class ImageCodec(ABC):
-    """Bytes in, bytes out. Holds nothing but its options and loaded libraries; can be sent to another process.
+    """A codec: bytes in, bytes out. It holds only its options and loaded libraries, and can be sent to
+    another process.
 
     Attributes:
-        name: as in ``--codecs``, options and all: ``avif``, ``avif@speed=6``, ``sprdiff-tiny@realism=0``.
+        name: its name in ``--codecs`` with its options: ``avif``, ``avif@speed=6``,
+            ``sprdiff-tiny@realism=0``.
     """
 
     name: str
@@ -48,18 +52,19 @@ class ImageCodec(ABC):
     @property
     @abstractmethod
     def qualities(self) -> Sequence[Quality]:
-        """All qualities, from the smallest file to the largest (nearly so: files need not grow strictly)."""
+        """All qualities, from the smallest file to the largest (approximately: a few files may be smaller
+        than the one before)."""
 
     @abstractmethod
     def version(self) -> str:
-        """Library and version, for every row of results.
+        """Return the library and its version, which every row of results contains.
 
         Raises:
             MissingCodec: see `missing`.
         """
 
     def missing(self) -> MissingCodec | None:
-        """What keeps this codec from running here, or None."""
+        """Return the error that says why this codec cannot run here, or None."""
         try:
             self.version()
         except MissingCodec as error:
@@ -68,7 +73,7 @@ class ImageCodec(ABC):
 
     @abstractmethod
     def encode(self, pixels: Bytes, quality: Quality) -> bytes:
-        """The whole file of a picture, uint8 RGB [H, W, 3].
+        """Return the whole file of a picture, uint8 RGB [H, W, 3].
 
         Raises:
             CodecError: it cannot be encoded.
@@ -76,16 +81,17 @@ class ImageCodec(ABC):
 
     @abstractmethod
     def decode(self, data: bytes) -> Bytes:
-        """The picture of a file, uint8 RGB [H, W, 3], from nothing but its bytes.
+        """Decode a file from its bytes alone; return the picture, uint8 RGB [H, W, 3].
 
-        A codec that knows even sizes only gives one row or column more than was encoded.
+        A codec that only knows even sizes returns one row or column more than was encoded.
 
         Raises:
             CodecError: it cannot be decoded.
         """
 
     def encode_at(self, pixels: Bytes, setting: Mapping[str, Scalar]) -> bytes:
-        """The whole file at ``{"quality": ..., "factor": ...}``: made smaller by the factor, then encoded.
+        """Encode a picture at ``{"quality": ..., "factor": ...}``: it is made smaller by the factor and then
+        encoded.
 
         Raises:
             CodecError: it cannot be encoded.
@@ -95,12 +101,13 @@ class ImageCodec(ABC):
         return self.encode(resize(pixels, coded_size(size_of(pixels), factor)), quality)
 
     def decode_at(self, data: bytes, setting: Mapping[str, Scalar], size: Size) -> Bytes:
-        """The picture of a file made by `encode_at`, uint8 RGB, enlarged to `size` (height, width).
+        """Decode a file that `encode_at` made; return the picture, uint8 RGB, enlarged to `size` (height,
+        width).
 
-        Size and factor are given to the receiver for free, in favour of codecs whose files do not hold them.
+        The decoder is told size and factor for free, which favours codecs whose files do not contain them.
 
         Raises:
-            CodecError: it cannot be decoded, or is not of the size that was encoded.
+            CodecError: it cannot be decoded, or has another size than what was encoded.
         """
         factor = setting["factor"]
         assert isinstance(factor, int | float)
@@ -113,26 +120,27 @@ class ImageCodec(ABC):
 
 
 class BudgetCodec(ImageCodec):
-    """A codec with a rate control of its own."""
+    """A codec with its own rate control."""
 
     @abstractmethod
     def encode_to(self, pixels: Bytes, budget: int) -> tuple[bytes, Setting]:
-        """The best file of at most `budget` bytes, and the setting by which `encode_at` makes it again.
+        """Return the best file of at most `budget` bytes, and the setting with which `encode_at` makes it
+        again.
 
         Raises:
-            TargetError: no file is that small; its `smallest` says how small one can be.
+            TargetError: no file is that small; its attribute `smallest` says how small one can be.
             CodecError: it cannot be encoded.
         """
 
 
 def coded_size(size: Size, factor: float) -> Size:
-    """(height, width) made smaller by a factor, rounded, at least 1."""
+    """Divide (height, width) by a factor, round them, and make them at least 1."""
     height, width = (max(1, round(side / factor)) for side in size)
     return height, width
 
 
 def size_of(pixels: Bytes) -> Size:
-    """(height, width) of pixels [H, W, C]."""
+    """Return (height, width) of pixels [H, W, C]."""
     return pixels.shape[0], pixels.shape[1]
 
 

@@ -1,4 +1,4 @@
-"""Codecs that are commands of the user: one that encodes a PNG, one that decodes to a PNG."""
+"""Codecs that are commands of the user: one encodes a PNG file, one decodes to a PNG file."""
 
 from __future__ import annotations
 
@@ -25,20 +25,23 @@ _FIELDS = {"encode": ("{input}", "{output}", "{quality}"), "decode": ("{input}",
 
 @dataclass(frozen=True)
 class External(ImageCodec):
-    """An encoder and a decoder run as commands, never by a shell, each in a temporary folder of its own.
+    """An encoder and a decoder that run as commands, each in its own temporary folder and never through a
+    shell.
 
-    ``cwebp -q {quality} {input} -o {output}.webp`` and ``dwebp {input} -o {output}``: the input of the encoder
-    and the output of the decoder are PNG files; an extension written after the encoder's ``{output}`` is that
-    of the decoder's ``{input}`` too. The decoder's folder holds the compressed file and nothing else.
+    The commands are templates such as ``cwebp -q {quality} {input} -o {output}.webp`` and ``dwebp {input} -o
+    {output}``.
+    The encoder's input and the decoder's output are PNG files. An extension after the encoder's ``{output}``
+    is also that
+    of the decoder's ``{input}``. The decoder's folder contains only the compressed file.
 
     Attributes:
-        name: for the results.
-        encode_command, decode_command: templates; quoted like words of a shell.
-        values: what ``{quality}`` may be, from the smallest file to the largest.
-        timeout: seconds for each run.
+        name: the codec's name in the results.
+        encode_command, decode_command: the templates, quoted like words of a shell.
+        values: the values of ``{quality}``, from the smallest file to the largest.
+        timeout: how long a run may take, in seconds.
 
     Raises:
-        UnknownCodec: a template lacks a field, or is no sequence of words.
+        UnknownCodec: a template lacks a field, or its quotes do not match.
     """
 
     name: str
@@ -88,7 +91,7 @@ class External(ImageCodec):
             raise CodecError(f"{self.name}: the picture decoded cannot be read: {error}") from error
 
     def _extension(self) -> str:
-        """What follows the encoder's ``{output}`` within its word: ``.webp``."""
+        """Return what follows ``{output}`` in the word of the encoder's template, such as ``.webp``."""
         word = next(word for word in self._words(self.encode_command) if "{output}" in word)
         return word.partition("{output}")[2]
 
@@ -112,7 +115,8 @@ class External(ImageCodec):
                 raise CodecError(f"{self.name}: {words[0]} failed ({code}): {lines[-1] if lines else 'no message'}")
 
     def _ended(self, words: Sequence[str], folder: Path, errors: int) -> int:
-        """Exit status of a command; what outlives its time is ended with all it has started."""
+        """Run a command and return its exit status; when it takes too long, it and all that it started is
+        killed."""
         null = subprocess.DEVNULL
         try:
             process = subprocess.Popen(

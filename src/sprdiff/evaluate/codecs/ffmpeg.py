@@ -1,4 +1,4 @@
-"""VVC and JPEG XL by the ffmpeg that imageio-ffmpeg brings, through pipes and on one thread."""
+"""VVC and JPEG XL with the ffmpeg that imageio-ffmpeg contains, through pipes and on one thread."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from ..metrics.distortion import Bytes
 from .base import CodecError, ImageCodec, MissingCodec, Quality
 
 TIMEOUT = 600.0
-"""Seconds after which a run of ffmpeg is ended."""
+"""After so many seconds a run of ffmpeg is killed."""
 
 _BEST_SCALING = "lanczos+accurate_rnd+full_chroma_int+full_chroma_inp+bitexact"
 
 
 class FfmpegCodec(ImageCodec):
-    """A codec in ffmpeg; `encoder` as ``ffmpeg -encoders`` calls it, `container` the bare stream."""
+    """A codec of ffmpeg; `encoder` is its name in ``ffmpeg -encoders``, `container` the format of the bare
+    stream."""
 
     encoder: str
     container: str
@@ -63,9 +64,9 @@ class FfmpegCodec(ImageCodec):
 
 @dataclass(frozen=True)
 class JpegXl(FfmpegCodec):
-    """JPEG XL by libjxl: lossy in XYB, bare codestream; a quality is the Butteraugli distance, 15 at most.
+    """JPEG XL by libjxl: lossy in XYB, a bare codestream; a quality is the Butteraugli distance, at most 15.
 
-    (pylibjxl 0.5 goes to 25 but codes without XYB, at several times the bytes for the same error.)
+    (pylibjxl 0.5 goes to 25 but codes without XYB, with several times the bytes for the same error.)
     """
 
     name: str = "jxl"
@@ -83,13 +84,16 @@ class JpegXl(FfmpegCodec):
 
 @dataclass(frozen=True)
 class Vvc(FfmpegCodec):
-    """VVC by vvenc: 10 bits, 4:2:0, constant QP, without the perceptual adaptation that lowers PSNR and MS-SSIM.
+    """VVC by vvenc: 10 bits, 4:2:0, constant QP, without the perceptual adaptation that lowers PSNR and
+    MS-SSIM.
 
-    The file is the raw stream of a single intra picture. Told that no others follow, vvenc leaves out lists of
-    reference pictures, and with them and the delimiter 170 bytes of about 1000 that ffmpeg's defaults spend.
+    The file is the raw stream of one intra picture. As vvenc is told that no other pictures follow, it omits
+    lists of
+    reference pictures and the delimiter, which take 170 of about 1000 bytes with ffmpeg's defaults.
 
     Sides are made even by repeating the last row or column, which stays in the decoded picture:
-    `ImageCodec.decode_at` knows the size and cuts it off.
+    `ImageCodec.decode_at`
+    knows the size and cuts it off.
     """
 
     name: str = "vvc"
@@ -113,12 +117,12 @@ class Vvc(FfmpegCodec):
 def _ffmpeg(name: str) -> str:
     try:
         return str(need("imageio_ffmpeg", "eval", MissingCodec, what=name).get_ffmpeg_exe())
-    except RuntimeError as error:  # the package has no program for this machine
+    except RuntimeError as error:  # the package contains no program for this machine
         raise MissingCodec(f"{name}: {error}") from error
 
 
 def _output(name: str, *arguments: str) -> str:
-    """What ffmpeg says, on either stream."""
+    """Return what ffmpeg writes to either stream."""
     try:
         done = subprocess.run([_ffmpeg(name), "-nostdin", *arguments], capture_output=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -134,7 +138,7 @@ def _ffmpeg_version(name: str) -> str:
 
 @cache
 def _encoder_version(name: str, encoder: str) -> str:
-    """The library's own version where it tells one: vvenc does when it starts to encode."""
+    """Return the library's own version if it prints one, as vvenc does when it starts to encode."""
     source = ["-f", "lavfi", "-i", "color=s=64x64", "-frames:v", "1", "-c:v", encoder]
     text = _output(name, "-hide_banner", *source, "-f", "null", "-")
     if "Unknown encoder" in text:

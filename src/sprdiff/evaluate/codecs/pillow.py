@@ -1,7 +1,9 @@
-"""JPEG, WebP, AVIF, JPEG 2000 and HEIC by Pillow and its plug-in, each at the settings that serve it best here.
+"""JPEG, WebP, AVIF, JPEG 2000 and HEIC by Pillow and its plug-in, each with the settings that suit it best
+here.
 
-Best means: highest MS-SSIM within a budget of bytes, tried on photographs of Kodak at about 0.02 bits per pixel.
-What is optional in a container is left out.
+The best settings give the highest MS-SSIM within a budget of bytes; they were tried on photographs of Kodak
+at about
+0.02 bits per pixel. What is optional in a container is omitted.
 """
 
 from __future__ import annotations
@@ -19,8 +21,6 @@ from PIL import Image, features
 from ...common.extras import need
 from ..metrics.distortion import Bytes
 from .base import CodecError, ImageCodec, MissingCodec, Quality
-
-_MOST_PIXELS = 2**28
 
 
 class PillowCodec(ImageCodec):
@@ -53,7 +53,8 @@ class PillowCodec(ImageCodec):
 
 @dataclass(frozen=True)
 class Jpeg(PillowCodec):
-    """JPEG with optimised Huffman tables; baseline or progressive, whichever is smaller: the picture is the same."""
+    """JPEG with optimised Huffman tables; baseline or progressive, whichever file is smaller (the picture
+    is the same)."""
 
     name: str = "jpeg"
     subsampling: Literal["4:2:0", "4:2:2", "4:4:4"] = "4:2:0"
@@ -77,7 +78,7 @@ class Jpeg(PillowCodec):
 
 @dataclass(frozen=True)
 class WebP(PillowCodec):
-    """Lossy WebP, slowest method."""
+    """Lossy WebP with the slowest method."""
 
     name: str = "webp"
     method: Literal[0, 1, 2, 3, 4, 5, 6] = 6
@@ -87,7 +88,7 @@ class WebP(PillowCodec):
 
     @property
     def qualities(self) -> Sequence[Quality]:
-        # Files grow fastest just above 0, where whole numbers would leave gaps of 50 %.
+        # Just above 0 files grow fastest: whole numbers would leave gaps of 50 %.
         return [*(i / 20 for i in range(20)), *(i / 4 for i in range(4, 40)), *range(10, 101)]
 
     def encode(self, pixels: Bytes, quality: Quality) -> bytes:
@@ -107,7 +108,7 @@ class Avif(PillowCodec):
 
     @property
     def qualities(self) -> Sequence[Quality]:
-        # libavif turns 0-100 into quantizers 63-0: one quality for each.
+        # libavif maps 0-100 to quantizers 63-0; there is one quality for each.
         return [*{(63 * (100 - quality) + 50) // 100: quality for quality in range(101)}.values()]
 
     def encode(self, pixels: Bytes, quality: Quality) -> bytes:
@@ -117,7 +118,7 @@ class Avif(PillowCodec):
 
 @dataclass(frozen=True)
 class Jpeg2000(PillowCodec):
-    """JPEG 2000 by OpenJPEG: 9/7 wavelet, bare codestream; a quality is the number of times it gets smaller."""
+    """JPEG 2000 by OpenJPEG: 9/7 wavelet, a bare codestream; a quality is the compression ratio."""
 
     name: str = "jpeg2000"
     format = "JPEG2000"
@@ -134,7 +135,7 @@ class Jpeg2000(PillowCodec):
 
 @dataclass(frozen=True)
 class Heic(ImageCodec):
-    """HEIC by libheif and x265; 4:4:4 because the pictures coded are small already."""
+    """HEIC by libheif and x265, in 4:4:4, because the coded pictures are small already."""
 
     name: str = "heic"
     subsampling: Literal["4:2:0", "4:2:2", "4:4:4"] = "4:4:4"

@@ -27,17 +27,18 @@ CLASSICAL = {
 
 
 def parse_codecs(specs: Sequence[str], *, external: Sequence[External] = ()) -> list[ImageCodec]:
-    """The codecs of ``NAME[@OPTION][@KEY=VALUE]…`` specifications, in order, each once.
+    """Return the codecs of specifications ``NAME[@OPTION][@KEY=VALUE]…`` in their order, without repetitions.
 
-    Nothing is loaded: whether a codec can run here is asked with `ImageCodec.missing`.
+    Nothing is loaded; `ImageCodec.missing` tells whether a codec can run here.
 
     Args:
         specs: ``avif``, ``avif@speed=6``, ``sprdiff-tiny@coarse``, ``sprdiff-tiny@realism=0.5@weights=DIR`` …
-        external: codecs of the user, which `specs` then may name.
+        external: codecs of the user, which `specs` may name.
 
     Raises:
-        UnknownCodec: no codec has this name (the message lists them), or it has no such option; or a codec of
-            the user has the name of another.
+        UnknownCodec: no codec has this name (the message lists them), it has no such option, or a codec of
+            the
+            user has the name of another.
     """
     own: dict[str, ImageCodec] = {codec.name: codec for codec in external}
     for name in own:
@@ -59,7 +60,7 @@ def _parse(spec: str, own: Sequence[str]) -> ImageCodec:
 
 
 def _option(kind: type[Any], spec: str, word: str) -> tuple[str, Any]:
-    """A field of a codec's dataclass and its value, which the type of the field lists."""
+    """Return the name and the value of an option, which is a field of the codec's dataclass."""
     key, _, text = word.partition("=")
     hints = typing.get_type_hints(kind)
     keys = [field.name for field in fields(kind) if field.name != "name"]

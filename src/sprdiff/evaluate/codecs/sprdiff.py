@@ -1,4 +1,4 @@
-"""sprdiff itself under comparison, by its public interface and its own rate control."""
+"""sprdiff itself as a codec under comparison, through its public interface and with its own rate control."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _OPTIONS = f"@coarse, @realism=0…1, @steps=1…{MAX_STEPS}, @seed=N, @effort=0
 
 
 class Dials(TypedDict):
-    """What `Codec.decode` takes beside the file."""
+    """The arguments of `Codec.decode` beside the file."""
 
     realism: float
     steps: int
@@ -40,12 +40,12 @@ class Sprdiff(BudgetCodec):
     """One set of weights at one effort and one setting of the decoder's dials, on one thread.
 
     Attributes:
-        preset: that the weights must have, such as ``tiny``.
-        realism: of the decoder: 0 (the coarse picture) to 1; None: see `default_dials`.
-        weights: folder; None: the one that comes with the package.
-        effort: of the encoder, 0-9; above 0 it needs torch.
-        steps: of the decoder; None: see `default_dials`.
-        seed: of the decoder's noise.
+        preset: the preset that the weights must have, such as ``tiny``.
+        realism: the decoder's realism, from 0 (the coarse picture) to 1; None: see `default_dials`.
+        weights: the folder of weights; None: those that come with the package.
+        effort: the encoder's effort, 0-9; above 0 it needs torch.
+        steps: the decoder's steps; None: see `default_dials`.
+        seed: the seed of the decoder's noise.
     """
 
     name: str
@@ -78,13 +78,13 @@ class Sprdiff(BudgetCodec):
     def decode(self, data: bytes) -> Bytes:
         try:
             return np.asarray(_loaded(self.weights).decode(data, **self._dials).convert("RGB"))
-        except (SprdiffError, ValueError) as error:  # a ValueError: these networks do not have a dial
+        except (SprdiffError, ValueError) as error:  # a ValueError means that these networks do not have a dial
             raise CodecError(f"{self.name}: {error}") from error
 
     def encode_to(self, pixels: Bytes, budget: int) -> tuple[bytes, Setting]:
         try:
             data = _loaded(self.weights).encode(pixels, max_bytes=budget, effort=self.effort)
-        except EffortError as error:  # these networks have none
+        except EffortError as error:  # these networks have no such dial
             raise CodecError(f"{self.name}: {error}") from error
         header = parse_file(data).header
         setting: Setting = {"level": header.level, "scale": float(SCALES[header.scale])}
@@ -92,10 +92,11 @@ class Sprdiff(BudgetCodec):
         return data, setting | ({"effort": self.effort, "budget": budget} if self.effort else {})
 
     def encode_at(self, pixels: Bytes, setting: Mapping[str, Scalar]) -> bytes:
-        """The file at ``{"level": ..., "scale": ...}``, which `encode_to` has chosen.
+        """Encode at ``{"level": ..., "scale": ...}``, which `encode_to` has chosen.
 
-        Refined, a picture has another latent for every level that was looked at: then it is chosen again, for
-        the ``budget`` that the setting names.
+        With an effort every level that was tried has another latent, so the choice is made again for the
+        ``budget`` that the
+        setting contains.
         """
         level, scale = setting["level"], setting["scale"]
         assert isinstance(level, int) and isinstance(scale, int | float)
@@ -105,7 +106,7 @@ class Sprdiff(BudgetCodec):
         return codec.encode(pixels, quality=100.0 * level / (LEVELS - 1), scale=scale)
 
     def decode_at(self, data: bytes, setting: Mapping[str, Scalar], size: Size) -> Bytes:
-        """The picture; its size stands in the file."""
+        """Decode a file, which contains the picture's size."""
         picture = self.decode(data)
         if size_of(picture) != size:
             raise CodecError(f"{self.name} decoded a picture of another size than the original's")
@@ -113,7 +114,7 @@ class Sprdiff(BudgetCodec):
 
     @property
     def _dials(self) -> Dials:
-        """What the decoder is given."""
+        """The arguments of the decoder."""
         dials = default_dials(self.weights)
         if self.realism is not None:
             dials["realism"] = self.realism
@@ -123,25 +124,26 @@ class Sprdiff(BudgetCodec):
 
     @property
     def _turned(self) -> dict[str, int]:
-        """Steps and seed where the name says them: what is told of the others stays as it was without these
-        dials."""
+        """The steps and the seed that the name states; without them the name stays as it was before these
+        dials existed."""
         return {**({} if self.steps is None else {"steps": self.steps}), **({"seed": self.seed} if self.seed else {})}
 
 
 def default_dials(weights: str | None) -> Dials:
-    """Realism and steps of a decoder that is told none.
+    """Return the realism and the steps of a decoder that is not told any.
 
-    The one place where evaluation asks for them. The manifests of today state no dials, so they are what
-    `Codec.decode` takes by itself, whatever the weights.
+    Evaluation asks here only. The manifests of today state no dials, so they are the defaults of
+    `Codec.decode`, whatever
+    the weights are.
     """
     return {"realism": 1.0, "steps": 1, "seed": 0}
 
 
 def parse_sprdiff(spec: str) -> Sprdiff:
-    """``sprdiff-PRESET[@coarse][@realism=R][@steps=N][@seed=N][@effort=N][@weights=DIR]``.
+    """Read ``sprdiff-PRESET[@coarse][@realism=R][@steps=N][@seed=N][@effort=N][@weights=DIR]``.
 
     Raises:
-        UnknownCodec: another option, or a value out of its range.
+        UnknownCodec: an option does not exist, or a value is out of its range.
     """
     base, *words = spec.split("@")
     codec = Sprdiff(spec, base.removeprefix(PREFIX))
@@ -156,20 +158,27 @@ def parse_sprdiff(spec: str) -> Sprdiff:
 
 
 def _option(key: str, value: str) -> dict[str, Any]:
-    """One option, checked; a ValueError if there is none of this name or with this value."""
+    """Check one option and return it.
+
+    Raises:
+        ValueError: there is no such option, or it has no such value.
+    """
     if key == "weights" and value:
         return {key: str(Path(value).expanduser().absolute())}
     if key == "realism":
         return {key: DecodeOptions(realism=float(value)).realism}
-    # Twenty digits are enough for the largest seed; int() would take long for a million of them.
+    # The largest seed has twenty digits; int() would take long for a million of them.
     if key not in ("steps", "seed", "effort") or not (value.isascii() and value.isdigit() and len(value) <= 20):
         raise ValueError(key)
     number = int(value)
-    EncodeOptions(effort=number) if key == "effort" else DecodeOptions(**{key: number})
+    if key == "effort":
+        EncodeOptions(effort=number)
+    else:
+        DecodeOptions(steps=number) if key == "steps" else DecodeOptions(seed=number)
     return {key: number}
 
 
 @cache
 def _loaded(weights: str | None) -> Codec:
-    """Networks stay loaded for the life of a process; the codec that is sent to it does not carry them."""
+    """Return the codec with its networks, which stay loaded as long as the process lives."""
     return Codec(weights, threads=1)

@@ -38,7 +38,7 @@ def check_pair(a: NDArray[Any], b: NDArray[Any]) -> None:
 
 
 def psnr(a: Bytes, b: Bytes) -> float:
-    """Peak signal-to-noise ratio of two images in dB, over all pixels and channels at once.
+    """Return the peak signal-to-noise ratio of two images in dB, over all pixels and channels at once.
 
     Args:
         a, b: uint8 [H, W, C], 0-255.
@@ -59,7 +59,7 @@ def psnr(a: Bytes, b: Bytes) -> float:
 
 
 def ms_ssim(a: Bytes, b: Bytes) -> float:
-    """Multi-scale structural similarity, 0-1 (1 for identical images), mean over the channels.
+    """Return Multi-scale structural similarity, 0-1 (1 for identical images), mean over the channels.
 
     Wang, Simoncelli, Bovik: "Multi-scale structural similarity for image quality assessment", Asilomar
     2003, with the choices of the package pytorch-msssim, so that figures compare with those in the
@@ -78,7 +78,7 @@ def ms_ssim(a: Bytes, b: Bytes) -> float:
 
 
 def ms_ssim_from(a: Bytes, b: Bytes, least: float) -> float | None:
-    """`ms_ssim` where it is at least so much, to the last bit the same; else None, mostly in a third of the time.
+    """Return `ms_ssim` where it is at least so much, to the last bit the same; else None, mostly in a third of the time.
 
     The coarse scales are computed first. They cost little and decide most: no term is above 1, so their product is
     a bound of the whole.
@@ -104,7 +104,7 @@ def ms_ssim_from(a: Bytes, b: Bytes, least: float) -> float | None:
 
 
 def _similarity(x: Floats, y: Floats) -> tuple[Floats, Floats]:
-    """Maps [H-10, W-10, C] of the luminance term and of the contrast-and-structure term of SSIM."""
+    """Return the maps [H-10, W-10, C] of the luminance term and of the contrast-and-structure term of SSIM."""
     mean_x, mean_y = _blur(x), _blur(y)
     xx, yy, xy = mean_x * mean_x, mean_y * mean_y, mean_x * mean_y
     variances = _blur(x * x) - xx + (_blur(y * y) - yy)
@@ -121,7 +121,7 @@ def _gaussian() -> Floats:
 
 
 def _blur(x: Floats) -> Floats:
-    """Separable Gaussian over the first two axes, windows inside the image only: [H-10, W-10, C]."""
+    """Return the separable Gaussian over the first two axes, windows inside the image only: [H-10, W-10, C]."""
     height, width = x.shape[0] - _WINDOW + 1, x.shape[1] - _WINDOW + 1
     result = np.empty((height, width, x.shape[2]))
     kernel = _gaussian()
@@ -143,7 +143,7 @@ def _weighted(parts: Sequence[Floats], weights: Floats) -> Floats:
 
 
 def _halve(x: Floats) -> Floats:
-    """2x2 means; an odd side gets a line of zeros in front, as pytorch-msssim's pooling does."""
+    """Return the 2x2 means; an odd side gets a line of zeros in front, as pytorch-msssim's pooling does."""
     height, width = x.shape[:2]
     x = np.pad(x, ((height % 2, 0), (width % 2, 0), (0, 0)))
     return np.asarray((x[0::2, 0::2] + x[1::2, 0::2] + x[0::2, 1::2] + x[1::2, 1::2]) * 0.25)

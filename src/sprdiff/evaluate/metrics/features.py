@@ -9,13 +9,14 @@
     Fréchet distance, sets of crops: tap 7 averaged over each 128x128 crop, one Gaussian per set
 
 The network is the one that DeepCognition/keras-squeezenet publishes (Iandola et al. 2016, trained in Caffe on
-ImageNet). No layer is calibrated against human judgements: this is a ruler, and not LPIPS.
+ImageNet). No layer is calibrated against human judgements: this is a metric, and not LPIPS.
 """
 
 from __future__ import annotations
 
 import zipfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,7 +77,7 @@ class FeatureNetwork:
             raise WeightsError(f"cannot read feature network {path}: {error}") from error
 
     def feature_distance(self, a: Bytes, b: Bytes) -> float:
-        """Distance of two images on the network, 0 (identical) to 14; smaller is better.
+        """Return the distance of two images on the network, 0 (identical) to 14; smaller is better.
 
         At each of the seven taps the channels of every position are scaled to unit length; their squared
         differences are summed over channels and averaged over positions; the taps count equally.
@@ -89,13 +90,13 @@ class FeatureNetwork:
         """
         check_pair(a, b)
         check_rgb(a, MIN_SIDE)
-        with need("torch").inference_mode():
+        with _exactly():
             # One image after the other: half the memory of a batch of two.
             taps = zip(self._taps(_input(a[None])), self._taps(_input(b[None])), strict=True)
             return float(sum((unit_channels(p) - unit_channels(q)).square().sum(1).mean().double() for p, q in taps))
 
     def patch_features(self, image: Bytes) -> Features:
-        """Raw features float32 [N, 512] of all 128x128 crops, stride 64, raster order, each run by itself.
+        """Return the raw features float32 [N, 512] of all 128x128 crops, stride 64, raster order, each run by itself.
 
         An incomplete crop at the right or lower edge is left out.
 
@@ -107,7 +108,7 @@ class FeatureNetwork:
         """
         check_pair(image, image)
         check_rgb(image, CROP)
-        with need("torch").inference_mode():
+        with _exactly():
             parts = [self._last(_input(batch)).mean((2, 3)).numpy() for batch in _crops(image)]
         return np.concatenate(parts)
 
@@ -139,8 +140,16 @@ class FeatureNetwork:
         return y.relu_()
 
 
+@contextmanager
+def _exactly() -> Iterator[None]:
+    """No gradients, and float32 even where the caller computes under autocast, as validation in training does."""
+    torch = need("torch")
+    with torch.inference_mode(), torch.autocast("cpu", enabled=False):
+        yield
+
+
 def frechet_distance(a: Features | Floats, b: Features | Floats) -> float:
-    """Fréchet distance of the Gaussians fitted to two sets of features (Heusel et al., NeurIPS 2017).
+    """Return the Fréchet distance of the Gaussians fitted to two sets of features (Heusel et al., NeurIPS 2017).
 
     ``|mean_a - mean_b|^2 + trace(A + B - 2 (A B)^(1/2))`` with full covariances A and B (divided by n - 1).
 
@@ -163,7 +172,7 @@ def frechet_distance(a: Features | Floats, b: Features | Floats) -> float:
 
 
 def feature_sets(a: Features | Floats, b: Features | Floats) -> tuple[Floats, Floats]:
-    """Both sets [N, D] and [M, D] in float64.
+    """Return both sets [N, D] and [M, D] in float64.
 
     Raises:
         ImageError: other shapes, fewer than two rows, or values that are not finite.
@@ -182,7 +191,7 @@ def _covariance(x: Floats) -> Floats:
 
 
 def _crops(image: Bytes) -> Iterator[Bytes]:
-    """Batches uint8 [n, 128, 128, 3] of the crops in raster order."""
+    """Yield batches uint8 [n, 128, 128, 3] of the crops in raster order."""
     windows = np.lib.stride_tricks.sliding_window_view(image, (CROP, CROP), axis=(0, 1))[::STRIDE, ::STRIDE]
     rows, columns = windows.shape[:2]
     for start in range(0, rows * columns, _BATCH):
@@ -191,14 +200,14 @@ def _crops(image: Bytes) -> Iterator[Bytes]:
 
 
 def _input(pixels: Bytes) -> Tensor:
-    """uint8 RGB [N, H, W, 3] to the network's input: float32 [N, 3, H, W], BGR, 0-255, less the mean."""
+    """Return uint8 RGB [N, H, W, 3] to the network's input: float32 [N, 3, H, W], BGR, 0-255, less the mean."""
     bgr = pixels[..., ::-1].astype(np.float32) - np.asarray(_MEAN_BGR, np.float32)
     tensor: Tensor = need("torch").from_numpy(np.ascontiguousarray(bgr.transpose(0, 3, 1, 2)))
     return tensor
 
 
 def _shapes() -> dict[str, tuple[int, ...]]:
-    """Names and shapes of all parameters, in order."""
+    """Return the names and shapes of all parameters, in order."""
     kernels: dict[str, tuple[int, ...]] = {"conv1": (64, 3, 3, 3)}
     channels = 64
     for n, (squeeze, expand) in _FIRES.items():

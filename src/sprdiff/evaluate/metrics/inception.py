@@ -137,7 +137,7 @@ class Inception:
         return cls(backbones.load("inception", folder))
 
     def features(self, images: Bytes) -> Features:
-        """Pooled features float32 [N, 2048] of images of one size.
+        """Return the pooled features float32 [N, 2048] of images of one size.
 
         Args:
             images: uint8 RGB [N, H, W, 3]; resized to 299x299.
@@ -152,7 +152,7 @@ class Inception:
             return np.concatenate([self._pooled(batch).numpy() for batch in batches])
 
     def patch_features(self, image: Bytes) -> Features:
-        """Features float32 [N, 2048] of an image's 256x256 patches (`distributions.hific_patches`).
+        """Return the features float32 [N, 2048] of an image's 256x256 patches (`distributions.hific_patches`).
 
         Args:
             image: uint8 RGB [H, W, 3], both sides at least 256 pixels.
@@ -201,7 +201,7 @@ class Inception:
 
 
 def shapes() -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the parameters."""
+    """Return the names and shapes of the parameters."""
     found: dict[str, tuple[int, ...]] = {}
     for name, inputs, (channels, height, width) in _layers():
         found[f"{name}.conv.weight"] = (channels, inputs, height, width)
@@ -210,7 +210,7 @@ def shapes() -> dict[str, tuple[int, ...]]:
 
 
 def _layers() -> Iterator[tuple[str, int, Kernel]]:
-    """Name, input channels and kernel of every convolution, in order."""
+    """Yield the name, input channels and kernel of every convolution, in order."""
     channels = 3
     for name, kernel, _, _ in filter(None, _STEM):
         yield name, channels, kernel
@@ -229,7 +229,7 @@ def _layers() -> Iterator[tuple[str, int, Kernel]]:
 
 
 def _steps(branch: str, chain: Chain) -> Iterator[Sequence[tuple[str, Kernel]]]:
-    """The layers of each step with their published names: ``b``, or ``b_1``, ``b_2``, or ``b_2a`` beside ``b_2b``."""
+    """Yield the layers of each step with their published names: ``b``, or ``b_1``, ``b_2``, or ``b_2a`` beside ``b_2b``."""
     for number, step in enumerate(chain, start=1):
         name = branch if len(chain) == 1 else f"{branch}_{number}"
         if isinstance(step[0], tuple):
@@ -253,7 +253,7 @@ def _pool(x: Tensor, block: _Block) -> Tensor:
 
 
 def _folded(arrays: Mapping[str, Tensor], name: str) -> tuple[Tensor, Tensor]:
-    """Weight and bias of the convolution with its batch normalisation, computed in float64."""
+    """Return the weight and bias of the convolution with its batch normalisation, computed in float64."""
     mean, variance = arrays[f"{name}.bn.running_mean"].double(), arrays[f"{name}.bn.running_var"].double()
     scale = arrays[f"{name}.bn.weight"].double() / (variance + _EPSILON).sqrt()
     weight = arrays[f"{name}.conv.weight"].double() * scale[:, None, None, None]

@@ -154,7 +154,7 @@ class Lpips:
     """Learned perceptual image patch similarity v0.1 (Zhang et al., CVPR 2018).
 
     Args:
-        net: ``"alex"`` or ``"vgg"``: two rulers, whose values do not compare.
+        net: ``"alex"`` or ``"vgg"``: two metrics, whose values do not compare.
         backbone: ``features.N.{weight,bias}`` of torchvision's AlexNet or VGG16.
         heads: ``linN.model.1.weight`` [1, C, 1, 1], N = 0…4.
 
@@ -181,7 +181,7 @@ class Lpips:
         return cls(net, heads=backbones.load(heads, folder), backbone=backbones.load(backbone, folder))
 
     def distance(self, a: Bytes, b: Bytes) -> float:
-        """LPIPS of two images, 0 (identical) and up, rarely above 1; smaller is better.
+        """Return LPIPS of two images, 0 (identical) and up, rarely above 1; smaller is better.
 
         Args:
             a, b: uint8 RGB [H, W, 3], both sides at least ``MIN_SIDE`` pixels.
@@ -232,7 +232,7 @@ class Dists:
         return cls(weights=backbones.load("dists", folder), backbone=backbones.load("vgg16", folder))
 
     def distance(self, a: Bytes, b: Bytes) -> float:
-        """DISTS of two images, 0 (identical) to about 1; smaller is better.
+        """Return DISTS of two images, 0 (identical) to about 1; smaller is better.
 
         Args:
             a, b: uint8 RGB [H, W, 3], both sides at least ``MIN_SIDE`` pixels.
@@ -248,7 +248,7 @@ class Dists:
         return max(0.0, 1.0 - similarity)
 
     def _taps(self, image: Bytes) -> Iterator[Tensor]:
-        """The image itself in [0, 1], then the five taps."""
+        """Yield the image itself in [0, 1], then the five taps."""
         x = planes(image[None]) / 255.0
         yield x
         yield from self._trunk.taps(_normalise(x, _DISTS_MEAN, _DISTS_DEVIATION), _l2_pool)
@@ -260,7 +260,7 @@ def _check(a: Bytes, b: Bytes) -> None:
 
 
 def _normalise(x: Tensor, shift: tuple[float, ...], scale: tuple[float, ...]) -> Tensor:
-    """``(x - shift) / scale`` per channel of [N, 3, H, W]."""
+    """Return ``(x - shift) / scale`` per channel of [N, 3, H, W]."""
     tensor = need("torch").tensor
     return (x - tensor(shift)[:, None, None]) / tensor(scale)[:, None, None]
 
@@ -271,7 +271,7 @@ def _lpips_term(head: Tensor, p: Tensor, q: Tensor) -> Tensor:
 
 
 def _dists_term(alpha: Tensor, beta: Tensor, p: Tensor, q: Tensor) -> Tensor:
-    """Weighted similarity of means (texture) and of structure, summed over channels."""
+    """Return the weighted similarity of means (texture) and of structure, summed over channels."""
     mean_p, mean_q = p.mean((2, 3), keepdim=True), q.mean((2, 3), keepdim=True)
     texture = (2.0 * mean_p * mean_q + _DISTS_C) / (mean_p.square() + mean_q.square() + _DISTS_C)
     p, q = p - mean_p, q - mean_q
@@ -282,7 +282,7 @@ def _dists_term(alpha: Tensor, beta: Tensor, p: Tensor, q: Tensor) -> Tensor:
 
 
 def _l2_pool(x: Tensor) -> Tensor:
-    """Root of the Hann-weighted mean square over 3x3 windows, stride 2: pooling without aliasing."""
+    """Return the root of the Hann-weighted mean square over 3x3 windows, stride 2: pooling without aliasing."""
     torch = need("torch")
     hann = np.hanning(5)[1:-1] / np.hanning(5).sum()
     kernel = torch.tensor(np.outer(hann, hann), dtype=torch.float32).expand(x.shape[1], 1, 3, 3)

@@ -40,7 +40,7 @@ def check_rgb(image: Bytes, side: int) -> None:
 def parameters(
     arrays: Mapping[str, Array] | Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], network: str
 ) -> dict[str, Tensor]:
-    """The named arrays as float32 tensors of their own memory; what `shapes` does not name is left out.
+    """Return the named arrays as float32 tensors of their own memory; what `shapes` does not name is left out.
 
     Raises:
         WeightsError: an array is missing or has another shape; `network` opens the message.
@@ -57,7 +57,7 @@ def parameters(
 
 
 def _own(array: Array | Tensor) -> Tensor:
-    """A float32 copy as a tensor; never through numpy's conversion of tensors, which warns."""
+    """Return a float32 copy as a tensor; never through numpy's conversion of tensors, which warns."""
     torch = need("torch")
     copy: Tensor
     if isinstance(array, np.ndarray):
@@ -68,13 +68,13 @@ def _own(array: Array | Tensor) -> Tensor:
 
 
 def planes(pixels: Bytes) -> Tensor:
-    """uint8 [N, H, W, C], 0-255, as float32 [N, C, H, W], still 0-255."""
+    """Return uint8 [N, H, W, C], 0-255, as float32 [N, C, H, W], still 0-255."""
     tensor: Tensor = need("torch").from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2), dtype=np.float32))
     return tensor
 
 
 def channels_last(kernel: Tensor) -> Tensor:
-    """The same kernel [out, in, height, width] laid out channels last: convolutions take 15 to 30% less time."""
+    """Return the same kernel [out, in, height, width] laid out channels last: convolutions take 15 to 30% less time."""
     return kernel.to(memory_format=need("torch").channels_last)
 
 

@@ -1,8 +1,11 @@
-"""Bjøntegaard deltas: the mean distance of two rate-quality curves, along the rate and along the quality.
+"""Bjøntegaard deltas: the mean distance between two rate-quality curves, along the rate and along the
+quality.
 
-Bjøntegaard, "Calculation of average PSNR differences between RD-curves", ITU-T VCEG-M33, 2001, as the package
-`bjontegaard` computes them. Curves are interpolated with PCHIP (piecewise cubic, monotone), as JVET's common
-test conditions do: with the three or four points of a run a cubic through all of them may swing, this cannot.
+They are defined in Bjøntegaard, "Calculation of average PSNR differences between RD-curves", ITU-T VCEG-M33,
+2001, and
+the package `bjontegaard` computes them. Curves are interpolated with PCHIP (piecewise cubic, monotone), as in
+JVET's
+common test conditions: a cubic through all of the three or four points of a run may overshoot, PCHIP cannot.
 """
 
 from __future__ import annotations
@@ -17,11 +20,12 @@ from ..metrics.tensors import need
 
 METHOD = "pchip"
 FEWEST = 3
-"""Points per curve below which no delta is given: two say nothing about the shape of a curve."""
+"""With fewer points per curve there is no delta: two points do not tell the shape of a curve."""
 USUAL = 4
-"""Points per curve from which a delta is what the field calls one; with fewer it is marked as a rough figure."""
+"""With fewer points per curve a delta is marked as a rough figure."""
 SMALL_OVERLAP = 0.5
-"""Share of the joint range below which the two curves are compared on a small part of themselves only."""
+"""If the common part of both ranges is smaller, there is a warning that only a small part of the curves is
+compared."""
 
 Curve = Sequence[tuple[float, float]]
 """Pairs (rate in bpp, quality), in any order."""
@@ -29,11 +33,11 @@ Curve = Sequence[tuple[float, float]]
 
 @dataclass(frozen=True)
 class Delta:
-    """One Bjøntegaard delta, or why there is none.
+    """One Bjøntegaard delta, or the reason why there is none.
 
     Attributes:
-        value: percent (rate) or the unit of the metric (quality); None where it cannot be had.
-        reason: of the None; else a warning, or empty.
+        value: in percent (rate) or in the unit of the metric (quality); None if there is none.
+        reason: why there is none, or else a warning; empty if there is nothing to say.
     """
 
     value: float | None
@@ -41,7 +45,8 @@ class Delta:
 
 
 def bd_rate(anchor: Curve, test: Curve, *, higher_is_better: bool) -> Delta:
-    """Rate that `test` needs for the same quality, against `anchor`, in percent; below 0: `test` needs fewer bytes."""
+    """Return how much more rate `test` needs than `anchor` for the same quality, in percent; below 0 it
+    needs less."""
     sign = 1.0 if higher_is_better else -1.0
     reason = _unusable(anchor, sign) or _unusable(test, sign)
     if reason:
@@ -55,9 +60,10 @@ def bd_rate(anchor: Curve, test: Curve, *, higher_is_better: bool) -> Delta:
 
 
 def bd_quality(anchor: Curve, test: Curve, *, higher_is_better: bool) -> Delta:
-    """Quality that `test` has above `anchor` at the same rate, in the metric's own unit and direction.
+    """Return how much higher the figure of `test` is than that of `anchor` at the same rate, in the metric's
+    unit.
 
-    Above 0 means larger figures, which is worse where lower is better (LPIPS).
+    Above 0 is worse if a lower figure is better (LPIPS).
     """
     sign = 1.0 if higher_is_better else -1.0
     reason = _unusable(anchor, sign) or _unusable(test, sign)
@@ -72,7 +78,7 @@ def bd_quality(anchor: Curve, test: Curve, *, higher_is_better: bool) -> Delta:
 
 
 def _sorted(curve: Curve, sign: float) -> list[tuple[float, float]]:
-    """By rate, with a quality of which more is better."""
+    """Sort a curve by rate; turn the sign of the quality if lower is better."""
     return sorted((rate, sign * quality) for rate, quality in curve)
 
 
@@ -88,7 +94,7 @@ def _unusable(curve: Curve, sign: float) -> str:
 
 
 def _overlap(a: Sequence[float], b: Sequence[float]) -> float:
-    """Shared part of two ranges as a share of both together, 0 to 1."""
+    """Return the shared part of two ranges as a share of both together, 0 to 1."""
     shared = min(max(a), max(b)) - max(min(a), min(b))
     return max(shared, 0.0) / (max(*a, *b) - min(*a, *b))
 
@@ -97,7 +103,7 @@ def _call(name: str, anchor: Curve, test: Curve) -> float:
     function = getattr(need("bjontegaard"), name)
     columns = [[point[i] for point in curve] for curve in (anchor, test) for i in (0, 1)]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a small overlap: said in our own words
+        warnings.simplefilter("ignore")  # a small overlap, which has a warning of its own
         return float(function(*columns, method=METHOD, require_matching_points=False, min_overlap=0))
 
 

@@ -1,4 +1,4 @@
-"""A run and its rows, arranged as the report asks for them."""
+"""A run and its rows, arranged for the report."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from ..results import ResultsError, Row, RulerInfo, Run, SetRow, Status, read_rows, read_run, read_sets
+from ..results import MetricInfo, ResultsError, Row, Run, SetRow, Status, read_rows, read_run, read_sets
 from ..targets import Target
 
 FIGURES = 4
@@ -17,13 +17,14 @@ FIGURES = 4
 
 
 @dataclass(frozen=True)
-class Ruler:
-    """A metric of the run, with how to write its figures.
+class Metric:
+    """A metric of the run, and how its figures are written.
 
     Attributes:
-        higher: whether more is better.
-        digits: after the point, in tables.
-        of_sets: one figure per codec and rate over all images together (Fréchet distances), not one per image.
+        higher: whether higher is better.
+        digits: how many digits after the point there are in tables.
+        of_sets: whether there is one figure per codec and rate over all images (Fréchet distances), not one
+            per image.
     """
 
     name: str
@@ -35,26 +36,26 @@ class Ruler:
     of_sets: bool
 
     def gain(self, difference: float) -> float:
-        """A difference of two figures with the sign turned so that above 0 is better."""
+        """Return a difference of two figures with its sign changed so that above 0 is better."""
         return difference if self.higher else -difference
 
     def text(self, value: float, *, signed: bool = False) -> str:
-        """The figure without its unit, with a true minus sign."""
+        """Return the figure without its unit, with a true minus sign."""
         return minus(f"{value:{'+' if signed else ''}.{self.digits}f}")
 
     def with_unit(self, value: float, *, signed: bool = False) -> str:
-        """The figure and its unit."""
+        """Return the figure and its unit."""
         return f"{self.text(value, signed=signed)}{f' {self.unit}' if self.unit else ''}"
 
 
 def minus(number: str) -> str:
-    """The text of a number with a true minus sign, as wide as its digits."""
+    """Return the text of a number with a true minus sign, as wide as its digits."""
     return number.replace("-", "\N{MINUS SIGN}")
 
 
 @dataclass(frozen=True)
 class Results:
-    """What a folder of results holds. Codecs and rulers are in the order of the run; a rate is a `Target`."""
+    """The results in a folder. Codecs and metrics are in the order of the run; a rate is a `Target`."""
 
     folder: Path
     run: Run
@@ -78,12 +79,12 @@ class Results:
         return tuple(sorted({row.target for row in self.rows}))
 
     @cached_property
-    def rulers(self) -> tuple[Ruler, ...]:
+    def metrics(self) -> tuple[Metric, ...]:
         """The metrics that have figures."""
-        found = ((info, self._figures(info)) for info in self.run.rulers)
-        return tuple(_ruler(info, figures) for info, figures in found if figures)
+        found = ((info, self._figures(info)) for info in self.run.metrics)
+        return tuple(_metric(info, figures) for info, figures in found if figures)
 
-    def _figures(self, info: RulerInfo) -> list[float]:
+    def _figures(self, info: MetricInfo) -> list[float]:
         rows: Iterable[Row | SetRow] = self.sets if info.scope == "set" else self.rows
         return [value for row in rows if (value := row.metrics.get(info.name)) is not None]
 
@@ -95,47 +96,48 @@ class Results:
         return found
 
     def at(self, codec: str, rate: Target, status: Status = "ok") -> dict[str, Row]:
-        """Rows of a codec at a rate by image, in the order of the images."""
+        """Return the rows of a codec at a rate by image, in the order of the images."""
         rows = self._by_unit.get((codec, rate), {})
         return {image: rows[image] for image in self.images if image in rows and rows[image].status == status}
 
-    def values(self, codec: str, rate: Target, ruler: Ruler) -> dict[str, float]:
-        """A metric per image; an image without a (finite) figure is left out."""
-        figures = ((image, row.metrics.get(ruler.name)) for image, row in self.at(codec, rate).items())
+    def values(self, codec: str, rate: Target, metric: Metric) -> dict[str, float]:
+        """Return the metric of each image; images without a finite figure are left out."""
+        figures = ((image, row.metrics.get(metric.name)) for image, row in self.at(codec, rate).items())
         return {image: value for image, value in figures if value is not None}
 
-    def set_value(self, codec: str, rate: Target, ruler: Ruler) -> float | None:
-        """The figure of a ruler of sets."""
+    def set_value(self, codec: str, rate: Target, metric: Metric) -> float | None:
+        """Return the figure of a metric of sets."""
         rows = (row for row in self.sets if (row.codec, row.target) == (codec, rate))
-        return next((row.metrics.get(ruler.name) for row in rows), None)
+        return next((row.metrics.get(metric.name) for row in rows), None)
 
-    def mean(self, codec: str, rate: Target, ruler: Ruler) -> float | None:
-        """Mean over the images, or the figure of the set."""
-        if ruler.of_sets:
-            return self.set_value(codec, rate, ruler)
-        values = self.values(codec, rate, ruler).values()
+    def mean(self, codec: str, rate: Target, metric: Metric) -> float | None:
+        """Return the mean over the images, or the figure of the set."""
+        if metric.of_sets:
+            return self.set_value(codec, rate, metric)
+        values = self.values(codec, rate, metric).values()
         return statistics.fmean(values) if values else None
 
     def mean_bpp(self, codec: str, rate: Target) -> float | None:
-        """Mean of what the files really take, in bpp."""
+        """Return the mean of the actual rates in bits per pixel."""
         rates = [row.bpp for row in self.at(codec, rate).values() if row.bpp is not None]
         return statistics.fmean(rates) if rates else None
 
-    def curve(self, codec: str, ruler: Ruler) -> list[tuple[float, float]]:
-        """Points (mean bpp, mean figure), by bpp, of the rates at which the codec lacks no image, see `missing`.
+    def curve(self, codec: str, metric: Metric) -> list[tuple[float, float]]:
+        """Return the points (mean bpp, mean figure), by bpp, of all rates at which the codec lacks no image,
+        see `missing`.
 
-        A mean over the easy images only would be no point of the same curve.
+        A mean over the easy images only would not belong to the same curve.
         """
         rates = [rate for rate in self.rates if not self.missing(codec, rate)]
-        points = ((self.mean_bpp(codec, rate), self.mean(codec, rate, ruler)) for rate in rates)
+        points = ((self.mean_bpp(codec, rate), self.mean(codec, rate, metric)) for rate in rates)
         return sorted((bpp, value) for bpp, value in points if bpp is not None and value is not None)
 
     def missing(self, codec: str, rate: Target) -> int:
-        """How many of the images that some codec reached at this rate this one has not."""
+        """Count the images that some codec reached at this rate, but this one did not."""
         return len(self._reached(rate) - set(self.at(codec, rate)))
 
     def reached(self, rate: Target) -> int:
-        """How many images some codec reached at this rate."""
+        """Count the images that some codec reached at this rate."""
         return len(self._reached(rate))
 
     def _reached(self, rate: Target) -> set[str]:
@@ -143,7 +145,7 @@ class Results:
 
     @property
     def reference(self) -> str:
-        """The codec that others are compared with unless one is named: the first sprdiff, else the first."""
+        """The codec that the others are compared with by default: the first sprdiff, or else the first."""
         return next((name for name in self.codecs if name.startswith("sprdiff")), self.codecs[0])
 
 
@@ -151,7 +153,7 @@ def load(folder: Path) -> Results:
     """Read a folder that ``sprdiff eval`` has filled.
 
     Raises:
-        ResultsError: it is none, is damaged, or has no rows yet.
+        ResultsError: it is something else, is damaged, or has no rows yet.
     """
     results = Results(folder, read_run(folder), tuple(read_rows(folder)), tuple(read_sets(folder)))
     if not results.codecs:
@@ -159,15 +161,15 @@ def load(folder: Path) -> Results:
     return results
 
 
-def _ruler(info: RulerInfo, figures: list[float]) -> Ruler:
+def _metric(info: MetricInfo, figures: list[float]) -> Metric:
     typical = statistics.median(abs(figure) for figure in figures)
     digits = FIGURES - 1 - math.floor(math.log10(typical)) if typical > 0 else FIGURES
     higher, of_sets = info.direction == "up", info.scope == "set"
-    return Ruler(info.name, info.title, info.unit, higher, info.source, min(max(digits, 0), 6), of_sets)
+    return Metric(info.name, info.title, info.unit, higher, info.source, min(max(digits, 0), 6), of_sets)
 
 
 def budget(results: Results, rate: Target) -> str:
-    """What a picture may take, in the unit in which the target is not: ``at most 678 bytes a picture``."""
+    """Return the target in its other unit, such as ``at most 678 bytes a picture``."""
     sizes = [(image.width, image.height) for image in results.run.images]
     if rate.bytes is not None:
         rates = [8 * rate.bytes / (width * height) for width, height in sizes]
@@ -177,5 +179,5 @@ def budget(results: Results, rate: Target) -> str:
 
 
 def _span(low: float, high: float, form: str) -> str:
-    """Both ends as they are written, or one if they read the same."""
+    """Return a range of numbers, or one number if both ends read the same."""
     return " to ".join(dict.fromkeys([f"{low:{form}}", f"{high:{form}}"]))

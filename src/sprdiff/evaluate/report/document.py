@@ -1,4 +1,4 @@
-"""What the report says, in order; `page` and `markdown` write the same sections in their own way."""
+"""The content of the report in its order; `page` and `markdown` write the same sections in their own way."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from . import tables
-from .data import Results, Ruler, budget
+from .data import Metric, Results, budget
 from .findings import listed, sentences
 from .pictures import Scene
 from .tables import BETTER, EVEN, SYMBOLS, TIE, WORSE, Table
@@ -43,21 +43,21 @@ class Saying:
 
 @dataclass(frozen=True)
 class Sayings:
-    """One saying per rate, side by side."""
+    """The sentences of all rates, side by side."""
 
     rates: tuple[Saying, ...]
 
 
 @dataclass(frozen=True)
 class Plots:
-    """Curves of these metrics."""
+    """The curves of these metrics."""
 
-    rulers: tuple[Ruler, ...]
+    metrics: tuple[Metric, ...]
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """Scenes with their sliders, and why pictures are missing."""
+    """Scenes with sliders, and the reasons why pictures are missing."""
 
     scenes: tuple[Scene, ...]
     notes: tuple[str, ...]
@@ -65,14 +65,14 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Command:
-    """Lines of a terminal."""
+    """Lines for a terminal."""
 
     lines: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Folded:
-    """A table that is opened on request."""
+    """A table that the reader can open."""
 
     table: Table
 
@@ -82,7 +82,7 @@ Block = str | Table | Folded | Sayings | Plots | Pictures | Command
 
 @dataclass(frozen=True)
 class Section:
-    """A heading with its name in addresses, and what stands below it: paragraphs are plain strings."""
+    """A heading, its name in addresses, and its content, in which paragraphs are plain strings."""
 
     key: str
     title: str
@@ -90,7 +90,7 @@ class Section:
 
 
 def document(results: Results, reference: str, pictures: Pictures) -> list[Section]:
-    """All sections of the report."""
+    """Return all sections of the report."""
     return [
         _glance(results, reference),
         _means(results, reference),
@@ -104,7 +104,7 @@ def document(results: Results, reference: str, pictures: Pictures) -> list[Secti
 
 
 def summary(results: Results) -> str:
-    """``24 pictures, 9 codecs, 3 rates``."""
+    """Return a summary such as ``24 pictures, 9 codecs, 3 rates``."""
     counts = (len(results.images), "picture"), (len(results.codecs), "codec"), (len(results.rates), "rate")
     return ", ".join(f"{count} {word}{'' if count == 1 else 's'}" for count, word in counts)
 
@@ -118,14 +118,14 @@ def _glance(results: Results, reference: str) -> Section:
         Saying(f"At {rate}", budget(results, rate), tuple(sentences(results, rate, reference)))
         for rate in results.rates
     )
-    sets = [ruler.title for ruler in results.rulers if ruler.of_sets]
+    sets = [metric.title for metric in results.metrics if metric.of_sets]
     single = f"{listed(sets)} is one figure for all pictures: no interval, so no ties." if sets else None
     return _section("glance", "At a glance", [tables.glance(results), Sayings(sayings), COMPARED, single])
 
 
 def _means(results: Results, reference: str) -> Section:
     blocks: list[Block] = [f"Mean ± half of the 95 % confidence interval (Student's t over the pictures). {BYTES}"]
-    if any(ruler.name == "ssimulacra2" for ruler in results.rulers):
+    if any(metric.name == "ssimulacra2" for metric in results.metrics):
         blocks.append(RANKING)
     signs = f"{SYMBOLS[BETTER]} better, {SYMBOLS[WORSE]} worse, {SYMBOLS[EVEN]} undecided"
     for rate in results.rates:
@@ -141,7 +141,7 @@ def _means(results: Results, reference: str) -> Section:
 
 def _curves(results: Results) -> Section:
     quoted = tables.published(results)
-    blocks: list[Block | None] = [Plots(results.rulers)]
+    blocks: list[Block | None] = [Plots(results.metrics)]
     if quoted:
         blocks += [QUOTED, quoted]
     return _section("curves", "Rate and quality", blocks)
@@ -155,7 +155,7 @@ def _making(results: Results) -> Section:
         machine,
         tables.skipped(results),
         tables.failures(results),
-        tables.rulers(results),
+        tables.metrics(results),
         tables.versions(results),
     ]
     return _section("making", "How it was made", blocks)

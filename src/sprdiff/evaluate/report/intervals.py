@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ..metrics.tensors import need
 
 LEVEL = 0.95
-"""Probability with which an interval holds the mean of the population that the images are drawn from."""
+"""The probability that an interval contains the mean of the population from which the images are drawn."""
 
 
 @dataclass(frozen=True)
@@ -17,9 +17,9 @@ class Interval:
     """A mean over images.
 
     Attributes:
-        mean: in the unit of the values.
+        mean: the mean in the unit of the values.
         half: half the width of the 95 % confidence interval, in the same unit; None for a single value.
-        n: how many values.
+        n: the number of values.
     """
 
     mean: float
@@ -28,14 +28,16 @@ class Interval:
 
     @property
     def holds_zero(self) -> bool:
-        """Whether zero lies inside: as a difference of two codecs, a tie. False where no interval is known."""
+        """Whether the interval contains zero, which makes a difference of two codecs a tie; False if there
+        is no interval."""
         return self.half is not None and abs(self.mean) <= self.half
 
 
 def mean_interval(values: Sequence[float]) -> Interval | None:
-    """Mean and Student's t interval (mean ± t · s / √n, with n - 1 degrees of freedom); None without values.
+    """Return the mean and Student's t interval (mean ± t · s / √n, with n - 1 degrees of freedom); None
+    without values.
 
-    The images count as independent draws; the interval says how far the mean would move with other images of
+    The images count as independent draws. The interval tells how far the mean would move with other images of
     the kind.
     """
     n = len(values)
@@ -50,8 +52,9 @@ def mean_interval(values: Sequence[float]) -> Interval | None:
 
 
 def paired_interval(a: Mapping[str, float], b: Mapping[str, float]) -> Interval | None:
-    """Mean of ``a - b`` over the images that both have, with its interval.
+    """Return the mean of ``a - b`` over the images that both have, with its interval.
 
-    Much narrower than the intervals of the two means: what makes one photograph harder than another falls out.
+    It is much narrower than the intervals of the two means, because it does not contain how hard each
+    photograph is.
     """
     return mean_interval([value - b[image] for image, value in a.items() if image in b])

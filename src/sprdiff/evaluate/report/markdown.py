@@ -1,4 +1,4 @@
-"""The report as Markdown: the tables, for a repository or a discussion; pictures are in the page."""
+"""The report as Markdown: its tables, for a repository or a discussion. Pictures are only in the page."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _SPECIAL = frozenset("\\`*_[]<>|~#&$")
 
 
 def markdown(title: str, lead: Sequence[str], sections: Iterable[Section], plots: dict[str, str]) -> str:
-    """The whole text.
+    """Return the whole text.
 
     Args:
-        lead: paragraphs below the title.
-        plots: relative path of each metric's plot, by its name.
+        lead: the paragraphs below the title.
+        plots: the relative path of each metric's plot.
     """
     lines = [f"# {escape(title)}", "", *(line for text in lead for line in (escape(text), ""))]
     for section in sections:
@@ -27,7 +27,7 @@ def markdown(title: str, lead: Sequence[str], sections: Iterable[Section], plots
 
 
 def escape(text: str) -> str:
-    """Text that comes out as it is: no markup, no HTML, on one line."""
+    """Escape a text so that it appears as it is: without markup and HTML, on one line."""
     return "".join(f"\\{c}" if c in _SPECIAL else c for c in printable(text))
 
 
@@ -43,8 +43,8 @@ def _block(block: Block, plots: dict[str, str]) -> Iterator[str]:
             remark = f" ({escape(saying.remark)})" if saying.remark else ""
             yield f"- **{escape(saying.title)}**{remark}: {' '.join(map(escape, saying.lines))}"
     elif isinstance(block, Plots):
-        shown = [ruler for ruler in block.rulers if ruler.name in plots]
-        yield "\n".join(f"![{escape(ruler.title)} over bits per pixel]({plots[ruler.name]})" for ruler in shown)
+        shown = [metric for metric in block.metrics if metric.name in plots]
+        yield "\n".join(f"![{escape(metric.title)} over bits per pixel]({plots[metric.name]})" for metric in shown)
     elif isinstance(block, Pictures):
         yield escape("index.html shows the pictures with a slider." if block.scenes else " ".join(block.notes))
     elif isinstance(block, Command):

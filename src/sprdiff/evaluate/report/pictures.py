@@ -1,4 +1,4 @@
-"""Decoded pictures that a run has kept, beside their originals, as data URIs for the page."""
+"""The decoded pictures that a run has kept, beside their originals, as data URIs for the page."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from sprdiff.imageio.resize import resize
 from ..results import ImageInfo, Row, member
 from ..targets import Target
 from .data import Results
-from .findings import main_ruler
+from .findings import main_metric
 
 Bytes = NDArray[np.uint8]
 
 MAX_SIDE = 1536
-"""Larger pictures are shown made smaller, all of a scene alike: the page shall open on a phone."""
+"""Larger pictures are made smaller, all of a scene alike, so that a phone can open the page."""
 QUALITY = 90
-"""Of the WebP in the page; figures are of the decoded pictures themselves."""
+"""The quality of the WebP pictures in the page; the figures are those of the decoded pictures themselves."""
 
 
 @dataclass(frozen=True)
 class Shot:
-    """One codec's picture at one rate: a data URI, and what it took and reached."""
+    """The picture of one codec at one rate: a data URI, its rate and its figures."""
 
     codec: str
     rate: Target
@@ -45,8 +45,8 @@ class Scene:
     """One image in all its versions.
 
     Attributes:
-        original: data URI; None where the original is not at hand.
-        shots: by rate, then in the order of the codecs.
+        original: its data URI; None if the original cannot be found.
+        shots: the pictures by rate, then in the order of the codecs.
     """
 
     image: str
@@ -59,12 +59,12 @@ class Scene:
 def scenes(
     results: Results, *, count: int, rates: Sequence[Target], originals: Path | None = None
 ) -> tuple[tuple[Scene, ...], tuple[str, ...]]:
-    """Scenes of some images, spread over the run, and notes about pictures that are missing.
+    """Return scenes of some images, spread over the run, and notes about pictures that are missing.
 
     Args:
-        count: at most so many images.
-        rates: those to show.
-        originals: folder of the originals; None: the one that the run has recorded.
+        count: the largest number of images.
+        rates: the rates that are shown.
+        originals: the folder of the originals; None: the one that the run has recorded.
     """
     kept = {info.name: _kept(results, info, rates) for info in results.run.images}
     most = max((len(rows) for rows in kept.values()), default=0)
@@ -91,7 +91,7 @@ def _path(results: Results, row: Row) -> Path:
 
 
 def _spread(infos: Sequence[ImageInfo], count: int) -> list[ImageInfo]:
-    """At most `count` of them, at even distances, so that neighbours in name do not crowd out the rest."""
+    """Return at most `count` images at even distances, because neighbours in name are often alike."""
     if len(infos) <= count:
         return list(infos)
     return [infos[(2 * i + 1) * len(infos) // (2 * count)] for i in range(count)]
@@ -116,17 +116,17 @@ def _shot(results: Results, row: Row, info: ImageInfo, notes: dict[str, None]) -
     except ImageError as error:
         notes[f"{row.image} by {row.codec} is not shown: {error}."] = None
         return None
-    ruler = main_ruler(results)
-    figure = None if ruler is None else row.metrics.get(ruler.name)
-    parts = [f"{row.bytes} bytes", f"{ruler.title} {ruler.text(figure)}" if ruler and figure is not None else ""]
+    metric = main_metric(results)
+    figure = None if metric is None else row.metrics.get(metric.name)
+    parts = [f"{row.bytes} bytes", f"{metric.title} {metric.text(figure)}" if metric and figure is not None else ""]
     return Shot(row.codec, row.target, uri, ", ".join(filter(None, parts)))
 
 
 def _uri(pixels: Bytes, info: ImageInfo) -> str:
-    """The picture as a WebP in a data URI.
+    """Return the picture as a WebP in a data URI.
 
     Raises:
-        ImageError: it is not of the size that the run has recorded.
+        ImageError: it does not have the size that the run has recorded.
     """
     height, width = pixels.shape[:2]
     if (width, height) != (info.width, info.height):

@@ -1,6 +1,7 @@
-"""Figures that other papers publish for Kodak, drawn as dashed lines beside a run on the same photographs.
+"""Figures that papers have published for Kodak, drawn as dashed lines beside a run on the same photographs.
 
-They are quoted, not measured here: other settings, other machines, and for LPIPS perhaps another backbone.
+They are quoted and not measured here: settings and machines are others, and perhaps the backbone of LPIPS is,
+too.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-KODAK_IMAGES = 24
 _KODAK = re.compile(r"kodim\d\d\.\w+", re.IGNORECASE)
 
 FROM_FILES = "exact"
@@ -17,21 +17,21 @@ READ_OFF = "±0.0003 bpp and ±0.003 of the figure"
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedCurve:
     """A published curve.
 
     Attributes:
         codec: its name in the literature.
-        ruler: the metric, under the name it has in a run.
+        metric: the metric, under the name it has in a run.
         rates: bits per pixel.
         values: the means over Kodak's 24 photographs, one per rate, in the metric's unit.
         source: where the figures come from.
-        accuracy: of the figures: exact, or how well they could be read off a plot.
-        warning: what keeps them from comparing with the run's own; empty if nothing is known to.
+        accuracy: whether the figures are exact, or how well they could be read off a plot.
+        warning: why they are not comparable with the run's own; empty if no reason is known.
     """
 
     codec: str
-    ruler: str
+    metric: str
     rates: tuple[float, ...]
     values: tuple[float, ...]
     source: str
@@ -57,10 +57,10 @@ _ONEDC_BPP = (0.0034, 0.0101, 0.0165, 0.0245, 0.0354)
 Values = tuple[float, ...]
 
 
-def _curve(of: tuple[str, str, str], ruler: str, rates: Values, values: Values, warning: str = "") -> Published:
+def _curve(of: tuple[str, str, str], metric: str, rates: Values, values: Values, warning: str = "") -> PublishedCurve:
     assert len(rates) == len(values)
     codec, source, accuracy = of
-    return Published(codec, ruler, rates, values, source, accuracy, warning)
+    return PublishedCurve(codec, metric, rates, values, source, accuracy, warning)
 
 
 KODAK = (
@@ -100,6 +100,6 @@ def is_kodak(images: Iterable[str]) -> bool:
     return bool(names) and all(_KODAK.fullmatch(name) for name in names)
 
 
-def published_for(ruler: str, images: Iterable[str]) -> list[Published]:
-    """The curves to draw beside a run's own for this metric; none unless the images are Kodak's."""
-    return [curve for curve in KODAK if curve.ruler == ruler] if is_kodak(images) else []
+def published_for(metric: str, images: Iterable[str]) -> list[PublishedCurve]:
+    """Return the curves for this metric; there are none unless the images are Kodak's."""
+    return [curve for curve in KODAK if curve.metric == metric] if is_kodak(images) else []

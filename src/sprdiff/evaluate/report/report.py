@@ -43,15 +43,16 @@ def write(
 
     Args:
         folder: the results.
-        out: folder of the report, made if need be; None: ``report`` in `folder`. A report that is there is replaced.
-        reference: codec that the others are compared with; None: the first sprdiff, else the first.
-        originals: folder of the originals, for the pictures; None: the one that the run has recorded.
-        images: at most so many images with a slider; they need ``sprdiff eval --keep``.
-        picture_rates: targets of these pictures; None: the lowest and the highest.
+        out: the folder of the report, created if needed; None: ``report`` in `folder`. An older report is
+            replaced.
+        reference: the codec that the others are compared with; None: the first sprdiff, or else the first.
+        originals: the folder of the originals, for the pictures; None: the one that the run has recorded.
+        images: the largest number of images with a slider; they need ``sprdiff eval --keep``.
+        picture_rates: the targets of these pictures; None: the lowest and the highest.
 
     Raises:
-        ResultsError: the results are none or damaged, or have no such codec or rate.
-        OutputError: `out` holds something else than a report, or cannot be written.
+        ResultsError: the results are damaged or something else, or have no such codec or rate.
+        OutputError: `out` contains something else than a report, or cannot be written.
         SprdiffError: a package of the extra `eval` is missing.
     """
     target = Path(folder) / "report" if out is None else Path(out)
@@ -67,7 +68,7 @@ def write(
             "and every picture is decoded from its file alone.",)  # fmt: skip
     files = _plots(results)
     files[PAGE] = page(TITLE, lead, sections, results, reference)
-    paths = {name: f"{PLOTS}/{_plot_name(results, name)}" for name in (ruler.name for ruler in results.rulers)}
+    paths = {name: f"{PLOTS}/{_plot_name(results, name)}" for name in (metric.name for metric in results.metrics)}
     files[TEXT] = markdown(TITLE, lead, sections, {name: path for name, path in paths.items() if path in files})
     _write(target, files)
     return target / PAGE
@@ -89,18 +90,18 @@ def _picture_rates(results: Results, rates: Sequence[Target] | None) -> list[Tar
 
 
 def _plots(results: Results) -> dict[str, str]:
-    drawn = {f"{PLOTS}/{_plot_name(results, ruler.name)}": curves(results, ruler) for ruler in results.rulers}
+    drawn = {f"{PLOTS}/{_plot_name(results, metric.name)}": curves(results, metric) for metric in results.metrics}
     return {path: text for path, text in drawn.items() if text is not None}
 
 
 def _plot_name(results: Results, name: str) -> str:
-    """A file name; names in run.json could be paths."""
-    index = [ruler.name for ruler in results.rulers].index(name)
+    """Return a safe file name; a name in run.json could be a path."""
+    index = [metric.name for metric in results.metrics].index(name)
     return f"{name}.svg" if re.fullmatch(r"[A-Za-z0-9_]+", name) else f"metric-{index}.svg"
 
 
 def _check_target(target: Path) -> None:
-    """Refuse a folder with other contents before any work is spent."""
+    """Refuse a folder with other contents before any work is done."""
     if target.exists() and not target.is_dir():
         raise OutputError(f"{target} is no folder")
     try:

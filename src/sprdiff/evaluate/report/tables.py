@@ -1,4 +1,4 @@
-"""The report's tables as plain data; `markdown` and `page` write the same tables in their own way."""
+"""The report's tables as plain data; `markdown` and `page` write them in their own way."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from ..codecs.base import Scalar
 from ..results import Row
 from ..targets import Target
 from . import bd
-from .data import Results, Ruler, minus
-from .findings import difference, main_ruler, verdict, worst_cases
+from .data import Metric, Results, minus
+from .findings import difference, main_metric, verdict, worst_cases
 from .intervals import Interval
-from .published import Published, published_for
+from .published import PublishedCurve, published_for
 
 DASH = "–"
 BEST, TIE, BETTER, WORSE, EVEN = "best", "tie", "better", "worse", "even"
 SYMBOLS = {BEST: "★", TIE: "≈", BETTER: "▲", WORSE: "▼", EVEN: "≈"}
-"""Every mark has a sign of its own: nothing is told by colour alone."""
+"""The sign of each mark, so that nothing depends on colour alone."""
 SHOWN_FAILURES = 40
 FEW = 4
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell: a codec's name (drawn with its marker) or a text, a smaller addition, a mark."""
+    """A cell: a codec's name (with its marker) or a text, a smaller addition, and a mark."""
 
     text: str = ""
     small: str = ""
@@ -37,7 +37,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells under a head; the first cell of a row names it. Notes stand below."""
+    """A table: rows of cells below a head. The first cell names its row. Notes stand below the table."""
 
     title: str
     head: tuple[str, ...]
@@ -45,98 +45,99 @@ class Table:
     notes: tuple[str, ...] = ()
 
 
-def heading(ruler: Ruler) -> str:
-    """``PSNR, dB ↑``: name, unit, and where better is."""
-    return f"{ruler.title}{f', {ruler.unit}' if ruler.unit else ''} {'↑' if ruler.higher else '↓'}"
+def heading(metric: Metric) -> str:
+    """Return a heading such as ``PSNR, dB ↑``: the name, the unit, and an arrow towards better figures."""
+    return f"{metric.title}{f', {metric.unit}' if metric.unit else ''} {'↑' if metric.higher else '↓'}"
 
 
 def glance(results: Results) -> Table:
-    """Who is best: a row per metric, a column per rate."""
+    """Return the best codecs: one row per metric, one column per rate."""
     rows = []
-    for ruler in results.rulers:
-        cells = [Cell(heading(ruler))]
+    for metric in results.metrics:
+        cells = [Cell(heading(metric))]
         for rate in results.rates:
-            found = verdict(results, ruler, rate)
+            found = verdict(results, metric, rate)
             if found.best is None:
                 cells.append(Cell(DASH))
                 continue
             ties = f"≈ {', '.join(found.ties)}" if found.ties else ""
-            cells.append(Cell(ruler.with_unit(found.means[found.best].mean), ties, codec=found.best))
+            cells.append(Cell(metric.with_unit(found.means[found.best].mean), ties, codec=found.best))
         rows.append(tuple(cells))
     return Table("Best codec by metric and rate", ("metric", *map(str, results.rates)), tuple(rows))
 
 
 def means(results: Results, rate: Target) -> Table:
-    """Mean and 95 % interval of every metric, a row per codec."""
-    verdicts = [verdict(results, ruler, rate) for ruler in results.rulers]
+    """Return the mean and the 95 % interval of every metric, one row per codec."""
+    verdicts = [verdict(results, metric, rate) for metric in results.metrics]
     rows = []
     for codec in results.codecs:
         bpp = results.mean_bpp(codec, rate)
         cells = [_name(results, codec, rate), Cell(DASH if bpp is None else f"{bpp:.4f}")]
         for found in verdicts:
             mark = BEST if codec == found.best else TIE if codec in found.ties else ""
-            cells.append(_interval(found.ruler, found.means.get(codec), mark))
+            cells.append(_interval(found.metric, found.means.get(codec), mark))
         rows.append(tuple(cells))
-    return Table(f"Means at {rate}", ("codec", "bpp", *map(heading, results.rulers)), tuple(rows))
+    return Table(f"Means at {rate}", ("codec", "bpp", *map(heading, results.metrics)), tuple(rows))
 
 
 def differences(results: Results, rate: Target, reference: str) -> Table:
-    """Paired differences to the reference on the same images, with 95 % intervals."""
+    """Return the paired differences to the reference on the same images, with 95 % intervals."""
     rows = []
     for codec in results.codecs:
         if codec == reference:
             continue
         cells = [_name(results, codec, rate)]
-        for ruler in results.rulers:
-            found = difference(results, ruler, rate, codec, reference)
-            cells.append(_interval(ruler, found, _side(ruler, found), signed=True))
+        for metric in results.metrics:
+            found = difference(results, metric, rate, codec, reference)
+            cells.append(_interval(metric, found, _side(metric, found), signed=True))
         rows.append(tuple(cells))
-    head = ("codec", *map(heading, results.rulers))
+    head = ("codec", *map(heading, results.metrics))
     return Table(f"Differences to {reference} at {rate}", head, tuple(rows))
 
 
 def _name(results: Results, codec: str, rate: Target) -> Cell:
-    """A codec, and how many pictures it has where it lacks some: its means do not compare with the others'."""
+    """Return a codec's name, and how many pictures it has if some are missing: its means are not
+    comparable then."""
     missing, total = results.missing(codec, rate), results.reached(rate)
     return Cell(codec=codec, small=f"{total - missing} of {total} pictures" if missing else "")
 
 
-def _side(ruler: Ruler, found: Interval | None) -> str:
-    if found is None or found.half is None:  # a single figure: no interval, so no verdict
+def _side(metric: Metric, found: Interval | None) -> str:
+    if found is None or found.half is None:  # without an interval there is no verdict on a single figure
         return ""
     if found.holds_zero:
         return EVEN
-    return BETTER if ruler.gain(found.mean) > 0 else WORSE
+    return BETTER if metric.gain(found.mean) > 0 else WORSE
 
 
-def _interval(ruler: Ruler, found: Interval | None, mark: str, *, signed: bool = False) -> Cell:
+def _interval(metric: Metric, found: Interval | None, mark: str, *, signed: bool = False) -> Cell:
     if found is None:
         return Cell(DASH)
-    small = "" if found.half is None else f"± {ruler.text(found.half)}"
-    return Cell(ruler.text(found.mean, signed=signed), small, mark)
+    small = "" if found.half is None else f"± {metric.text(found.half)}"
+    return Cell(metric.text(found.mean, signed=signed), small, mark)
 
 
 def deltas(results: Results, reference: str) -> Table:
-    """BD-rate (percent) and BD-metric of every codec against the reference."""
+    """Return BD-rate (percent) and BD-metric of every codec against the reference."""
     notes: list[str] = []
     rows = []
     for codec in results.codecs:
         if codec == reference:
             continue
         cells = [Cell(codec=codec)]
-        for ruler in results.rulers:
-            curves = results.curve(reference, ruler), results.curve(codec, ruler)
-            rate = bd.bd_rate(*curves, higher_is_better=ruler.higher)
-            quality = bd.bd_quality(*curves, higher_is_better=ruler.higher)
+        for metric in results.metrics:
+            curves = results.curve(reference, metric), results.curve(codec, metric)
+            rate = bd.bd_rate(*curves, higher_is_better=metric.higher)
+            quality = bd.bd_quality(*curves, higher_is_better=metric.higher)
             cells.append(
                 Cell(
                     _delta(rate, notes, lambda value: f"{value:+.1f} %"),
-                    _delta(quality, notes, partial(ruler.with_unit, signed=True)),
+                    _delta(quality, notes, partial(metric.with_unit, signed=True)),
                     _cheaper(rate),
                 )
             )
         rows.append(tuple(cells))
-    head = ("codec", *map(heading, results.rulers))
+    head = ("codec", *map(heading, results.metrics))
     return Table(f"BD-rate and BD-metric against {reference}", head, tuple(rows), _footnotes(notes))
 
 
@@ -164,28 +165,28 @@ def _footnotes(notes: Sequence[str]) -> tuple[str, ...]:
 
 
 def worst(results: Results, reference: str) -> Table | None:
-    """The picture on which each codec does worst; None without a metric of single images."""
-    ruler = main_ruler(results)
-    if ruler is None:
+    """Return the picture on which each codec does worst; None if there is no metric of single images."""
+    metric = main_metric(results)
+    if metric is None:
         return None
     rows = []
-    for case in worst_cases(results, ruler, reference):
+    for case in worst_cases(results, metric, reference):
         lowest = Cell(DASH)
         if case.lowest:
             image, rate, value = case.lowest
-            lowest = Cell(f"{image} at {rate}", ruler.with_unit(value))
+            lowest = Cell(f"{image} at {rate}", metric.with_unit(value))
         loss = Cell(DASH)
         if case.loss:
             image, rate, value, other = case.loss
             against = f" to {other}" if case.codec == reference else ""
-            loss = Cell(f"{image} at {rate}", f"{ruler.with_unit(value, signed=True)}{against}")
+            loss = Cell(f"{image} at {rate}", f"{metric.with_unit(value, signed=True)}{against}")
         rows.append((Cell(codec=case.codec), lowest, loss))
-    head = ("codec", f"worst {ruler.title}", f"largest loss to {reference}")
-    return Table(f"Worst pictures by {ruler.title}", head, tuple(rows))
+    head = ("codec", f"worst {metric.title}", f"largest loss to {reference}")
+    return Table(f"Worst pictures by {metric.title}", head, tuple(rows))
 
 
 def costs(results: Results) -> Table:
-    """Seconds and memory per picture, over all rates."""
+    """Return the seconds and memory per picture, over all rates."""
     rows = []
     for codec in results.codecs:
         done = [row for rate in results.rates for row in results.at(codec, rate).values()]
@@ -215,7 +216,7 @@ def _largest(values: Sequence[float | None]) -> Cell:
 
 
 def settings(results: Results) -> Table:
-    """What the search chose, per codec and rate."""
+    """Return the chosen settings by codec and rate."""
     rows = []
     for codec in results.codecs:
         chosen = [Cell(_chosen(list(results.at(codec, rate).values()))) for rate in results.rates]
@@ -245,36 +246,36 @@ def _plain(value: Scalar) -> str:
 
 
 def versions(results: Results) -> Table:
-    """Name and version of every codec."""
+    """Return the name and version of every codec."""
     rows = tuple((Cell(codec=codec.name), Cell(codec.version)) for codec in results.run.codecs)
     return Table("Codecs", ("codec", "version"), rows)
 
 
-def rulers(results: Results) -> Table:
-    """What the metrics are and where they come from."""
+def metrics(results: Results) -> Table:
+    """Return the metrics and their sources."""
     rows = tuple(
         (
-            Cell(ruler.title),
-            Cell(ruler.unit or DASH),
-            Cell("higher" if ruler.higher else "lower"),
-            Cell(ruler.source),
+            Cell(metric.title),
+            Cell(metric.unit or DASH),
+            Cell("higher" if metric.higher else "lower"),
+            Cell(metric.source),
         )
-        for ruler in results.rulers
+        for metric in results.metrics
     )
     return Table("Metrics", ("metric", "unit", "better", "source"), rows)
 
 
 def skipped(results: Results) -> Table | None:
-    """Codecs and metrics that could not be had, and figures of sets that are missing; None where nothing is."""
-    left = [(item.name, item.reason) for item in [*results.run.skipped_codecs, *results.run.skipped_rulers]]
-    titles = {info.name: info.title for info in results.run.rulers}
+    """Return the codecs, metrics and figures of sets that are missing; None if nothing is."""
+    left = [(item.name, item.reason) for item in [*results.run.skipped_codecs, *results.run.skipped_metrics]]
+    titles = {info.name: info.title for info in results.run.metrics}
     left += [(titles.get(name, name), why) for found in results.sets for name, why in found.notes.items()]
     rows = tuple((Cell(name), Cell(why)) for name, why in dict.fromkeys(left))
     return Table("Left out", ("what", "why"), rows) if rows else None
 
 
 def failures(results: Results) -> Table | None:
-    """Rows that have no figure, up to a limit."""
+    """Return the rows that have no figure, up to a limit."""
     rows = [row for row in results.rows if row.status != "ok"]
     if not rows:
         return None
@@ -288,11 +289,11 @@ def failures(results: Results) -> Table | None:
 
 
 def published(results: Results) -> Table | None:
-    """Sources and warnings of the published curves that the plots show."""
-    found: dict[str, list[tuple[str, Published]]] = {}
-    for ruler in results.rulers:
-        for curve in published_for(ruler.name, results.images):
-            found.setdefault(curve.codec, []).append((ruler.title, curve))
+    """Return the sources and warnings of the published curves that the plots show."""
+    found: dict[str, list[tuple[str, PublishedCurve]]] = {}
+    for metric in results.metrics:
+        for curve in published_for(metric.name, results.images):
+            found.setdefault(curve.codec, []).append((metric.title, curve))
     rows = []
     for codec, curves in found.items():
         titles, (first, *_) = [title for title, _ in curves], [curve for _, curve in curves]

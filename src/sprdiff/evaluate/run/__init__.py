@@ -1,1 +1,1 @@
-"""One comparison: every codec on every photograph at every rate, in worker processes."""
+"""A comparison: every codec encodes every photograph at every rate, in worker processes."""

@@ -1,12 +1,13 @@
-"""One run at a time into a folder of results: taken, compared with what is there, added to."""
+"""The folder of results while a run works on it: one run at a time, and only runs of the same comparison."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from ...common.files import HOLDER, LOCK, describe, held, write_atomic
 from ...errors import OutputError
@@ -29,10 +30,10 @@ _OURS = {LOCK, HOLDER}
 
 
 def earlier_run(folder: Path) -> Run | None:
-    """What was run into a folder before; None where it is empty or does not exist.
+    """Return what was run into a folder before; None if it is empty or does not exist.
 
     Raises:
-        ResultsError: it holds something, but no results.
+        ResultsError: it holds something else than results.
     """
     if (folder / RUN).exists():
         return read_run(folder)
@@ -45,16 +46,16 @@ def earlier_run(folder: Path) -> Run | None:
 
 
 class ResultsFolder:
-    """A folder of results while a run holds it; made by `taken`.
+    """A folder of results that a run holds; `taken` makes it.
 
     Attributes:
-        path: of the folder.
-        rows: finished ones, by key.
-        notes: what had to be mended, a line each.
+        path: the folder.
+        rows: the finished rows by key.
+        notes: what had to be repaired, one line each.
     """
 
     def __init__(self, path: Path, run: Run) -> None:
-        """Compare with what is there; nothing is changed if it does not fit."""
+        """Compare the run with what is there; if it does not fit, nothing is changed."""
         self.path = path
         self.notes: list[str] = []
         before = earlier_run(path)
@@ -67,7 +68,7 @@ class ResultsFolder:
         self.rows = {row.key: row for row, _ in stored}
 
     def begin(self, again: Collection[Key]) -> None:
-        """Write what is run, drop a line that a kill has cut, and the failed rows that are tried again."""
+        """Write down the run, and drop a line that was cut off and the failed rows that are tried again."""
         write_run(self.path, self.run)
         dropped = {key for key in again if key in self.rows}
         if self._cut:
@@ -80,10 +81,10 @@ class ResultsFolder:
         self._cut, self._stored = 0, []
 
     def append(self, rows: Sequence[Row]) -> None:
-        """Add rows to the file; they are on the disk when this returns.
+        """Append rows to the file; when this returns, they are on the disk.
 
         Raises:
-            OutputError: the system refuses to write them.
+            OutputError: they cannot be written.
         """
         assert not any(row.key in self.rows for row in rows)
         try:
@@ -99,14 +100,14 @@ class ResultsFolder:
 
 @contextmanager
 def taken(path: Path, run: Run) -> Iterator[ResultsFolder]:
-    """Hold a folder of results, made if need be, against other runs.
+    """Hold a folder of results, so that no other run can use it; create it if needed.
 
     Raises:
-        ResultsError: another run holds it (the message says which), or it is of another comparison or damaged;
-            then nothing in it has been changed.
-        OutputError: it cannot be made.
+        ResultsError: another run holds it (the message says which), or it belongs to another comparison or is
+            damaged. Nothing in it has been changed then.
+        OutputError: it cannot be created.
     """
-    earlier_run(path)  # nothing of ours into a folder that is another's
+    earlier_run(path)  # write nothing into a folder that is not ours
     with held(path, run.commands[-1], need("filelock"), ResultsError):
         yield ResultsFolder(path, run)
 
@@ -122,12 +123,12 @@ def _check_versions(path: Path, rows: Sequence[Row], codecs: Sequence[CodecInfo]
 
 
 def _joined(path: Path, before: Run, run: Run) -> Run:
-    """What both runs together are.
+    """Return the description of both runs together.
 
     Raises:
-        ResultsError: their rows would not compare; it names the difference.
+        ResultsError: their rows are not comparable; the message names the difference.
     """
-    difference = _images_differ(before, run) or _rulers_differ(before, run)
+    difference = _images_differ(before, run) or _metrics_differ(before, run)
     if difference:
         raise ResultsError(f"{path} is of another comparison: {difference}; use another folder")
     codecs = {codec.name: codec for codec in [*before.codecs, *run.codecs]}
@@ -153,10 +154,10 @@ def _images_differ(before: Run, run: Run) -> str:
     return ""
 
 
-def _rulers_differ(before: Run, run: Run) -> str:
-    old = {ruler.name: ruler for ruler in before.rulers}
-    new = {ruler.name: ruler for ruler in run.rulers}
-    reasons = {skipped.name: f" ({skipped.reason})" for skipped in run.skipped_rulers}
+def _metrics_differ(before: Run, run: Run) -> str:
+    old = {metric.name: metric for metric in before.metrics}
+    new = {metric.name: metric for metric in run.metrics}
+    reasons = {skipped.name: f" ({skipped.reason})" for skipped in run.skipped_metrics}
     for name in dict.fromkeys([*old, *new]):
         if name not in old:
             return f"it was measured without {name}"

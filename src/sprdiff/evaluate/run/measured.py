@@ -25,10 +25,11 @@ from ..codecs.base import CodecError, ImageCodec, Scalar, Setting, size_of
 from ..metrics.distortion import Bytes
 
 TIMEOUT = 600.0
-"""Seconds for everything that the process does."""
+"""How long everything in the process may take, in seconds."""
 
 _PERIOD = 0.01
-"""Seconds between two looks at the memory of the processes that a codec starts; its own peak the system keeps."""
+"""Seconds between two measurements of the processes that a codec starts; the system tracks the peak of our
+own."""
 _WARM_UP = 64
 _GRACE = 1.0
 
@@ -42,19 +43,22 @@ class _Report:
 
 
 class MeasurementError(CodecError):
-    """The measuring process crashed, ran out of time, or made another file than before."""
+    """The measuring process crashed, took too long, or made another file than before."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What one encode and one decode cost.
+    """The costs of one encode and one decode.
 
     Attributes:
-        encode_s, decode_s: seconds of processor time, of the process and of those it starts, without loading
-            libraries and networks, with resizing. Every codec here runs on one thread, so this is its wall time
-            on an idle core, whatever else the machine does meanwhile.
-        peak_bytes: most resident memory, of the whole process (interpreter and libraries included) and of the
-            processes that it starts; None where there is no ``/proc``.
+        encode_s, decode_s: seconds of processor time of the process and of those that it starts, with
+            resizing,
+            but without loading libraries and networks. Every codec runs on one thread here, so this is its
+                time on
+            an idle core, whatever else the machine does meanwhile.
+        peak_bytes: the peak of resident memory of the whole process (interpreter and libraries included) and
+            of
+            the processes that it starts; None if the system has no ``/proc``.
     """
 
     encode_s: float
@@ -70,25 +74,26 @@ def measure(
     expected_bytes: int | None = None,
     timeout: float = TIMEOUT,
 ) -> Measured:
-    """One encode and one decode at a setting that `search.best_at` chose, in a fresh process.
+    """Measure one encode and one decode, at a setting that `search.best_at` chose, in a fresh process.
 
     The process is spawned: a script that calls this needs the usual ``if __name__ == "__main__"``.
 
     Args:
-        codec: what is measured.
-        pixels: uint8 RGB [H, W, 3].
-        setting: see `search.Choice`.
-        expected_bytes: size of the file chosen; None: any.
-        timeout: in seconds, for everything.
+        codec: the codec.
+        pixels: the picture, uint8 RGB [H, W, 3].
+        setting: the setting, see `search.Choice`.
+        expected_bytes: the size that the file must have; None: any.
+        timeout: how long everything may take, in seconds.
 
     Raises:
-        MeasurementError: the codec failed, the process crashed or took too long, or the file has another size.
+        MeasurementError: the codec failed, the process crashed or took too long, or the file has another
+            size.
     """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_work, args=(theirs, codec, np.ascontiguousarray(pixels), dict(setting)))
     process.start()
-    theirs.close()  # or the end of the child would not be seen
+    theirs.close()  # otherwise the end of the child would go unnoticed
     try:
         report, others = _watched(process, ours, timeout)
     except (EOFError, OSError):
@@ -107,11 +112,11 @@ def measure(
 
 
 def _work(pipe: Connection, codec: ImageCodec, pixels: Bytes, setting: Setting) -> None:
-    """In the child: measure and report, an error as its message."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it too, and ends this process
+    """Measure in the child process, and send the report, or the message of an error."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets the signal, too, and stops this process
     try:
         pipe.send(_timed(codec, pixels, setting))
-    except Exception as error:  # whatever a library raises is for the parent to tell
+    except Exception as error:  # the parent reports whatever a library raises
         pipe.send(str(error) if isinstance(error, CodecError) else f"{codec.name}: {type(error).__name__}: {error}")
 
 
@@ -127,16 +132,17 @@ def _timed(codec: ImageCodec, pixels: Bytes, setting: Setting) -> _Report:
 
 
 def _processor_seconds() -> float:
-    """Of this process, and of those it has started that have ended."""
+    """Return the processor time of this process and of the processes that it started and that have ended."""
     times = os.times()
     return time.process_time() + times.children_user + times.children_system
 
 
 def _watched(process: BaseProcess, pipe: Connection, timeout: float) -> tuple[_Report | str | None, int]:
-    """What the child reports (None: nothing in time), and the peak memory of all that it has started.
+    """Return the child's report (None if it takes too long), and the peak memory of the processes that it
+    started.
 
     Raises:
-        EOFError: it ended without a word.
+        EOFError: the child ended without a report.
     """
     assert process.pid is not None
     deadline, others = time.monotonic() + timeout, 0
@@ -149,8 +155,9 @@ def _watched(process: BaseProcess, pipe: Connection, timeout: float) -> tuple[_R
 
 
 def _peak(pid: int) -> int:
-    """Most resident memory that a process has had, in bytes; 0 where that is unknown or the process gone."""
-    # Not getrusage: a new process inherits the figure of the one that started it.
+    """Return the peak of a process's resident memory in bytes; 0 if it is unknown or the process has
+    ended."""
+    # Not from getrusage: a new process inherits the figure of its parent.
     with suppress(OSError, ValueError):
         for line in Path(f"/proc/{pid}/status").read_text("ascii", "replace").splitlines():
             if line.startswith("VmHWM:"):
@@ -159,11 +166,12 @@ def _peak(pid: int) -> int:
 
 
 def _descendants(pid: int) -> list[int]:
-    """The processes that a process has started, and those that they have; none where there is no ``/proc``."""
+    """Return the processes that a process and its children have started; an empty list if there is no
+    ``/proc``."""
     parents: dict[int, int] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError, ValueError, IndexError):
-            # The name, in brackets, may hold anything; state and parent follow it.
+            # The name in brackets may contain anything; state and parent come after it.
             parents[int(path.parent.name)] = int(path.read_text("utf-8", "replace").rpartition(")")[2].split()[1])
     found = [pid]
     for ancestor in found:
@@ -172,7 +180,7 @@ def _descendants(pid: int) -> list[int]:
 
 
 def _end(process: BaseProcess) -> None:
-    """Wait for a child that has reported; end one that has not, with all it has started."""
+    """Wait for a child that has reported; kill one that has not, and everything that it has started."""
     process.join(_GRACE)
     if process.is_alive() and process.pid is not None:
         descendants = _descendants(process.pid)

@@ -16,16 +16,17 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm")
 
 
 def find_photos(folder: Path, *, limit: int | None = None, known: Sequence[ImageInfo] = ()) -> list[ImageInfo]:
-    """The images directly in a folder, by name; every one of them can be opened.
+    """Return the images of a folder, without its subfolders, sorted by name; all of them can be opened.
 
     Args:
-        folder: of the originals; other files and folders in it are left alone.
-        limit: the first so many only.
-        known: of an earlier run: a file that is still the same is not opened again.
+        folder: the originals; other files in it are ignored.
+        limit: return only the first so many.
+        known: images of an earlier run; a file that has not changed is not opened again.
 
     Raises:
-        ImageError: no folder, no images, one that cannot be read or is too small for MS-SSIM, or two that differ
-            in their extension only.
+        ImageError: there is no folder or no image, an image cannot be read or is too small for MS-SSIM, or
+            two
+            names differ in their extension only.
     """
     names = _names(folder)[:limit]
     if not names:
@@ -43,7 +44,7 @@ def _names(folder: Path) -> list[str]:
         entries = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES]
     except OSError as error:
         raise ImageError(f"{folder} cannot be read: {describe(error)}") from error
-    # Names with a dot in front are what systems put beside photographs (._photo.jpg), not photographs.
+    # Files whose names begin with a dot are made by systems (._photo.jpg); they are no photographs.
     return sorted(path.name for path in entries if path.is_file() and not path.name.startswith("."))
 
 

@@ -1,10 +1,10 @@
-"""A whole comparison: every image of a folder through every codec at every target, into a folder of results.
+"""A whole comparison: every image of a folder goes through every codec at every target.
 
 ::
 
-    photos, codecs, rulers ─ checked ─► ResultsFolder, held ─► units in processes ─► rows ─► figures of sets
+    photos, codecs, metrics ─ checked ─► ResultsFolder, held ─► units in processes ─► rows ─► figures of sets
 
-What is in the folder already is not done again, so a run that was stopped, even by a kill, goes on where it was.
+Work whose results are in the folder is not done again, so a run that was stopped or killed can be continued.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from ... import __version__
 from ...common.processes import in_processes
 from ..codecs.base import ImageCodec, MissingCodec
-from ..metrics.rulers import Weights, choose
+from ..metrics.catalogue import Weights, choose
 from ..results import FORMAT, CodecInfo, ImageInfo, Key, ResultsError, Row, Run, Skipped, read_sets, write_sets
 from ..targets import Target
 from .folder import ResultsFolder, earlier_run, taken
@@ -27,7 +27,7 @@ from .sets import set_rows
 from .unit import Unit, failed, run_unit
 
 DEFAULT_RATES = (0.0138, 0.0203, 0.028)
-"""Those of the published figures of SPRDiff on Kodak, in bits per pixel."""
+"""The rates of SPRDiff's published figures on Kodak, in bits per pixel."""
 DEFAULT_CODECS = (
     "sprdiff-tiny",
     "sprdiff-tiny@coarse",
@@ -43,32 +43,33 @@ _DIED = "its process died: out of memory, or crashed in a library"
 
 
 class Progress:
-    """Told how a run goes; this one keeps it to itself."""
+    """An observer of a run; this one ignores everything."""
 
     def note(self, text: str) -> None:
-        """One line that the user should know."""
+        """Receive a line that the user should see."""
 
     def begin(self, units: int, rows: int) -> None:
-        """Work starts: images times codecs, and rows, that are to be done; both 0 if all is there already."""
+        """Receive the number of units of work (an image and a codec) and of rows to come; both are 0 if
+        all is done."""
 
     def done(self, rows: Sequence[Row]) -> None:
-        """One unit is finished and its rows are on the disk."""
+        """Receive the rows of a finished unit, which are on the disk."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run asked for and what there is of it.
+    """The results of a run.
 
     Attributes:
-        rows: all rows of the images, codecs and targets asked for, earlier ones among them.
-        unreached: targets at which no codec has a file of any image.
+        rows: all rows of the given images, codecs and targets, earlier ones included.
+        unreached: targets that no codec reaches with any image.
     """
 
     rows: tuple[Row, ...]
     unreached: tuple[Target, ...]
 
     def count(self, status: str) -> int:
-        """Number of rows of a status."""
+        """Count the rows of a status."""
         return sum(row.status == status for row in self.rows)
 
 
@@ -87,27 +88,27 @@ def evaluate(
     command: str = "",
     progress: Progress | None = None,
 ) -> Outcome:
-    """Measure codecs on the images of a folder; results go into `out`, see `results`.
+    """Measure codecs on the images of a folder, and write the results into a folder, see `results`.
 
     Worker processes import the main module of the program: a script needs its ``if __name__ == "__main__"``.
 
     Args:
-        folder: of the originals.
-        codecs: of `codecs.parse_codecs`; those that cannot run here are left out, with a note.
-        out: folder of results, new, empty, or of an earlier run over the same images and metrics.
-        rates: targets in bits per pixel; none beside `budgets`: an empty list.
-        budgets: targets in bytes, whatever the size of the picture.
-        features: weights of SqueezeNet, for feature distance and Fréchet distance.
-        metric_weights: folder of published weights, searched before the usual places.
-        keep: store files and decoded images too.
-        jobs: processes at work; with more than the cores times are wrong.
-        limit: the first so many images only.
-        command: what is written down as having been run.
-        progress: told how it goes.
+        folder: the originals.
+        codecs: the codecs, see `codecs.parse_codecs`; those that cannot run here are left out, with a note.
+        out: the folder of results: new, empty, or of an earlier run over the same images and metrics.
+        rates: targets in bits per pixel; an empty list if there are only `budgets`.
+        budgets: targets in bytes per picture.
+        features: the weights of SqueezeNet, for the feature distance and the Fréchet distance.
+        metric_weights: a folder of published weights that is searched before the usual places.
+        keep: also store the files and the decoded images.
+        jobs: how many processes work; with more than there are cores, the times are wrong.
+        limit: use only the first so many images.
+        command: the command line that is written down.
+        progress: an observer.
 
     Raises:
         ImageError: the folder or an image cannot be used.
-        ResultsError: `out` cannot be used; then nothing in it has been changed.
+        ResultsError: `out` cannot be used; nothing in it has been changed then.
         OutputError: results cannot be written.
         WeightsError: `features` cannot be used.
         MissingCodec: no codec can run here.
@@ -124,23 +125,13 @@ def evaluate(
     run = _describe(folder, photos, targets, here, absent, weights, command)
     _tell_skipped(run, progress)
     with taken(out, run) as results:
-        units = _units(results, here, run, folder, weights, keep)
-        results.begin({key for unit in units for key in _keys(unit)})
-        for note in results.notes:
-            progress.note(note)
-        progress.begin(len(units), sum(len(unit.targets) for unit in units))
-        changed = set()
-        for rows in _work(units, jobs):
-            results.append(rows)
-            progress.done(rows)
-            changed |= {(row.codec, row.target) for row in rows}
-        _finish(results, changed, progress)
+        _fill(results, _units(results, here, run, folder, weights, keep), jobs, progress)
         wanted = {(codec.name, photo.name, target) for codec in here for photo in photos for target in run.targets}
         return _outcome(run, [row for row in results.rows.values() if row.key in wanted])
 
 
 def _present(codecs: Sequence[ImageCodec]) -> tuple[list[ImageCodec], list[Skipped]]:
-    """The codecs that can run here, and the others with what they lack."""
+    """Return the codecs that can run here, and the others with what they lack."""
     here, absent = [], []
     for codec in {codec.name: codec for codec in codecs}.values():
         error = codec.missing()
@@ -162,7 +153,7 @@ def _describe(
     weights: Weights,
     command: str,
 ) -> Run:
-    rulers, skipped = choose(weights)
+    metrics, skipped = choose(weights)
     return Run(
         format=FORMAT,
         sprdiff=__version__,
@@ -174,15 +165,15 @@ def _describe(
         rates=[target.bpp for target in targets if target.bpp is not None],
         codecs=[CodecInfo(codec.name, codec.version()) for codec in codecs],
         skipped_codecs=absent,
-        rulers=rulers,
-        skipped_rulers=skipped,
+        metrics=metrics,
+        skipped_metrics=skipped,
         commands=[command],
         budgets=[target.bytes for target in targets if target.bytes is not None],
     )
 
 
 def _cpu() -> str:
-    """Name of the processor; what the platform module says is empty or the architecture on Linux."""
+    """Return the name of the processor; on Linux the platform module knows only the architecture."""
     try:
         lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
     except OSError:
@@ -192,26 +183,26 @@ def _cpu() -> str:
 
 
 def _tell_skipped(run: Run, progress: Progress) -> None:
-    """A line for each codec and for each reason why metrics are left out."""
+    """Tell the observer which codecs and metrics are left out, and why."""
     for codec in run.skipped_codecs:
         progress.note(f"without {codec.name}: {codec.reason}")
-    for reason in dict.fromkeys(skipped.reason for skipped in run.skipped_rulers):
-        names = [skipped.name for skipped in run.skipped_rulers if skipped.reason == reason]
+    for reason in dict.fromkeys(skipped.reason for skipped in run.skipped_metrics):
+        names = [skipped.name for skipped in run.skipped_metrics if skipped.reason == reason]
         progress.note(f"without {', '.join(names)}: {reason}")
 
 
 def _units(
     results: ResultsFolder, codecs: Sequence[ImageCodec], run: Run, folder: Path, weights: Weights, keep: bool
 ) -> list[Unit]:
-    """What is still to be done: image after image, so that what there is after a stop compares all codecs."""
+    """Return the work that is left, image by image, so that after a stop the results compare all codecs."""
     versions = {codec.name: codec.version for codec in run.codecs}
-    rulers = tuple(ruler.name for ruler in run.rulers)
+    metrics = tuple(metric.name for metric in run.metrics)
     units = []
     for photo in run.images:
         for codec in codecs:
             keys = {target: results.rows.get((codec.name, photo.name, target)) for target in run.targets}
             todo = tuple(target for target, row in keys.items() if row is None or row.status == "failed")
-            unit = Unit(codec, versions[codec.name], folder, photo, todo, results.path, rulers, weights, keep)
+            unit = Unit(codec, versions[codec.name], folder, photo, todo, results.path, metrics, weights, keep)
             units += [unit] if todo else []
     return units
 
@@ -220,8 +211,22 @@ def _keys(unit: Unit) -> list[Key]:
     return [(unit.codec.name, unit.image.name, target) for target in unit.targets]
 
 
+def _fill(results: ResultsFolder, units: Sequence[Unit], jobs: int, progress: Progress) -> None:
+    """Do all units of work; add their rows to the results as they are finished."""
+    results.begin({key for unit in units for key in _keys(unit)})
+    for note in results.notes:
+        progress.note(note)
+    progress.begin(len(units), sum(len(unit.targets) for unit in units))
+    changed = set()
+    for rows in _work(units, jobs):
+        results.append(rows)
+        progress.done(rows)
+        changed |= {(row.codec, row.target) for row in rows}
+    _finish(results, changed, progress)
+
+
 def _work(units: Sequence[Unit], jobs: int) -> Iterator[list[Row]]:
-    """The rows of each unit as it is finished."""
+    """Yield the rows of each unit when it is finished."""
     for unit, rows in in_processes(run_unit, units, jobs):
         yield [failed(unit, target, _DIED) for target in unit.targets] if rows is None else rows
 
@@ -229,7 +234,7 @@ def _work(units: Sequence[Unit], jobs: int) -> Iterator[list[Row]]:
 def _finish(results: ResultsFolder, changed: Collection[tuple[str, Target]], progress: Progress) -> None:
     try:
         before = read_sets(results.path)
-    except ResultsError:  # it can be made anew at any time
+    except ResultsError:  # the figures can be computed again at any time
         before = []
     sets = set_rows(results.path, results.run, results.rows.values(), before=before, changed=changed)
     write_sets(results.path, sets)

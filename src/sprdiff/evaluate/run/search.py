@@ -1,7 +1,9 @@
-"""The best picture within a budget of bytes: every codec gets the setting that serves it best, image by image.
+"""The search for the best picture within a budget of bytes: every codec gets its best setting for every
+image.
 
-At these rates ordinary codecs do better when they code a smaller picture, so the search goes over
-quality x factor. It judges by MS-SSIM; other metrics are measured on what it chose.
+At these rates ordinary codecs do better when they code a smaller picture, so the search covers quality and
+factor.
+It maximises MS-SSIM; the other metrics are measured on its result.
 """
 
 from __future__ import annotations
@@ -15,29 +17,30 @@ from ..codecs.base import BudgetCodec, ImageCodec, Quality, Setting, coded_size,
 from ..metrics.distortion import Bytes, ms_ssim, ms_ssim_from
 
 FACTORS = (1, 1.5, 2, 3, 4, 6, 8)
-"""How much smaller the coded picture may be; shrunk and enlarged with Lanczos. The same as those of ``.sprd``."""
+"""Factors by which the coded picture may be smaller, the same as those of ``.sprd``. Lanczos resizes it."""
 
 _LOOK_AHEAD = 4
-"""Qualities above the best fitting one that are tried as well, where files do not grow strictly."""
+"""How many qualities above the best fitting one are tried as well, since files do not always grow with
+quality."""
 _WELL_USED = 0.97
 _NEAR = 1.05
 _TRIALS = 8
 _LEAST_GROWTH = 0.01
 _USUAL_BPP = 0.3
-"""Bits per coded pixel near which the best factor of ordinary codecs mostly lies."""
+"""The rate in bits per coded pixel near which the best factor of ordinary codecs usually lies."""
 
 Key = tuple[float, Quality]
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The best file found.
+    """The best file that was found.
 
     Attributes:
         data: the whole file, at most as large as the budget.
-        decoded: uint8 RGB [H, W, 3] at the original's size, decoded from `data`.
-        setting: what `ImageCodec.encode_at` makes it with, such as ``{"quality": 23, "factor": 1.5}``.
-        ms_ssim: of `decoded`, 0-1.
+        decoded: the picture decoded from `data` at the original's size, uint8 RGB [H, W, 3].
+        setting: the arguments of `ImageCodec.encode_at`, such as ``{"quality": 23, "factor": 1.5}``.
+        ms_ssim: the MS-SSIM of `decoded`, 0-1.
     """
 
     data: bytes
@@ -45,14 +48,20 @@ class Choice:
     setting: Setting
     ms_ssim: float
 
+    @property
+    def rank(self) -> tuple[float, int]:
+        """The order of choices: a higher MS-SSIM is better, then a smaller file."""
+        return self.ms_ssim, -len(self.data)
+
 
 @dataclass
-class Cache:
-    """What is known of one image under one codec: hand the same to all budgets of that image.
+class Trials:
+    """What is known about one image and one codec; all budgets of the image share it.
 
     Attributes:
-        files, scores: whole files, and MS-SSIM of those that have been among the best, by factor and quality.
-        smallest: bytes of the smallest file met so far; None before the first.
+        files: whole files by factor and quality.
+        scores: the MS-SSIM of files that have been among the best, by factor and quality.
+        smallest: the size of the smallest file so far in bytes; None before the first.
     """
 
     files: dict[Key, bytes] = field(default_factory=dict)
@@ -64,108 +73,111 @@ class Cache:
         self.smallest = size if self.smallest is None else min(self.smallest, size)
 
 
-def best_at(codec: ImageCodec, pixels: Bytes, budget_bytes: int, cache: Cache | None = None) -> Choice | None:
-    """The file of at most `budget_bytes` with the highest MS-SSIM, over qualities and `FACTORS`.
+def best_at(codec: ImageCodec, pixels: Bytes, budget_bytes: int, trials: Trials | None = None) -> Choice | None:
+    """Find the file of at most `budget_bytes` with the highest MS-SSIM, over qualities and `FACTORS`.
 
-    The receiver is told the original's size and the factor for free, which favours every codec but sprdiff,
-    whose files hold both. A `BudgetCodec` chooses by its own rate control instead.
+    The decoder is told the original's size and the factor for free. This favours all codecs but sprdiff,
+    whose files
+    contain both. A `BudgetCodec` uses its own rate control instead.
 
     Args:
-        codec: what encodes.
-        pixels: uint8 RGB [H, W, 3], both sides at least 161 (see `metrics.ms_ssim`).
-        budget_bytes: of the whole file, headers and all.
-        cache: of this image and codec; None: nothing is kept.
+        codec: the codec.
+        pixels: the picture, uint8 RGB [H, W, 3]; both sides have at least 161 pixels (see `metrics.ms_ssim`).
+        budget_bytes: the largest size of the whole file, headers included.
+        trials: what is known about this image and codec; None: nothing.
 
     Returns:
-        None where even the smallest file is larger; ``cache.smallest`` then has its size in bytes.
+        The choice; None if even the smallest file is larger. Then ``trials.smallest`` is its size in bytes.
 
     Raises:
         CodecError: the codec failed.
         ImageError: the picture is too small for MS-SSIM.
     """
-    cache = Cache() if cache is None else cache
+    trials = Trials() if trials is None else trials
     if isinstance(codec, BudgetCodec):
-        return _by_rate_control(codec, pixels, budget_bytes, cache)
-    images = {factor: _Image(codec, pixels, factor, cache) for factor in _factors(pixels)}
+        return _by_rate_control(codec, pixels, budget_bytes, trials)
+    images = {factor: _Image(codec, pixels, factor, trials) for factor in _factors(pixels)}
     keys = [(factor, quality) for factor, image in images.items() for quality in image.fitting(budget_bytes)]
-    best: tuple[float, int, Key] | None = None
-    for key in sorted(keys, key=lambda key: _unlikely(key[0], pixels, budget_bytes)):
-        score = images[key[0]].score(key[1], -math.inf if best is None else best[0])
-        # Of equals the smaller file, so that the result does not depend on the order of trials.
-        if score is not None and (best is None or (score, -len(cache.files[key])) > best[:2]):
-            best = score, -len(cache.files[key]), key
-    return None if best is None else images[best[2][0]].choice(best[2][1], best[0])
+    best: Choice | None = None
+    for factor, quality in sorted(keys, key=lambda key: _unlikely(key[0], pixels, budget_bytes)):
+        found = images[factor].choice(quality, -math.inf if best is None else best.ms_ssim)
+        # Of equal files the smaller one wins, so that the result does not depend on the order of trials.
+        if found is not None and (best is None or found.rank > best.rank):
+            best = found
+    return best
 
 
 def _unlikely(factor: float, pixels: Bytes, budget: int) -> float:
-    """How far a factor is from what mostly wins: the sooner a good score is known, the sooner others are given up."""
+    """Return how far a factor is from the usual best: if a good score is found early, more trials can be
+    skipped."""
     height, width = size_of(pixels)
     return abs(math.log(8 * budget * factor**2 / (height * width * _USUAL_BPP)))
 
 
-def _by_rate_control(codec: BudgetCodec, pixels: Bytes, budget: int, cache: Cache) -> Choice | None:
+def _by_rate_control(codec: BudgetCodec, pixels: Bytes, budget: int, trials: Trials) -> Choice | None:
     try:
         data, setting = codec.encode_to(pixels, budget)
     except TargetError as error:
-        cache.met(error.smallest)
+        trials.met(error.smallest)
         return None
-    cache.met(len(data))
+    trials.met(len(data))
     decoded = codec.decode_at(data, setting, size_of(pixels))
     return Choice(data, decoded, setting, ms_ssim(pixels, decoded))
 
 
 def _factors(pixels: Bytes) -> list[float]:
-    """The factors that give pictures of different sizes."""
+    """Return the factors that give pictures of different sizes."""
     sizes = {coded_size(size_of(pixels), factor): factor for factor in reversed(FACTORS)}
     return sorted(sizes.values())
 
 
 class _Image:
-    """One picture made smaller by one factor, encoded at as many qualities as the search asks for."""
+    """One picture at one factor, encoded at the qualities that the search tries."""
 
-    def __init__(self, codec: ImageCodec, pixels: Bytes, factor: float, cache: Cache) -> None:
-        self._codec, self._pixels, self._factor, self._cache = codec, pixels, factor, cache
+    def __init__(self, codec: ImageCodec, pixels: Bytes, factor: float, trials: Trials) -> None:
+        self._codec, self._pixels, self._factor, self._trials = codec, pixels, factor, trials
 
     def size(self, quality: Quality) -> int:
-        """Bytes of the whole file."""
+        """Return the size of the whole file in bytes."""
         key = (self._factor, quality)
-        if key not in self._cache.files:
-            self._cache.files[key] = self._codec.encode_at(self._pixels, self._setting(quality))
-            self._cache.met(len(self._cache.files[key]))
-        return len(self._cache.files[key])
+        if key not in self._trials.files:
+            self._trials.files[key] = self._codec.encode_at(self._pixels, self._setting(quality))
+            self._trials.met(len(self._trials.files[key]))
+        return len(self._trials.files[key])
 
-    def score(self, quality: Quality, least: float) -> float | None:
-        """MS-SSIM of the file; None where it is less than `least`."""
+    def choice(self, quality: Quality, least: float) -> Choice | None:
+        """Return the file with its decoded picture and MS-SSIM; None if that is less than `least`."""
         key = (self._factor, quality)
-        if key not in self._cache.scores:
-            score = ms_ssim_from(self._pixels, self._decoded(quality), least)
+        if self._trials.scores.get(key, least) < least:
+            return None
+        decoded = self._decoded(quality)
+        if key not in self._trials.scores:
+            score = ms_ssim_from(self._pixels, decoded, least)
             if score is None:
                 return None
-            self._cache.scores[key] = score
-        return self._cache.scores[key]
-
-    def choice(self, quality: Quality, score: float) -> Choice:
-        """The file with all that is told about it."""
-        return Choice(self._cache.files[self._factor, quality], self._decoded(quality), self._setting(quality), score)
+            self._trials.scores[key] = score
+        return Choice(self._trials.files[key], decoded, self._setting(quality), self._trials.scores[key])
 
     def fitting(self, budget: int) -> list[Quality]:
-        """The best qualities whose files fit; none when not even the first few do."""
+        """Return the best qualities whose files fit; an empty list if not even the first few do."""
         qualities = self._codec.qualities
         low = self._last_fitting(qualities, budget)
         if low is None:
             return []
         found = [qualities[low]]
         after = qualities[low + 1 : low + 1 + _LOOK_AHEAD]
-        # Where the next file is far too large, no later one fits: sizes waver by a few percent only.
+        # If the next file is far too large, no later one fits: sizes fluctuate by a few percent only.
         if after and self.size(qualities[low]) < _WELL_USED * budget and self.size(after[0]) <= _NEAR * budget:
             found += [q for q in after[1:] if self.size(q) <= budget]
         return found
 
     def _last_fitting(self, qualities: Sequence[Quality], budget: int) -> int | None:
-        """An index that fits while the next does not, or is the last; None: neither of the first two fits.
+        """Return an index that fits, while the next does not or there is none; None if neither of the first
+        two fits.
 
-        Sizes grow about geometrically, so the next quality to try follows from the last two; large files, which take
-        longest to encode, are hardly ever met. Where that does not converge, bisection does.
+        Sizes grow about geometrically, so the next quality to try is extrapolated from the last two. Large
+        files, which take
+        longest to encode, are therefore rarely made. If this does not converge, bisection does.
         """
         first = next((i for i in range(min(2, len(qualities))) if self.size(qualities[i]) <= budget), None)
         if first is None:
@@ -181,12 +193,12 @@ class _Image:
         return low
 
     def _growth(self, qualities: Sequence[Quality], i: int, j: int) -> float:
-        """By how much the logarithm of the size grows from one quality to the next, at least a little."""
+        """Return how much the logarithm of the size grows from one quality to the next; always a little."""
         sizes = self.size(qualities[i]), self.size(qualities[j])
         return max(math.log(sizes[1] / sizes[0]) / (j - i), _LEAST_GROWTH)
 
     def _decoded(self, quality: Quality) -> Bytes:
-        data = self._cache.files[self._factor, quality]
+        data = self._trials.files[self._factor, quality]
         return self._codec.decode_at(data, self._setting(quality), size_of(self._pixels))
 
     def _setting(self, quality: Quality) -> Setting:

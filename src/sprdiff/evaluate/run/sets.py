@@ -1,16 +1,16 @@
-"""Figures of whole sets: all images through one codec at one target, against all originals."""
+"""Figures of whole sets: all images of one codec at one target, compared with all originals."""
 
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 from ...errors import SprdiffError
-from ..metrics.rulers import SET_RULERS, SetRuler
+from ..metrics.catalogue import SET_METRICS, SetMetric
 from ..metrics.tensors import Features
 from ..results import ResultsError, Row, Run, SetRow, finite, member
 from ..targets import Target
@@ -22,32 +22,32 @@ Load = Callable[[str], Features]
 def set_rows(
     folder: Path, run: Run, rows: Collection[Row], *, before: Sequence[SetRow], changed: Collection[tuple[str, Target]]
 ) -> list[SetRow]:
-    """One `SetRow` for each codec and target that has rows; empty where no set ruler is in use.
+    """Return a `SetRow` for each codec and target that has rows; an empty list if no set metric is in use.
 
     Args:
-        folder: of the results, with the features of patches.
+        folder: the folder of results, with the features of patches.
         run: what was run into it.
-        rows: all there are.
-        before: earlier figures, kept where nothing has changed.
-        changed: codec and target of what has been added since.
+        rows: all rows.
+        before: earlier figures; they are kept if nothing has changed.
+        changed: the codecs and targets with new rows.
     """
-    names = {info.name for info in run.rulers}
-    rulers = [ruler for ruler in SET_RULERS if ruler.name in names]
+    names = {info.name for info in run.metrics}
+    metrics = [metric for metric in SET_METRICS if metric.name in names]
     counts = _counts(run, rows)
     kept = {(old.codec, old.target): old for old in before}
     originals = _originals(folder, run)
     found = []
-    for (codec, target), images in counts.items() if rulers else ():
+    for (codec, target), images in counts.items() if metrics else ():
         old = kept.get((codec, target))
         if old is not None and old.images == images and (codec, target) not in changed:
             found.append(old)
         else:
-            found.append(_set_row(folder, run, rulers, codec, target, images, originals))
+            found.append(_set_row(folder, run, metrics, codec, target, images, originals))
     return found
 
 
 def _counts(run: Run, rows: Collection[Row]) -> dict[tuple[str, Target], int]:
-    """Images that are ok, by codec and target, in the order of the run."""
+    """Count the images that are ok, by codec and target, in the order of the run."""
     counts = {(codec.name, target): 0 for codec in run.codecs for target in run.targets}
     for row in rows:
         if (row.codec, row.target) in counts:
@@ -57,29 +57,29 @@ def _counts(run: Run, rows: Collection[Row]) -> dict[tuple[str, Target], int]:
 
 
 def _set_row(
-    folder: Path, run: Run, rulers: Sequence[SetRuler], codec: str, target: Target, images: int, originals: Load
+    folder: Path, run: Run, metrics: Sequence[SetMetric], codec: str, target: Target, images: int, originals: Load
 ) -> SetRow:
     patches: dict[str, int] = {}
     values: dict[str, float] = {}
     notes: dict[str, str] = {}
     missing = len(run.images) - images
-    for ruler in rulers:
+    for metric in metrics:
         try:
             if missing:
                 raise SprdiffError(f"{missing} of {len(run.images)} images are missing")
             paths = (member(folder, "features", codec, target, image.name, ".npz") for image in run.images)
-            decoded = _joined(paths, ruler.network)
-            patches[ruler.name] = len(decoded)
-            values[ruler.name] = ruler.distance(originals(ruler.network), decoded)
+            decoded = _joined(paths, metric.network)
+            patches[metric.name] = len(decoded)
+            values[metric.name] = metric.distance(originals(metric.network), decoded)
         except SprdiffError as error:
-            notes[ruler.name] = str(error)
-    metrics: Mapping[str, float | None] = finite(values)
-    figures = {ruler.name: metrics.get(ruler.name) for ruler in rulers}
+            notes[metric.name] = str(error)
+    known = finite(values)
+    figures = {metric.name: known.get(metric.name) for metric in metrics}
     return SetRow(codec, target.bpp, images, patches, figures, notes, target.bytes)
 
 
 def _originals(folder: Path, run: Run) -> Load:
-    """Features of all originals by network, read when they are first asked for."""
+    """Return a function that loads the features of all originals of a network on first use."""
 
     @cache
     def load(network: str) -> Features:
@@ -94,7 +94,7 @@ def _joined(paths: Iterator[Path], network: str) -> Features:
 
 def _read(path: Path, network: str) -> Features:
     try:
-        # Opened here: numpy leaves a file open that it cannot read.
+        # Opened here, because numpy leaves a file open that it cannot read.
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             features: Features = arrays[network]
             return features

@@ -1,4 +1,5 @@
-"""The unit of work of a comparison: one image through one codec at all its targets, in a process of its own."""
+"""The unit of work of a comparison: one image goes through one codec at all its targets, in a process of
+its own."""
 
 from __future__ import annotations
 
@@ -17,29 +18,31 @@ from ...common.files import write_atomic
 from ...common.messages import explain
 from ...imageio.open import open_rgb
 from ..codecs.base import ImageCodec
+from ..metrics.catalogue import Meter, Weights
 from ..metrics.distortion import Bytes
-from ..metrics.rulers import Meter, Weights
 from ..metrics.tensors import Features
 from ..results import ImageInfo, Row, finite, member
 from ..targets import Target
 from .measured import measure
-from .search import Cache, Choice, best_at
+from .search import Choice, Trials, best_at
 
 ORIGINALS = "originals"
 
 
 @dataclass(frozen=True)
 class Unit:
-    """What a worker needs to know.
+    """What a worker has to do.
 
     Attributes:
-        codec, version: who encodes.
-        folder, image: the original.
-        targets: what the files may take.
-        out: folder of the results.
-        rulers: names of the metrics.
-        weights: for them.
-        keep: store files and decoded images.
+        codec: the codec.
+        version: its version.
+        folder: the folder of originals.
+        image: the original.
+        targets: the targets.
+        out: the folder of results.
+        metrics: the names of the metrics.
+        weights: the weights of the metrics.
+        keep: whether files and decoded images are stored.
     """
 
     codec: ImageCodec
@@ -48,40 +51,40 @@ class Unit:
     image: ImageInfo
     targets: tuple[Target, ...]
     out: Path
-    rulers: tuple[str, ...]
+    metrics: tuple[str, ...]
     weights: Weights
     keep: bool
 
 
 def run_unit(unit: Unit) -> list[Row]:
-    """A row for each target; what goes wrong with one is told in its row."""
+    """Return a row for each target; if something goes wrong, the row says what."""
     try:
         pixels = open_rgb(unit.folder / unit.image.name).pixels
-        meter = _meter(unit.rulers, unit.weights)
+        meter = _meter(unit.metrics, unit.weights)
         _describe_original(unit, meter, pixels)
     except Exception as error:
         return [failed(unit, target, explain(error)) for target in unit.targets]
-    known = Cache()
+    known = Trials()
     return [_row(unit, target, pixels, meter, known) for target in unit.targets]
 
 
 def failed(unit: Unit, target: Target, message: str) -> Row:
-    """The row of what could not be done."""
+    """Return the row of a target that failed."""
     return _make_row(unit, target, status="failed", message=" ".join(message.split()))
 
 
 @cache
-def _meter(rulers: tuple[str, ...], weights: Weights) -> Meter:
-    return Meter(rulers, weights)
+def _meter(metrics: tuple[str, ...], weights: Weights) -> Meter:
+    return Meter(metrics, weights)
 
 
-def _row(unit: Unit, target: Target, pixels: Bytes, meter: Meter, known: Cache) -> Row:
+def _row(unit: Unit, target: Target, pixels: Bytes, meter: Meter, known: Trials) -> Row:
     try:
         choice = best_at(unit.codec, pixels, target.budget(unit.image.width, unit.image.height), known)
         if choice is None:
             return _unreached(unit, target, known.smallest)
         return _measured(unit, target, pixels, meter, choice)
-    except Exception as error:  # one codec that fails on one image must not end a run of hours
+    except Exception as error:  # one codec that fails on one image must not stop a run of hours
         return failed(unit, target, explain(error))
 
 
@@ -140,19 +143,19 @@ def _make_row(unit: Unit, target: Target, **given: Any) -> Row:
 
 
 def _describe_original(unit: Unit, meter: Meter, pixels: Bytes) -> None:
-    """Features of the original's patches; the first unit of an image makes them for all."""
+    """Store the features of the original's patches; the first unit of an image does it for all."""
     path = original_features(unit.out, unit.image.name)
     if meter.describes_patches and not path.exists():
         save_features(path, meter.patches(pixels))
 
 
 def original_features(out: Path, image: str) -> Path:
-    """Where the features of an original are."""
+    """Return the path of the features of an original."""
     return out / "features" / ORIGINALS / f"{Path(image).stem}.npz"
 
 
 def save_features(path: Path, features: Mapping[str, Features]) -> None:
-    """Write features by network; there they are whole, or not at all."""
+    """Write the features of each network; the file is written completely or not at all."""
     stream = io.BytesIO()
     arrays: dict[str, NDArray[Any]] = dict(features)
     np.savez(stream, **arrays)  # type: ignore[arg-type]  # mypy takes any name for the option allow_pickle

@@ -1,4 +1,4 @@
-"""Sizes of the first generation's networks, as stored in its manifest."""
+"""The sizes of the first generation's networks, as stored in its manifest."""
 
 from __future__ import annotations
 
@@ -59,17 +59,17 @@ class FirstConfig:
 
     @property
     def tables(self) -> int:
-        """How many tables of probabilities there are."""
+        """The number of probability tables."""
         return 64
 
     @property
     def sigma_max(self) -> float:
-        """Standard deviation of the widest one."""
+        """The standard deviation of the widest table."""
         return 32.0
 
     @property
     def lambda_range(self) -> tuple[float, float]:
-        """Weight of the squared error at levels 0 and 255."""
+        """The weight of the squared error at levels 0 and 255."""
         return 0.7, 60.0
 
     @property
@@ -79,7 +79,7 @@ class FirstConfig:
 
     @classmethod
     def from_json(cls, text: str) -> FirstConfig:
-        """The configuration of a manifest; unknown or missing fields raise ``TypeError``."""
+        """Return the configuration of a manifest; unknown or missing fields raise ``TypeError``."""
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(text).items()}
         if set(fields) != {f.name for f in dataclasses.fields(cls)}:
             raise TypeError("the stored configuration has other fields than the first generation's")

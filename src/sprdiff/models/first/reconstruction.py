@@ -1,22 +1,15 @@
-"""Synthesis and the distortion-aware reconstruction module: from ŷ to the coarse image and both conditions.
+"""Synthesis and coarse reconstruction of the first generation, which refinement on the sender runs.
 
-ŷ ─ synthesis ─ f32 ─ up ─ f16 ──► ẑ (latent estimate)
-                 │          │
-                 │          └─ CoarseReconstruction ─► x̃ ──┐ (an image already)
-                 │                    f16 ─────────────────┤ dual feature extraction
-                 │                                         ├─► c_pix  [1/16]  pixel-level condition
-                 └─────────────────────────────────────────┴─► c_sem  [1/32]  semantic-level tokens
+    ŷ ─ Synthesis ─ features at 1/16 ─ CoarseReconstruction ─► x̃
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from ..blocks import LevelModulation, blocks, conv, down, up
+from ..blocks import LevelModulation, blocks, conv, up
 from .config import FirstConfig
+from .weights_only import PixelFeatures, SemanticFeatures
 
 
 class Synthesis(nn.Module):
@@ -41,7 +34,7 @@ class Synthesis(nn.Module):
 
 
 class CoarseReconstruction(nn.Module):
-    """Features [N,C,H/16,W/16] -> coarse image x̃ [N,3,H,W], nominally in 0-1, not clipped; trained for distortion."""
+    """Features [N,C,H/16,W/16] -> coarse image x̃ [N,3,H,W], nominally in 0-1, not clipped."""
 
     def __init__(self, config: FirstConfig) -> None:
         super().__init__()
@@ -54,70 +47,11 @@ class CoarseReconstruction(nn.Module):
         return 0.25 * out + 0.5
 
 
-class PixelFeatures(nn.Module):
-    """x̃ [N,3,H,W] and f16 -> pixel-level condition c_pix [N,P,H/16,W/16]."""
-
-    def __init__(self, config: FirstConfig) -> None:
-        super().__init__()
-        width = config.pixel_condition
-        self.enter = conv(3, width // 2, 8, stride=8)
-        self.down = down(width // 2, width)
-        self.join = conv(config.synthesis[1], width)
-        self.body = blocks(width, 1)
-
-    def forward(self, coarse: Tensor, f16: Tensor) -> Tensor:
-        x = F.gelu(self.enter(coarse - 0.5))
-        out: Tensor = self.body(self.down(x) + self.join(f16))
-        return out
-
-
-class SemanticFeatures(nn.Module):
-    """c_pix and f32 -> semantic-level condition c_sem [N,S,H/32,W/32]: one token for every 32x32 pixels."""
-
-    def __init__(self, config: FirstConfig) -> None:
-        super().__init__()
-        width = config.semantic_condition
-        self.down = down(config.pixel_condition, width)
-        self.join = conv(config.synthesis[0], width)
-        self.body = blocks(width, 1)
-
-    def forward(self, c_pix: Tensor, f32: Tensor) -> Tensor:
-        out: Tensor = self.body(self.down(c_pix) + self.join(f32))
-        return out
-
-
-class Reconstruction(NamedTuple):
-    """What the receiver knows before the denoiser."""
-
-    coarse: Tensor
-    z_est: Tensor
-    c_pix: Tensor
-    c_sem: Tensor
-
-
 class DistortionAwareReconstruction(nn.Module):
-    """f32, f16 -> coarse image and, by dual feature extraction from it, both conditions."""
+    """The coarse reconstruction, and the weights of both conditions."""
 
     def __init__(self, config: FirstConfig) -> None:
         super().__init__()
         self.coarse = CoarseReconstruction(config)
         self.pixel = PixelFeatures(config)
         self.semantic = SemanticFeatures(config)
-
-    def conditions(self, coarse: Tensor, f32: Tensor, f16: Tensor) -> tuple[Tensor, Tensor]:
-        """Dual feature extraction; the coarse image is taken as given (no gradient into it)."""
-        c_pix = self.pixel(coarse.detach().clamp(0, 1), f16)
-        return c_pix, self.semantic(c_pix, f32)
-
-    def forward(self, f32: Tensor, f16: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        coarse = self.coarse(f16)
-        return (coarse, *self.conditions(coarse, f32, f16))
-
-
-def receive(
-    synthesis: Synthesis, module: DistortionAwareReconstruction, y_hat: Tensor, level: Tensor
-) -> Reconstruction:
-    """Everything from ŷ to the denoiser's inputs."""
-    f32, f16, z_est = synthesis(y_hat, level)
-    coarse, c_pix, c_sem = module(f32, f16)
-    return Reconstruction(coarse, z_est, c_pix, c_sem)

@@ -10,5 +10,5 @@ from .sprdiff import SPRDiff
 
 
 def load_first(folder: Path, read: Read = read_npz) -> SPRDiff:
-    """The torch model of a folder of the first generation; see `models.stored.load_folder`."""
+    """Return the torch model of a folder of the first generation; see `models.stored.load_folder`."""
     return fill(folder, lambda text: SPRDiff(FirstConfig.from_json(text)), read)

@@ -106,7 +106,7 @@ const code = single(async (signal) => {
     setTarget(made.blob.size, null);
   }
   paint();
-  if (left() !== "original") rival();
+  if (left() !== "original") baseline();
 });
 
 const paint = single(async (signal) => {
@@ -123,22 +123,22 @@ const paint = single(async (signal) => {
   tell();
 });
 
-const rival = single(async (signal) => {
+const baseline = single(async (signal) => {
   const codec = left();
   const name = NAMES[codec];
   const most = item.sprd.size;
-  $("rival").hidden = false;
-  $("rival").textContent = `Looking for the best ${name} of at most ${bytes(most)} …`;
+  $("baseline").hidden = false;
+  $("baseline").textContent = `Looking for the best ${name} of at most ${bytes(most)} …`;
   const made = await compare(item.photo, codec, most, signal);
   const size = made.number("Bytes");
   const fits = size <= most;
   const how = `quality ${made.about("Quality")}, coded ${made.about("Scale")} times smaller`;
-  $("rival").textContent = fits
+  $("baseline").textContent = fits
     ? `${name}: ${bytes(size)}, ${how}.`
     : `${name} cannot be that small: its smallest file has ${bytes(size)}, ${(size / most).toFixed(1)} times as many. It is shown instead.`;
   await viewer.show("left", made.blob, `${name}: ${bytes(size)}`, `What ${name} makes of it, ${bytes(size)}`);
   viewer.single = false;
-  say($("rival").textContent);
+  say($("baseline").textContent);
 });
 
 // In place of a picture that has not come yet; one that is there stays, under a bar that moves.
@@ -148,8 +148,8 @@ function wait(text) {
 }
 
 async function original() {
-  rival.stop();
-  $("rival").hidden = true;
+  baseline.stop();
+  $("baseline").hidden = true;
   const size = large(item.photo.size);
   const shown = await viewer.show("left", item.photo, `Original: ${size}`, `The original, ${size}`);
   viewer.single = !shown;
@@ -222,7 +222,7 @@ function check(file) {
 }
 
 async function take(file) {
-  for (const work of [code, paint, rival, codeSoon, paintSoon]) work.stop();
+  for (const work of [code, paint, baseline, codeSoon, paintSoon]) work.stop();
   try {
     check(file);
     const sprd = await isSprd(file);
@@ -234,7 +234,7 @@ async function take(file) {
 }
 
 async function prepare(sprd) {
-  $("alert").hidden = $("remark").hidden = $("rival").hidden = true;
+  $("alert").hidden = $("remark").hidden = $("baseline").hidden = true;
   for (const side of ["left", "right"]) viewer.clear(side);
   for (const link of ["save-sprd", "save-png"]) $(link).removeAttribute("href");
   for (const id of ["bytes", "unit", "ratio"]) $(id).textContent = "";
@@ -281,7 +281,7 @@ for (const [id, size] of [["max-bytes", (value) => value], ["bpp", (value) => Ma
 $("realism").addEventListener("input", () => { showDial(); if (item.sprd) paintSoon(); });
 $("versus").addEventListener("change", () => {
   if (left() === "original") original();
-  else if (item.sprd) rival();
+  else if (item.sprd) baseline();
 });
 
 for (const id of ["file", "another"]) {

@@ -1,8 +1,8 @@
-"""`sprdiff data pack`: a folder of photographs becomes WebDataset shards, in an order that mixes its subfolders.
+"""``sprdiff data pack``: a folder of photographs becomes WebDataset shards, in an order that mixes its subfolders.
 
-Photographs are copied byte for byte where they can be, and made smaller or re-encoded where they cannot. Large ones
-are cut into tiles, so that a crop costs the decoding of a tile and no more. Shards appear whole or not at all;
-``pack.json`` says which are done, so a second run goes on after the last of them.
+Photographs are copied byte for byte if possible, and otherwise made smaller or encoded again. Large ones are cut into
+tiles, so that a crop costs only the decoding of a tile. A shard appears complete or not at all; ``pack.json`` says which
+are done, so that a second run continues after the last of them.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from ...common.files import describe, write_atomic
 from ...errors import ImageError, OutputError, TrainingError
 from ...imageio.open import open_rgb
 from ...imageio.resize import resize
-from .photos import SUFFIXES
+from .shard import SUFFIXES
 from .shards import TILE_MARK
 
 log = logging.getLogger(__name__)
 
 INDEX = "pack.json"
 COPIED = (".jpg", ".jpeg", ".png", ".webp")
-"""Formats that are read fast and shrink well: these are copied; others become PNG."""
+"""Formats that are small and fast to read are copied; others become PNG."""
 MAX_NAME = 80
-"""Bytes of a name without suffix; tar itself ends at 100."""
+"""The longest name without suffix, in bytes; tar allows 100 in all."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,14 @@ class Packing:
     """How photographs are packed.
 
     Attributes:
-        shard_size: bytes; a shard ends with the photograph that takes it there.
-        short_side: larger photographs are reduced to this short side (JPEG, quality 95, 4:4:4); 0: never.
-        min_side: photographs with a smaller side are left out: no crop fits into them.
-        tile: photographs with a larger side are cut into tiles of at most this side (JPEG, as above), which cover
-            them evenly and are no smaller than `min_side`; 0: never.
+        shard_size: a shard ends with the photograph that makes it reach this size in bytes.
+        short_side: photographs with a longer short side are made smaller (JPEG, quality 95, 4:4:4); 0: never.
+        min_side: photographs with a shorter side are left out, because no crop fits into them.
+        tile: photographs with a longer side are cut into tiles of at most this side (JPEG, as above), which
+            cover them evenly and are not smaller than `min_side`; 0: never.
+
+    Raises:
+        TrainingError: tiles would be smaller than `min_side`.
     """
 
     shard_size: int = 256 * 2**20
@@ -59,12 +62,13 @@ class Packing:
 
 
 Member = tuple[str, bytes]
-"""A file of a shard: its name and its bytes."""
+"""A file in a shard: its name and its bytes."""
 
 
 @dataclass(frozen=True)
 class Packed:
-    """What a run did: files (photographs or tiles) and shards in all, and how many photographs it left out."""
+    """What a folder of shards holds after a run: files (photographs or tiles) and shards, and how many photographs
+    the run left out."""
 
     photos: int
     shards: int
@@ -79,15 +83,17 @@ def pack(
     workers: int = 4,
     advance: Callable[[int, int], None] = lambda done, total: None,
 ) -> Packed:
-    """Pack all photographs of a folder, searched through, into ``out``; goes on where an earlier run was killed.
+    """Pack all photographs of a folder and its subfolders into shards; continue where an earlier run was killed.
 
     Args:
-        workers: threads that check and re-encode.
-        advance: called with (photographs looked at, of so many).
+        folder: the photographs.
+        out: the folder of the shards.
+        workers: the number of threads that check and encode photographs.
+        advance: a function that is called with the number of photographs that are done, and of all.
 
     Raises:
-        TrainingError: there are no photographs, or ``out`` was packed from others or otherwise.
-        OutputError: the disk refuses a file.
+        TrainingError: there are no photographs, or the shards were packed from others or with other options.
+        OutputError: a file cannot be written.
     """
     files = _files(folder, out)
     index = _open_index(out, packing, files)
@@ -109,7 +115,7 @@ def pack(
 
 
 def _files(folder: Path, out: Path) -> list[Path]:
-    """Photographs by path inside the folder, in an order that only their names determine."""
+    """Return the photographs as paths in the folder, in an order that depends on their names only."""
     if not folder.is_dir():
         raise TrainingError(f"{folder}: no such folder")
     inside = out.resolve()
@@ -141,14 +147,14 @@ def _open_index(out: Path, packing: Packing, files: Sequence[Path]) -> dict[str,
 def _prepared(
     folder: Path, files: Sequence[Path], start: int, packing: Packing, workers: int
 ) -> Iterator[tuple[int, list[Member]]]:
-    """(position after it, its files in the shard) of every photograph in order; none for one that is left out."""
+    """Yield the position after every photograph, and its files in the shard; there are none if it is left out."""
     names = _names(files)
 
     def prepare(position: int) -> list[Member]:
         return _prepare(folder / files[position], names[position], packing)
 
     with ThreadPoolExecutor(workers) as pool:
-        # In pieces: all at once, the whole folder would be in memory.
+        # In pieces, or else the whole folder would be in memory.
         for first in range(start, len(files), 4 * workers):
             piece = range(first, min(first + 4 * workers, len(files)))
             for position, found in zip(piece, pool.map(prepare, piece), strict=True):
@@ -156,7 +162,7 @@ def _prepared(
 
 
 def _names(files: Sequence[Path]) -> list[str]:
-    """Names inside the shards, without suffix and unique: up to its first dot a name is the key of its sample."""
+    """Return unique names for the shards, without suffix and dots: WebDataset's key of a sample ends at a dot."""
     names: list[str] = []
     taken: set[str] = set()
     for file in files:
@@ -171,7 +177,7 @@ def _names(files: Sequence[Path]) -> list[str]:
 
 
 def _prepare(path: Path, name: str, packing: Packing) -> list[Member]:
-    """The files that a photograph becomes; none if it is left out."""
+    """Return the files that a photograph becomes; there are none if it is left out."""
     try:
         data = path.read_bytes()
         pixels = open_rgb(io.BytesIO(data)).pixels
@@ -197,7 +203,7 @@ def _prepare(path: Path, name: str, packing: Packing) -> list[Member]:
 
 
 def _tiles(pixels: Any, side: int) -> Iterator[Any]:
-    """Tiles of at most `side` pixels that cover a photograph evenly, and overlap as they must."""
+    """Yield tiles of at most `side` pixels that cover a photograph evenly; they overlap if they have to."""
     starts = []
     for length in pixels.shape[:2]:
         count = -(-length // side)
@@ -219,11 +225,11 @@ def _encode(pixels: Any, kind: str, **options: Any) -> bytes:
 
 
 def _write_shard(out: Path, index: dict[str, Any], members: Sequence[tuple[str, bytes]], end: int) -> None:
-    """The shard, then the index that names it: a kill between the two costs the shard's work, no more."""
+    """Write the shard, then the index: a kill between the two costs the work of one shard."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for name, data in members:
-            member = tarfile.TarInfo(name)  # no time, no owner: the same photographs give the same bytes
+            member = tarfile.TarInfo(name)  # without time and owner the same photographs give the same bytes
             member.size = len(data)
             tar.addfile(member, io.BytesIO(data))
     data = buffer.getvalue()

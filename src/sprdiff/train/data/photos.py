@@ -1,7 +1,7 @@
-"""Photographs for training: decoded once into one memory map, then cropped without state.
+"""Photographs for training: they are decoded once into one memory map and then cropped at random.
 
-The crop of (seed, step, rank, index) is a pure function of those numbers, so a resumed run sees exactly the
-crops that the killed one would have seen, and no worker or cursor has to be saved.
+A crop depends on seed, step, rank and its index in the batch only. A resumed run therefore sees exactly the crops that
+the killed one would have seen, and no position has to be saved.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import json
 import logging
 import math
 import os
-import tarfile
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,17 +22,17 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
+from ...common.messages import reason
 from ...errors import ImageError, TrainingError
 from ...imageio.open import open_rgb
+from .shard import SUFFIXES, Shard
 
 log = logging.getLogger(__name__)
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm")
 
 
 @dataclass(frozen=True)
 class PhotoStore:
-    """All photographs as one flat uint8 array; photo ``i`` is ``pixels[offset_i :][: h_i * w_i * 3]`` as [h,w,3]."""
+    """All photographs in one flat uint8 array: photo i is ``pixels[offset_i :][: h_i * w_i * 3]`` as [h,w,3]."""
 
     pixels: np.ndarray
     offsets: np.ndarray
@@ -44,25 +43,25 @@ class PhotoStore:
         return len(self.names)
 
     def photo(self, index: int) -> np.ndarray:
-        """[h,w,3] uint8 view."""
+        """Return a view of a photograph, uint8 [h,w,3]."""
         h, w = (int(v) for v in self.shapes[index])
         start = int(self.offsets[index])
         return self.pixels[start : start + h * w * 3].reshape(h, w, 3)
 
     def select(self, keep: np.ndarray) -> PhotoStore:
-        """The store restricted to the photos where ``keep`` is true; pixels are shared."""
+        """Return a store of the photographs where `keep` is true; it shares the pixels."""
         names = tuple(n for n, k in zip(self.names, keep, strict=True) if k)
         return PhotoStore(self.pixels, self.offsets[keep], self.shapes[keep], names)
 
 
 def open_store(sources: list[Path], cache: Path, exclude: list[str]) -> PhotoStore:
-    """Open the photographs of folders and ``.tar`` shards, decoding them into ``cache`` the first time.
+    """Open the photographs of folders and ``.tar`` shards; the first time they are decoded into the folder `cache`.
 
     Args:
-        exclude: prefixes of file names to leave out (a source of photos, for its licence).
+        exclude: prefixes of file names that are left out, such as a collection whose licence does not fit.
 
     Raises:
-        TrainingError: a source is missing, holds no readable photo, or none is left.
+        TrainingError: a source is missing, no photograph can be read, or none is left.
     """
     files = _source_files(sources)
     key = hashlib.sha256(
@@ -101,19 +100,16 @@ def _source_files(sources: list[Path]) -> list[Path]:
 
 
 def _members(files: list[Path]) -> Iterator[tuple[str, bytes]]:
+    """Yield the name and the bytes of every photograph."""
     for path in files:
+        if path.suffix.lower() == ".tar":
+            shard = Shard.open(str(path), path)
+            yield from ((name, shard.read(i)) for i, name in enumerate(shard.names))
+            continue
         try:
-            if path.suffix.lower() != ".tar":
-                yield path.name, path.read_bytes()
-                continue
-            with tarfile.open(path) as shard:
-                for member in shard:
-                    if member.isfile() and member.name.lower().endswith(SUFFIXES):
-                        handle = shard.extractfile(member)
-                        if handle is not None:
-                            yield Path(member.name).name, handle.read()
-        except (tarfile.TarError, OSError, EOFError) as error:
-            raise TrainingError(f"{path}: not readable ({error})") from error
+            yield path.name, path.read_bytes()
+        except OSError as error:
+            raise TrainingError(f"{path} cannot be read: {reason(error)}") from error
 
 
 def _decode_all(files: list[Path], base: Path) -> None:
@@ -153,18 +149,18 @@ def _decode(name: str, data: bytes) -> np.ndarray | None:
 
 
 class CropSampler:
-    """Random crops, augmented; a photograph's chance grows with its area.
+    """Draws random, augmented crops; the chance of a photograph is proportional to its area.
 
-    Whole photographs stand for large ones that are coded smaller, native crops for those coded as they are. Crops are
-    cut on ``device``, where all photographs lie as bytes, turned, mirrored, sometimes reduced, and their light and
-    colour changed a little.
+    A crop is mirrored, turned and made smaller at random, and its brightness and colour are changed a little. Crops that
+    are made smaller stand for large photographs that are coded at a smaller scale. All photographs are on `device` as
+    bytes.
 
     Raises:
-        TrainingError: no photo is as large as the crop.
+        TrainingError: no photograph is as large as the crop.
     """
 
     REDUCED, SMALLEST = 0.5, 0.5
-    """Share of the crops that are reduced, and by how much at most."""
+    """The share of the crops that are made smaller, and the smallest factor."""
     TURNED, RECOLOURED = 0.3, 0.5
 
     def __init__(self, store: PhotoStore, crop: int, seed: int, device: str = "cpu", *, augment: bool = True) -> None:
@@ -176,18 +172,18 @@ class CropSampler:
         self.cumulative = np.cumsum(areas) / np.sum(areas)
         flat = np.asarray(store.pixels)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # torch cannot mark a tensor as read-only; nothing writes it
+            warnings.simplefilter("ignore", UserWarning)  # torch warns that the array is read-only; nothing writes to it
             self._pixels = torch.from_numpy(flat).to(device)
 
     def batch(self, step: int, rank: int, count: int) -> torch.Tensor:
-        """[count,3,crop,crop] float32 in 0-1, channels last, of this step and process."""
-        # The lowest word of the counter counts the draws: a step there would read the stream of its neighbours.
+        """Return the crops of a step and a process, float32 [count,3,crop,crop] in 0-1, channels last."""
+        # The lowest word of the counter counts the draws; with the step there, steps would share random numbers.
         rng = np.random.Generator(np.random.Philox(key=self.seed, counter=[0, rank, step, 0]))
         crops = torch.stack([self._crop(rng) for _ in range(count)])
         return crops.contiguous(memory_format=torch.channels_last)
 
     def _crop(self, rng: np.random.Generator) -> torch.Tensor:
-        """[3,crop,crop] float32."""
+        """Return one crop, float32 [3,crop,crop]."""
         index = min(int(np.searchsorted(self.cumulative, rng.random())), len(self.store) - 1)
         height, width = (int(side) for side in self.store.shapes[index])
         side = self.crop
@@ -204,21 +200,21 @@ class CropSampler:
         return self._changed(crop, rng) if self.augment else crop
 
     def _changed(self, crop: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-        """Mirrored, turned and recoloured at random."""
+        """Mirror, turn and recolour a crop at random."""
         if rng.random() < 0.5:
             crop = crop.flip(2)
         if rng.random() < self.TURNED:
             crop = crop.rot90(int(rng.integers(1, 4)), (1, 2))
         if rng.random() < self.RECOLOURED:
             gain = torch.from_numpy((rng.uniform(0.8, 1.15) * rng.uniform(0.95, 1.05, 3)).astype(np.float32))
-            if crop.is_cuda:  # from pinned memory the copy waits for nothing
+            if crop.is_cuda:  # the copy from pinned memory does not wait for the device
                 gain = gain.pin_memory().to(crop.device, non_blocking=True)
             crop = crop.mul(gain[:, None, None]).clamp_(0, 1).pow(float(rng.uniform(0.85, 1.2)))
         return crop
 
 
 def holdout(store: PhotoStore, every: int = 64) -> tuple[PhotoStore, PhotoStore]:
-    """Split off every 64th photo by a hash of its name, for validation when none is given: (training, validation)."""
+    """Split the store into photographs for training and for validation: one in 64, by a hash of its name."""
     marks = np.array([int.from_bytes(hashlib.sha256(n.encode()).digest()[:4], "big") % every == 0 for n in store.names])
     if not marks.any() or marks.all():
         marks[:] = False

@@ -1,65 +1,45 @@
-"""Shards from anywhere: names written out, files fetched whole into a folder of bounded size.
+"""Where shards come from; remote ones are fetched whole into a folder of limited size.
 
-A source is a folder, a file, ``http(s)://…``, ``pipe:COMMAND`` (its output, as WebDataset has it) or any address that
-fsspec knows (``s3://…``), with ranges in braces: ``https://host/photos-{000000..000041}.tar``.
+A source is a folder, a file, an address that fsspec knows (``https://…``, ``s3://…``) or ``pipe:COMMAND``, the output of
+a command as in WebDataset. Ranges stand in braces: ``https://host/photos-{000000..000041}.tar``.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib
 import os
-import re
 import shlex
-import shutil
 import subprocess
 import threading
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
 
+from ...common import remote
 from ...errors import TrainingError
 
-TRIES = 3
-TIMEOUT = 60.0
-"""Seconds that a server may be silent."""
-_BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
-_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
+_PIPE = "pipe:"
 
 
 def is_remote(source: str) -> bool:
-    """Whether a source is an address and no path (one letter and a colon is a drive)."""
-    match = _ADDRESS.match(source)
-    return match is not None and match.end() > 2
+    """Whether a source has to be fetched."""
+    return source.startswith(_PIPE) or remote.is_remote(source)
 
 
 def expand(sources: Sequence[str]) -> list[str]:
-    """Every shard that the sources name, in order.
+    """Return every shard that the sources name, in order.
 
     Raises:
         TrainingError: a folder or file is missing, or a folder holds no shard.
     """
-    return [shard for source in sources for name in _ranges(source) for shard in _shards(name)]
-
-
-def _ranges(source: str) -> Iterator[str]:
-    match = _BRACES.search(source)
-    if match is None:
-        yield source
-        return
-    first, last = match.groups()
-    for number in range(int(first), int(last) + 1):
-        yield from _ranges(source[: match.start()] + str(number).zfill(len(first)) + source[match.end() :])
+    names = [name for source in sources for name in remote.expand(source, TrainingError)]
+    return [shard for name in names for shard in _shards(name)]
 
 
 def _shards(name: str) -> list[str]:
     if is_remote(name):
         return [name]
-    path = Path(name)
+    path = remote.as_path(name)
     if path.is_file():
         return [str(path)]
     if not path.is_dir():
@@ -70,18 +50,18 @@ def _shards(name: str) -> list[str]:
     return found
 
 
-class Cache:
-    """Remote shards on disk: the least recently used go when they get too many.
+class ShardCache:
+    """A folder of fetched shards; when it gets too large, the least recently used ones are deleted.
 
     Args:
-        limit: bytes.
+        limit: the size of the folder in bytes.
     """
 
     def __init__(self, folder: Path, limit: int = 50 * 2**30) -> None:
         self.folder, self.limit = folder, limit
 
     def path(self, source: str) -> Path:
-        """The shard as a file; of a remote one a copy, fetched if it is not there.
+        """Return the path of a shard; a remote one is fetched if it is not there.
 
         Raises:
             TrainingError: it cannot be fetched or stored.
@@ -102,23 +82,20 @@ class Cache:
     def _fetch(self, source: str, target: Path) -> None:
         partial = target.with_suffix(f".{os.getpid()}.{threading.get_ident()}.part")
         try:
-            for left in reversed(range(TRIES)):
-                try:
-                    with partial.open("wb") as out:
-                        _copy(source, out)
-                    break
-                except (OSError, EOFError, subprocess.SubprocessError) as error:
-                    if not left:
-                        raise TrainingError(f"{source}: cannot be fetched ({error})") from error
-                    time.sleep(2.0 ** (TRIES - left) - 2)
+            if source.startswith(_PIPE):
+                remote.retried(lambda: _run(source.removeprefix(_PIPE), partial))
+            else:
+                remote.fetch(source, partial, TrainingError, "train")
             os.replace(partial, target)
+        except subprocess.SubprocessError as error:
+            raise TrainingError(f"{source}: cannot be fetched ({error})") from error
         finally:
             partial.unlink(missing_ok=True)
 
     def _trim(self, keep: Path) -> None:
         found = []
         for path in self.folder.glob("*.tar"):
-            with contextlib.suppress(OSError):  # another process may have been faster
+            with contextlib.suppress(OSError):  # another process may have deleted it
                 stat = path.stat()
                 found.append((stat.st_mtime, stat.st_size, path))
         total = sum(size for _, size, _ in found)
@@ -130,35 +107,6 @@ class Cache:
                 total -= size
 
 
-def _copy(source: str, out: IO[bytes]) -> None:
-    if source.startswith("pipe:"):
-        subprocess.run(shlex.split(source.removeprefix("pipe:")), stdout=out, stdin=subprocess.DEVNULL, check=True)
-        return
-    if source.lower().startswith(("http://", "https://")):
-        _download(source, out)
-        return
-    with _fsspec(source) as stream:
-        shutil.copyfileobj(stream, out, 2**20)
-
-
-def _download(source: str, out: IO[bytes]) -> None:
-    try:
-        with urllib.request.urlopen(source, timeout=TIMEOUT) as stream:
-            expected = stream.headers.get("Content-Length")
-            shutil.copyfileobj(stream, out, 2**20)
-    except urllib.error.HTTPError as error:
-        with error:  # it holds the connection
-            raise OSError(f"{error.code} {error.reason}") from None
-    if expected is not None and out.tell() != int(expected):
-        raise EOFError(f"{out.tell()} of {expected} bytes came")
-
-
-def _fsspec(source: str) -> Any:
-    scheme = source.split(":", 1)[0]
-    try:
-        return importlib.import_module("fsspec").open(source, "rb")
-    except ImportError as error:
-        package = {"s3": "s3fs", "gs": "gcsfs", "hf": "huggingface_hub"}.get(scheme, "fsspec")
-        raise TrainingError(f"{source}: {scheme} addresses need: pip install fsspec {package}") from error
-    except ValueError as error:
-        raise TrainingError(f"{source}: {error}") from error
+def _run(command: str, path: Path) -> None:
+    with path.open("wb") as out:
+        subprocess.run(shlex.split(command), stdout=out, stdin=subprocess.DEVNULL, check=True)

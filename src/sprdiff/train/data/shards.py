@@ -1,8 +1,8 @@
-"""Photographs of preset `sd`: WebDataset shards, cropped without state.
+"""Random crops of photographs in WebDataset shards, for preset `sd`.
 
-A process reads from several *lanes* at once, each of which visits one shard after the other and draws a number of
-crops from each. Which shard, which photograph and which crop are pure functions of (seed, step, process, place in
-the batch), so a resumed run sees exactly the crops that the killed one would have seen, from any kind of storage.
+A process reads from several *lanes* at once. A lane visits one shard after another and draws a number of crops from
+each. The shard, the photograph and the crop depend on seed, step, process and place in the batch only: a resumed run
+sees exactly the crops that the killed one would have seen, from any kind of storage.
 
     draw k of a lane ─ k // DRAWS ─► visit ─► shard (all of them once per epoch, in random order)
                        k %  DRAWS ─► photograph of the shard (random order) ─► crop, flip
@@ -13,11 +13,9 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
-import tarfile
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,75 +24,54 @@ from PIL import Image
 
 from ...errors import ImageError, TrainingError
 from ...imageio.open import open_rgb
-from .photos import SUFFIXES, PhotoStore
-from .remote import Cache, expand, is_remote
+from .photos import PhotoStore
+from .remote import ShardCache, expand, is_remote
+from .shard import Shard
 
 log = logging.getLogger(__name__)
 
 TILE_MARK = "~"
-"""What a tile's name has between that of its photograph and its number (`pack`)."""
+"""The name of a tile is that of its photograph, this mark and a number (`pack`)."""
 LANES = 4
 DRAWS = 512
-"""Crops from a shard at one visit: some of 256 MB of photographs, which then are worth having fetched."""
+"""Crops that are drawn from a shard at one visit; so many make it worthwhile to fetch 256 MB."""
 AHEAD = 2
-"""Batches that are decoded while the networks are busy with an earlier one."""
+"""How many batches are decoded in advance."""
 HELD_OUT = 64
-"""One photograph of so many is kept for validation where none is given."""
+"""One photograph in so many is kept for validation if no others are given."""
 _SHARD, _PHOTO, _CROP = range(3)
 
 
-@dataclass(frozen=True)
-class Shard:
-    """The photographs of a shard: names, and where their bytes lie in the file."""
-
-    path: Path
-    names: tuple[str, ...]
-    places: tuple[tuple[int, int], ...]
-
-    def read(self, index: int) -> bytes:
-        """The file of a photograph."""
-        offset, size = self.places[index]
-        with self.path.open("rb") as file:
-            file.seek(offset)
-            return file.read(size)
-
-
 def open_shard(source: str, path: Path) -> Shard:
-    """Index a shard by its headers; members that are no photographs are passed over.
+    """Open a shard that must hold photographs.
 
     Raises:
         TrainingError: it is no tar file, is cut off, or holds no photograph.
     """
-    try:
-        with tarfile.open(path, "r:") as tar:
-            members = [m for m in tar if m.isfile() and m.name.lower().endswith(SUFFIXES)]
-        end = path.stat().st_size
-    except (tarfile.TarError, OSError, EOFError) as error:
-        raise TrainingError(f"{source}: not a readable shard ({error})") from error
-    if not members:
+    shard = Shard.open(source, path)
+    if not shard.names:
         raise TrainingError(f"{source}: holds no photographs")
-    if members[-1].offset_data + members[-1].size > end:
-        raise TrainingError(f"{source}: is cut off")
-    return Shard(path, tuple(Path(m.name).name for m in members), tuple((m.offset_data, m.size) for m in members))
+    return shard
 
 
 class ShardCrops:
-    """Random crops of the photographs in shards, flipped half the time; the interface of `CropSampler`.
+    """Draws random crops of the photographs in shards, half of them mirrored; the interface is that of `CropSampler`.
 
-    Photographs that cannot be read or are smaller than the crop are passed over.
+    Photographs that cannot be read or are smaller than the crop are skipped.
 
     Args:
-        sources: as `remote.expand` takes them.
-        exclude: prefixes of file names to leave out.
-        hold_out: whether to leave out what :meth:`validation` shows.
-        world: number of processes. workers: threads that decode.
-        device: where batches go; to a GPU as bytes, from pinned memory, so that the copy waits for nothing.
+        sources: the shards, as `remote.expand` takes them.
+        exclude: prefixes of file names that are left out.
+        hold_out: whether the photographs of :meth:`validation` are left out.
+        world: the number of processes.
+        workers: the number of threads that decode.
+        device: where batches go. They go to a GPU as bytes from pinned memory, so that the copy waits for nothing.
 
     Raises:
         TrainingError: a source is missing.
     """
 
-    def __init__(self, sources: Sequence[str], cache: Cache, crop: int, seed: int, *, world: int = 1,
+    def __init__(self, sources: Sequence[str], cache: ShardCache, crop: int, seed: int, *, world: int = 1,
                  exclude: Sequence[str] = (), hold_out: bool = False, workers: int = 4,
                  device: torch.device | str = "cpu") -> None:  # fmt: skip
         self.sources = expand(sources)
@@ -110,7 +87,7 @@ class ShardCrops:
         self.ahead: dict[tuple[int, int, int], list[Future[np.ndarray]]] = {}
 
     def batch(self, step: int, rank: int, count: int) -> torch.Tensor:
-        """[count,3,crop,crop] float32 in 0-1, channels last, of this step and process.
+        """Return the crops of a step and a process, float32 [count,3,crop,crop] in 0-1, channels last.
 
         Raises:
             TrainingError: a shard cannot be fetched or read, or holds nothing as large as the crop.
@@ -129,10 +106,10 @@ class ShardCrops:
         return pixels.to(torch.float32).div_(255).contiguous(memory_format=torch.channels_last)
 
     def validation(self, count: int) -> PhotoStore:
-        """Up to ``count`` photographs that training leaves out, from the first shards.
+        """Return up to `count` photographs of the first shards that training leaves out.
 
         Raises:
-            TrainingError: as of `batch`.
+            TrainingError: a shard cannot be fetched or read.
         """
         found: list[tuple[str, np.ndarray]] = []
         for number in range(len(self.sources)):
@@ -143,14 +120,14 @@ class ShardCrops:
                     found.append((shard.names[index], photo))
             if len(found) >= count or number >= self.lanes:
                 break
-        if not found:  # too few photographs to keep one back
+        if not found:  # there are too few photographs to keep one
             found = [(f"crop {i}", self._crop(0, 0, i)) for i in range(2)]
         sizes = np.cumsum([0, *(p.size for _, p in found)])
         shapes = np.array([p.shape[:2] for _, p in found])
         return PhotoStore(np.concatenate([p.ravel() for _, p in found]), sizes[:-1], shapes, tuple(n for n, _ in found))
 
     def close(self) -> None:
-        """End the threads."""
+        """Stop the threads."""
         for pool in (self.decoders, self.fetchers):
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -186,7 +163,7 @@ class ShardCrops:
         return usable
 
     def _visited(self, visit: int, lane: int) -> Shard:
-        """The shard of a lane's visit; the one after it is fetched meanwhile."""
+        """Return the shard of a lane's visit, and begin to fetch the next one."""
         number = self._number(visit, lane)
         following = self._number(visit + 1, lane)
         if is_remote(self.sources[following]):
@@ -199,7 +176,7 @@ class ShardCrops:
 
     def _shard(self, number: int) -> Shard:
         shard = self._future(number).result()
-        if not shard.path.exists():  # gone from the cache while it was not in use
+        if not shard.path.exists():  # the cache has deleted it meanwhile
             with self.lock:
                 self.open.pop(number, None)
             shard = self._future(number).result()
@@ -211,7 +188,7 @@ class ShardCrops:
             if future is None or (future.done() and future.exception() is not None):
                 source = self.sources[number]
                 future = self.fetchers.submit(lambda: open_shard(source, self.cache.path(source)))
-            self.open[number] = future  # the last one used stands last
+            self.open[number] = future  # the most recently used one is the last
             while len(self.open) > 8 * self.lanes:
                 self.open.pop(next(iter(self.open)))
             return future
@@ -223,7 +200,7 @@ class ShardCrops:
 
 
 def held_out(name: str) -> bool:
-    """Whether a photograph is one of those kept for validation, by a hash of its name; all its tiles are, or none."""
+    """Whether a photograph is kept for validation, by a hash of its name; the tiles of a photograph stay together."""
     photo = name.split(TILE_MARK)[0]
     return int.from_bytes(hashlib.sha256(photo.encode()).digest()[:4], "big") % HELD_OUT == 0
 
@@ -232,8 +209,6 @@ def _decode(shard: Shard, index: int) -> np.ndarray | None:
     try:
         pixels: np.ndarray = open_rgb(io.BytesIO(shard.read(index))).pixels
     except (ImageError, Image.DecompressionBombError) as error:
-        log.warning("passed over %s of %s: %s", shard.names[index], shard.path, error)
+        log.warning("skipped %s of %s: %s", shard.names[index], shard.path, error)
         return None
-    except OSError as error:
-        raise TrainingError(f"{shard.path}: cannot be read ({error})") from error
     return pixels

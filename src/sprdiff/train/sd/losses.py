@@ -29,8 +29,8 @@ NETS = {"vgg": (VGG16, "vgg16", "lpips_vgg"), "alex": (ALEXNET, "alexnet", "lpip
 class LpipsLoss(nn.Module):
     """LPIPS v0.1 (Zhang et al., CVPR 2018) with gradients: images [N,3,H,W] in 0-1 -> [N].
 
-    Equal to `evaluate.perceptual.Lpips`, which measures. Training is on VGG16; AlexNet's LPIPS only measures: nothing
-    is trained on it.
+    Equal to `evaluate.perceptual.Lpips`, which measures. Training is on VGG16; AlexNet's LPIPS only measures:
+    nothing is trained on it.
 
     Args:
         backbone: ``features.N.{weight,bias}``. heads: ``linN.model.1.weight`` [1,C,1,1].
@@ -65,8 +65,11 @@ class LpipsLoss(nn.Module):
         """
         architecture, backbone, heads = NETS[net]
         # The heads first: should they be missing, half a gigabyte of VGG16 need not be read to say so.
-        return cls(heads=backbones.load(heads, folder), backbone=backbones.load(backbone, folder),
-                   architecture=architecture)  # fmt: skip
+        return cls(
+            heads=backbones.load(heads, folder),
+            backbone=backbones.load(backbone, folder),
+            architecture=architecture,
+        )
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """Gradients reach ``a`` only."""
@@ -98,12 +101,14 @@ def feature_distance(a: Tensor, b: Tensor) -> Tensor:
 
 
 def quarters(count: int) -> list[int]:
-    """The layers that the discriminator looks at, of a backbone with so many: the end of each quarter, each once."""
+    """The layers that the discriminator looks at, of a backbone with so many: the end of each quarter, each
+    once."""
     return sorted({max(1, round(count * quarter / 4)) for quarter in (1, 2, 3, 4)})
 
 
 class SemanticDiscriminator(nn.Module):
-    """Heads on the features of a frozen backbone (Sauer et al., StyleGAN-T 2023): one for each layer, [N, patches].
+    """Heads on the features of a frozen backbone (Sauer et al., StyleGAN-T 2023): one for each layer, [N,
+    patches].
 
     Of features several hundred channels wide a small head suffices; spectral norm bounds its slope.
     """

@@ -20,8 +20,8 @@ SD_PARTS = (*_PIXEL, "synthesis.estimate", *_DUAL, "denoiser")
 """The parts of `checkpoints.PARTS` that hold trained weights; all others are pretrained."""
 
 _DISCRIMINATOR = Group("discriminator.", lr=2.0, betas=(0.0, 0.99), weight_decay=0.0)
-"""A discriminator's optimum moves with every step of the receiver, so that momentum points where it was: Adam without
-it, and twice the receiver's learning rate (StyleGAN-T; two time-scale rule of Heusel et al. 2017)."""
+"""A discriminator's optimum moves with every step of the receiver, so that momentum points where it was: Adam
+without it, and twice the receiver's learning rate (StyleGAN-T; two time-scale rule of Heusel et al. 2017)."""
 _BESIDE_ONE = (0.5, 0.99)
 """The receiver's own betas beside a discriminator."""
 _ENTROPY_PATH = tuple(

@@ -2,8 +2,8 @@
 
     pixel ─► codec ─► refine or joint ─► export
 
-VAE, DINOv2 and the UNet's own weights come pretrained and stay frozen, so there is no ``vae``, ``semantic`` or
-``flow``. `recipes` says what each stage trains, and for how long.
+VAE, DINOv2 and the UNet's own weights come pretrained and stay frozen, so there is no ``vae``, ``semantic``
+or ``flow``. `recipes` says what each stage trains, and for how long.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from ...models.rate import lambda_of
 from ...sd.modules import SDReceived
 from ...sd.precision import choose_precision, dtype_of
 from ..losses import mse, shifted
-from ..stages import Scalars, StageModule, draw_levels
+from ..stages.base import Scalars, StageModule, draw_levels
 from .losses import LpipsLoss, SemanticDiscriminator, feature_distance, quarters
 
 WEIGHTS = MappingProxyType({"pixel": 8.0, "lpips": 1.0, "semantic": 0.1})
-"""StableCodec's 2·L2 on images in ±1 (8 on 0-1) + LPIPS + 0.1 · a semantic distance; DINOv2's in place of CLIP's."""
+"""StableCodec's 2·L2 on images in ±1 (8 on 0-1) + LPIPS + 0.1 · a semantic distance; DINOv2's in place of
+CLIP's."""
 ADVERSARIAL = 0.1
 """Weight of the adversarial term beside those: StableCodec's."""
 
@@ -35,13 +36,18 @@ class SDStage(StageModule):
     """What all stages share: precision, levels, what files cost, and the picture that the one step leads to.
 
     Args:
-        levels: the first and the last level that training draws; all of them, unless a band is to be specialised.
+        levels: the first and the last level that training draws; all of them, unless a band is to be
+            specialised.
     """
 
     def __init__(
-        self, model: nn.Module, trains: tuple[str, ...], lpips: LpipsLoss | None = None, *,
+        self,
+        model: nn.Module,
+        trains: tuple[str, ...],
+        lpips: LpipsLoss | None = None,
+        *,
         levels: tuple[int, int] = (0, LEVELS - 1),
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(model, trains)
         self.lpips = lpips
         self.band = int(levels[0]), int(levels[1])
@@ -78,7 +84,8 @@ class SDStage(StageModule):
 
 
 class SDPixelStage(SDStage):
-    """MSE codec on the distortion-oriented encoder alone: bpp + λ(level)·MSE, each sample at a level of its own.
+    """MSE codec on the distortion-oriented encoder alone: bpp + λ(level)·MSE, each sample at a level of its
+    own.
 
     The logged ``bpp`` is what files cost, also while the loss prices noisy latents.
 
@@ -87,14 +94,25 @@ class SDPixelStage(SDStage):
     """
 
     def __init__(
-        self, model: nn.Module, trains: tuple[str, ...], lpips: LpipsLoss | None = None, *,
-        levels: tuple[int, int] = (0, LEVELS - 1), noisy_steps: int = 1500,
-    ) -> None:  # fmt: skip
+        self,
+        model: nn.Module,
+        trains: tuple[str, ...],
+        lpips: LpipsLoss | None = None,
+        *,
+        levels: tuple[int, int] = (0, LEVELS - 1),
+        noisy_steps: int = 1500,
+    ) -> None:
         super().__init__(model, trains, None, levels=levels)
         self.noisy_steps = noisy_steps
+        self.hard = False
+
+    def begin(self, step: int, progress: float) -> None:
+        super().begin(step, progress)
+        # A number of the step in `forward` would compile each step anew.
+        self.hard = step >= self.noisy_steps
 
     def forward(self, x: Tensor, level: Tensor) -> Scalars:
-        pixels, hard = x.shape[2] * x.shape[3], self.step >= self.noisy_steps
+        pixels, hard = x.shape[2] * x.shape[3], self.hard
         latents = self._analyse(x)
         q = self.model.latent_codec(*latents, level, hard=hard)
         weight, squared = self.lambdas(level), mse(self._coarse(q, level), x)
@@ -140,8 +158,9 @@ class SDCodecStage(SDStage):
 
         loss = 3/√λ · (ρ·bpp + λ·(MSE(x̃)/2 + (8·MSE(x̂) + LPIPS(x̂) + 0.1·semantic(x̂))/8)) + latent terms
 
-    λ follows the level of each sample. ρ ramps from a quarter to one over the first half of the steps: a codec that
-    is first given more bits than it will have learns what to do with them (StableCodec's relaxed rate).
+    λ follows the level of each sample. ρ ramps from a quarter to one over the first half of the steps: a
+    codec that is first given more bits than it will have learns what to do with them (StableCodec's relaxed
+    rate).
     """
 
     LATENT_WEIGHT = 0.05
@@ -176,8 +195,14 @@ class SDCodecStage(SDStage):
         # Divided by sqrt(λ) so that high qualities do not own the gradient.
         loss = ((self.rate_weight() * found.bpp + weight * error) * weight.rsqrt()).mean() * 3
         means = {k: v.mean() for k, v in terms.items()}
-        return {"loss": loss + self.LATENT_WEIGHT * found.latent, "mse": squared.mean(), "bpp": found.bpp.mean(),
-                "z_bpp": found.z_bpp.mean(), "latent": found.latent, **means}  # fmt: skip
+        return {
+            "loss": loss + self.LATENT_WEIGHT * found.latent,
+            "mse": squared.mean(),
+            "bpp": found.bpp.mean(),
+            "z_bpp": found.z_bpp.mean(),
+            "latent": found.latent,
+            **means,
+        }
 
     def rate_weight(self) -> float:
         """ρ at the step under way."""
@@ -199,7 +224,8 @@ class Judged(NamedTuple):
 
 
 class SDAdversarialStage(SDStage):
-    """A stage with a discriminator: heads on four layers of the frozen DINOv2, with the hinge loss (Lim & Ye 2017).
+    """A stage with a discriminator: heads on four layers of the frozen DINOv2, with the hinge loss (Lim & Ye
+    2017).
 
     The discriminator learns from the first step; the receiver hears it later and softly.
     """
@@ -209,9 +235,13 @@ class SDAdversarialStage(SDStage):
     """Shares of the steps after which the discriminator is heard, and over which it gets loud."""
 
     def __init__(
-        self, model: Any, trains: tuple[str, ...], lpips: LpipsLoss | None = None, *,
+        self,
+        model: Any,
+        trains: tuple[str, ...],
+        lpips: LpipsLoss | None = None,
+        *,
         levels: tuple[int, int] = (0, LEVELS - 1),
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(model, trains, lpips, levels=levels)
         backbone = model.triple_encoder.semantic.backbone
         self.layers = quarters(backbone.config.num_hidden_layers)
@@ -247,7 +277,8 @@ class SDAdversarialStage(SDStage):
 
 
 class SDRefineStage(SDAdversarialStage):
-    """Adversarial training of the receiver behind x̃; entropy path and coarse image frozen, so files stay what they are.
+    """Adversarial training of the receiver behind x̃; entropy path and coarse image frozen, so files stay
+    what they are.
 
     High qualities weigh fidelity more than low ones.
     """
@@ -274,8 +305,14 @@ class SDRefineStage(SDAdversarialStage):
         fooled = judged.fooled.mean()
         means = {k: v.mean() for k, v in terms.items()}
         loss = judged.loss + sum(WEIGHTS[k] * v for k, v in means.items()) + self.LATENT_WEIGHT * latent
-        return {"loss": loss + self.heard() * ADVERSARIAL * fooled, "discriminator": judged.loss.detach(),
-                "mse": mse(image, x).mean(), "latent": latent, "adversarial": fooled, **means}  # fmt: skip
+        return {
+            "loss": loss + self.heard() * ADVERSARIAL * fooled,
+            "discriminator": judged.loss.detach(),
+            "mse": mse(image, x).mean(),
+            "latent": latent,
+            "adversarial": fooled,
+            **means,
+        }
 
     def _frozen(self, x: Tensor, level: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         codec = self.model.latent_codec
@@ -287,9 +324,9 @@ class SDRefineStage(SDAdversarialStage):
 class SDJointStage(SDCodecStage, SDAdversarialStage):
     """The whole codec against the discriminator, its entropy path at a small learning rate.
 
-    The loss is that of ``codec`` at the full rate, and the adversarial term with the weight that it has beside LPIPS.
-    StableCodec ends so, with 21,000 steps for each rate, and AEIC with 30,000; here it is one model over all rates,
-    or over a band of levels where `levels` names one.
+    The loss is that of ``codec`` at the full rate, and the adversarial term with the weight that it has
+    beside LPIPS. StableCodec ends so, with 21,000 steps for each rate, and AEIC with 30,000; here it is one
+    model over all rates, or over a band of levels where `levels` names one.
     """
 
     def rate_weight(self) -> float:

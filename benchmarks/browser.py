@@ -1,0 +1,88 @@
+"""How long the page takes for a picture in a real Chromium, without WebGPU: ``docs/browser.md`` has the figures.
+
+    python benchmarks/browser.py                          # the shipped weights, a picture of 768x512
+    python benchmarks/browser.py --weights DIR PHOTO.jpg
+
+Each run is a file of its own, from its choice to the painted picture, with the networks loaded. The first is told
+apart, for it loads them. The page must be built (``make web``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from playwright.sync_api import Page, sync_playwright
+
+from sprdiff.codec import Codec
+from sprdiff.viewer.bundle import make_bundle
+from sprdiff.viewer.page import write_site
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+from conftest import BROWSERS, photo
+from web_helpers import served
+
+PATIENCE = 600_000
+HOW_LONG = "performance.getEntriesByName('decode').map(entry => entry.duration / 1000)"
+
+
+def decoded(page: Page, data: bytes, realism: float, runs: int) -> list[float]:
+    """Seconds of each run."""
+    script = "(e, v) => { e.value = v; e.dispatchEvent(new Event('input', { bubbles: true })); }"
+    page.evaluate("performance.clearMeasures()")
+    for _ in range(runs):
+        field = "#file" if page.locator("#drop").is_visible() else "#more"
+        page.locator("#realism").evaluate(script, str(realism))
+        page.set_input_files(field, {"name": "a.sprd", "mimeType": "", "buffer": data})  # type: ignore[arg-type]
+        page.wait_for_timeout(300)
+        page.locator("#save:enabled").wait_for(timeout=PATIENCE)
+    times: list[float] = page.evaluate(HOW_LONG)
+    return times
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("photo", nargs="?", type=Path, help="none: a drawn picture of 768x512")
+    parser.add_argument("--weights", type=Path)
+    parser.add_argument("--quality", type=float, help="none: 0.02 bits per pixel")
+    parser.add_argument("--runs", type=int, default=5)
+    given = parser.parse_args()
+    picture = photo(512, 768) if given.photo is None else np.asarray(Image.open(given.photo).convert("RGB"))
+    codec = Codec(given.weights)
+    data = codec.encode(picture, quality=given.quality)
+    bundle = make_bundle(given.weights)
+    print(f"{picture.shape[1]}x{picture.shape[0]}, {len(data)} bytes; weights of {len(bundle.data)} bytes")
+    with tempfile.TemporaryDirectory() as folder:
+        write_site(Path(folder), bundle)
+        measure(Path(folder), data, given.runs)
+
+
+def measure(site: Path, data: bytes, runs: int) -> None:
+    """Print the seconds of both ends of the dial."""
+    path = next(filter(None, map(shutil.which, BROWSERS)))
+    with served(site) as address, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        page = browser.new_page()
+        page.goto(address)
+        about = page.locator("#about")
+        about.filter(has_text="without a connection").wait_for(timeout=PATIENCE)
+        page.reload()  # from now on the service worker isolates the page, so it has threads
+        about.filter(has_text="is ready").wait_for(timeout=PATIENCE)
+        print(about.inner_text())
+        for realism in (0.0, 1.0):
+            first, *rest = decoded(page, data, realism, runs + 1)
+            every = " ".join(f"{seconds:.2f}" for seconds in sorted(rest))
+            print(
+                f"realism {realism:g}: the first {first:.2f} s, then median {statistics.median(rest):.2f} s of {every}"
+            )
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()

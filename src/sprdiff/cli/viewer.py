@@ -1,0 +1,117 @@
+"""``sprdiff link``, ``sprdiff qr`` and ``sprdiff viewer``: photographs that open in a browser."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..common.files import check_output, read_bytes, write_atomic
+from ..errors import BitstreamError, ViewerError
+from ..limits import MAX_PIXELS
+from ..options import CodecOptions, EncodeOptions
+from .files import tell
+from .options import Bpp, Force, MaxBytes, MaxPixels, Quality, Quiet, Threads, Weights, as_usage
+
+_MAGIC = b"SPR"
+
+
+def _page(address: str | None) -> str | None:
+    from ..viewer.links import check_viewer
+
+    try:
+        return None if address is None else check_viewer(address)
+    except ViewerError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+Input = Annotated[str, typer.Argument(metavar="IN", help="Picture or .sprd file; - is stdin.")]
+Page = typer.Option("--viewer", metavar="URL", callback=_page, help="Address of the page that opens it.")
+
+
+def link(
+    file: Input,
+    viewer: Annotated[str, Page],
+    quality: Quality = None,
+    bpp: Bpp = None,
+    max_bytes: MaxBytes = None,
+    weights: Weights = None,
+    max_pixels: MaxPixels = MAX_PIXELS,
+    threads: Threads = None,
+) -> int:
+    """Print a link that is a photograph: its fragment, which no server sees, holds the whole file."""
+    from ..viewer.links import to_link
+
+    with as_usage():
+        options = EncodeOptions(quality, bpp, max_bytes)
+    tell(to_link(_file(file, options, CodecOptions(weights, threads, max_pixels), None), viewer))
+    return 0
+
+
+def qr(
+    file: Input,
+    output: Annotated[str, typer.Argument(metavar="OUT", help="Code, .png or .svg; - is stdout.")],
+    viewer: Annotated[str | None, Page] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="The code holds the file itself, not a link.")] = False,
+    quality: Quality = None,
+    bpp: Bpp = None,
+    max_bytes: MaxBytes = None,
+    weights: Weights = None,
+    max_pixels: MaxPixels = MAX_PIXELS,
+    threads: Threads = None,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> int:
+    """Write one QR code that opens a photograph, or that is one; with no target stated the file is made to fit."""
+    from ..viewer.links import KINDS, most_bytes, to_code
+
+    if (viewer is None) is not raw:
+        raise typer.BadParameter("a code needs either --viewer URL or --raw")
+    kind = "png" if output == "-" else Path(output).suffix.lower().removeprefix(".")
+    if kind not in KINDS:
+        raise typer.BadParameter(f"{output} is neither .png nor .svg")
+    check_output(output, force=force)
+    with as_usage():
+        options = EncodeOptions(quality, bpp, max_bytes)
+    data = _file(file, options, CodecOptions(weights, threads, max_pixels), most_bytes(viewer))
+    write_atomic(output, to_code(data, viewer, kind), force=force)
+    if not quiet and output != "-":
+        tell(f"{file} -> {output}: {len(data)} bytes")
+    return 0
+
+
+def viewer(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for a web server to give out.")],
+    weights: Weights = None,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> int:
+    """Write the page that opens files in a browser, with its weights, for any web server."""
+    from ..viewer.bundle import make_bundle
+    from ..viewer.page import page_files, write_site
+
+    page_files()  # a page that is not built fails before any work
+    bundle = make_bundle(weights)
+    names = write_site(folder, bundle, force=force)
+    if not quiet:
+        tell(f"{folder}: {len(names)} files, weights of {len(bundle.data)} bytes")
+    return 0
+
+
+def _file(name: str, options: EncodeOptions, networks: CodecOptions, most: int | None) -> bytes:
+    """Return a given ``.sprd`` file, or that of a picture; without a target it has at most `most` bytes."""
+    from ..format.container import parse_file
+
+    stated = options != EncodeOptions()
+    data = read_bytes(name, BitstreamError)
+    if data[: len(_MAGIC)] == _MAGIC:
+        if stated:
+            raise typer.BadParameter(f"{name} is coded already: targets are for pictures")
+        parse_file(data)
+        return data
+    from ..codec import Codec
+
+    codec = Codec.from_options(networks)
+    made = codec.encode_with(data, options)
+    return made if stated or most is None or len(made) <= most else codec.encode(data, max_bytes=most)

@@ -1,0 +1,1 @@
+"""The optimisers: AdamW, SOAP and Muon."""

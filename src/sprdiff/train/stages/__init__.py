@@ -1,0 +1,1 @@
+"""The stages of preset `tiny`: each computes its loss from a batch."""

@@ -1,0 +1,1 @@
+"""Validation: rates, distortions and samples of photographs that training leaves out."""

@@ -1,0 +1,403 @@
+"""The page that opens files, in Debian's Chromium: by file, packet, link and code, without a connection too."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import zxingcpp
+from PIL import Image
+
+from bitstream_helpers import GOLDEN, load_golden_weights
+from browser_helpers import PHONE
+from conftest import photo
+from serve_helpers import CODEC, jpeg, running
+from sprdiff.format.container import Header, pack_file, parse_file
+from sprdiff.packets import from_packets, to_line, to_packets
+from sprdiff.viewer.bundle import make_bundle, pack
+from sprdiff.viewer.links import to_code, to_link
+from sprdiff.viewer.page import write_site
+from viewer_helpers import Viewer, another, close_to
+from web_helpers import served
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, FileChooser
+
+pytestmark = pytest.mark.services
+
+WEB = Path(__file__).parents[2] / "web"
+TINY = Path(__file__).parents[1] / "data" / "tiny"
+NAMES = sorted(json.loads((TINY / "golden.json").read_text()))
+FORMAT = json.loads((GOLDEN / "golden.json").read_text())
+PHOTO = CODEC.encode(photo(288, 432), max_bytes=300)
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    with running() as found:
+        yield f"{found}view/"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page as files for any web server."""
+    folder = tmp_path_factory.mktemp("site")
+    write_site(folder, make_bundle())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def viewer(browser: Browser, address: str) -> Iterator[Viewer]:
+    """One page for all that does not need a fresh one: it loads for a while."""
+    found = Viewer(browser, address)
+    found.ready()
+    yield found
+    complaints, foreign = found.complaints, [url for url in found.requests if not url.startswith((address, "blob:"))]
+    found.close()
+    assert complaints == [] and foreign == []
+
+
+def golden(name: str, realism: int) -> Image.Image:
+    return Image.open(io.BytesIO((TINY / f"{name}_{realism}.png").read_bytes()))
+
+
+@pytest.mark.parametrize("weights", sorted(FORMAT["hashes"]))
+def test_golden_files_of_the_format_decode_to_the_recorded_integers(
+    browser: Browser, weights: str, tmp_path: Path
+) -> None:
+    shutil.copy(WEB / "build" / "browser" / "exact.mjs", tmp_path)
+    (tmp_path / "index.html").write_text("<!doctype html><link rel=icon href='data:,'>")
+    bundle = pack({}, {f"entropy/{name}": array for name, array in load_golden_weights(weights).items()})
+    wanted = {name: file["sha256"] for name, file in FORMAT["files"].items() if file["weights"] == weights}
+    files = {name: list((GOLDEN / f"{name}.sprd").read_bytes()) for name in wanted}
+    with served(tmp_path) as address:
+        page = browser.new_page()
+        page.goto(address)
+        script = "async ([bundle, files]) => (await import('./exact.mjs')).digests(bundle, files)"
+        found = page.evaluate(script, [list(bundle.data), files])
+        page.close()
+    assert found == {name: {"whole": True, **digests} for name, digests in wanted.items()}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_golden_pictures_are_within_the_tolerance(viewer: Viewer, name: str, tmp_path: Path) -> None:
+    data = (TINY / f"{name}.sprd").read_bytes()
+    viewer.give((f"{name}.sprd", data))
+    for realism in (1, 0):
+        viewer.turn("#realism", realism)
+        picture = viewer.saved(tmp_path)
+        assert picture.mode == golden(name, realism).mode and close_to(picture, golden(name, realism))
+    assert viewer.page.locator("#bytes").inner_text() == str(len(data))
+    header = parse_file(data).header
+    assert f"{header.width} × {header.height}" in viewer.facts()
+    assert f"{8 * len(data) / (header.width * header.height):.4f}" in viewer.page.locator("#summary").inner_text()
+
+
+def test_what_is_shown_is_what_is_saved(viewer: Viewer, tmp_path: Path) -> None:
+    viewer.give(("photo.sprd", PHOTO))
+    for dial, value in (("#realism", 0.35), ("#seed", 4711), ("#realism", 1)):
+        viewer.turn(dial, value)
+        assert (viewer.shown() == viewer.saved(tmp_path)).all()
+    assert close_to(viewer.saved(tmp_path), CODEC.decode(PHOTO, realism=1, seed=4711))
+    viewer.turn("#realism", 0.35)
+    assert close_to(viewer.saved(tmp_path), CODEC.decode(PHOTO, realism=0.35, seed=4711))
+    viewer.turn("#seed", 0)
+    viewer.turn("#realism", 1)
+
+
+def test_seeds_that_are_none_are_not_acted_upon(viewer: Viewer) -> None:
+    viewer.give(("photo.sprd", PHOTO))
+    seed = viewer.page.locator("#seed")
+    for wrong in ("", "-1", "1.5", "nine", str(2**64)):
+        seed.fill(wrong)
+        assert not seed.evaluate("e => e.validity.valid")
+    viewer.turn("#seed", 0)
+    viewer.page.locator("#another").click()
+    viewer.settled()
+    assert seed.input_value() == "1" and seed.evaluate("e => e.validity.valid")
+    viewer.turn("#seed", 0)
+
+
+def test_a_dial_that_moves_on_leaves_the_last_place(viewer: Viewer, tmp_path: Path) -> None:
+    viewer.give(("photo.sprd", PHOTO), wait=False)
+    for place in range(20, -1, -1):
+        script = "(e, v) => { e.value = v; e.dispatchEvent(new Event('input', { bubbles: true })); }"
+        viewer.page.locator("#realism").evaluate(script, str(place / 20))
+        viewer.page.wait_for_timeout(30 if place % 4 else 250)
+    viewer.settled()
+    assert close_to(viewer.saved(tmp_path), CODEC.decode(PHOTO, realism=0))
+    viewer.turn("#realism", 1)
+
+
+def test_a_link_is_the_photograph(viewer: Viewer, address: str, tmp_path: Path) -> None:
+    before = len(viewer.requests)
+    viewer.page.goto(to_link(PHOTO, address))
+    viewer.settled()
+    assert close_to(viewer.saved(tmp_path), CODEC.decode(PHOTO))
+    fragment = to_link(PHOTO, address).partition("#")[2]
+    assert not [url for url in viewer.requests[before:] if fragment in url and not url.startswith(address)]
+    odd = (TINY / "odd.sprd").read_bytes()
+    viewer.page.goto(to_link(odd, address))  # the same page: only its fragment changes
+    viewer.page.locator("#facts").filter(has_text="130 × 77").wait_for()
+    viewer.settled()
+    assert close_to(viewer.saved(tmp_path), golden("odd", 1))
+
+
+def test_a_code_opens_the_photograph(viewer: Viewer, address: str, tmp_path: Path) -> None:
+    with Image.open(io.BytesIO(to_code(PHOTO, address))) as code:
+        (found,) = zxingcpp.read_barcodes(code)
+    viewer.page.goto(found.text)
+    viewer.settled()
+    assert close_to(viewer.saved(tmp_path), CODEC.decode(PHOTO))
+
+
+def test_links_that_are_cut(viewer: Viewer, address: str) -> None:
+    link = to_link(PHOTO, address)
+    for lost in (100, 101, 102, 103):  # a link may end inside a group of four characters, too
+        viewer.page.goto(link[:-lost])
+        assert "damaged or cut off" in viewer.complaint("check does not match")
+    viewer.page.locator("#partial").click()
+    viewer.settled()
+    assert "% of the symbols" in viewer.facts() and not viewer.page.locator("#alert").is_visible()
+    viewer.page.goto(f"{address}#nothing-of-the-kind")
+    viewer.complaint("does not hold a photograph")
+
+
+def test_the_beginning_of_a_file(viewer: Viewer, tmp_path: Path) -> None:
+    cut = PHOTO[: len(PHOTO) // 2]
+    viewer.give(("cut.sprd", cut), wait=False)
+    viewer.complaint("check does not match")
+    viewer.page.locator("#partial").click()
+    viewer.settled()
+    wanted = CODEC.decode(cut, partial=True)
+    assert close_to(viewer.saved(tmp_path), wanted)
+    assert f"{int(100 * wanted.info['known'])} % of the symbols" in viewer.facts()
+    assert "part of the file" in viewer.page.locator("#remark").inner_text()
+
+
+def test_packets_with_losses(viewer: Viewer, tmp_path: Path) -> None:
+    packets = to_packets(PHOTO, payload=60, parity=2)
+    arrived = [packet for number, packet in enumerate(packets) if number not in (1, 4)]
+    viewer.give(*((f"{i}.pkt", packet) for i, packet in enumerate(reversed(arrived))))
+    assert close_to(viewer.saved(tmp_path), CODEC.decode(PHOTO))
+    assert not viewer.page.locator("#remark").is_visible()
+
+
+def test_too_few_packets_show_the_beginning(viewer: Viewer, tmp_path: Path) -> None:
+    packets = to_packets(PHOTO, payload=60)[:-2]
+    viewer.give(*((f"{i}.pkt", packet) for i, packet in enumerate(packets)))
+    (received,) = from_packets(packets)
+    assert close_to(viewer.saved(tmp_path), CODEC.decode(received.data, partial=True))
+    assert "2 more packets complete the picture" in viewer.page.locator("#remark").inner_text()
+    viewer.give(*((f"{i}.pkt", packet) for i, packet in enumerate(packets[1:])), wait=False)
+    viewer.complaint("the first is missing")
+
+
+def pasted(viewer: Viewer, text: str) -> None:
+    script = """text => {
+        const transfer = new DataTransfer();
+        transfer.setData("text/plain", text);
+        window.dispatchEvent(new ClipboardEvent("paste", { clipboardData: transfer }));
+    }"""
+    viewer.page.evaluate(script, text)
+
+
+@pytest.mark.parametrize("code", ["base64url", "base91"])
+def test_packets_as_text(viewer: Viewer, code: str, tmp_path: Path) -> None:
+    lines = [f"12:0{i} anna: {to_line(packet, code)}" for i, packet in enumerate(to_packets(PHOTO, payload=90))]
+    pasted(viewer, "\n".join(lines))
+    viewer.settled()
+    assert close_to(viewer.saved(tmp_path), CODEC.decode(PHOTO))
+    viewer.give(("lines.txt", "\n".join(lines).encode()))
+    assert close_to(viewer.saved(tmp_path), CODEC.decode(PHOTO))
+
+
+def test_a_pasted_link_and_pasted_nonsense(viewer: Viewer) -> None:
+    pasted(viewer, f"Look: {to_link((TINY / 'odd.sprd').read_bytes(), 'https://example.org/view/')}\n")
+    viewer.page.locator("#facts").filter(has_text="130 × 77").wait_for()
+    viewer.settled()
+    pasted(viewer, "nothing of the kind")
+    viewer.complaint("neither a link to a photograph nor packets")
+
+
+def test_dropping(viewer: Viewer) -> None:
+    script = """(target, [bytes, name]) => {
+        const transfer = new DataTransfer();
+        transfer.items.add(new File([new Uint8Array(bytes)], name));
+        for (const kind of ["dragover", "drop"])
+            target.dispatchEvent(new DragEvent(kind, { dataTransfer: transfer, bubbles: true, cancelable: true }));
+    }"""
+    data = (TINY / "tiny_square.sprd").read_bytes()
+    viewer.page.locator("main").evaluate(script, [list(data), "dropped.sprd"])
+    viewer.page.locator("#facts").filter(has_text="64 × 64").wait_for()
+    viewer.settled()
+    assert viewer.page.locator("h1").inner_text() == "dropped"
+
+
+def test_several_files(viewer: Viewer) -> None:
+    files = [(f"{name}.sprd", (TINY / f"{name}.sprd").read_bytes()) for name in ("odd", "wide")]
+    viewer.give(*files, ("notes.txt", b"nothing"))
+    assert "notes.txt is neither" in viewer.complaint("notes.txt")
+    assert "130 × 77" in viewer.facts()
+    viewer.page.locator("#list button").filter(has_text="wide").last.click()
+    viewer.page.locator("#facts").filter(has_text="500 × 40").wait_for()
+    viewer.settled()
+    assert viewer.page.locator("#list [aria-current=true]").inner_text() == "wide"
+
+
+def other_weights() -> bytes:
+    header = parse_file(PHOTO).header
+    other = Header(header.width, header.height, 9, 0, False, header.preset_id, b"\xab\xcd")
+    return pack_file(other, b"abc", b"\xab\xcd" * 16)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "is empty"),
+        (jpeg(64, 64), "neither an .sprd file nor a packet"),
+        (b"SPR\x20\x01", "cut off inside its header"),
+        (b"SPR\x10" + PHOTO[4:], "format version 1"),
+        (b"SPR\xf0" + PHOTO[4:], "no release writes"),
+        (b"SPR\x27" + PHOTO[4:], "no scale code"),
+        (PHOTO[:8] + b"\x80\x80\x7f\x80\x80\x7f" + PHOTO[12:], "at most 16.8 megapixels"),
+        (PHOTO[:8] + b"\x81\x00" + PHOTO[10:], "not in the shortest form"),
+        (other_weights(), "made with the weights tiny-abcd"),
+        (PHOTO[:-1] + bytes([PHOTO[-1] ^ 1]), "damaged or cut off"),
+    ],
+)
+def test_bad_input_is_one_sentence(viewer: Viewer, data: bytes, words: str) -> None:
+    viewer.give(("bad.sprd", data), wait=False)
+    said = viewer.complaint(words)
+    assert said.count(".") - said.count(".sprd") - len(re.findall(r"\d\.\d", said)) == 1, said
+    assert viewer.page.locator("h1").is_visible()
+    viewer.give(("good.sprd", (TINY / "one_pixel.sprd").read_bytes()))
+    assert not viewer.page.locator("#alert").is_visible()
+
+
+def test_the_page_tells_what_runs(viewer: Viewer) -> None:
+    assert "on 2 threads" in viewer.ready() or "threads" in viewer.ready()
+    assert "partly invented" in viewer.page.locator(".warning").inner_text()
+    label = viewer.page.locator("#canvas").get_attribute("aria-label")
+    assert label is not None and "1 by 1 pixels" in label
+
+
+def test_every_control_has_a_name(viewer: Viewer) -> None:
+    script = "all => all.filter(e => !(e.ariaLabel || e.textContent.trim() || e.labels?.length)).map(e => e.outerHTML)"
+    assert viewer.page.eval_on_selector_all("input, button, a, progress, canvas", script) == []
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_nothing_is_wider_than_a_phone(browser: Browser, address: str, dark: bool) -> None:
+    viewer = Viewer(browser, address, PHONE, dark)
+    widths = [viewer.page.evaluate("document.documentElement.scrollWidth")]
+    viewer.give(("a-rather-long-name-" * 6 + ".sprd", (TINY / "wide.sprd").read_bytes()), ("b.sprd", PHOTO))
+    widths.append(viewer.page.evaluate("document.documentElement.scrollWidth"))
+    colour = viewer.page.locator("body").evaluate("e => getComputedStyle(e).backgroundColor")
+    complaints = viewer.complaints
+    viewer.close()
+    assert max(widths) <= PHONE[0] and complaints == []
+    assert (sum(map(float, re.findall(r"[\d.]+", colour)[:3])) / 3 < 80) is dark
+
+
+def test_files_are_chosen_by_keyboard(browser: Browser, address: str) -> None:
+    viewer = Viewer(browser, address)
+    choosers: list[FileChooser] = []
+    viewer.page.on("filechooser", lambda chooser: choosers.append(chooser))  # playwright takes no built-in method
+    viewer.page.reload()
+    viewer.page.keyboard.press("Tab")
+    viewer.page.keyboard.press("Enter")
+    while not choosers:
+        viewer.page.wait_for_timeout(50)
+    choosers[0].set_files(str(TINY / "odd.sprd"))
+    viewer.settled()
+    assert viewer.page.evaluate("document.activeElement.id") == "realism"  # not lost with the control that went
+    viewer.close()
+
+
+def test_without_a_connection(browser: Browser, site: Path, tmp_path: Path) -> None:
+    with served(site) as address:  # a server that sends no headers of its own
+        viewer = Viewer(browser, address)
+        assert "works without a connection" in viewer.ready()
+    viewer.context.set_offline(True)
+    viewer.page.reload()
+    assert "threads" in viewer.ready()  # the service worker sends the headers
+    viewer.give(("photo.sprd", PHOTO))
+    assert close_to(viewer.saved(tmp_path), CODEC.decode(PHOTO))
+    viewer.page.goto(to_link((TINY / "odd.sprd").read_bytes(), f"{address}/"))
+    viewer.page.locator("#facts").filter(has_text="130 × 77").wait_for()
+    viewer.settled()
+    assert close_to(viewer.saved(tmp_path), golden("odd", 1))
+    viewer.close()
+
+
+def test_over_plain_http(browser: Browser, site: Path, tmp_path: Path) -> None:
+    # A name that is not this machine's: browsers take localhost for secure.
+    other = another(browser, "--host-resolver-rules=MAP plain.test 127.0.0.1")
+    with served(site) as address:
+        viewer = Viewer(other, address.replace("127.0.0.1", "plain.test"))
+        said = viewer.ready()
+        assert "on one thread" in said and "plain http" in said
+        viewer.give(("photo.sprd", PHOTO))
+        assert close_to(viewer.saved(tmp_path), CODEC.decode(PHOTO))
+        viewer.close()
+    other.close()
+
+
+@pytest.mark.parametrize("harm", ["weights.json", "weights", "onnxruntime.wasm.zlib"])
+def test_a_server_that_lacks_or_damages_something(browser: Browser, site: Path, harm: str, tmp_path: Path) -> None:
+    folder = shutil.copytree(site, tmp_path / "site")
+    words = {"weights": "damaged on their way", "weights.json": "no weights for it"}.get(harm, "cannot be loaded")
+    if harm == "weights":
+        (path,) = folder.glob("weights-*.bin")
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+    else:
+        (folder / harm).unlink()
+    with served(folder) as address:
+        viewer = Viewer(browser, address)
+        viewer.complaint(words)
+        viewer.give(("photo.sprd", PHOTO), wait=False)  # and again for whoever tries
+        viewer.complaint(words)
+        viewer.close()
+
+
+def test_new_weights_take_the_place_of_the_old(browser: Browser, site: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(site, tmp_path / "site")
+    with served(folder) as address:
+        viewer = Viewer(browser, address)
+        viewer.ready()
+        (path,) = folder.glob("weights-*.bin")
+        index = json.loads((folder / "weights.json").read_text())
+        renamed = path.rename(folder / "weights-other.bin").name
+        (folder / "weights.json").write_text(json.dumps({**index, "file": renamed}))
+        viewer.page.reload()
+        viewer.ready()
+        script = "async () => (await (await caches.open('sprdiff-weights')).keys()).map(r => r.url)"
+        kept = [url.rpartition("/")[2] for url in viewer.page.evaluate(script) if url.endswith(".bin")]
+        viewer.close()
+    assert kept == ["weights-other.bin"]
+
+
+def test_without_scripts_the_page_says_what_to_do(browser: Browser, address: str) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(address)
+    assert "sprdiff decode" in page.locator("noscript").inner_text()
+    context.close()
+
+
+def test_the_service_links_to_it(browser: Browser, address: str) -> None:
+    page = browser.new_page()
+    page.goto(address.removesuffix("view/"))
+    page.locator("summary").filter(has_text="without this page").click()
+    page.locator("a[href='view/']").click()
+    page.wait_for_url(address)
+    page.close()

@@ -1,0 +1,35 @@
+/** A trial of a graphics processor: drivers have faults, and a picture must be the same on every device. */
+import type { EntropyModel } from "../format/entropy";
+import type { Weights } from "../weights/bundle";
+import type { Engine } from "./engine";
+import { makeDecoder } from "./load";
+
+const LEVEL = 128;
+const GRID = { rows: 2, columns: 2 };
+/** The promise for pictures on different machines, in 1/255. */
+const TOLERANCE = 2;
+
+/** Whether an engine makes of a small picture what another one makes, within the tolerance. */
+export async function agrees(
+  weights: Weights,
+  entropy: EntropyModel,
+  engine: Engine,
+  reference: Engine,
+): Promise<boolean> {
+  try {
+    const [found, wanted] = [
+      await picture(weights, entropy, engine),
+      await picture(weights, entropy, reference),
+    ];
+    return found.every((value, i) => Math.abs(value - wanted[i]) <= TOLERANCE);
+  } catch {
+    return false;
+  }
+}
+
+async function picture(weights: Weights, entropy: EntropyModel, engine: Engine): Promise<Uint8ClampedArray> {
+  const decoder = makeDecoder(weights, entropy, engine);
+  const idle = async () => {};
+  const coarse = await decoder.coarse(entropy.decode(new Uint8Array(), GRID, LEVEL), LEVEL, idle);
+  return (await decoder.sample(coarse, LEVEL, { steps: 1, seed: 0n }, idle)).data;
+}

@@ -1,0 +1,83 @@
+/** Packets come together as in Python, whichever of them are lost. */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { Refused } from "../src/errors";
+import { join, type Received } from "../src/packets/join";
+import { type Packet, parsePacket } from "../src/packets/packet";
+import { fromBase64url, packetOfLine } from "../src/packets/text";
+import { readGolden } from "./golden";
+
+const FILE = readGolden("tiny/odd.sprd");
+/** to_packets(FILE, payload=17, parity=4) as lines of both codes in turn: six packets of data, four of parity. */
+const LINES = [
+  "j/Ft;CBd9O*Z9M~Fr+~hA",
+  "FpoBBgS_m006iYHIgCSJzgU",
+  "j/Vt;Cf~$|Dd_@FATGK9b",
+  "FpoDBgTvP5n11Ee2TXOENFA",
+  'j/lt;CYAoXTzczxM"K,xS',
+  "FpoFBgReZ8eds4YpAXFiQhM",
+  "j/1t;CKc$}.qr+yO6[E7b",
+  "FpoHBgQIJE02WRDAmM9xSCg",
+  'j/*t;CI@}>0oG`1_"ky|a',
+  "FpoJBgRFJMz0O5MJ230UDCM",
+];
+const PACKETS = LINES.map((line) => packetOfLine(`12:00 anna: ${line}`) as Packet);
+
+function only(packets: Packet[]): Received {
+  const [found, ...more] = join(packets);
+  assert.ok(!(found instanceof Refused) && more.length === 0);
+  return found;
+}
+
+test("every line is a packet", () => {
+  assert.deepEqual(
+    PACKETS.map((packet) => packet.number),
+    LINES.map((_, i) => i),
+  );
+});
+
+test("any four may be lost", () => {
+  for (let lost = 0; lost < 2 ** LINES.length; lost++) {
+    const arrived = PACKETS.filter((_, i) => !((lost >> i) & 1));
+    if (arrived.length < 6 || arrived.length > 7) continue;
+    const found = only(arrived.reverse());
+    assert.ok(found.whole);
+    assert.deepEqual(found.data, FILE);
+  }
+});
+
+test("fewer give the beginning", () => {
+  const found = only([PACKETS[0], PACKETS[1], PACKETS[3], PACKETS[7]]);
+  assert.deepEqual([found.whole, found.needed, found.missing], [false, 2, [2, 4, 5, 6, 8, 9]]);
+  assert.deepEqual(found.data, FILE.slice(0, 20));
+  assert.equal(only(PACKETS.slice(1, 4)).data.length, 0);
+});
+
+test("packets that contradict each other are refused", () => {
+  const other = { ...PACKETS[1], piece: PACKETS[2].piece };
+  assert.ok(join([...PACKETS, other])[0] instanceof Refused);
+  assert.ok(
+    join([...PACKETS.slice(2, 7), { ...PACKETS[7], piece: PACKETS[8].piece }, PACKETS[9]])[0] instanceof
+      Refused,
+  );
+  assert.ok(join([PACKETS[0], { ...PACKETS[1], data: 5 }])[0] instanceof Refused);
+});
+
+test("what is damaged is no packet", () => {
+  const raw = fromBase64url(LINES[1]) as Uint8Array;
+  for (let at = 0; at < raw.length; at++) {
+    const damaged = raw.slice();
+    damaged[at] ^= 0x10;
+    assert.equal(parsePacket(damaged), undefined);
+  }
+  assert.equal(packetOfLine(""), undefined);
+  assert.equal(packetOfLine("plain words"), undefined);
+});
+
+test("base64url of every length, and what is none", () => {
+  for (let length = 0; length < 20; length++) {
+    const data = Uint8Array.from({ length }, (_, i) => (i * 37 + length) % 256);
+    assert.deepEqual(fromBase64url(Buffer.from(data).toString("base64url")), data);
+  }
+  for (const wrong of ["a", "abcde", "ab+c", "ab c"]) assert.equal(fromBase64url(wrong), undefined);
+});
