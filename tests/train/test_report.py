@@ -23,7 +23,9 @@ pytest_plugins = ("training_fixtures",)
 def test_a_run_tells_how_it_goes(
     tmp_path: Path, training_data: Path, start: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sprdiff.train.validation.rates, "RATES", (0.1, 0.2, 50.0))  # what random networks reach, and do not
+    monkeypatch.setattr(
+        sprdiff.train.validation.rates, "RATES", (0.1, 0.2, 50.0)
+    )  # what random networks reach, and do not
     monkeypatch.setattr(sprdiff.train.validation.report, "LARGE", 200 * 200)
     valid = write_photos(tmp_path / "valid", count=1, size=192)
     write_photos(tmp_path / "valid2", count=1, size=256)

@@ -296,17 +296,19 @@ def test_lpips_is_asked_for_before_the_first_stage(
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "none"))
     pack(write_photos(tmp_path / "photos", count=2, size=96), tmp_path / "packed", Packing(min_side=64))
     with pytest.raises(WeightsError, match=r"not found.*--no-lpips"):
-        run_stage(TrainOptions(
-            stage="pixel",
-            preset="sd",
-            data=[tmp_path / "packed"],
-            out=tmp_path / "run",
-            steps=1,
-            batch=1,
-            crop=64,
-            device="cpu",
-            sd=sd_options(parts, lpips=True),
-        ))
+        run_stage(
+            TrainOptions(
+                stage="pixel",
+                preset="sd",
+                data=[tmp_path / "packed"],
+                out=tmp_path / "run",
+                steps=1,
+                batch=1,
+                crop=64,
+                device="cpu",
+                sd=sd_options(parts, lpips=True),
+            )
+        )
     assert not list(tmp_path.rglob("*.safetensors"))
 
 

@@ -172,7 +172,9 @@ class CropSampler:
         self.cumulative = np.cumsum(areas) / np.sum(areas)
         flat = np.asarray(store.pixels)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # torch warns that the array is read-only; nothing writes to it
+            warnings.simplefilter(
+                "ignore", UserWarning
+            )  # torch warns that the array is read-only; nothing writes to it
             self._pixels = torch.from_numpy(flat).to(device)
 
     def batch(self, step: int, rank: int, count: int) -> torch.Tensor:

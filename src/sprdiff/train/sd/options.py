@@ -30,7 +30,9 @@ class SDOptions:
     semantic_revision: str | None = _shown("A commit of the hub.", None)
     variant: str | None = _shown("The variant of the base's weights, such as fp16.", None)
     config: SDConfig = field(default_factory=lambda: SD)
-    distortion: Path | None = _shown("The weights of ELIC's encoder, ours or CompressAI's, which stay as they are.", None)
+    distortion: Path | None = _shown(
+        "The weights of ELIC's encoder, ours or CompressAI's, which stay as they are.", None
+    )
     metric_weights: Path | None = _shown("The folder with the weights of LPIPS.", None, metavar="DIR")
     lpips: bool = _shown("Whether LPIPS is part of the loss.", True, flag="--lpips/--no-lpips")
     grad_checkpointing: bool = _shown("Compute activations twice: a third slower, far less memory.", False)

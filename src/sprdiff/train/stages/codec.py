@@ -1,8 +1,8 @@
 """Stage ``codec``: everything from the image to the coarse image x̃.
 
-    codec ──► vae ──► flow ──► flow for few steps ──► export
-      ▲         │
-      └─────────┘ once the VAE's encoder is good, it joins the fusion
+codec ──► vae ──► flow ──► flow for few steps ──► export
+  ▲         │
+  └─────────┘ once the VAE's encoder is good, it joins the fusion
 """
 
 from __future__ import annotations

@@ -147,8 +147,6 @@ def best_of(curves: Sequence[Sequence[Sequence[Point]]], rates: Sequence[float])
     return {rate: Point(*np.mean(points, 0)) for rate, points in found.items() if len(points) == len(curves)}
 
 
-def by_level(
-    curves: Sequence[Sequence[Sequence[Point]]], levels: Sequence[int] = LEVELS_TRIED
-) -> dict[int, Point]:
+def by_level(curves: Sequence[Sequence[Sequence[Point]]], levels: Sequence[int] = LEVELS_TRIED) -> dict[int, Point]:
     """Return the mean over photographs of the point at each level, at the first scale."""
     return {level: Point(*np.mean([of_photo[0][i] for of_photo in curves], 0)) for i, level in enumerate(levels)}
