@@ -1,7 +1,7 @@
 """Another processor makes the same integers and bytes: the exact part on 64-bit Arm, emulated by qemu.
 
-Needs Debian's qemu-user-static, apt-get and pip with their mirrors: an arm64 Python of Debian and numpy's wheel for it
-are unpacked into a folder; nothing of them is installed.
+Needs Debian's qemu-user-static, apt-get and pip with their mirrors: an arm64 Python of Debian and numpy's
+wheel for it are unpacked into a folder; nothing of them is installed.
 """
 
 from __future__ import annotations

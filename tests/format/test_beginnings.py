@@ -54,7 +54,9 @@ def test_every_beginning_decodes_to_what_the_document_says(kind: str, spread: fl
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10**6), st.floats(0, 1), st.integers(0, 255), st.sampled_from([0.3, 3.0, 60.0]))
-def test_what_is_certain_is_what_the_whole_stream_says(seed: int, part: float, level: int, spread: float) -> None:
+def test_what_is_certain_is_what_the_whole_stream_says(
+    seed: int, part: float, level: int, spread: float
+) -> None:
     """The known symbols come first, in the order of the stream; they are those of the whole."""
     model = MODELS["checkerboard"]
     coded = model.encode(*make_latents(ARRAYS["checkerboard"], seed, (3, 4), spread), level)

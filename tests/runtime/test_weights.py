@@ -175,7 +175,10 @@ def test_what_decoding_takes_where_nothing_is_said(nano_weights: Path, tmp_path:
     manifest = read_manifest(damaged(nano_weights, tmp_path / "w", change))
     assert (manifest.realism, manifest.steps, manifest.lambda_range) == (tuple(table), 4, (1.0, 2000.0))
     assert read_manifest(default_folder()).realism == (1.0,) * 256
-    assert (read_manifest(default_folder()).steps, read_manifest(default_folder()).lambda_range) == (1, (0.7, 60.0))
+    assert (read_manifest(default_folder()).steps, read_manifest(default_folder()).lambda_range) == (
+        1,
+        (0.7, 60.0),
+    )
 
 
 @pytest.mark.parametrize("part", ["decoder", "encoder"])
@@ -185,7 +188,10 @@ def test_other_networks_around_the_same_exact_part_are_told_apart(
     """So that batches and comparisons that go on after a kill do not mix the files or pictures of both."""
     before, after = (
         model_info(folder)
-        for folder in (nano_weights, damaged(nano_weights, tmp_path / "w", edit_manifest(**{f"{part}_hash": OTHER})))
+        for folder in (
+            nano_weights,
+            damaged(nano_weights, tmp_path / "w", edit_manifest(**{f"{part}_hash": OTHER})),
+        )
     )
     assert (before.hash, before.tag) == (after.hash, after.tag) and before.networks != after.networks
 

@@ -23,7 +23,9 @@ pytest_plugins = ("training_fixtures",)
 def test_a_run_tells_how_it_goes(
     tmp_path: Path, training_data: Path, start: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sprdiff.train.validation.rates, "RATES", (0.1, 0.2, 50.0))  # what random networks reach, and do not
+    monkeypatch.setattr(
+        sprdiff.train.validation.rates, "RATES", (0.1, 0.2, 50.0)
+    )  # what random networks reach, and do not
     monkeypatch.setattr(sprdiff.train.validation.report, "LARGE", 200 * 200)
     valid = write_photos(tmp_path / "valid", count=1, size=192)
     write_photos(tmp_path / "valid2", count=1, size=256)
@@ -50,9 +52,14 @@ def test_large_photographs_alone_are_validated_too(
 
 @pytest.mark.parametrize(
     ("case", "kinds"),
-    [("vae", {"coarse", "vae"}), ("flow", {"coarse", *(f"{n} steps" for n in (1, 2, 4, 8, 16)), "half of 8 steps"})],
+    [
+        ("vae", {"coarse", "vae"}),
+        ("flow", {"coarse", *(f"{n} steps" for n in (1, 2, 4, 8, 16)), "half of 8 steps"}),
+    ],
 )
-def test_vae_and_flow_are_judged_by_samples(case: str, kinds: set[str], tmp_path: Path, latents: Path) -> None:
+def test_vae_and_flow_are_judged_by_samples(
+    case: str, kinds: set[str], tmp_path: Path, latents: Path
+) -> None:
     """In figures and on a contact sheet: the original, then a column for each kind of sample."""
     trainer = make_trainer(case, tmp_path, latents)
     photos = memory_store([photo(180, 170, seed) for seed in range(2)] + [photo(64, 64)])

@@ -1,4 +1,5 @@
-"""The page that opens files, in Debian's Chromium: by file, packet, link and code, without a connection too."""
+"""The page that opens files, in Debian's Chromium: by file, packet, link and code, without a connection
+too."""
 
 from __future__ import annotations
 
@@ -58,7 +59,10 @@ def viewer(browser: Browser, address: str) -> Iterator[Viewer]:
     found = Viewer(browser, address)
     found.ready()
     yield found
-    complaints, foreign = found.complaints, [url for url in found.requests if not url.startswith((address, "blob:"))]
+    complaints, foreign = (
+        found.complaints,
+        [url for url in found.requests if not url.startswith((address, "blob:"))],
+    )
     found.close()
     assert complaints == [] and foreign == []
 
@@ -96,7 +100,10 @@ def test_golden_pictures_are_within_the_tolerance(viewer: Viewer, name: str, tmp
     assert viewer.page.locator("#bytes").inner_text() == str(len(data))
     header = parse_file(data).header
     assert f"{header.width} × {header.height}" in viewer.facts()
-    assert f"{8 * len(data) / (header.width * header.height):.4f}" in viewer.page.locator("#summary").inner_text()
+    assert (
+        f"{8 * len(data) / (header.width * header.height):.4f}"
+        in viewer.page.locator("#summary").inner_text()
+    )
 
 
 def test_what_is_shown_is_what_is_saved(viewer: Viewer, tmp_path: Path) -> None:
@@ -210,7 +217,9 @@ def pasted(viewer: Viewer, text: str) -> None:
 
 @pytest.mark.parametrize("code", ["base64url", "base91"])
 def test_packets_as_text(viewer: Viewer, code: str, tmp_path: Path) -> None:
-    lines = [f"12:0{i} anna: {to_line(packet, code)}" for i, packet in enumerate(to_packets(PHOTO, payload=90))]
+    lines = [
+        f"12:0{i} anna: {to_line(packet, code)}" for i, packet in enumerate(to_packets(PHOTO, payload=90))
+    ]
     pasted(viewer, "\n".join(lines))
     viewer.settled()
     assert close_to(viewer.saved(tmp_path), CODEC.decode(PHOTO))
@@ -309,7 +318,9 @@ def test_nothing_is_wider_than_a_phone(browser: Browser, address: str, dark: boo
 def test_files_are_chosen_by_keyboard(browser: Browser, address: str) -> None:
     viewer = Viewer(browser, address)
     choosers: list[FileChooser] = []
-    viewer.page.on("filechooser", lambda chooser: choosers.append(chooser))  # playwright takes no built-in method
+    viewer.page.on(
+        "filechooser", lambda chooser: choosers.append(chooser)
+    )  # playwright takes no built-in method
     viewer.page.reload()
     viewer.page.keyboard.press("Tab")
     viewer.page.keyboard.press("Enter")
@@ -317,7 +328,9 @@ def test_files_are_chosen_by_keyboard(browser: Browser, address: str) -> None:
         viewer.page.wait_for_timeout(50)
     choosers[0].set_files(str(TINY / "odd.sprd"))
     viewer.settled()
-    assert viewer.page.evaluate("document.activeElement.id") == "realism"  # not lost with the control that went
+    assert (
+        viewer.page.evaluate("document.activeElement.id") == "realism"
+    )  # not lost with the control that went
     viewer.close()
 
 
@@ -351,9 +364,13 @@ def test_over_plain_http(browser: Browser, site: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("harm", ["weights.json", "weights", "onnxruntime.wasm.zlib"])
-def test_a_server_that_lacks_or_damages_something(browser: Browser, site: Path, harm: str, tmp_path: Path) -> None:
+def test_a_server_that_lacks_or_damages_something(
+    browser: Browser, site: Path, harm: str, tmp_path: Path
+) -> None:
     folder = shutil.copytree(site, tmp_path / "site")
-    words = {"weights": "damaged on their way", "weights.json": "no weights for it"}.get(harm, "cannot be loaded")
+    words = {"weights": "damaged on their way", "weights.json": "no weights for it"}.get(
+        harm, "cannot be loaded"
+    )
     if harm == "weights":
         (path,) = folder.glob("weights-*.bin")
         data = bytearray(path.read_bytes())

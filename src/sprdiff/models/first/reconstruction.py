@@ -1,6 +1,6 @@
 """Synthesis and coarse reconstruction of the first generation, which refinement on the sender runs.
 
-    ŷ ─ Synthesis ─ features at 1/16 ─ CoarseReconstruction ─► x̃
+ŷ ─ Synthesis ─ features at 1/16 ─ CoarseReconstruction ─► x̃
 """
 
 from __future__ import annotations
