@@ -94,7 +94,7 @@ def beginnings() -> dict[str, dict[str, dict[str, Any]]]:
     expected = json.loads((GOLDEN / "golden.json").read_text())["files"]
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for name, file in expected.items():
-        model = EntropyModel.from_arrays(load_golden_weights(file["weights"]))
+        model = EntropyModel(load_golden_weights(file["weights"]))
         parsed = parse_file((GOLDEN / f"{name}.sprd").read_bytes())
         shape, level, size = parsed.header.latent_size(model.stride), parsed.header.level, len(parsed.stream)
         found[name] = {}

@@ -129,9 +129,8 @@ def test_an_image_that_its_program_has_loaded_is_taken(tmp_path: Path) -> None:
 
 def test_no_plug_in_that_is_allowed_opens_a_second_file() -> None:
     Image.init()
-    found = {
-        kind: inspect.getsource(inspect.getmodule(Image.OPEN[kind][0])) for kind in RASTER & set(Image.ID)
-    }  # type: ignore[arg-type]
+    modules: dict[str, Any] = {k: inspect.getmodule(Image.OPEN[k][0]) for k in RASTER & set(Image.ID)}
+    found = {kind: inspect.getsource(module) for kind, module in modules.items()}
     assert len(found) > 15
     for kind, source in found.items():
         code = re.sub(r"^\s*#.*$", "", source, flags=re.M)
@@ -204,11 +203,17 @@ def test_standard_input_is_looked_at_before_it_is_read_whole() -> None:
 @pytest.mark.parametrize(
     ("width", "height", "limit", "refused"),
     [
-        (1, 1, 1, False), (30, 20, 600, False), (30, 20, 599, True), (1000, 1000, 10**6, False), (64, 64, 4096, False),
-        (1, 1_000_000, 10**6, True), (1_000_000, 1, 63_999_999, True), (1_000_000, 1, 64_000_000, False),
+        (1, 1, 1, False),
+        (30, 20, 600, False),
+        (30, 20, 599, True),
+        (1000, 1000, 10**6, False),
+        (64, 64, 4096, False),
+        (1, 1_000_000, 10**6, True),
+        (1_000_000, 1, 63_999_999, True),
+        (1_000_000, 1, 64_000_000, False),
         (65, 64, 4159, True),
     ],
-)  # fmt: skip
+)
 def test_thin_sides_count_in_full(width: int, height: int, limit: int, refused: bool) -> None:
     assert above(width, height, limit) is refused
 
@@ -382,10 +387,22 @@ FIRST_SIZES = {
     "noise": (1, 4, 24, 40),
 }  # fmt: skip
 NANO_SIZES = {
-    "image": (1, 3, 128, 64), "y_hat": (1, 12, 3, 5), "means": (1, 12, 3, 5), "features": (1, 8, 3, 5), "level": (1,),
-    "x_tilde": (1, 3, 96, 160), "f16": (1, 16, 6, 10), "f32": (1, 16, 3, 5), "z_t": (1, 4, 12, 20), "time": (1,),
-    "stride": (1,), "at8": (1, 8, 12, 20), "at16": (1, 16, 6, 10), "at32": (1, 16, 3, 5), "z0": (1, 4, 12, 20),
-}  # fmt: skip
+    "image": (1, 3, 128, 64),
+    "y_hat": (1, 12, 3, 5),
+    "means": (1, 12, 3, 5),
+    "features": (1, 8, 3, 5),
+    "level": (1,),
+    "x_tilde": (1, 3, 96, 160),
+    "f16": (1, 16, 6, 10),
+    "f32": (1, 16, 3, 5),
+    "z_t": (1, 4, 12, 20),
+    "time": (1,),
+    "stride": (1,),
+    "at8": (1, 8, 12, 20),
+    "at16": (1, 16, 6, 10),
+    "at32": (1, 16, 3, 5),
+    "z0": (1, 4, 12, 20),
+}
 
 
 @pytest.fixture(params=[1, 2], ids=["first", "second"])
@@ -599,8 +616,10 @@ def test_what_nobody_foresaw_is_one_pictures_failure(tmp_path: Path, monkeypatch
 def test_rights_and_names_of_members_do_no_harm(tmp_path: Path) -> None:
     odd = tarfile.TarInfo("late.txt")
     odd.mode, odd.mtime = 0o6777, -5
-    write_tar(tmp_path / "in" / "a.tar", [odd, ("x.png", png(0)), ("x\x1b[2J.txt", b"a"), ("y" * 2000 + ".txt", b"b"),
-                                          ("ok é.txt", b"c")])  # fmt: skip
+    write_tar(
+        tmp_path / "in" / "a.tar",
+        [odd, ("x.png", png(0)), ("x\x1b[2J.txt", b"a"), ("y" * 2000 + ".txt", b"b"), ("ok é.txt", b"c")],
+    )
     run(tmp_path / "in", tmp_path / "out")
     with tarfile.open(tmp_path / "out" / "a.tar") as made:
         assert {(m.name, m.mode) for m in made} == {
@@ -614,8 +633,17 @@ def test_rights_and_names_of_members_do_no_harm(tmp_path: Path) -> None:
     assert max(len(row["source"]) for row in manifest(tmp_path / "out")) < 1024 + len(str(tmp_path)) + 20
 
 
-@pytest.mark.parametrize(("name", "odd"), [("a.jpg", False), ("ü 名.jpg", False), ("a\n", True), ("\x9bm", True),
-                                           ("a\u202egpj.exe", True), ("a\u2028b", True)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "odd"),
+    [
+        ("a.jpg", False),
+        ("ü 名.jpg", False),
+        ("a\n", True),
+        ("\x9bm", True),
+        ("a\u202egpj.exe", True),
+        ("a\u2028b", True),
+    ],
+)
 def test_control_characters(name: str, odd: bool) -> None:
     assert has_controls(name) is odd
 

@@ -114,10 +114,24 @@ def test_the_sdist_makes_the_same_wheel(sdist: Path, wheel: Path, tmp_path: Path
 def test_the_sdist_holds_what_a_contributor_needs(sdist: Path) -> None:
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    for needed in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "mkdocs.yml", "docs/index.md",
-                   "docs/demo.webp", "tests/conftest.py", "scripts/make_cli_docs.py", "runs/tiny.sh", "Containerfile",
-                   "benchmarks/speed.py", "web/package-lock.json", "web/src/worker.ts",
-                   "share/mime/packages/sprdiff.xml"):  # fmt: skip
+    for needed in (
+        "README.md",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "LICENSE",
+        "Makefile",
+        "mkdocs.yml",
+        "docs/index.md",
+        "docs/demo.webp",
+        "tests/conftest.py",
+        "scripts/make_cli_docs.py",
+        "runs/tiny.sh",
+        "Containerfile",
+        "benchmarks/speed.py",
+        "web/package-lock.json",
+        "web/src/worker.ts",
+        "share/mime/packages/sprdiff.xml",
+    ):
         assert needed in names, needed
     assert not [name for name in names if RUBBISH.search(name)]
 

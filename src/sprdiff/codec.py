@@ -261,7 +261,7 @@ class Codec:
         pixels, known = self._decode(parsed, options.seed, realism, steps, whole=whole)
         image = to_pil(resize(pixels, (header.height, header.width)), header.grey)
         about: dict[str, Any] = {"whole": whole, "known": known} if options.partial else {}
-        image.info |= about
+        image.info.update(about)
         text: dict[str, Any] = {
             "version": __version__,
             "model": header.model,

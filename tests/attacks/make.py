@@ -94,8 +94,18 @@ def _() -> bytes:
 @attack("picture/tile.tiff", "decode one tile of 20000 x 20000 for a picture of 16 x 16")
 def _() -> bytes:
     data = zlib.compress(bytes(100_000))
-    tags = [(256, 16), (257, 16), (258, 8), (259, 8), (262, 1), (277, 1), (322, 20000), (323, 20000), (324, 0),
-            (325, len(data))]  # fmt: skip
+    tags = [
+        (256, 16),
+        (257, 16),
+        (258, 8),
+        (259, 8),
+        (262, 1),
+        (277, 1),
+        (322, 20000),
+        (323, 20000),
+        (324, 0),
+        (325, len(data)),
+    ]
     start = 8 + 2 + 12 * len(tags) + 4
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, start if tag == 324 else value) for tag, value in tags)
     return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + data

@@ -124,7 +124,7 @@ WHOLE = json.loads((GOLDEN / "golden.json").read_text())["files"]
 
 @pytest.mark.parametrize("name", BEGINNINGS)
 def test_golden_beginnings_say_what_was_recorded(name: str) -> None:
-    model = EntropyModel.from_arrays(load_golden_weights(WHOLE[name]["weights"]))
+    model = EntropyModel(load_golden_weights(WHOLE[name]["weights"]))
     parsed = parse_file((GOLDEN / f"{name}.sprd").read_bytes())
     for length, expected in BEGINNINGS[name].items():
         shape, level = parsed.header.latent_size(model.stride), parsed.header.level

@@ -133,8 +133,14 @@ def test_zeros_at_the_end_of_a_stream_change_nothing() -> None:
 def schedules(draw: st.DrawFn) -> tuple[Passes, list[tuple[int, int]], tuple[int, ...]]:
     """Any passes, groups and order that the format allows, as far as they are small."""
     count = draw(st.integers(2, 4))
-    numbers = draw(st.permutations([*range(count), *draw(st.lists(st.integers(0, count - 1), min_size=4 - count,
-                                                                  max_size=4 - count))]))  # fmt: skip
+    numbers = draw(
+        st.permutations(
+            [
+                *range(count),
+                *draw(st.lists(st.integers(0, count - 1), min_size=4 - count, max_size=4 - count)),
+            ]
+        )
+    )
     groups = tuple(draw(st.lists(st.integers(1, 3), min_size=1, max_size=3)))
     pairs = [(number, group) for number in range(count) for group in range(len(groups))]
     return ((numbers[0], numbers[1]), (numbers[2], numbers[3])), draw(st.permutations(pairs)), groups

@@ -288,9 +288,14 @@ def test_tiny_is_within_its_budgets(tiny: SPRDiff) -> None:
         "conditions": 3,
     }
     found = {
-        "entropy": entropy, "sender": sender, "coarse": coarse, "flow": flow, "vae_decoder": total("vae_decoder."),
-        "vae": total("triple_encoder.vae"), "conditions": total(*conditions),
-    }  # fmt: skip
+        "entropy": entropy,
+        "sender": sender,
+        "coarse": coarse,
+        "flow": flow,
+        "vae_decoder": total("vae_decoder."),
+        "vae": total("triple_encoder.vae"),
+        "conditions": total(*conditions),
+    }
     assert {name for name, limit in limits.items() if found[name] > limit} == set(), found
     assert all(
         value > 0.5 * limits[name] for name, value in found.items() if name not in ("entropy", "sender")

@@ -75,7 +75,8 @@ def test_more_lost_than_parity_gives_a_part_and_names_what_is_missing(
     name = whole[0].split("-")[1]
     captured = capsys.readouterr()
     assert captured.err == (
-        f"sprdiff: warning: stream {name} is cut off: packets 2,4,5 are missing, any 2 of them would complete it\n"
+        f"sprdiff: warning: stream {name} is cut off: "
+        "packets 2,4,5 are missing, any 2 of them would complete it\n"
     )
     assert "in part" in captured.out
     about = text_of("back.png")

@@ -97,7 +97,10 @@ OTHER = "ab" * 32
         (edit_manifest(hash=OTHER, tag="abab", serves={"encoder": OTHER, "decoder": OTHER}),
          "its exact part does not have the hash"),
         (edit_manifest(decoder_hash=OTHER), "its decoder does not have the hash"),
-        (edit_manifest(serves={"encoder": OTHER, "decoder": OTHER}), "its encoder serves the weights abab, not"),
+        (
+            edit_manifest(serves={"encoder": OTHER, "decoder": OTHER}),
+            "its encoder serves the weights abab, not",
+        ),
         (edit_manifest(serves={"decoder": OTHER}), "is not a manifest"),
         (edit_manifest(serves=None), "is not a manifest"),
         (edit_manifest(tag="abab"), "is not a manifest"),
@@ -107,13 +110,22 @@ OTHER = "ab" * 32
         *((edit_manifest(steps=value), "is not a manifest") for value in (0, 1001, 1.0, True, None)),
         *((edit_manifest(lambda_range=value), "is not a manifest")
           for value in (1, [1], [0, 1], [2, 1], [1, 2, 3], [1, float("inf")], [True, 2], None)),
-        (replace_arrays(stride=np.array([16], np.int32)), "has latents at 1/16 and 1/32, and its graphs are for 1/32"),
+        (
+            replace_arrays(stride=np.array([16], np.int32)),
+            "has latents at 1/16 and 1/32, and its graphs are for 1/32",
+        ),
         (replace_arrays(stride=np.array([31], np.int32)), "stride must be one of"),
         (edit_manifest(hash="zz"), "is not a manifest"),
         (edit_manifest(preset_id=256), "is not a manifest"),
         *((edit_manifest(sampler=value), "is not a manifest") for value in ("midpoint", None, ["euler"])),
-        *((edit_manifest(latest=value), "is not a manifest") for value in (0, 1.01, -1, "1", float("nan"), True)),
-        *((edit_manifest(generation=value), "has networks of generation") for value in (0, 3, "2", True, None)),
+        *(
+            (edit_manifest(latest=value), "is not a manifest")
+            for value in (0, 1.01, -1, "1", float("nan"), True)
+        ),
+        *(
+            (edit_manifest(generation=value), "has networks of generation")
+            for value in (0, 3, "2", True, None)
+        ),
         (edit_manifest(generation=1), "is not a manifest"),
         (edit_manifest(halo=dict.fromkeys(GRAPHS[2], 10**9)), "is not a manifest"),
         (edit_manifest(halo={"encoder": 64}), "is not a manifest"),

@@ -225,7 +225,8 @@ def drop(target: Locator, data: bytes, name: str) -> None:
             const transfer = new DataTransfer();
             transfer.items.add(new File([new Uint8Array(bytes)], name));
             for (const kind of ["dragover", "drop"])
-                target.dispatchEvent(new DragEvent(kind, { dataTransfer: transfer, bubbles: true, cancelable: true }));
+                const about = { dataTransfer: transfer, bubbles: true, cancelable: true };
+                target.dispatchEvent(new DragEvent(kind, about));
         }""",
         [list(data), name],
     )
@@ -332,7 +333,8 @@ def test_every_control_has_a_name(desk: Visit) -> None:
     give(desk, PHOTO)
     unnamed = desk.page.eval_on_selector_all(
         "input, button, a",
-        "all => all.filter(e => !(e.ariaLabel || e.textContent.trim() || e.labels?.length)).map(e => e.outerHTML)",
+        "all => all.filter(e => !(e.ariaLabel || e.textContent.trim() || e.labels?.length))"
+        ".map(e => e.outerHTML)",
     )
     assert unnamed == []
 

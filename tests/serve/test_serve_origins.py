@@ -28,9 +28,21 @@ def shared() -> Iterator[Api]:
 
 
 @pytest.mark.parametrize("path", ["/", "/metrics", "/healthz", "/openapi.json", "/nothing"])
-@pytest.mark.parametrize("host", ["attacker.example", "attacker.example:8000", "localhost.attacker.example",
-                                  "127.0.0.1.attacker.example", "192.0.2.1", "[2001:db8::1]", "a@localhost", "[::1", "",
-                                  "localhost:8000:9"])  # fmt: skip
+@pytest.mark.parametrize(
+    "host",
+    [
+        "attacker.example",
+        "attacker.example:8000",
+        "localhost.attacker.example",
+        "127.0.0.1.attacker.example",
+        "192.0.2.1",
+        "[2001:db8::1]",
+        "a@localhost",
+        "[::1",
+        "",
+        "localhost:8000:9",
+    ],
+)
 def test_names_of_strangers_that_lead_here_are_refused(service: Api, path: str, host: str) -> None:
     """DNS rebinding: the page of a stranger whose name leads to this machine is, to the browser, a page of
     ours."""

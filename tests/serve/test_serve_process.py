@@ -279,7 +279,8 @@ def test_a_body_that_is_too_large_is_refused_so_that_its_sender_hears_of_it(addr
 def test_a_client_that_asks_first_is_refused_before_it_sends(address: str) -> None:
     with connect(address) as connection:
         connection.sendall(
-            b"POST /encode HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000000\r\nExpect: 100-continue\r\n\r\n"
+            b"POST /encode HTTP/1.1\r\nHost: localhost\r\n"
+            b"Content-Length: 5000000\r\nExpect: 100-continue\r\n\r\n"
         )
         assert connection.recv(65536).startswith(b"HTTP/1.1 413 ")
 

@@ -232,9 +232,13 @@ def test_a_batch_is_the_same_part_of_every_array(kind: Any, latents: Path) -> No
     store = {}
     for name, stride in place.items():
         # Every value tells where it lies: crop, row and column of the upper left pixel of its cell.
-        here = [np.stack([np.full_like(r, i), r * stride // 32, c * stride // 32], -1)
-                for i in range(count) for r, c in [(rows[: SIDE // stride, : SIDE // stride],
-                                                    columns[: SIDE // stride, : SIDE // stride])]]  # fmt: skip
+        here = [
+            np.stack([np.full_like(r, i), r * stride // 32, c * stride // 32], -1)
+            for i in range(count)
+            for r, c in [
+                (rows[: SIDE // stride, : SIDE // stride], columns[: SIDE // stride, : SIDE // stride])
+            ]
+        ]
         store[name] = np.stack(here).astype(np.uint8 if stride == 1 else np.float16)
     store["level"] = np.arange(count, dtype=np.int16)
     more = ("cpu",) if kind is ResidentLatents else ()

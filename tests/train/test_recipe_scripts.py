@@ -48,8 +48,22 @@ def test_the_whole_recipe_from_photographs_to_a_file_decoded(tmp_path: Path) -> 
     """Two steps a stage: what comes out is a weights folder that encodes and decodes."""
     photos, out, weights = write_photos(tmp_path / "photos", 2, SIDE), tmp_path / "run", tmp_path / "weights"
     env = environment(tmp_path)
-    command = ["bash", "runs/tiny.sh", "--data", str(photos), "--out", str(out), "--weights", str(weights), "--preset",
-               "nano", "--count", "4", "--steps", "2"]  # fmt: skip
+    command = [
+        "bash",
+        "runs/tiny.sh",
+        "--data",
+        str(photos),
+        "--out",
+        str(out),
+        "--weights",
+        str(weights),
+        "--preset",
+        "nano",
+        "--count",
+        "4",
+        "--steps",
+        "2",
+    ]
     train = [
         "--train",
         "--batch",
@@ -190,8 +204,15 @@ def test_both_parts_run_without_a_hand_on_them(stage: str, tmp_path: Path, start
         "1000",
     ]
     assert pack(tree / ".gpu", *given) == 0
-    env = {**environment(tmp_path), "OUT": str(tmp_path / "out"), "GPU_RUN": str(tmp_path / "run"), "DEVICE": "cpu",
-           "PRESET": "nano", "COUNT": "4", "RESERVE": "0"}  # fmt: skip
+    env = {
+        **environment(tmp_path),
+        "OUT": str(tmp_path / "out"),
+        "GPU_RUN": str(tmp_path / "run"),
+        "DEVICE": "cpu",
+        "PRESET": "nano",
+        "COUNT": "4",
+        "RESERVE": "0",
+    }
     reached = []
     for part in ("1", "2"):
         options = ["--", "--threads", "1", "--batch", "2", "--crop", "64"]

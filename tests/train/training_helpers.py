@@ -142,8 +142,17 @@ def run_case(case: str, data: Path, out: Path, start: Path, **changes: Any) -> P
     checkpoint."""
     chosen = CASES[case]
     source = data / ("latents" if STAGES[chosen.stage].latents else "photos")
-    options = {"steps": 6, "batch": 2, "crop": 64, "init": [start], "device": "cpu", "threads": 1, "precision": "fp32",
-               "settings": chosen.settings, **changes}  # fmt: skip
+    options = {
+        "steps": 6,
+        "batch": 2,
+        "crop": 64,
+        "init": [start],
+        "device": "cpu",
+        "threads": 1,
+        "precision": "fp32",
+        "settings": chosen.settings,
+        **changes,
+    }
     run_stage = sprdiff.train.run.run_stage
     run_stage(TrainOptions(stage=chosen.stage, preset="nano", data=[source], out=out, **options))
     return out / f"{chosen.stage}.safetensors"

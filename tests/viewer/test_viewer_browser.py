@@ -240,7 +240,8 @@ def test_dropping(viewer: Viewer) -> None:
         const transfer = new DataTransfer();
         transfer.items.add(new File([new Uint8Array(bytes)], name));
         for (const kind of ["dragover", "drop"])
-            target.dispatchEvent(new DragEvent(kind, { dataTransfer: transfer, bubbles: true, cancelable: true }));
+            const about = { dataTransfer: transfer, bubbles: true, cancelable: true };
+            target.dispatchEvent(new DragEvent(kind, about));
     }"""
     data = (TINY / "tiny_square.sprd").read_bytes()
     viewer.page.locator("main").evaluate(script, [list(data), "dropped.sprd"])
@@ -298,7 +299,10 @@ def test_the_page_tells_what_runs(viewer: Viewer) -> None:
 
 
 def test_every_control_has_a_name(viewer: Viewer) -> None:
-    script = "all => all.filter(e => !(e.ariaLabel || e.textContent.trim() || e.labels?.length)).map(e => e.outerHTML)"
+    script = (
+        "all => all.filter(e => !(e.ariaLabel || e.textContent.trim() || e.labels?.length))"
+        ".map(e => e.outerHTML)"
+    )
     assert viewer.page.eval_on_selector_all("input, button, a, progress, canvas", script) == []
 
 

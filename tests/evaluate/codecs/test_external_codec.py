@@ -94,7 +94,8 @@ def test_an_encoder_that_fails(code: str, message: str) -> None:
     [
         ("import sys; open(sys.argv[2], 'w').write('GIF89a')", "did not write a PNG file"),
         (
-            "import sys; open(sys.argv[2], 'wb').write(bytes([137]) + b'PNG' + bytes([13, 10, 26, 10]) + b'junk')",
+            "import sys; "
+            "open(sys.argv[2], 'wb').write(bytes([137]) + b'PNG' + bytes([13, 10, 26, 10]) + b'junk')",
             "the picture decoded cannot be read",
         ),
         ("import sys; sys.exit('oh no')", "oh no$"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,9 +48,8 @@ def squeezenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Random weights."""
     rng = np.random.default_rng(0)
     path = tmp_path_factory.mktemp("squeezenet") / "network.npz"
-    np.savez(
-        path, **{name: rng.normal(0, 0.1, shape).astype(np.float32) for name, shape in _shapes().items()}
-    )  # type: ignore[arg-type]
+    arrays: dict[str, Any] = {n: rng.normal(0, 0.1, s).astype(np.float32) for n, s in _shapes().items()}
+    np.savez(path, **arrays)
     return path
 
 

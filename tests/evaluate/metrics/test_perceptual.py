@@ -133,7 +133,8 @@ def test_arrays_of_the_caller_are_copied() -> None:
 
 
 def test_modules_are_imported_without_torch() -> None:
-    code = "import sys; from sprdiff.evaluate.metrics import inception, perceptual; sys.exit('torch' in sys.modules)"
+    modules = "from sprdiff.evaluate.metrics import inception, perceptual"
+    code = f"import sys; {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -121,7 +121,10 @@ def test_nothing_is_wider_than_a_phone(browser: Browser, address: str, scheme: s
 def test_the_page_follows_the_colour_scheme(browser: Browser, address: str) -> None:
     def brightness(scheme: str) -> tuple[float, float]:
         visit = Visit(browser, address, DESK, scheme)
-        read = "e => { const c = getComputedStyle(e).%s.match(/[\\d.]+/g).map(Number); return (c[0] + c[1] + c[2]) / 3; }"
+        read = (
+            "e => { const c = getComputedStyle(e).%s.match(/[\\d.]+/g).map(Number); "
+            "return (c[0] + c[1] + c[2]) / 3; }"
+        )
         paper = visit.page.locator("body").evaluate(read % "backgroundColor")
         ink = visit.page.locator(".plot svg text").first.evaluate(read % "fill")
         visit.page.close()

@@ -224,8 +224,11 @@ def test_scenes_hold_original_and_decoded_pictures_at_the_size_of_the_run(tmp_pa
     assert (scene.image, scene.width, scene.height, notes) == ("b.png", WIDTH, HEIGHT, ())
     assert scene.original is not None and scene.original.startswith("data:image/webp;base64,")
     assert [(shot.codec, shot.rate) for shot in scene.shots] == [
-        ("sprdiff-tiny", Target(0.01)), ("vvc", Target(0.01)), ("sprdiff-tiny", Target(0.04)), ("vvc", Target(0.04)),
-    ]  # fmt: skip
+        ("sprdiff-tiny", Target(0.01)),
+        ("vvc", Target(0.01)),
+        ("sprdiff-tiny", Target(0.04)),
+        ("vvc", Target(0.04)),
+    ]
     assert scene.shots[0].caption.startswith("30 bytes, MS-SSIM 0.6")
 
 

@@ -513,7 +513,8 @@ def test_bar_on_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pyte
 
 
 def test_help_is_light() -> None:
-    code = "import sprdiff.cli, sys; sprdiff.cli.main(['eval', '--help']); print(sorted(sys.modules), file=sys.stderr)"
+    show = "print(sorted(sys.modules), file=sys.stderr)"
+    code = f"import sprdiff.cli, sys; sprdiff.cli.main(['eval', '--help']); {show}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "--external-quality" in done.stdout
     assert not {"'numpy'", "'torch'", "'PIL'", "'scipy'"} & set(done.stderr.strip("[]\n").split(", "))

@@ -43,7 +43,8 @@ _GUESSED_VGG = "the paper does not name LPIPS' backbone: its figures look like V
 _ALEX = (
     "LPIPS with the AlexNet backbone, as their code computes it; "
     "resizing and value range may differ from ours"
-)_ALEX_PLOT = "LPIPS with the AlexNet backbone according to the paper; not checked in code"
+)
+_ALEX_PLOT = "LPIPS with the AlexNet backbone according to the paper; not checked in code"
 _DISTS = "DISTS of their own code: its weights or its resizing may differ from ours"
 
 _SPRDIFF = ("SPRDiff (paper)", "SPRDiff, arXiv 2606.01608, read off its plots", READ_OFF)

@@ -63,7 +63,7 @@ class LatentSampler:
         """Take the side of the parts in pixels: a multiple of 32, at most `SIDE`."""
         if crop % ALIGNED or not 0 < crop <= SIDE:
             raise TrainingError(
-                f"with latents --crop must be a multiple of {ALIGNED} up to {SIDE}, not {crop}"
+                f"the parts of latents have sides of multiples of {ALIGNED} up to {SIDE}, not {crop}"
             )
         self.store, self.crop, self.seed = store, crop, seed
 

@@ -37,8 +37,10 @@ class SDOptions:
         "The folder with the weights of LPIPS.", None, metavar="DIR", panel=PANEL
     )
     lpips: bool = option("Whether LPIPS is part of the loss.", True, flag="--lpips/--no-lpips", panel=PANEL)
-    grad_checkpointing: bool = option("Compute activations twice: a third slower, far less memory.", False)
-    adam8bit: bool = _shown("Keep the optimiser's state in 8 bits (bitsandbytes).", False, panel=PANEL)
+    grad_checkpointing: bool = option(
+        "Compute activations twice: a third slower, far less memory.", False, panel=PANEL
+    )
+    adam8bit: bool = option("Keep the optimiser's state in 8 bits (bitsandbytes).", False, panel=PANEL)
     shard: bool = option(
         "Spread the model over the processes of torchrun (FSDP).", False, flag="--fsdp", panel=PANEL
     )
