@@ -105,7 +105,18 @@ def run(
     source: Path, dest: Path, jobs: int, options: Sequence[str], watch: bool = False
 ) -> tuple[float, Memory | None]:
     """Run the command; return its seconds and, if asked to watch it, the memory that it held."""
-    command = [sys.executable, "-m", "sprdiff", "batch", str(source), str(dest), "-j", str(jobs), "--quiet", *options]
+    command = [
+        sys.executable,
+        "-m",
+        "sprdiff",
+        "batch",
+        str(source),
+        str(dest),
+        "-j",
+        str(jobs),
+        "--quiet",
+        *options,
+    ]
     start = time.perf_counter()
     process = subprocess.Popen(command)
     memory = Memory(process.pid, dest) if watch else None
@@ -146,7 +157,9 @@ def flatness(folder: Path, options: argparse.Namespace) -> list[list[str]]:
         limit = options.small * tenth / 10
         held = [size for done, size in memory.samples if limit - options.small / 10 < done <= limit]
         if held:
-            rows.append([f"{limit:.0f}", f"{max(held) / 2**20:.0f}", f"{statistics.median(held) / 2**20:.0f}"])
+            rows.append(
+                [f"{limit:.0f}", f"{max(held) / 2**20:.0f}", f"{statistics.median(held) / 2**20:.0f}"]
+            )
     return rows
 
 
@@ -157,7 +170,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--small", type=int, default=10_000, help="small pictures for the memory; 0: none")
     parser.add_argument("--jobs", type=lambda text: [int(n) for n in text.split(",")], default=[1, 2])
     parser.add_argument("--repeats", type=int, default=3, help="runs at each number of processes")
-    parser.add_argument("--encode", nargs="*", default=["-q", "50"], help="options of the runs, after --encode")
+    parser.add_argument(
+        "--encode", nargs="*", default=["-q", "50"], help="options of the runs, after --encode"
+    )
     return parser.parse_args(argv)
 
 
@@ -170,7 +185,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             source = write_photos(folder / "photos", options.photos or 300)
         else:
             source = link_photos(options.folder, folder / "photos", options.photos)
-        print_table(("processes", "images", "seconds", "images/s", "speedup"), throughput(folder, source, options))
+        print_table(
+            ("processes", "images", "seconds", "images/s", "speedup"), throughput(folder, source, options)
+        )
         if options.small:
             headings = ("images done", "peak MiB in this tenth", "median MiB in this tenth")
             print_table(headings, flatness(folder, options))

@@ -1,10 +1,11 @@
-"""How long the page takes for a picture in a real Chromium, without WebGPU: ``docs/browser.md`` has the figures.
+"""How long the page takes for a picture in a real Chromium, without WebGPU: ``docs/browser.md`` has the
+figures.
 
     python benchmarks/browser.py                          # the shipped weights, a picture of 768x512
     python benchmarks/browser.py --weights DIR PHOTO.jpg
 
-Each run is a file of its own, from its choice to the painted picture, with the networks loaded. The first is told
-apart, for it loads them. The page must be built (``make web``).
+Each run is a file of its own, from its choice to the painted picture, with the networks loaded. The first is
+told apart, for it loads them. The page must be built (``make web``).
 """
 
 from __future__ import annotations
@@ -47,7 +48,9 @@ def decoded(page: Page, data: bytes, realism: float, runs: int) -> list[float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("photo", nargs="?", type=Path, help="none: a drawn picture of 768x512")
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--quality", type=float, help="none: 0.02 bits per pixel")
@@ -67,7 +70,9 @@ def measure(site: Path, data: bytes, runs: int) -> None:
     """Print the seconds of both ends of the dial."""
     path = next(filter(None, map(shutil.which, BROWSERS)))
     with served(site) as address, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        browser = playwright.chromium.launch(
+            executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage"]
+        )
         page = browser.new_page()
         page.goto(address)
         about = page.locator("#about")
@@ -79,7 +84,8 @@ def measure(site: Path, data: bytes, runs: int) -> None:
             first, *rest = decoded(page, data, realism, runs + 1)
             every = " ".join(f"{seconds:.2f}" for seconds in sorted(rest))
             print(
-                f"realism {realism:g}: the first {first:.2f} s, then median {statistics.median(rest):.2f} s of {every}"
+                f"realism {realism:g}: the first {first:.2f} s, "
+                f"then median {statistics.median(rest):.2f} s of {every}"
             )
         browser.close()
 

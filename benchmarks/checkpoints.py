@@ -3,10 +3,11 @@
     python benchmarks/checkpoints.py FOLDER_OR_TAR --init CODEC --init VAE [--init FLOW] --features SQUEEZENET
         [--bpp 0.0203] [--steps 1,2,4,8] [--seeds 1] [--dial 0.5,0.75] [--few] [--count 40] [--out FOLDER]
 
-Every photograph is coded at the highest level whose estimated bits, header included, are within `--bpp`, at its own
-size. Judged are x̃ (`coarse`), what the latent of the original makes of it (`vae`), and samples of so many evaluations
-(`N steps`), also part of the way from x̃ to them (`N steps @ S`). `--few` asks the network for steps of their size.
-PSNR, MS-SSIM, feature distance and Fréchet distance are those of `sprdiff eval`. `--out` keeps the pictures.
+Every photograph is coded at the highest level whose estimated bits, header included, are within `--bpp`, at
+its own size. Judged are x̃ (`coarse`), what the latent of the original makes of it (`vae`), and samples of so
+many evaluations (`N steps`), also part of the way from x̃ to them (`N steps @ S`). `--few` asks the network
+for steps of their size. PSNR, MS-SSIM, feature distance and Fréchet distance are those of `sprdiff eval`.
+`--out` keeps the pictures.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ def main() -> None:
     options = _options()
     torch.set_num_threads(options.threads)
     model = build(options.preset)
-    parts = {part for path in options.init for part in checkpoints.load_networks(model, read_initial(path), path)}
+    parts = {
+        part for path in options.init for part in checkpoints.load_networks(model, read_initial(path), path)
+    }
     model.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     judged: dict[str, Pairs] = {}
     rates = []
@@ -56,18 +59,23 @@ def main() -> None:
                 Image.fromarray(shown).save(options.out / f"{Path(name).stem}_{kind.replace(' ', '')}.png")
     if not rates:
         raise TrainingError(f"no photographs in {options.photos}")
-    print(f"{len(rates)} photographs, {np.mean(rates):.5f} bpp\n\n| | PSNR | MS-SSIM | feature distance | Fréchet |")
+    print(
+        f"{len(rates)} photographs, {np.mean(rates):.5f} bpp\n\n"
+        "| | PSNR | MS-SSIM | feature distance | Fréchet |"
+    )
     print("|---|---|---|---|---|")
     for kind, pairs in judged.items():
         m = pairs.means()
         print(
-            f"| {kind} | {m['psnr']:.2f} | {m['ms_ssim']:.4f} | {m.get('feature_distance', float('nan')):.3f} "
+            f"| {kind} | {m['psnr']:.2f} | {m['ms_ssim']:.4f} "
+            f"| {m.get('feature_distance', float('nan')):.3f} "
             f"| {m.get('frechet', float('nan')):.0f} |"
         )
 
 
 def coded(model: SPRDiff, x: Tensor, pixels: int, bpp: float) -> tuple[Received, Tensor, float]:
-    """What a receiver has of an image at the highest level within a rate, the level [1], and its bits per pixel."""
+    """What a receiver has of an image at the highest level within a rate, the level [1], and its bits per
+    pixel."""
     low, high = 0, LEVELS - 1
     while low < high:
         middle = (low + high + 1) // 2
@@ -91,8 +99,17 @@ def pictures(
     if "flow" in parts:
         for steps in options.steps:
             for seed in range(options.seeds):
-                picture = draw(model, coarse, f16, f32, level, steps=steps, few=options.few, seed=seed,
-                               scale=options.noise)  # fmt: skip
+                picture = draw(
+                    model,
+                    coarse,
+                    f16,
+                    f32,
+                    level,
+                    steps=steps,
+                    few=options.few,
+                    seed=seed,
+                    scale=options.noise,
+                )
                 name = f"{steps} steps" + (f", seed {seed}" if seed else "")
                 found[name] = picture
                 for share in options.dial if not seed else ():
@@ -105,10 +122,14 @@ def _options() -> argparse.Namespace:
     parser.add_argument("photos", type=Path, help="folder or .tar of photographs")
     parser.add_argument("--init", type=Path, action="append", required=True, help="checkpoint; may repeat")
     parser.add_argument("--preset", default="tiny")
-    parser.add_argument("--features", type=Path, help="weights of SqueezeNet 1.1; none: PSNR and MS-SSIM alone")
+    parser.add_argument(
+        "--features", type=Path, help="weights of SqueezeNet 1.1; none: PSNR and MS-SSIM alone"
+    )
     parser.add_argument("--bpp", type=float, default=0.0203)
     parser.add_argument("--steps", type=_numbers(int), default=[1, 2, 4, 8], help="evaluations, with commas")
-    parser.add_argument("--dial", type=_numbers(float), default=[0.5], help="shares of the way from x̃, with commas")
+    parser.add_argument(
+        "--dial", type=_numbers(float), default=[0.5], help="shares of the way from x̃, with commas"
+    )
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--noise", type=float, default=1.0, help="deviation of the noise at the start")
     parser.add_argument("--few", action="store_true", help="the flow was trained for few steps")

@@ -1,10 +1,11 @@
-"""Both dials, picture by picture: does more quality cost more and show more, does more realism bring what it costs?
+"""Both dials, picture by picture: does more quality cost more and show more, does more realism bring what it
+costs?
 
-    python benchmarks/dials.py FOLDER_OR_TAR [--features squeezenet_weights_tf_dim_ordering_tf_kernels_notop.h5]
+    python benchmarks/dials.py FOLDER_OR_TAR [--features SQUEEZENET]
 
-Quality 0, 10 ... 100: bytes and PSNR of the coarse picture, and every step of either that is not upwards. Realism
-0, 0.25 ... 1 of one file of `--bpp`: PSNR, which may not rise by more than 0.05 dB in a step, and feature distance,
-which has to fall. Exits with 1 if any picture breaks a rule.
+Quality 0, 10 ... 100: bytes and PSNR of the coarse picture, and every step of either that is not upwards.
+Realism 0, 0.25 ... 1 of one file of `--bpp`: PSNR, which may not rise by more than 0.05 dB in a step, and
+feature distance, which has to fall. Exits with 1 if any picture breaks a rule.
 """
 
 from __future__ import annotations
@@ -54,10 +55,15 @@ def main() -> None:
         dials.append(shown)
         broken += [f"{name}: PSNR rises at realism {r:g}" for r in rises(REALISMS, shown[0], TOLERANCE)]
         if metric:
-            broken += [f"{name}: feature distance rises at realism {r:g}" for r in rises(REALISMS, shown[1], 0.0)]
+            broken += [
+                f"{name}: feature distance rises at realism {r:g}" for r in rises(REALISMS, shown[1], 0.0)
+            ]
     if not rates:
         sys.exit(f"no photographs in {options.photos}")
-    print(f"{len(rates)} photographs\n\n| quality | bits per pixel | PSNR of the coarse picture, dB |\n|---|---|---|")
+    print(
+        f"{len(rates)} photographs\n\n"
+        "| quality | bits per pixel | PSNR of the coarse picture, dB |\n|---|---|---|"
+    )
     for quality, bpp, level in zip(QUALITIES, *np.mean(rates, 0), strict=True):
         print(f"| {quality} | {bpp:.4f} | {level:.2f} |")
     print("\n| realism | PSNR, dB | feature distance |\n|---|---|---|")
@@ -67,7 +73,9 @@ def main() -> None:
     sys.exit(1 if broken else 0)
 
 
-def at_realisms(codec: Codec, pixels: Pixels, bpp: float, metric: Distance | None) -> tuple[list[float], list[float]]:
+def at_realisms(
+    codec: Codec, pixels: Pixels, bpp: float, metric: Distance | None
+) -> tuple[list[float], list[float]]:
     """PSNR and feature distance (nan without a metric) of one file at each of `REALISMS`."""
     data = codec.encode(pixels, bpp=bpp)
     images = [np.asarray(codec.decode(data, realism=realism).convert("RGB")) for realism in REALISMS]

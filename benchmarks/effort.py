@@ -2,9 +2,9 @@
 
     python benchmarks/effort.py FOLDER_OR_TAR --count 8 --efforts 3,6,9
 
-Each photograph, cut to 768x512, is coded at scale 1 at a ladder of qualities without effort. A refined file is
-compared with the file of that ladder that would have the same PSNR (log-linear between neighbours), once at a fixed
-quality and once with the bytes of that quality as the target.
+Each photograph, cut to 768x512, is coded at scale 1 at a ladder of qualities without effort. A refined file
+is compared with the file of that ladder that would have the same PSNR (log-linear between neighbours), once
+at a fixed quality and once with the bytes of that quality as the target.
 """
 
 from __future__ import annotations
@@ -42,11 +42,17 @@ def main() -> None:
     ladders = [ladder(codec, photo) for photo in photos]
     efforts = [int(effort) for effort in options.efforts.split(",")]
     codec.encode(photos[0][:64, :64], effort=1)  # torch is loaded now
-    print(f"{len(photos)} photographs\n\n| effort | quality | saved at that quality | saved at its bytes | seconds |")
+    print(
+        f"{len(photos)} photographs\n\n"
+        "| effort | quality | saved at that quality | saved at its bytes | seconds |"
+    )
     print("|---|---|---|---|---|")
     for effort in efforts:
         for quality in map(float, options.qualities.split(",")):
-            rows = [measure(codec, photo, own, quality, effort) for photo, own in zip(photos, ladders, strict=True)]
+            rows = [
+                measure(codec, photo, own, quality, effort)
+                for photo, own in zip(photos, ladders, strict=True)
+            ]
             fixed, target, _ = np.mean(rows, 0)
             seconds = [row[2] for row in rows]
             took = f"{np.median(seconds):.1f}, longest {max(seconds):.1f}"
@@ -64,7 +70,9 @@ def coarse_psnr(codec: Codec, photo: Pixels, data: bytes) -> float:
     return psnr(photo, np.asarray(codec.decode(data, realism=0)))
 
 
-def measure(codec: Codec, photo: Pixels, own: NDArray[np.float64], quality: float, effort: int) -> list[float]:
+def measure(
+    codec: Codec, photo: Pixels, own: NDArray[np.float64], quality: float, effort: int
+) -> list[float]:
     """Bytes saved at the same quality level and at the same target, seconds of the latter."""
 
     def saved(data: bytes) -> float:

@@ -1,11 +1,12 @@
-"""Photographs over links that lose packets: how many arrive whole, in part, or not at all, and how good they are.
+"""Photographs over links that lose packets: how many arrive whole, in part, or not at all, and how good they
+are.
 
     python benchmarks/links.py FOLDER_OR_TAR [--count 12] [--packets 8] [--payload 200] [--trials 2000]
     python benchmarks/links.py --time
 
-All send the same number of packets of the same size: files of sprdiff with a quarter of parity, files of sprdiff
-without, and AVIF files, cut up, without (the best of several scales that fits). Losses are independent, or in bursts of
-three packets on average. What does not arrive counts as an MS-SSIM of 0.
+All send the same number of packets of the same size: files of sprdiff with a quarter of parity, files of
+sprdiff without, and AVIF files, cut up, without (the best of several scales that fits). Losses are
+independent, or in bursts of three packets on average. What does not arrive counts as an MS-SSIM of 0.
 """
 
 from __future__ import annotations
@@ -51,16 +52,23 @@ def main() -> None:
         return
     if options.photos is None:
         parser.error("photographs are needed")
-    photos = [pixels for (_, pixels), _ in zip(photographs(options.photos), range(options.count), strict=False)]
+    photos = [
+        pixels for (_, pixels), _ in zip(photographs(options.photos), range(options.count), strict=False)
+    ]
     if not photos:
         sys.exit(f"no photographs in {options.photos}")
     print(
-        f"{len(photos)} photographs in {options.packets} packets of {options.payload} bytes, {options.trials} trials\n"
+        f"{len(photos)} photographs in {options.packets} packets of {options.payload} bytes, "
+        f"{options.trials} trials\n"
     )
-    print("| loss | bursts | sender | whole | in part | not at all | MS-SSIM |\n|---|---|---|---|---|---|---|")
+    print(
+        "| loss | bursts | sender | whole | in part | not at all | MS-SSIM |\n|---|---|---|---|---|---|---|"
+    )
     codec = Codec(threads=options.threads)
     senders = {
-        "sprdiff, a quarter of parity": sprdiff(codec, photos, options.packets, options.packets // 4, options.payload),
+        "sprdiff, a quarter of parity": sprdiff(
+            codec, photos, options.packets, options.packets // 4, options.payload
+        ),
         "sprdiff, no parity": sprdiff(codec, photos, options.packets, 0, options.payload),
         "AVIF, no parity": avif(photos, options.packets, options.payload),
     }
@@ -68,11 +76,15 @@ def main() -> None:
         for bursty in (False, True)[: 1 if rate == 0 else 2]:
             patterns = lossy(rate, options.packets, options.trials, bursty=bursty)
             for name, judge in senders.items():
-                print(line(rate, bursty, name, [judge(tuple(pattern)) for pattern in patterns.tolist()]), flush=True)
+                print(
+                    line(rate, bursty, name, [judge(tuple(pattern)) for pattern in patterns.tolist()]),
+                    flush=True,
+                )
 
 
 def lossy(rate: float, packets: int, trials: int, *, bursty: bool) -> np.ndarray:
-    """Bool [trials, packets], which arrive. In bursts: a channel of a good and a bad state, which loses all."""
+    """Bool [trials, packets], which arrive. In bursts: a channel of a good and a bad state, which loses
+    all."""
     rng = np.random.default_rng(0)
     if not bursty:
         return rng.random((trials, packets)) >= rate
@@ -112,7 +124,9 @@ def sprdiff(
     return judge
 
 
-def avif(photos: list[Pixels], packets: int, payload: int) -> Callable[[Pattern], tuple[float, float, float, float]]:
+def avif(
+    photos: list[Pixels], packets: int, payload: int
+) -> Callable[[Pattern], tuple[float, float, float, float]]:
     """The same of AVIF files, cut up."""
     files = [smallest_loss(pixels, packets * payload) for pixels in photos]
 
@@ -146,7 +160,9 @@ def smallest_loss(pixels: Pixels, limit: int) -> bytes:
             quality = (low + high) // 2
             out = io.BytesIO()
             small.save(out, "AVIF", quality=quality, speed=4)
-            low, high, data = (quality + 1, high, out.getvalue()) if out.tell() <= limit else (low, quality - 1, data)
+            low, high, data = (
+                (quality + 1, high, out.getvalue()) if out.tell() <= limit else (low, quality - 1, data)
+            )
         if data and (value := ms_ssim(pixels, decoded(data, pixels))) > best:
             best, found = value, data
     if not found:
@@ -179,13 +195,18 @@ def timed() -> None:
 
     rng = np.random.default_rng(0)
     header, digest = Header(4000, 3000, 200, 0, False, 1, b"ab"), b"ab" * 16
-    files = [pack_file(header, rng.integers(1, 256, 48_200).astype(np.uint8).tobytes(), digest) for _ in range(4)]
+    files = [
+        pack_file(header, rng.integers(1, 256, 48_200).astype(np.uint8).tobytes(), digest) for _ in range(4)
+    ]
     packets = [packet for data in files for packet in to_packets(data, payload=200)]
     rng.shuffle(packets)
     start = time.perf_counter()
     found = from_packets(packets)
     seconds = time.perf_counter() - start
-    print(f"{len(packets)} packets of {len(found)} streams, all whole: {all(f.whole for f in found)}: {seconds:.3f} s")
+    print(
+        f"{len(packets)} packets of {len(found)} streams, "
+        f"all whole: {all(f.whole for f in found)}: {seconds:.3f} s"
+    )
 
 
 if __name__ == "__main__":

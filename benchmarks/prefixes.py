@@ -2,8 +2,9 @@
 
     python benchmarks/prefixes.py FOLDER_OR_TAR --features SQUEEZENET [--count 12] [--bpp 0.02]
 
-Every photograph is coded once; the first 25, 50, 75 and 90 % of its bytes are decoded with `partial`, beside a whole
-file of at most so many bytes. The table has the means of MS-SSIM and of the SqueezeNet feature distance.
+Every photograph is coded once; the first 25, 50, 75 and 90 % of its bytes are decoded with `partial`, beside
+a whole file of at most so many bytes. The table has the means of MS-SSIM and of the SqueezeNet feature
+distance.
 """
 
 from __future__ import annotations
@@ -41,7 +42,10 @@ def main() -> None:
     if not rows:
         sys.exit(f"no photographs in {options.photos}")
     print(f"{len(rows)} photographs at {options.bpp:g} bpp\n")
-    print("| bytes | symbols known | MS-SSIM, beginning | whole file | feature distance, beginning | whole file |")
+    print(
+        "| bytes | symbols known | MS-SSIM, beginning | whole file "
+        "| feature distance, beginning | whole file |"
+    )
     print("|---|---|---|---|---|---|")
     means = np.array(rows).mean(0)  # without the network the distances are no numbers
     for part, (known, *figures) in zip((*PARTS, 1.0), means, strict=True):
@@ -49,7 +53,8 @@ def main() -> None:
 
 
 def measured(codec: Codec, network: FeatureNetwork | None, pixels: Pixels, bpp: float) -> list[list[float]]:
-    """For each part, and all: symbols known, then both measures of the beginning and of the whole file (see `main`)."""
+    """For each part, and all: symbols known, then both measures of the beginning and of the whole file
+    (see `main`)."""
     data = codec.encode(pixels, bpp=bpp)
     rows = []
     for part in (*PARTS, 1.0):
@@ -61,7 +66,9 @@ def measured(codec: Codec, network: FeatureNetwork | None, pixels: Pixels, bpp: 
             rows.append([beginning.info["known"], *[np.nan] * 4])
             continue
         pairs = [figures(network, pixels, np.asarray(image.convert("RGB"))) for image in (beginning, whole)]
-        rows.append([beginning.info["known"], *(value for both in zip(*pairs, strict=True) for value in both)])
+        rows.append(
+            [beginning.info["known"], *(value for both in zip(*pairs, strict=True) for value in both)]
+        )
     return rows
 
 

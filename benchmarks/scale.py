@@ -2,9 +2,9 @@
 
     python benchmarks/scale.py FOLDER_OR_TAR --count 12 [--bpp 0.003,0.0065,...] [--megapixels 8]
 
-At each rate every photograph is coded at every scale that can be that small; of the coarse picture PSNR and MS-SSIM are
-taken. The table says how much the scale that the rule picks loses against the best one, by either measure, and how
-often each is picked.
+At each rate every photograph is coded at every scale that can be that small; of the coarse picture PSNR and
+MS-SSIM are taken. The table says how much the scale that the rule picks loses against the best one, by either
+measure, and how often each is picked.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ HOPELESS = 4
 
 def main() -> None:
     """Measure and print a table."""
-    parser = argparse.ArgumentParser(description="The rule that picks the coded scale, against trying every scale.")
+    parser = argparse.ArgumentParser(
+        description="The rule that picks the coded scale, against trying every scale."
+    )
     parser.add_argument("photos", type=Path, help="folder or .tar of photographs")
     parser.add_argument("--count", type=int, default=12)
     parser.add_argument("--bpp", default=RATES)
@@ -40,7 +42,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int)
     options = parser.parse_args()
     codec = Codec(options.weights, threads=options.threads)
-    photos = [pixels for (_, pixels), _ in zip(photographs(options.photos), range(options.count), strict=False)]
+    photos = [
+        pixels for (_, pixels), _ in zip(photographs(options.photos), range(options.count), strict=False)
+    ]
     if not photos:
         sys.exit(f"no photographs in {options.photos}")
     if options.megapixels:
@@ -82,9 +86,9 @@ def line(bpp: float, results: list[tuple[float, dict[float, tuple[float, float]]
     possible = [(picked, found) for picked, found in results if found]
     if not possible:
         return f"| {bpp:g} | none can be so small | | | | | |"
-    losses = np.array([
-        [max(v[i] for v in found.values()) - found[picked][i] for i in (0, 1)] for picked, found in possible
-    ])  # fmt: skip
+    losses = np.array(
+        [[max(v[i] for v in found.values()) - found[picked][i] for i in (0, 1)] for picked, found in possible]
+    )
     best = [Counter(max(found, key=lambda s: found[s][i]) for _, found in possible) for i in (0, 1)]
     columns = [names(Counter(picked for picked, _ in possible)), *map(names, best)]
     figures = [f"{losses[:, 0].mean():.3f}", f"{losses[:, 1].mean():.4f}", f"{losses[:, 0].max():.2f}"]

@@ -90,7 +90,9 @@ def small_size(config: SDConfig) -> SDSPRDiff:
     """SPRDiff on random parts of the same classes that a CPU runs in a moment."""
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
     source = Source("random", None, Path(), {})
-    vae = AutoencoderKL(**VAE | {"block_out_channels": (8, 8, 8, 8), "norm_num_groups": 4, "layers_per_block": 1})
+    vae = AutoencoderKL(
+        **VAE | {"block_out_channels": (8, 8, 8, 8), "norm_num_groups": 4, "layers_per_block": 1}
+    )
     unet = UNet2DConditionModel(
         **UNET
         | {
@@ -172,7 +174,9 @@ def peak(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / GIGA
     try:
-        line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+        line = next(
+            line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")
+        )
         return int(line.split()[1]) / 2**20
     except (OSError, StopIteration):
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
@@ -251,7 +255,10 @@ def tables(sizes: list[tuple[int, int]]) -> list[str]:
         f"({trained * 2 / 1e6:.0f} MB as 2-byte numbers).",
         "",
     ]
-    sums = [sum(cost for side, cost in found[sizes[0]].values() if side in (which, "both")) for which in ("enc", "dec")]
+    sums = [
+        sum(cost for side, cost in found[sizes[0]].values() if side in (which, "both"))
+        for which in ("enc", "dec")
+    ]
     lines += ["| codec | kMAC/px encode | kMAC/px decode | published seconds at 1080p |", "|---|---|---|---|"]
     lines.append(f"| **SPRDiff sd** (here) | {sums[0]:.0f} | {sums[1]:.0f} | see below |")
     return [*lines, *PUBLISHED, ""]
@@ -281,7 +288,9 @@ def main() -> None:
     if given.count_only:
         return
     runtime = random_runtime(given.device, given.precision)
-    where = torch.cuda.get_device_name(runtime.device) if runtime.device.type == "cuda" else platform.processor()
+    where = (
+        torch.cuda.get_device_name(runtime.device) if runtime.device.type == "cuda" else platform.processor()
+    )
     print(
         f"Measured on {where or platform.machine()} ({runtime.device.type}, {runtime.precision}, "
         f"{torch.get_num_threads()} threads, torch {torch.__version__}, {sys.platform}); one run each, "

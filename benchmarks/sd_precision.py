@@ -71,7 +71,9 @@ def last_layers(seed: int = 0) -> nn.Sequential:
     """The UNet's last layers at their true size: normalisation, SiLU, convolution; the output's deviation is
     near 1."""
     torch.manual_seed(seed)
-    layers = nn.Sequential(nn.GroupNorm(GROUPS, CHANNELS), nn.SiLU(), nn.Conv2d(CHANNELS, LATENT, 3, padding=1))
+    layers = nn.Sequential(
+        nn.GroupNorm(GROUPS, CHANNELS), nn.SiLU(), nn.Conv2d(CHANNELS, LATENT, 3, padding=1)
+    )
     # Of a standard normal input SiLU leaves a mean square of 0.356.
     nn.init.normal_(layers[2].weight, std=(0.356 * 9 * CHANNELS) ** -0.5)
     nn.init.zeros_(layers[2].bias)

@@ -4,11 +4,11 @@
     python benchmarks/serve.py --clients 8 --seconds 10 --size 512x768
     python benchmarks/serve.py --url http://127.0.0.1:8000/ --pid 4711
 
-Half of the requests encode a photograph (made up, as JPEG), half decode its file. What the service must answer is
-computed here first, by the package itself with as many threads; any other bytes or pixels count as a wrong answer. Each
-client waits for its answer before it asks again, and waits as told when it is refused (429). Memory is that of the
-server's process, each quarter of the time at its end. Prints Markdown; the exit status is 1 when an answer was wrong or
-failed, or when memory grew.
+Half of the requests encode a photograph (made up, as JPEG), half decode its file. What the service must
+answer is computed here first, by the package itself with as many threads; any other bytes or pixels count as
+a wrong answer. Each client waits for its answer before it asks again, and waits as told when it is refused
+(429). Memory is that of the server's process, each quarter of the time at its end. Prints Markdown; the exit
+status is 1 when an answer was wrong or failed, or when memory grew.
 """
 
 from __future__ import annotations
@@ -67,7 +67,10 @@ def make_cases(sizes: list[tuple[int, int]]) -> list[Case]:
         stream = io.BytesIO()
         Image.fromarray(photo(height, width, seed)).save(stream, "JPEG", quality=92)
         data = sprdiff.encode(stream.getvalue(), bpp=0.02)
-        cases += [Case("encode?bpp=0.02", stream.getvalue(), data), Case("decode", data, _pixels(sprdiff.decode(data)))]
+        cases += [
+            Case("encode?bpp=0.02", stream.getvalue(), data),
+            Case("decode", data, _pixels(sprdiff.decode(data))),
+        ]
     return cases
 
 
@@ -102,7 +105,9 @@ def right(case: Case, content: bytes) -> bool:
     return content == case.expected
 
 
-async def load(address: str, cases: list[Case], clients: int, seconds: float, pid: int) -> tuple[Seen, Quarters]:
+async def load(
+    address: str, cases: list[Case], clients: int, seconds: float, pid: int
+) -> tuple[Seen, Quarters]:
     """All clients at once; resident MB of the server at the end of each quarter."""
     seen, memory = Seen(), []
     turns = itertools.cycle(cases)

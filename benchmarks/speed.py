@@ -6,9 +6,9 @@ Prints Markdown tables: a 768x512 picture with the networks loaded and as whole 
 megapixels and one large picture, each in a process of its own whose peak memory is read at its end. Pictures
 are smooth synthetic texture unless a file is given, so no data is needed.
 
-With ``--parts`` instead: the time of each part of encoding and decoding the small picture, on one thread and on two.
-Processor time is what one thread would take on a machine with nothing else to do; it is given because wall time says
-little on a busy one.
+With ``--parts`` instead: the time of each part of encoding and decoding the small picture, on one thread and
+on two. Processor time is what one thread would take on a machine with nothing else to do; it is given because
+wall time says little on a busy one.
 """
 
 from __future__ import annotations
@@ -176,7 +176,11 @@ def measure_parts(options: argparse.Namespace, threads: int) -> list[list[str]]:
 
     runtime._sessions.run = clocked_run  # type: ignore[method-assign]
     realism, steps = runtime.manifest.dials(level, None, None)
-    dials = {"realism 0": (0.0, 1), "default": (realism, steps), "default, one evaluation more": (realism, steps + 1)}
+    dials = {
+        "realism 0": (0.0, 1),
+        "default": (realism, steps),
+        "default, one evaluation more": (realism, steps + 1),
+    }
     for _ in range(REPEATS + 1):
         with clocked(times, "encode"):
             y, z = runtime.analyse(pixels)
@@ -267,13 +271,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if options.parts and not options.threads:
         for count in ("1", "2"):  # in processes of their own: numpy's threads are settled when it is loaded
-            command = [sys.executable, __file__, *(sys.argv[1:] if argv is None else argv), "--threads", count]
+            command = [
+                sys.executable,
+                __file__,
+                *(sys.argv[1:] if argv is None else argv),
+                "--threads",
+                count,
+            ]
             subprocess.run(command, check=True, env=os.environ | dict.fromkeys(NUMPY_THREADS, count))
         return 0
     threads = options.threads or "default"
     print(f"{processor()}, {os.cpu_count()} CPUs, Python {platform.python_version()}, threads: {threads}\n")
     if options.parts:
-        print_table(("part", "threads", "seconds", "processor seconds"), measure_parts(options, options.threads))
+        print_table(
+            ("part", "threads", "seconds", "processor seconds"), measure_parts(options, options.threads)
+        )
         return 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -1,16 +1,17 @@
 """Two codecs side by side at equal bytes, names hidden and sides shuffled: which do you prefer?
 
-    python scripts/blind.py make RUN OUT [--a sprdiff-tiny] [--b vvc,avif] [--bpp 0.0203] [--side 512] [--crops 3]
-    python scripts/blind.py tell OUT answers.txt
+    python scripts/blind.py make RUN OUT [--a sprdiff-tiny] [--b vvc,avif] [--bpp 0.0203] [--side 512]
+    [--crops 3] python scripts/blind.py tell OUT answers.txt
 
-RUN is a working folder of `sprdiff eval --keep`. `make` writes numbered pictures (original above, left and right below)
-and `key.json`: do not open it. With `--side` they are crops of so many pixels, one pixel of the photograph to one of
-the crop, cut at the same places for every baseline; without it they are whole photographs. An answer is a line
-"pair001 left", "pair001 right" or "pair001 same", one for every pair.
+RUN is a working folder of `sprdiff eval --keep`. `make` writes numbered pictures (original above, left and
+right below) and `key.json`: do not open it. With `--side` they are crops of so many pixels, one pixel of the
+photograph to one of the crop, cut at the same places for every baseline; without it they are whole
+photographs. An answer is a line "pair001 left", "pair001 right" or "pair001 same", one for every pair.
 
-Among the pairs are controls, at least six of each kind: the same picture twice, which must be called the same, and the
-original against a codec, where the original must win. `tell` counts for each baseline by itself, photograph by photograph:
-one is won where most of its crops are (two of three). With more than one control answered wrongly it counts nothing.
+Among the pairs are controls, at least six of each kind: the same picture twice, which must be called the
+same, and the original against a codec, where the original must win. `tell` counts for each baseline by
+itself, photograph by photograph: one is won where most of its crops are (two of three). With more than one
+control answered wrongly it counts nothing.
 """
 
 from __future__ import annotations
@@ -77,11 +78,15 @@ class Pictures:
         self._run, self._target = run, target
         self._originals = Path(about.folder) if originals is None else originals
         self.sizes = {image.name: (image.height, image.width) for image in about.images}
-        self._done = {(row.codec, row.image) for row in read_rows(run) if row.status == "ok" and row.target == target}
+        self._done = {
+            (row.codec, row.image) for row in read_rows(run) if row.status == "ok" and row.target == target
+        }
 
     def photos_of(self, *codecs: str) -> list[str]:
         """The photographs that all these codecs have."""
-        return [photo for photo in sorted(self.sizes) if all((codec, photo) in self._done for codec in codecs)]
+        return [
+            photo for photo in sorted(self.sizes) if all((codec, photo) in self._done for codec in codecs)
+        ]
 
     def read(self, codec: str, photo: str) -> Bytes:
         """Pixels [H, W, 3] of a decoded picture, or of the original."""
@@ -92,7 +97,9 @@ class Pictures:
         return pixels
 
 
-def places(size: tuple[int, int], side: int | None, crops: int, draw: random.Random) -> list[tuple[int, int, int, int]]:
+def places(
+    size: tuple[int, int], side: int | None, crops: int, draw: random.Random
+) -> list[tuple[int, int, int, int]]:
     """Top, left, height and width of the parts of a photograph that are shown.
 
     Crops are spread along its longer side, one at a random place of each of so many equal shares.
@@ -137,15 +144,21 @@ def plan(
         for index in range(controls):
             shown = [a, *baselines][index % (1 + len(baselines))]
             photo = draw.choice(pictures.photos_of(a, shown))
-            pairs.append(Pair(kind, photo, *draw.choice(parts[photo]), shown if kind == "same" else ORIGINAL, shown))
+            pairs.append(
+                Pair(kind, photo, *draw.choice(parts[photo]), shown if kind == "same" else ORIGINAL, shown)
+            )
     draw.shuffle(pairs)
-    return [replace(pair, left=pair.right, right=pair.left) if draw.random() < 0.5 else pair for pair in pairs]
+    return [
+        replace(pair, left=pair.right, right=pair.left) if draw.random() < 0.5 else pair for pair in pairs
+    ]
 
 
 def sheet(pictures: Pictures, pair: Pair) -> Image.Image:
     """Both sides beside each other, the original above them."""
     window = slice(pair.top, pair.top + pair.height), slice(pair.left_edge, pair.left_edge + pair.width)
-    above, left, right = (pictures.read(name, pair.photo)[window] for name in (ORIGINAL, pair.left, pair.right))
+    above, left, right = (
+        pictures.read(name, pair.photo)[window] for name in (ORIGINAL, pair.left, pair.right)
+    )
     height, width = pair.height, pair.width
     pixels = np.full((2 * height + GAP, 2 * width + GAP, 3), 255, np.uint8)
     middle = (width + GAP) // 2
@@ -189,7 +202,9 @@ def read_answers(path: Path, names: Sequence[str]) -> dict[str, str]:
         answers[name] = side
     missing = [name for name in names if name not in answers]
     if missing:
-        raise ValueError(f"{len(missing)} pairs have no answer: {', '.join(missing[:8])}{' …' * (len(missing) > 8)}")
+        raise ValueError(
+            f"{len(missing)} pairs have no answer: {', '.join(missing[:8])}{' …' * (len(missing) > 8)}"
+        )
     return answers
 
 
@@ -208,7 +223,10 @@ def tell(out: Path, answers: Path) -> tuple[list[str], bool]:
     lines = [f"controls: {len(controls) - len(wrong)} of {len(controls)} right"]
     lines += [f"  {name}: {pairs[name].expected} would have been right, not {given[name]}" for name in wrong]
     if not counts:
-        return [*lines, f"With more than {MOST_ERRORS} control answered wrongly the judging does not count."], False
+        return [
+            *lines,
+            f"With more than {MOST_ERRORS} control answered wrongly the judging does not count.",
+        ], False
     return [*lines, *_counted(key["a"], pairs, given)], True
 
 
@@ -260,7 +278,9 @@ def main(arguments: list[str] | None = None) -> int:
             print("\n".join(lines))
             return 0 if counts else 1
         if o.controls < FEWEST_CONTROLS:
-            raise ValueError(f"there must be at least {FEWEST_CONTROLS} controls of each kind, not {o.controls}")
+            raise ValueError(
+                f"there must be at least {FEWEST_CONTROLS} controls of each kind, not {o.controls}"
+            )
         if o.crops < 1 or (o.side is not None and o.side < 1):
             raise ValueError("crops and their side must be above 0")
         target = Target(o.bpp) if o.bytes is None else Target(bytes=o.bytes)

@@ -45,12 +45,16 @@ def psnr(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
 def side_by_side(panels: list[tuple[str, NDArray[np.uint8]]]) -> Image.Image:
     """The panels in a row, each over its caption of up to two lines."""
     height, width = panels[0][1].shape[:2]
-    sheet = Image.new("RGB", (len(panels) * (width + MARGIN) + MARGIN, height + CAPTION + 2 * MARGIN), "white")
+    sheet = Image.new(
+        "RGB", (len(panels) * (width + MARGIN) + MARGIN, height + CAPTION + 2 * MARGIN), "white"
+    )
     draw = ImageDraw.Draw(sheet)
     for index, (caption, pixels) in enumerate(panels):
         left = MARGIN + index * (width + MARGIN)
         sheet.paste(Image.fromarray(pixels), (left, MARGIN))
-        draw.multiline_text((left, height + MARGIN + 4), caption, fill="black", font=ImageFont.load_default(FONT))
+        draw.multiline_text(
+            (left, height + MARGIN + 4), caption, fill="black", font=ImageFont.load_default(FONT)
+        )
     return sheet
 
 
@@ -83,7 +87,9 @@ def main() -> None:
     for heading in ("", "PSNR dB", "seconds"):
         table.add_column(heading, justify="left" if not heading else "right")
     table.add_row("encode", "", f"{seconds:.2f}")
-    table.add_row("decode, coarse (realism 0)", f"{psnr(picture.pixels, coarse):.2f}", f"{coarse_seconds:.2f}")
+    table.add_row(
+        "decode, coarse (realism 0)", f"{psnr(picture.pixels, coarse):.2f}", f"{coarse_seconds:.2f}"
+    )
     table.add_row("decode (realism 1)", f"{psnr(picture.pixels, decoded):.2f}", f"{decoded_seconds:.2f}")
 
     options.out.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,5 @@
-"""What goes to a machine with a GPU and what comes home from it; ``scripts/gpu_run.sh`` says how it is used."""
+"""What goes to a machine with a GPU and what comes home from it; ``scripts/gpu_run.sh`` says how it is
+used."""
 
 from __future__ import annotations
 
@@ -63,10 +64,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def pack(
-    stage: str, data: Sequence[Path], valid: Sequence[Path], init: Sequence[Path], mib: float, out: Path,
+    stage: str,
+    data: Sequence[Path],
+    valid: Sequence[Path],
+    init: Sequence[Path],
+    mib: float,
+    out: Path,
     least: float = LEAST / MIB,
-) -> None:  # fmt: skip
-    """Fill the folder that travels: packages, checkpoints, validation, and photographs for all the room that is left.
+) -> None:
+    """Fill the folder that travels: packages, checkpoints, validation, and photographs for all the room that
+    is left.
 
     Raises:
         TrainingError: too little room is left.
@@ -95,8 +102,23 @@ def wheels(folder: Path, packages: Sequence[str] = PACKAGES) -> None:
     if len(list(folder.glob("*.whl"))) >= len(packages):
         return
     platforms = [word for name in PLATFORMS for word in ("--platform", name)]
-    command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:", "--python-version",
-               "3.12", "--implementation", "cp", *platforms, "-d", str(folder), *packages]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "-q",
+        "--no-deps",
+        "--only-binary=:all:",
+        "--python-version",
+        "3.12",
+        "--implementation",
+        "cp",
+        *platforms,
+        "-d",
+        str(folder),
+        *packages,
+    ]
     if subprocess.run(command, check=False).returncode:
         raise TrainingError("the packages for that machine cannot be fetched")
 
@@ -184,7 +206,9 @@ def join(stage: str, folder: Path, out: Path) -> None:
     pieces = sorted(folder.glob(f"{stage}.safetensors.*"))
     out.write_bytes(b"".join(p.read_bytes() for p in pieces))
     c = load(out)
-    say(f"{out}: stage {c.stage} at step {c.step}, {out.stat().st_size / MIB:.1f} MiB in {len(pieces)} pieces")
+    say(
+        f"{out}: stage {c.stage} at step {c.step}, {out.stat().st_size / MIB:.1f} MiB in {len(pieces)} pieces"
+    )
 
 
 def say(text: str) -> None:

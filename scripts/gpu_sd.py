@@ -124,7 +124,9 @@ def random_lpips() -> LpipsLoss:
     """LPIPS with random weights: it costs what the published one costs."""
     random = torch.Generator().manual_seed(0)
     backbone = {k: 0.05 * torch.randn(s, generator=random) for k, s in VGG16.shapes.items()}
-    return LpipsLoss(backbone, {f"lin{i}.model.1.weight": torch.rand(1, c, 1, 1) for i, c in enumerate(VGG16.channels)})
+    return LpipsLoss(
+        backbone, {f"lin{i}.model.1.weight": torch.rand(1, c, 1, 1) for i, c in enumerate(VGG16.channels)}
+    )
 
 
 def timed_steps(check: Check, stage: str, precision: str) -> dict[str, float]:

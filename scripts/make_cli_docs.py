@@ -29,20 +29,21 @@ HEAD = """\
 
 <!-- Made by scripts/make_cli_docs.py: change the help texts in src/sprdiff/cli/, then run it. -->
 
-`sprdiff COMMAND --help` says the same on a terminal; `sprdiff --version` names the version. `python -m sprdiff` is
-`sprdiff`.
+`sprdiff COMMAND --help` prints the same on a terminal, and `sprdiff --version` prints the version.
+`python -m sprdiff` is the same as `sprdiff`.
 
 | exit status | means |
 |---|---|
-| 0 | all done |
-| 1 | something failed: one line on standard error for each, the other files are done |
+| 0 | everything is done |
+| 1 | something failed, with one line on standard error for each failure; the other files are done |
 | 2 | wrong usage |
 | 130 | interrupted |
 | 141 | the reader of standard output has gone |
 
-Nothing half-written is left behind, and nothing is overwritten without `-f`. Where a file is expected `-` is standard
-input or output, and so are `/dev/stdin`, `/dev/stdout` and their like. `SPRDIFF_DEBUG=1` shows where an unexpected
-error came from. Progress bars appear on a terminal only.
+No half-written file is left behind, and no file is overwritten without `-f`.
+In place of a file, `-` means standard input or output, and so do `/dev/stdin` and `/dev/stdout`.
+`SPRDIFF_DEBUG=1` shows where an unexpected error came from.
+Progress bars appear on a terminal only.
 """
 
 
@@ -156,7 +157,9 @@ def page() -> str:
 
 
 def _section(command: Command) -> Iterator[str]:
-    usage = " ".join(p.names[0] if p.required else _optional(p.names[0]) for p in command.parameters if not p.is_option)
+    usage = " ".join(
+        p.names[0] if p.required else _optional(p.names[0]) for p in command.parameters if not p.is_option
+    )
     needed = " ".join(
         f"{p.names[-1]} {p.value.split(',')[0]}" for p in command.parameters if p.is_option and p.required
     )
@@ -191,7 +194,9 @@ def _cell(text: str) -> str:
 def main() -> int:
     """Write the page, or compare it."""
     parser = argparse.ArgumentParser(description="docs/cli.md from the commands themselves")
-    parser.add_argument("--check", action="store_true", help="write nothing; status 1 if the page is out of date")
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; status 1 if the page is out of date"
+    )
     if not parser.parse_args().check:
         PAGE.write_text(page(), "utf-8")
         return 0

@@ -1,10 +1,11 @@
-"""Golden files. ``python scripts/make_golden.py`` after every export, ``... --format`` for a new format version.
+"""Golden files. ``python scripts/make_golden.py`` after every export, ``... --format`` for a new format
+version.
 
-Of the shipped weights: until 1.0 new weights replace them; from 1.0 on they are only added to. Each is a drawn picture,
-its file, the SHA-256 of the exact latent that every machine must decode it to, and its pictures (PNG) for the tolerance
-after the line.
-Of the format: files of small random weights, with the SHA-256 of all that is exact, and of what some beginnings of them
-say (``... --beginnings`` made these later). They are never made anew: a new format version gets new ones.
+Of the shipped weights: until 1.0 new weights replace them; from 1.0 on they are only added to. Each is a
+drawn picture, its file, the SHA-256 of the exact latent that every machine must decode it to, and its
+pictures (PNG) for the tolerance after the line. Of the format: files of small random weights, with the
+SHA-256 of all that is exact, and of what some beginnings of them say (``... --beginnings`` made these later).
+They are never made anew: a new format version gets new ones.
 """
 
 from __future__ import annotations
@@ -31,11 +32,7 @@ from bitstream_helpers import (  # noqa: E402
 )
 from conftest import photo  # noqa: E402
 from sprdiff import Codec  # noqa: E402
-from sprdiff.format.container import (  # noqa: E402
-    Header,
-    pack_file,
-    parse_file,
-)
+from sprdiff.format.container import Header, pack_file, parse_file  # noqa: E402
 from sprdiff.format.entropy import EntropyModel  # noqa: E402
 from sprdiff.format.hash import canonical_hash  # noqa: E402
 from sprdiff.imageio.open import Picture  # noqa: E402
@@ -97,13 +94,17 @@ def beginnings() -> dict[str, dict[str, dict[str, Any]]]:
     expected = json.loads((GOLDEN / "golden.json").read_text())["files"]
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for name, file in expected.items():
-        model = EntropyModel.from_arrays(load_golden_weights(file["weights"]))
+        model = EntropyModel(load_golden_weights(file["weights"]))
         parsed = parse_file((GOLDEN / f"{name}.sprd").read_bytes())
         shape, level, size = parsed.header.latent_size(model.stride), parsed.header.level, len(parsed.stream)
         found[name] = {}
         for length in sorted({0, 1, 7, size // 3, size // 2, max(0, size - 3)} & {*range(size + 1)}):
             part = model.decode_beginning(parsed.stream[:length], shape, level)
-            found[name][str(length)] = {"known": part.known, "symbols": part.symbols, "y_hat": sha256_of(part.y_hat)}
+            found[name][str(length)] = {
+                "known": part.known,
+                "symbols": part.symbols,
+                "y_hat": sha256_of(part.y_hat),
+            }
     return found
 
 

@@ -4,10 +4,10 @@ FOLDER holds the reference packages, unpacked without what they depend on::
 
     pip install --no-deps --target FOLDER lpips==0.1.4 DISTS_pytorch==0.1 pytorch-fid==0.3.0
 
-Their code runs as published. Only torchvision, which has no CPU build beside our torch, is replaced by a stub that
-gives them their backbones with seeded random weights (`metric_helpers.py` of the tests); lpips and DISTS get random
-heads too. The tests give the same weights and pictures to our code. Needs torch, scipy and tqdm; one minute on one
-core.
+Their code runs as published. Only torchvision, which has no CPU build beside our torch, is replaced by a stub
+that gives them their backbones with seeded random weights (`metric_helpers.py` of the tests); lpips and DISTS
+get random heads too. The tests give the same weights and pictures to our code. Needs torch, scipy and tqdm;
+one minute on one core.
 """
 
 from __future__ import annotations
@@ -54,13 +54,21 @@ def alexnet(pretrained: bool) -> SimpleNamespace:
     assert pretrained
     return sequential(
         [
-            nn.Conv2d(3, 64, 11, stride=4, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2),
-            nn.Conv2d(64, 192, 5, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2),
-            nn.Conv2d(192, 384, 3, padding=1), nn.ReLU(),
-            nn.Conv2d(384, 256, 3, padding=1), nn.ReLU(),
-            nn.Conv2d(256, 256, 3, padding=1), nn.ReLU(), nn.MaxPool2d(3, 2),
+            nn.Conv2d(3, 64, 11, stride=4, padding=2),
+            nn.ReLU(),
+            nn.MaxPool2d(3, 2),
+            nn.Conv2d(64, 192, 5, padding=2),
+            nn.ReLU(),
+            nn.MaxPool2d(3, 2),
+            nn.Conv2d(192, 384, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(384, 256, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(256, 256, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(3, 2),
         ]
-    )  # fmt: skip
+    )
 
 
 def vgg16(pretrained: bool) -> SimpleNamespace:
@@ -186,7 +194,11 @@ class Inception3(nn.Module):
         self.Conv2d_2b_3x3 = BasicConv2d(32, 64, 3, padding=1)
         self.Conv2d_3b_1x1 = BasicConv2d(64, 80, 1)
         self.Conv2d_4a_3x3 = BasicConv2d(80, 192, 3)
-        self.Mixed_5b, self.Mixed_5c, self.Mixed_5d = InceptionA(192, 32), InceptionA(256, 64), InceptionA(288, 64)
+        self.Mixed_5b, self.Mixed_5c, self.Mixed_5d = (
+            InceptionA(192, 32),
+            InceptionA(256, 64),
+            InceptionA(288, 64),
+        )
         self.Mixed_6a = InceptionB(288)
         self.Mixed_6b, self.Mixed_6c = InceptionC(768, 128), InceptionC(768, 160)
         self.Mixed_6d, self.Mixed_6e = InceptionC(768, 160), InceptionC(768, 192)
@@ -203,9 +215,13 @@ def inception_v3(num_classes: int, **_: Any) -> Inception3:
 def inception_weights(url: str, progress: bool) -> dict[str, Tensor]:
     """In place of the download: random weights of the right names and shapes."""
     assert "pt_inception-2015-12-05" in url and progress
-    kept = {name: value for name, value in Inception3(1008).state_dict().items() if value.ndim}  # not the counters
+    kept = {
+        name: value for name, value in Inception3(1008).state_dict().items() if value.ndim
+    }  # not the counters
     state = random_state({name: tuple(value.shape) for name, value in kept.items()}, SEED)
-    counters = {f"{name.rsplit('.', 1)[0]}.num_batches_tracked": torch.tensor(0) for name in state if ".bn." in name}
+    counters = {
+        f"{name.rsplit('.', 1)[0]}.num_batches_tracked": torch.tensor(0) for name in state if ".bn." in name
+    }
     return {name: torch.from_numpy(array) for name, array in state.items()} | counters
 
 
@@ -245,7 +261,9 @@ def compare(distance: Callable[[Tensor, Tensor], Tensor]) -> list[dict[str, Any]
 
 def lpips_values(net: str) -> list[dict[str, Any]]:
     lpips = import_module("lpips")
-    shapes = {f"lin{n}.model.1.weight": (1, c, 1, 1) for n, c in enumerate(lpips.LPIPS(net=net, verbose=False).chns)}
+    shapes = {
+        f"lin{n}.model.1.weight": (1, c, 1, 1) for n, c in enumerate(lpips.LPIPS(net=net, verbose=False).chns)
+    }
     heads = {name: torch.from_numpy(array) for name, array in random_state(shapes, SEED).items()}
     with tempfile.TemporaryDirectory() as folder:
         torch.save(heads, Path(folder) / "heads.pth")
@@ -280,7 +298,9 @@ def fid_values() -> list[dict[str, Any]]:
         a, b = feature_set(rows_a, dimensions, "a", SEED), feature_set(rows_b, dimensions, "b", SEED)
         statistics = [value for x in (a, b) for value in (np.mean(x, 0, np.float64), np.cov(x, rowvar=False))]
         value = float(distance(*statistics))
-        rows.append({"rows_a": rows_a, "rows_b": rows_b, "dimensions": dimensions, "seed": SEED, "value": value})
+        rows.append(
+            {"rows_a": rows_a, "rows_b": rows_b, "dimensions": dimensions, "seed": SEED, "value": value}
+        )
     return rows
 
 

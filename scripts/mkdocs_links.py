@@ -1,8 +1,10 @@
-"""A hook of mkdocs: links to files of the repository that are no pages work on the site as they do beside the source.
+"""A hook of mkdocs: links to files of the repository that are no pages work on the site as they do beside the
+source.
 
-A page may link to ``../src/sprdiff/codec.py``. On the site such a link leads to the repository's browser, whose
-address is ``Repository`` under ``[project.urls]`` in pyproject.toml, the only place that names it. While there is
-none, the text stays and the link goes. Links to what does not exist are left alone: mkdocs warns of them.
+A page may link to ``../src/sprdiff/codec.py``. On the site such a link leads to the repository's browser,
+whose address is ``Repository`` under ``[project.urls]`` in pyproject.toml, the only place that names it.
+While there is none, the text stays and the link goes. Links to what does not exist are left alone: mkdocs
+warns of them.
 """
 
 from __future__ import annotations
@@ -88,7 +90,9 @@ class _State(Extension):
         return rewrite(link, INCLUDED.get(self.page, page_folder), self.docs, page_folder, self.repository)
 
     def extendMarkdown(self, md: Markdown) -> None:  # noqa: N802 (Markdown's name)
-        md.treeprocessors.register(_Links(self), "repository-links", 5)  # after inline (20), before mkdocs' own (0)
+        md.treeprocessors.register(
+            _Links(self), "repository-links", 5
+        )  # after inline (20), before mkdocs' own (0)
 
 
 _state = _State()

@@ -1,7 +1,8 @@
-"""Repacks a folder of format 1 as format 2: ``python scripts/repack.py FOLDER``; used once, for the weights 8f4b.
+"""Repacks a folder of format 1 as format 2: ``python scripts/repack.py FOLDER``; used once, for the weights
+8f4b.
 
-The arrays stay as they are; ``entropy.npz`` gets those that say how y is coded, ``manifest.json`` the new hashes and
-fields. Encoder, decoder and graphs are not touched. It goes with these weights.
+The arrays stay as they are; ``entropy.npz`` gets those that say how y is coded, ``manifest.json`` the new
+hashes and fields. Encoder, decoder and graphs are not touched. It goes with these weights.
 """
 
 from __future__ import annotations

@@ -1,12 +1,15 @@
-"""The committed results, `docs/results/`, from folders of photographs: a command a set, resumed if it was killed.
+"""The committed results, `docs/results/`, from folders of photographs: a command a set, resumed if it was
+killed.
 
     python scripts/results.py kodak KODAK --features squeezenet_weights_tf_dim_ordering_tf_kernels_notop.h5
     python scripts/results.py clic CLIC --features squeezenet_weights_tf_dim_ordering_tf_kernels_notop.h5
     python scripts/results.py pages
 
-A set runs `sprdiff eval` and `sprdiff report` in a working folder, replaces the published tables, plots and pictures,
-and then the tables that pages show of them, which `pages` does alone. These stand between ``<!-- results: … -->`` and
-``<!-- end -->``. The originals are not published: `sprdiff report` on the working folder makes a page that shows them.
+A set runs `sprdiff eval` and `sprdiff report` in a working folder, replaces the published tables, plots and
+pictures,
+and then the tables that pages show of them, which `pages` does alone. These stand between
+``<!-- results: … -->`` and ``<!-- end -->``. The originals are not published: `sprdiff report` on the working
+folder makes a page that shows them.
 """
 
 from __future__ import annotations
@@ -37,7 +40,8 @@ CODECS = "sprdiff-tiny,sprdiff-tiny@coarse,vvc,avif,heic,webp,jxl,jpeg2000,jpeg"
 QUALITY = 90
 COLUMNS = 3
 SHOWN = (768, 512)
-"""Width and height of what is shown of a larger picture, one pixel to one: made smaller it would hide its faults."""
+"""Width and height of what is shown of a larger picture, one pixel to one: made smaller it would hide its
+faults."""
 
 
 @dataclass(frozen=True)
@@ -103,19 +107,32 @@ def run(arguments: list[str]) -> None:
 
 def publish_pictures(chosen: Set, work: Path, out: Path) -> None:
     """WebP copies of the decoded pictures and a Markdown page of them, codec beside codec at equal bytes."""
-    rows = {(row.codec, Path(row.image).stem, row.target): row for row in read_rows(work) if row.status == "ok"}
+    rows = {
+        (row.codec, Path(row.image).stem, row.target): row for row in read_rows(work) if row.status == "ok"
+    }
     codecs = [info.name for info in read_run(work).codecs]
     lines = [f"# {chosen.title}: decoded pictures at equal bytes", ""]
-    lines += ["WebP copies (quality 90). The original is to be seen on the page that `sprdiff report` makes.", ""]
+    lines += [
+        "WebP copies (quality 90). The original is to be seen on the page that `sprdiff report` makes.",
+        "",
+    ]
     if any(place != (0, 0) for place in chosen.pictures.values()):
-        lines += [f"Of each picture {SHOWN[0]}x{SHOWN[1]} pixels are shown, one to one; bytes are of the whole.", ""]
+        lines += [
+            f"Of each picture {SHOWN[0]}x{SHOWN[1]} pixels are shown, one to one; bytes are of the whole.",
+            "",
+        ]
     (out / "pictures").mkdir()
     for stem, place in chosen.pictures.items():
         for rate in chosen.picture_rates:
             found = [rows[codec, stem, rate] for codec in codecs if (codec, stem, rate) in rows]
             if not found:  # with --limit
                 continue
-            lines += [f"## {stem} at {rate}", "", *gallery([publish(row, place, work, out) for row in found]), ""]
+            lines += [
+                f"## {stem} at {rate}",
+                "",
+                *gallery([publish(row, place, work, out) for row in found]),
+                "",
+            ]
     (out / "pictures.md").write_text("\n".join(lines), encoding="utf-8")
 
 
@@ -143,7 +160,10 @@ def means(results: Results, rate: Target) -> list[str]:
     by_score = {item.metric.name: item for item in verdicts}["ms_ssim"].means
     ours = [codec for codec in results.codecs if codec.startswith("sprdiff")]
     baselines = sorted(by_score.keys() - ours, key=lambda codec: -by_score[codec].mean)
-    lines = [f"| | {' | '.join(TITLES[item.metric.name] for item in verdicts)} |", "|---|" + "---|" * len(verdicts)]
+    lines = [
+        f"| | {' | '.join(TITLES[item.metric.name] for item in verdicts)} |",
+        "|---|" + "---|" * len(verdicts),
+    ]
     for codec in [*ours, *baselines]:
         lacking, total = results.missing(codec, rate), results.reached(rate)
         cells = [NAMES.get(codec, codec) + (f" ({total - lacking} of {total} pictures)" if lacking else "")]
@@ -157,7 +177,8 @@ def means(results: Results, rate: Target) -> list[str]:
 
 
 def figure(name: str, value: float, sign: str = "") -> str:
-    """As tables show it: with as many digits as say something, no 0 before the point of MS-SSIM, a true minus."""
+    """As tables show it: with as many digits as say something, no 0 before the point of MS-SSIM, a true
+    minus."""
     text = f"{value:{sign}.{DIGITS[name]}f}"
     return (text.replace("0.", ".") if name == "ms_ssim" else text).replace("-", "\N{MINUS SIGN}")
 
@@ -170,10 +191,12 @@ def best(results: Results) -> list[str]:
     for rate in results.rates:
         found = [verdict(results, metric, rate) for metric in metrics]
         cells = [
-            "–" if item.best is None else NAMES.get(item.best, item.best)
+            "–"
+            if item.best is None
+            else NAMES.get(item.best, item.best)
             + (f" (tie with {', '.join(NAMES.get(tie, tie) for tie in item.ties)})" if item.ties else "")
             for item in found
-        ]  # fmt: skip
+        ]
         lines.append(f"| {rate} | {' | '.join(cells)} |")
     return lines
 
@@ -181,15 +204,19 @@ def best(results: Results) -> list[str]:
 def against(results: Results) -> list[str]:
     """Our two readings beside VVC: differences of PSNR and MS-SSIM, and shares of its two distances."""
     metrics = {metric.name: metric for metric in results.metrics}
-    lines = ["| bpp | | PSNR, dB | MS-SSIM | feature distance, of VVC's | Fréchet distance, of VVC's |",
-             "|---|---|---|---|---|---|"]  # fmt: skip
+    lines = [
+        "| bpp | | PSNR, dB | MS-SSIM | feature distance, of VVC's | Fréchet distance, of VVC's |",
+        "|---|---|---|---|---|---|",
+    ]
     for rate in results.rates:
         for codec, reading in (("sprdiff-tiny", "decoded"), ("sprdiff-tiny@coarse", "`--realism 0`")):
             cells = [f"{rate.bpp:g}" if rate.bpp else str(rate), reading]
             both = not (results.missing(codec, rate) or results.missing(BASELINE, rate))
             for name in ("psnr", "ms_ssim", "feature_distance", "frechet_squeezenet"):
                 known = both and name in metrics
-                pair = [results.mean(who, rate, metrics[name]) if known else None for who in (codec, BASELINE)]
+                pair = [
+                    results.mean(who, rate, metrics[name]) if known else None for who in (codec, BASELINE)
+                ]
                 cells.append(compared(name, *pair))
             lines.append(f"| {' | '.join(cells)} |")
     return lines
@@ -223,10 +250,11 @@ def write_pages() -> None:
 
 
 def forget_outdated(work: Path, codecs: Sequence[ImageCodec]) -> int:
-    """Drop the rows of ours that other weights made, and say how many; those of the baselines stay and are not repeated.
+    """Drop the rows of ours that other weights made, and say how many; those of the baselines stay and are
+    not repeated.
 
-    `sprdiff eval` refuses a folder that holds another version's rows: whoever compares must know. Here all of them are
-    replaced together.
+    `sprdiff eval` refuses a folder that holds another version's rows: whoever compares must know. Here all of
+    them are replaced together.
     """
     if not (work / ROWS).exists():
         return 0
@@ -245,8 +273,24 @@ def publish_set(chosen: Set, options: argparse.Namespace) -> None:
     if outdated:
         print(f"{work}: {outdated} rows are of other weights and are measured again")
     limit = [] if options.limit is None else ["--limit", str(options.limit)]
-    run(["eval", str(folder), "--codecs", options.codecs, "--bpp", chosen.rates, "--features", str(options.features),
-         "--keep", "-j", str(options.j), *limit, "-o", str(work)])  # fmt: skip
+    run(
+        [
+            "eval",
+            str(folder),
+            "--codecs",
+            options.codecs,
+            "--bpp",
+            chosen.rates,
+            "--features",
+            str(options.features),
+            "--keep",
+            "-j",
+            str(options.j),
+            *limit,
+            "-o",
+            str(work),
+        ]
+    )
     run(["report", str(work), "--originals", str(folder)])
     # Made beside its place: what is published stays until all of the new is there.
     partial = out.with_name(out.name + ".part")
@@ -267,7 +311,9 @@ def main() -> None:
     for name, chosen in SETS.items():
         command = commands.add_parser(name)
         command.add_argument("folder", type=Path, help=f"the photographs of {chosen.title}")
-        command.add_argument("--features", type=Path, required=True, help="SqueezeNet 1.1 weights of keras-squeezenet")
+        command.add_argument(
+            "--features", type=Path, required=True, help="SqueezeNet 1.1 weights of keras-squeezenet"
+        )
         command.add_argument("--work", type=Path, default=ROOT / "build" / name, help="working folder, kept")
         command.add_argument("--out", type=Path, default=PUBLISHED / name, help="what is replaced")
         command.add_argument("-j", type=int, default=1, help="processes")

@@ -1,7 +1,8 @@
-"""The doors by which bytes of a stranger come in: each takes any bytes, and says what became of them or raises.
+"""The doors by which bytes of a stranger come in: each takes any bytes, and says what became of them or
+raises.
 
-Shared by the attack files (`tests/attacks/`, a folder for each door) and the fuzzer (`tests/fuzz.py`). What may leave a
-door is a sentence or an error of the package with one line; the callers see to memory and time.
+Shared by the attack files (`tests/attacks/`, a folder for each door) and the fuzzer (`tests/fuzz.py`). What
+may leave a door is a sentence or an error of the package with one line; the callers see to memory and time.
 """
 
 from __future__ import annotations
@@ -75,7 +76,8 @@ def sprd(data: bytes) -> str:
 
 
 def stream(data: bytes) -> str:
-    """What follows a header, as the entropy decoder reads it: level, rows and columns in the first three bytes."""
+    """What follows a header, as the entropy decoder reads it: level, rows and columns in the first three
+    bytes."""
     level, rows, columns = (*data[:3], 0, 0, 0)[:3]
     model: EntropyModel = codec().runtime.entropy
     return f"latents of {model.decode(data[3:], (1 + rows % 4, 1 + columns % 4), level).y_hat.shape}"

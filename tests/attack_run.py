@@ -61,7 +61,9 @@ def sparse(room: Path) -> Iterator[tuple[str, Callable[[], object]]]:
     webp = enlarged(room, "a.webp", b"RIFF\xf0\xff\xff\x7fWEBPVP8 ")
     yield "sparse/webp", lambda: open_rgb(webp)
     png = enlarged(
-        room, "a.png", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\1\0\0\0\1\x08\0\0\0\0\x3a\x7e\x9b\x55\x70\0\0\0eXIf"
+        room,
+        "a.png",
+        b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\1\0\0\0\1\x08\0\0\0\0\x3a\x7e\x9b\x55\x70\0\0\0eXIf",
     )
     yield "sparse/png", lambda: open_rgb(png)
     archive = enlarged(room, "a.npz", b"PK")
@@ -72,7 +74,14 @@ def sparse(room: Path) -> Iterator[tuple[str, Callable[[], object]]]:
 
 def pipes(room: Path) -> Iterator[tuple[str, Callable[[], object]]]:
     """Folders of weights and containers in which a file is a pipe that nobody writes into."""
-    for name in ("manifest.json", "entropy.npz", "decoder.npz", "coarse.onnx", "encoder.npz", "LICENSE-weights"):
+    for name in (
+        "manifest.json",
+        "entropy.npz",
+        "decoder.npz",
+        "coarse.onnx",
+        "encoder.npz",
+        "LICENSE-weights",
+    ):
         folder = doors.weights_folder(room / f"w-{name}")
         (folder / name).unlink()
         os.mkfifo(folder / name)
@@ -108,7 +117,11 @@ def main() -> None:
         for case, do in cases(Path(name)):
             try:
                 result = str(do())
-            except (SprdiffError, SyntaxError, OSError) as error:  # what the doors' callers are told to expect
+            except (
+                SprdiffError,
+                SyntaxError,
+                OSError,
+            ) as error:  # what the doors' callers are told to expect
                 result = f"{type(error).__name__}: {error}"
             except BaseException as error:
                 result = f"UNEXPECTED {type(error).__name__}: {error}"

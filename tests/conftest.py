@@ -50,7 +50,10 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     """With --services nothing may be skipped: what is missing there is a failure."""
     report = yield
     if report.skipped and item.config.getoption("--services") and not hasattr(report, "wasxfail"):
-        report.outcome, report.longrepr = "failed", f"skipped, which --services does not allow: {report.longrepr}"
+        report.outcome, report.longrepr = (
+            "failed",
+            f"skipped, which --services does not allow: {report.longrepr}",
+        )
     return report
 
 
@@ -63,7 +66,9 @@ def browser() -> Iterator[Browser]:
 
     with sync_playwright() as playwright:
         # Chromium's sandbox refuses to run as root, which containers do; the pages are our own.
-        found = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        found = playwright.chromium.launch(
+            executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage"]
+        )
         yield found
         found.close()
 

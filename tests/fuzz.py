@@ -1,9 +1,11 @@
-"""The fuzzer: any bytes at a door end in a sentence or in one line, under Atheris (hypothesis where it is not there).
+"""The fuzzer: any bytes at a door end in a sentence or in one line, under Atheris (hypothesis where it is not
+there).
 
     python tests/fuzz.py DOOR RUNS [SEED]        DOOR: one of attack_doors.DOORS
     python tests/fuzz.py DOOR FILE               what becomes of one file
 
-A finding is written to ./crash-... by Atheris; put it into tests/attacks/DOOR with a line in make.py once it is mended.
+A finding is written to ./crash-... by Atheris; put it into tests/attacks/DOOR with a line in make.py once it
+is mended.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Files for tests of the picture opener: PNG chunk by chunk, TIFF page by page, colours with a known answer."""
+"""Files for tests of the picture opener: PNG chunk by chunk, TIFF page by page, colours with a known
+answer."""
 
 from __future__ import annotations
 
@@ -94,8 +95,8 @@ def decode_curve(shades: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(shades <= 0.04045, shades / 12.92, ((shades + 0.055) / 1.055) ** 2.4)
 
 
-# From linear light of a space to that of sRGB, both of white D65; computed from the primaries in the standards
-# (SMPTE EG 432-1, Adobe RGB 1998, ITU-R BT.2020) and published in many places, such as CSS Color 4.
+# From linear light of a space to that of sRGB, both of white D65; computed from the primaries in the
+# standards (SMPTE EG 432-1, Adobe RGB 1998, ITU-R BT.2020) and published in many places, such as CSS Color 4.
 TO_SRGB = {
     "p3": [[1.2249, -0.2247, 0.0], [-0.0420, 1.0419, 0.0], [-0.0197, -0.0786, 1.0979]],
     "adobe": [[1.3984, -0.3984, 0.0], [0.0, 1.0, 0.0], [0.0, -0.0429, 1.0429]],
@@ -115,7 +116,8 @@ def to_srgb(shades: NDArray[np.float64], space: str, gamma: float | None = None)
 
 
 def muted(height: int = 24, width: int = 40) -> NDArray[np.float64]:
-    """Colours that lie inside sRGB in every space: shades 0-1 [height, width, 3] near grey, from dark to light."""
+    """Colours that lie inside sRGB in every space: shades 0-1 [height, width, 3] near grey, from dark to
+    light."""
     y, x = np.mgrid[0:height, 0:width]
     grey = (x / (width - 1))[..., None]
     tint = np.stack([np.sin(y / 4), np.cos(y / 5), np.sin(y / 3 + 1)], -1)

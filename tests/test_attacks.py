@@ -1,4 +1,5 @@
-"""Every attack file ends in a picture or in one line, with a gigabyte and no more, and none waits for ever."""
+"""Every attack file ends in a picture or in one line, with a gigabyte and no more, and none waits for
+ever."""
 
 from __future__ import annotations
 

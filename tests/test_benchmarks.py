@@ -57,10 +57,25 @@ def test_prefixes(photos: Path) -> None:
 
 
 def test_checkpoints(photos: Path, nano_weights: Path) -> None:
-    options = ("--preset", "nano", "--init", str(nano_weights), "--steps", "1,2", "--bpp", "0.2", "--out", "shown")
+    options = (
+        "--preset",
+        "nano",
+        "--init",
+        str(nano_weights),
+        "--steps",
+        "1,2",
+        "--bpp",
+        "0.2",
+        "--out",
+        "shown",
+    )
     done = run("checkpoints", str(photos), *options, cwd=photos)
     assert done.returncode == 0 and not done.stderr
-    rows = {line.split(" | ")[0].removeprefix("| "): line for line in done.stdout.splitlines() if line.startswith("| ")}
+    rows = {
+        line.split(" | ")[0].removeprefix("| "): line
+        for line in done.stdout.splitlines()
+        if line.startswith("| ")
+    }
     kinds = ["coarse", "vae", "1 steps", "1 steps @ 0.5", "2 steps", "2 steps @ 0.5"]
     assert [name for name in rows if name[0] not in "|-"] == kinds
     assert len(list((photos / "shown").iterdir())) == len(kinds)
@@ -102,8 +117,12 @@ def test_what_is_no_photograph_ends_with_one_line(name: str, tmp_path: Path) -> 
 @pytest.mark.usefixtures("beside")
 def test_the_rules_of_the_dials() -> None:
     dials = script("dials")
-    assert dials.falls((0, 10, 20), (1.0, 1.0, 2.0)) == [10] and dials.falls((0, 10, 20), (1.0, 2.0, 1.9)) == [20]
-    assert dials.rises((0, 0.5, 1), (25.0, 25.04, 25.1), 0.05) == [1] and not dials.rises((0, 1), (2.0, 2.0), 0.0)
+    assert dials.falls((0, 10, 20), (1.0, 1.0, 2.0)) == [10] and dials.falls(
+        (0, 10, 20), (1.0, 2.0, 1.9)
+    ) == [20]
+    assert dials.rises((0, 0.5, 1), (25.0, 25.04, 25.1), 0.05) == [1] and not dials.rises(
+        (0, 1), (2.0, 2.0), 0.0
+    )
 
 
 @pytest.mark.usefixtures("beside")

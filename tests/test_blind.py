@@ -1,4 +1,5 @@
-"""The blind comparison: sides are shuffled, the key alone knows them, controls decide whether the answers count."""
+"""The blind comparison: sides are shuffled, the key alone knows them, controls decide whether the answers
+count."""
 
 from __future__ import annotations
 
@@ -58,12 +59,15 @@ def expected(pair: dict[str, Any]) -> str:
     """The right answer to a control; the baseline's side of another pair."""
     if pair["left"] == pair["right"]:
         return "same"
-    winner = "original" if pair["kind"] == "original" else next(c for c in ("vvc", "avif") if c in pair.values())
+    winner = (
+        "original" if pair["kind"] == "original" else next(c for c in ("vvc", "avif") if c in pair.values())
+    )
     return "left" if pair["left"] == winner else "right"
 
 
 def answer(out: Path, key: Key, change: Callable[[dict[str, Any]], str | None] = lambda pair: None) -> Path:
-    """Right answers to the controls and the baseline preferred everywhere else, unless `change` says something."""
+    """Right answers to the controls and the baseline preferred everywhere else, unless `change` says
+    something."""
     path = out.with_name("answers.txt")
     path.write_text("".join(f"{name} {change(pair) or expected(pair)}\n\n" for name, pair in key.items()))
     return path
@@ -86,7 +90,9 @@ def test_the_key_says_what_is_where(run: Path, pairs: Make) -> None:
         middle = (SIDE + blind.GAP) // 2
         assert np.array_equal(sheet[-SIDE:, :SIDE], read(run, pair["left"], pair["photo"])[window])
         assert np.array_equal(sheet[-SIDE:, -SIDE:], read(run, pair["right"], pair["photo"])[window])
-        assert np.array_equal(sheet[:SIDE, middle : middle + SIDE], read(run, "original", pair["photo"])[window])
+        assert np.array_equal(
+            sheet[:SIDE, middle : middle + SIDE], read(run, "original", pair["photo"])[window]
+        )
         assert not any(codec.encode() in (out / f"{name}.png").read_bytes() for codec in CODECS)
 
 
@@ -107,7 +113,9 @@ def test_every_baseline_is_met_at_the_same_places_and_controls_are_mixed_in(pair
     kinds = [pair["kind"] for pair in key.values()]
     assert kinds != sorted(kinds), "the order tells nothing"
     for kind in ("baseline", "original"):
-        sides = {pair["left"] in ("sprdiff-tiny", "original") for pair in key.values() if pair["kind"] == kind}
+        sides = {
+            pair["left"] in ("sprdiff-tiny", "original") for pair in key.values() if pair["kind"] == kind
+        }
         assert sides == {False, True}, "sides are shuffled"
 
 
@@ -128,12 +136,15 @@ def test_crops_lie_inside_and_apart() -> None:
         assert along == sorted(along), "one in each third of the longer side, in order"
 
 
-def test_each_baseline_is_counted_by_itself_with_two_of_three(pairs: Make, capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_baseline_is_counted_by_itself_with_two_of_three(
+    pairs: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
     out, key = pairs("--side", str(SIDE))
     seen: Counter[tuple[str, str]] = Counter()
 
     def judge(pair: dict[str, Any]) -> str | None:
-        """kodim01: two of three won against vvc; kodim02: one won, one the same, one lost; kodim03: all the same."""
+        """kodim01: two of three won against vvc; kodim02: one won, one the same, one lost; kodim03: all
+        the same."""
         if pair["kind"] != "baseline" or "vvc" not in pair.values():
             return None
         photo = pair["photo"]

@@ -17,9 +17,7 @@ from PIL import Image
 import sprdiff.codec
 from conftest import photo
 from sprdiff.codec import Codec
-from sprdiff.errors import (
-    TargetError,
-)
+from sprdiff.errors import TargetError
 from sprdiff.format.container import parse_file
 from sprdiff.imageio.open import open_rgb
 
@@ -68,7 +66,9 @@ def test_grey_is_one_channel(codec: Codec) -> None:
     data = codec.encode(grey, quality=50)
     assert data == codec.encode(PICTURE[:, :, 0], quality=50)
     assert codec.decode(data).mode == "L"
-    assert np.array_equal(np.asarray(codec.decode(data)), np.asarray(codec.decode(data).convert("RGB"))[:, :, 0])
+    assert np.array_equal(
+        np.asarray(codec.decode(data)), np.asarray(codec.decode(data).convert("RGB"))[:, :, 0]
+    )
 
 
 def test_transparency_lies_on_the_background(codec: Codec) -> None:
@@ -90,7 +90,9 @@ def test_coding_is_deterministic(nano_weights: Path, data: bytes, codec: Codec) 
 def test_threads_share_a_codec(codec: Codec, data: bytes) -> None:
     expected = np.asarray(codec.decode(data))
     found: list[NDArray[np.uint8]] = []
-    workers = [threading.Thread(target=lambda: found.append(np.asarray(codec.decode(data)))) for _ in range(4)]
+    workers = [
+        threading.Thread(target=lambda: found.append(np.asarray(codec.decode(data)))) for _ in range(4)
+    ]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -252,7 +254,9 @@ def test_arguments_of_the_codec() -> None:
 # --- module-level functions
 
 
-def test_the_package_encodes_and_decodes(nano_weights: Path, data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_package_encodes_and_decodes(
+    nano_weights: Path, data: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sprdiff.codec, "_default", Codec(nano_weights, threads=1))
     assert sprdiff.encode(PICTURE, quality=50) == data
     assert sprdiff.decode(data, realism=0.5).size == (384, 256)

@@ -47,7 +47,9 @@ def test_flipped_bits(codec: Codec, data: bytes) -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.binary(max_size=300), st.integers(1, 200), st.integers(1, 200), st.integers(0, 255), st.integers(0, 6))
+@given(
+    st.binary(max_size=300), st.integers(1, 200), st.integers(1, 200), st.integers(0, 255), st.integers(0, 6)
+)
 def test_any_stream_with_a_true_check_decodes_safely(
     codec: Codec, stream: bytes, width: int, height: int, level: int, scale: int
 ) -> None:

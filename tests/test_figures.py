@@ -63,7 +63,11 @@ def megabytes() -> Decimal:
 
 def seconds(task: str) -> Decimal:
     """The measured seconds of a row of docs/performance.md."""
-    rows = [line.split("|") for line in PERFORMANCE.read_text("utf-8").splitlines() if line.startswith(f"| {task} |")]
+    rows = [
+        line.split("|")
+        for line in PERFORMANCE.read_text("utf-8").splitlines()
+        if line.startswith(f"| {task} |")
+    ]
     assert len(rows) == 1, task
     return Decimal(rows[0][2].strip())
 
@@ -86,7 +90,9 @@ def test_what_the_command_says_of_presets_stands_on_their_page(capsys: pytest.Ca
     assert cli.main(["models"]) == 0
     said = " ".join(capsys.readouterr().out.split())
     page = (ROOT / "docs" / "models.md").read_text("utf-8")
-    figures = re.findall(r"[\d.]+ (?:million|billion) parameters|[\d.]+ million(?= \()|(?<=\()\d+ MB(?=\))", said)
+    figures = re.findall(
+        r"[\d.]+ (?:million|billion) parameters|[\d.]+ million(?= \()|(?<=\()\d+ MB(?=\))", said
+    )
     assert len(figures) == 4 and [figure for figure in figures if figure not in page] == []
 
 

@@ -24,7 +24,8 @@ FLOORS = (  # lowest first; the names on one floor are siblings, which never imp
     ("sd", "viewer"),
     ("loading", "options", "ratecontrol"),
     ("encoder",),
-    # Not info.py: a module sprdiff.info would take the place of the function sprdiff.info once anything loads it.
+    # Not info.py: a module sprdiff.info would take the place of the function sprdiff.info once anything loads
+    # it.
     ("codec", "fileinfo"),
     ("evaluate",),
     ("train",),
@@ -106,7 +107,9 @@ def test_modules_do_not_import_each_other_in_a_circle() -> None:
     """Imports inside functions count too: they would only hide a circle."""
     graph: dict[str, set[str]] = {}
     for path in FILES:
-        name = ".".join(("sprdiff", *path.relative_to(SOURCE).with_suffix("").parts)).removesuffix(".__init__")
+        name = ".".join(("sprdiff", *path.relative_to(SOURCE).with_suffix("").parts)).removesuffix(
+            ".__init__"
+        )
         graph[name] = set() if name == "sprdiff" else {*imports(path)}
     for name, imported in graph.items():
         modules = {other if other in graph else other.rpartition(".")[0] for other in imported}
@@ -118,7 +121,8 @@ def test_modules_do_not_import_each_other_in_a_circle() -> None:
     "path", sorted(SOURCE.glob("*/**/__init__.py")), ids=lambda path: str(path.relative_to(SOURCE))
 )
 def test_folders_only_hand_on_names(path: Path) -> None:
-    """A reader finds what is defined in a file that is named after it; the package itself loads its names lazily."""
+    """A reader finds what is defined in a file that is named after it; the package itself loads its names
+    lazily."""
     first, *rest = ast.parse(path.read_text("utf-8")).body
     assert isinstance(first, ast.Expr), "no docstring"
     for node in rest:

@@ -22,7 +22,9 @@ TESTS = Path(__file__).parent
 @pytest.mark.parametrize("door", sorted(doors.DOORS))
 def test_any_bytes_end_in_a_sentence_or_in_one_line(door: str, tmp_path: Path) -> None:
     command = [sys.executable, str(TESTS / "fuzz.py"), door, str(RUNS.get(door, 1500))]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=PATIENCE)
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=PATIENCE
+    )
     assert done.returncode == 0, done.stderr[-4000:]
     if importlib.util.find_spec("atheris") is not None:
         assert "stat::number_of_executed_units" in done.stderr

@@ -24,7 +24,18 @@ import pytest
 from PIL import Image
 
 import attack_doors as doors
-from batch_helpers import DECODE, ENCODE, manifest, members, outputs, png, run, write_samples, write_table, write_tar
+from batch_helpers import (
+    DECODE,
+    ENCODE,
+    manifest,
+    members,
+    outputs,
+    png,
+    run,
+    write_samples,
+    write_table,
+    write_tar,
+)
 from conftest import photo
 from serve_helpers import api, refused
 from sprdiff.batch import pages
@@ -85,7 +96,10 @@ def test_nothing_runs_ghostscript(name: str, reason: bytes, ghostscript: Path) -
         done = subprocess.run(command, input=path.read_bytes(), capture_output=True, check=False)
         assert done.returncode == 1 and reason in done.stderr
         assert done.stderr.count(b"\n") == 1
-    with Image.open(path) as image, pytest.raises(ImageError, match="which is not opened here: load it first"):
+    with (
+        Image.open(path) as image,
+        pytest.raises(ImageError, match="which is not opened here: load it first"),
+    ):
         open_rgb(image)
     assert not ghostscript.exists()
 
@@ -115,13 +129,18 @@ def test_an_image_that_its_program_has_loaded_is_taken(tmp_path: Path) -> None:
 
 def test_no_plug_in_that_is_allowed_opens_a_second_file() -> None:
     Image.init()
-    found = {kind: inspect.getsource(inspect.getmodule(Image.OPEN[kind][0])) for kind in RASTER & set(Image.ID)}  # type: ignore[arg-type]
+    modules: dict[str, Any] = {k: inspect.getmodule(Image.OPEN[k][0]) for k in RASTER & set(Image.ID)}
+    found = {kind: inspect.getsource(module) for kind, module in modules.items()}
     assert len(found) > 15
     for kind, source in found.items():
         code = re.sub(r"^\s*#.*$", "", source, flags=re.M)
         if kind in ("JPEG", "MPO"):  # load_djpeg, which nothing calls; the factory of MPO, over the same file
-            code = code.replace("with Image.open(path) as _im", "").replace("im = JpegImageFile(fp, filename)", "")
-        assert not re.search(r"\bImage\.open\(|= (\w+\.)?\w+ImageFile\(|subprocess\.\w+\((?!\[\"djpeg)", code), kind
+            code = code.replace("with Image.open(path) as _im", "").replace(
+                "im = JpegImageFile(fp, filename)", ""
+            )
+        assert not re.search(
+            r"\bImage\.open\(|= (\w+\.)?\w+ImageFile\(|subprocess\.\w+\((?!\[\"djpeg)", code
+        ), kind
 
 
 def test_the_list_in_the_docs_is_the_list() -> None:
@@ -169,7 +188,11 @@ def test_standard_input_is_looked_at_before_it_is_read_whole() -> None:
     for command in (["encode", "-", "out.sprd"], ["decode", "-", "out.png"], ["info", "-"]):
         with open("/dev/zero", "rb") as zeros:
             done = subprocess.run(
-                [sys.executable, "-c", endless, *command], stdin=zeros, capture_output=True, check=False, timeout=60
+                [sys.executable, "-c", endless, *command],
+                stdin=zeros,
+                capture_output=True,
+                check=False,
+                timeout=60,
             )
         assert done.returncode == 1 and done.stderr.count(b"\n") == 1
 
@@ -180,11 +203,17 @@ def test_standard_input_is_looked_at_before_it_is_read_whole() -> None:
 @pytest.mark.parametrize(
     ("width", "height", "limit", "refused"),
     [
-        (1, 1, 1, False), (30, 20, 600, False), (30, 20, 599, True), (1000, 1000, 10**6, False), (64, 64, 4096, False),
-        (1, 1_000_000, 10**6, True), (1_000_000, 1, 63_999_999, True), (1_000_000, 1, 64_000_000, False),
+        (1, 1, 1, False),
+        (30, 20, 600, False),
+        (30, 20, 599, True),
+        (1000, 1000, 10**6, False),
+        (64, 64, 4096, False),
+        (1, 1_000_000, 10**6, True),
+        (1_000_000, 1, 63_999_999, True),
+        (1_000_000, 1, 64_000_000, False),
         (65, 64, 4159, True),
     ],
-)  # fmt: skip
+)
 def test_thin_sides_count_in_full(width: int, height: int, limit: int, refused: bool) -> None:
     assert above(width, height, limit) is refused
 
@@ -192,7 +221,9 @@ def test_thin_sides_count_in_full(width: int, height: int, limit: int, refused: 
 def test_the_padded_grid_is_limited_both_ways() -> None:
     data = attack("sprd/thin.sprd")
     codec = Codec(max_pixels=10**6)
-    with pytest.raises(BitstreamError, match="1 x 1000000 pixels, which count as 64 x 1000000, above the limit"):
+    with pytest.raises(
+        BitstreamError, match="1 x 1000000 pixels, which count as 64 x 1000000, above the limit"
+    ):
         codec.decode(data)
     with pytest.raises(ImageError, match="which count as 20000 x 64"):
         codec.encode(np.zeros((1, 20_000, 3), np.uint8))
@@ -356,10 +387,22 @@ FIRST_SIZES = {
     "noise": (1, 4, 24, 40),
 }  # fmt: skip
 NANO_SIZES = {
-    "image": (1, 3, 128, 64), "y_hat": (1, 12, 3, 5), "means": (1, 12, 3, 5), "features": (1, 8, 3, 5), "level": (1,),
-    "x_tilde": (1, 3, 96, 160), "f16": (1, 16, 6, 10), "f32": (1, 16, 3, 5), "z_t": (1, 4, 12, 20), "time": (1,),
-    "stride": (1,), "at8": (1, 8, 12, 20), "at16": (1, 16, 6, 10), "at32": (1, 16, 3, 5), "z0": (1, 4, 12, 20),
-}  # fmt: skip
+    "image": (1, 3, 128, 64),
+    "y_hat": (1, 12, 3, 5),
+    "means": (1, 12, 3, 5),
+    "features": (1, 8, 3, 5),
+    "level": (1,),
+    "x_tilde": (1, 3, 96, 160),
+    "f16": (1, 16, 6, 10),
+    "f32": (1, 16, 3, 5),
+    "z_t": (1, 4, 12, 20),
+    "time": (1,),
+    "stride": (1,),
+    "at8": (1, 8, 12, 20),
+    "at16": (1, 16, 6, 10),
+    "at32": (1, 16, 3, 5),
+    "z0": (1, 4, 12, 20),
+}
 
 
 @pytest.fixture(params=[1, 2], ids=["first", "second"])
@@ -390,9 +433,13 @@ def test_shapes_are_those_that_the_runtime_gives(generation: tuple[int, Path]) -
         del model.graph.output[:]
         model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(n) for n in made)
         options = onnxruntime.SessionOptions()
-        arrays = [onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros(s, np.float32)) for s in graph.weights.values()]
+        arrays = [
+            onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros(s, np.float32)) for s in graph.weights.values()
+        ]
         options.add_external_initializers(list(graph.weights), arrays)
-        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
         given = {n: np.zeros(sizes[n], np.float32) for n in graph.inputs}
         got = dict(zip(made, session.run(list(made), given), strict=True))
         assert {n: v.shape for n, v in got.items()} == made, name
@@ -415,7 +462,11 @@ def test_what_folders_of_the_second_generation_hold_is_checked(nano_weights: Pat
         ("condition.onnx", None, "No regular file|no regular file"),
         ("manifest.json", json.dumps(content | {"preset_id": 2}).encode(), "preset_id 2"),
         ("manifest.json", json.dumps(content | {"latest": 10**400}).encode(), "not a manifest"),
-        ("manifest.json", json.dumps(content | {"halo": content["halo"] | {"flow": 4096}}).encode(), "not a manifest"),
+        (
+            "manifest.json",
+            json.dumps(content | {"halo": content["halo"] | {"flow": 4096}}).encode(),
+            "not a manifest",
+        ),
         ("decoder.npz", attack("npz/nan.npz"), "no number"),
         ("decoder.npz", attack("npz/bz2.npz"), "packed in a way"),
     ]
@@ -431,7 +482,9 @@ def test_what_folders_of_the_second_generation_hold_is_checked(nano_weights: Pat
             Codec(folder, threads=1).decode(Codec(nano_weights, threads=1).encode(photo(64, 64), quality=20))
 
 
-def test_torch_takes_no_memory_for_sizes_that_the_weights_do_not_have(nano_weights: Path, tmp_path: Path) -> None:
+def test_torch_takes_no_memory_for_sizes_that_the_weights_do_not_have(
+    nano_weights: Path, tmp_path: Path
+) -> None:
     from sprdiff.models.first.stored import load_first
     from sprdiff.models.stored import load_folder
     from sprdiff.runtime.weights import read_arrays
@@ -463,7 +516,10 @@ def test_channels_have_a_limit(tmp_path: Path) -> None:
     from sprdiff.runtime.weights import read_arrays
 
     exact = read_arrays(default_folder() / "entropy.npz")
-    wide = exact | {"hyper.0.weight": np.zeros((5000, 297), np.int16), "hyper.0.bias": np.zeros(5000, np.int64)}
+    wide = exact | {
+        "hyper.0.weight": np.zeros((5000, 297), np.int16),
+        "hyper.0.bias": np.zeros(5000, np.int64),
+    }
     with pytest.raises(WeightsError, match=r"hyper\.0 has 5000 outputs, above the limit of 4096"):
         EntropyModel(wide)
     many = exact | {
@@ -494,7 +550,12 @@ def test_a_configuration_that_nobody_trained_makes_no_networks() -> None:
     second = (json.loads(TINY.to_json()), ModelConfig)
     for config, kind in (first, second, (json.loads(SD.to_json()), SDConfig)):
         kind.from_json(json.dumps(config))
-        for name, value in (("fused", 10**6), ("analysis_blocks", 10**9), ("fused", "9"), ("y_channels", -96)):
+        for name, value in (
+            ("fused", 10**6),
+            ("analysis_blocks", 10**9),
+            ("fused", "9"),
+            ("y_channels", -96),
+        ):
             with pytest.raises(ValueError, match=r"not whole numbers|do not sum"):
                 kind.from_json(json.dumps(config | {name: value}))
     for change in ({"passes": [[0, 10**9], [1, 2]]}, {"sigma_max": 1e400}, {"lambda_range": [0, 1]}):
@@ -545,7 +606,9 @@ def test_what_nobody_foresaw_is_one_pictures_failure(tmp_path: Path, monkeypatch
     (tmp_path / "in").mkdir()
     for name in ("a", "b"):
         (tmp_path / "in" / f"{name}.png").write_bytes(png(ord(name)))
-    monkeypatch.setattr("sprdiff.batch.work.stat", lambda address: 1 // (not address.endswith("a.sprd")) or None)
+    monkeypatch.setattr(
+        "sprdiff.batch.work.stat", lambda address: 1 // (not address.endswith("a.sprd")) or None
+    )
     outcome = run(tmp_path / "in", tmp_path / "out", force=False)
     assert "unexpected ZeroDivisionError" in outcome.totals.failures[0][1]
 
@@ -553,19 +616,34 @@ def test_what_nobody_foresaw_is_one_pictures_failure(tmp_path: Path, monkeypatch
 def test_rights_and_names_of_members_do_no_harm(tmp_path: Path) -> None:
     odd = tarfile.TarInfo("late.txt")
     odd.mode, odd.mtime = 0o6777, -5
-    write_tar(tmp_path / "in" / "a.tar", [odd, ("x.png", png(0)), ("x\x1b[2J.txt", b"a"), ("y" * 2000 + ".txt", b"b"),
-                                          ("ok é.txt", b"c")])  # fmt: skip
+    write_tar(
+        tmp_path / "in" / "a.tar",
+        [odd, ("x.png", png(0)), ("x\x1b[2J.txt", b"a"), ("y" * 2000 + ".txt", b"b"), ("ok é.txt", b"c")],
+    )
     run(tmp_path / "in", tmp_path / "out")
     with tarfile.open(tmp_path / "out" / "a.tar") as made:
-        assert {(m.name, m.mode) for m in made} == {("late.txt", 0o644), ("x.sprd", 0o644), ("ok é.txt", 0o644)}
+        assert {(m.name, m.mode) for m in made} == {
+            ("late.txt", 0o644),
+            ("x.sprd", 0o644),
+            ("ok é.txt", 0o644),
+        }
         assert min(m.mtime for m in made) >= 0
     errors = [row["error"] for row in manifest(tmp_path / "out") if row["error"]]
     assert errors == ["its name holds control characters", "its name is longer than 1024 characters"]
     assert max(len(row["source"]) for row in manifest(tmp_path / "out")) < 1024 + len(str(tmp_path)) + 20
 
 
-@pytest.mark.parametrize(("name", "odd"), [("a.jpg", False), ("ü 名.jpg", False), ("a\n", True), ("\x9bm", True),
-                                           ("a\u202egpj.exe", True), ("a\u2028b", True)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "odd"),
+    [
+        ("a.jpg", False),
+        ("ü 名.jpg", False),
+        ("a\n", True),
+        ("\x9bm", True),
+        ("a\u202egpj.exe", True),
+        ("a\u2028b", True),
+    ],
+)
 def test_control_characters(name: str, odd: bool) -> None:
     assert has_controls(name) is odd
 

@@ -1,4 +1,5 @@
-"""Work that is ended from outside: between tiles, between steps, between strips; by a flag or by a sum of pixels."""
+"""Work that is ended from outside: between tiles, between steps, between strips; by a flag or by a sum of
+pixels."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""What is released: the sdist and the wheel hold what they must and no more, and the wheel works where nothing else is.
+"""What is released: the sdist and the wheel hold what they must and no more, and the wheel works where
+nothing else is.
 
-The environment that the wheel is installed into holds only what the package declares to need, linked from the one
-that runs the tests: no package index is asked.
+The environment that the wheel is installed into holds only what the package declares to need, linked from the
+one that runs the tests: no package index is asked.
 """
 
 from __future__ import annotations
@@ -35,7 +36,16 @@ RUBBISH = re.compile(
 
 def build(kind: str, source: Path, out: Path) -> Path:
     """An sdist or a wheel of a source tree, made with the build backend that is installed here."""
-    command = [sys.executable, "-m", "build", f"--{kind}", "--no-isolation", "--outdir", str(out), str(source)]
+    command = [
+        sys.executable,
+        "-m",
+        "build",
+        f"--{kind}",
+        "--no-isolation",
+        "--outdir",
+        str(out),
+        str(source),
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     (made,) = out.iterdir()
@@ -104,10 +114,24 @@ def test_the_sdist_makes_the_same_wheel(sdist: Path, wheel: Path, tmp_path: Path
 def test_the_sdist_holds_what_a_contributor_needs(sdist: Path) -> None:
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    for needed in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "mkdocs.yml", "docs/index.md",
-                   "docs/demo.webp", "tests/conftest.py", "scripts/make_cli_docs.py", "runs/tiny.sh", "Containerfile",
-                   "benchmarks/speed.py", "web/package-lock.json", "web/src/worker.ts",
-                   "share/mime/packages/sprdiff.xml"):  # fmt: skip
+    for needed in (
+        "README.md",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "LICENSE",
+        "Makefile",
+        "mkdocs.yml",
+        "docs/index.md",
+        "docs/demo.webp",
+        "tests/conftest.py",
+        "scripts/make_cli_docs.py",
+        "runs/tiny.sh",
+        "Containerfile",
+        "benchmarks/speed.py",
+        "web/package-lock.json",
+        "web/src/worker.ts",
+        "share/mime/packages/sprdiff.xml",
+    ):
         assert needed in names, needed
     assert not [name for name in names if RUBBISH.search(name)]
 
@@ -116,7 +140,9 @@ def needed(requirement: str, done: set[str]) -> Iterator[importlib.metadata.Dist
     """The installed package that a requirement names, and what it needs itself."""
     wanted = Requirement(requirement)
     extras = wanted.extras or {""}
-    if wanted.name in done or not (wanted.marker is None or any(wanted.marker.evaluate({"extra": e}) for e in extras)):
+    if wanted.name in done or not (
+        wanted.marker is None or any(wanted.marker.evaluate({"extra": e}) for e in extras)
+    ):
         return
     done.add(wanted.name)
     found = importlib.metadata.distribution(wanted.name)
@@ -155,7 +181,11 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def clean() -> dict[str, str]:
     """The environment variables without those that lead to the source tree."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "SPRDIFF", "VIRTUAL"))}
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PYTHON", "SPRDIFF", "VIRTUAL"))
+    }
 
 
 def run(*command: str | Path, cwd: Path) -> str:
@@ -195,4 +225,8 @@ def test_commands_that_need_an_extra_say_so(environment: Path, tmp_path: Path) -
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 1 and "pip install 'sprdiff[train]'" in done.stderr and "Traceback" not in done.stderr
+    assert (
+        done.returncode == 1
+        and "pip install 'sprdiff[train]'" in done.stderr
+        and "Traceback" not in done.stderr
+    )

@@ -1,4 +1,5 @@
-"""Files that were cut off: decoded when asked for, and never taken for whole ones. With the shipped weights."""
+"""Files that were cut off: decoded when asked for, and never taken for whole ones. With the shipped
+weights."""
 
 from __future__ import annotations
 
@@ -75,7 +76,10 @@ def test_the_command_line_says_how_much_is_there(
     with Image.open("cut.png") as image:
         about = json.loads(image.text["sprdiff"])  # type: ignore[attr-defined]
     assert about["whole"] is False and 0 < about["known"] < 1
-    assert text == f"sprdiff: warning: cut.sprd: cut off or damaged, it holds {about['known']:.1%} of the symbols\n"
+    assert (
+        text
+        == f"sprdiff: warning: cut.sprd: cut off or damaged, it holds {about['known']:.1%} of the symbols\n"
+    )
     assert main(["info", "--partial", "cut.sprd"]) == 0
     assert f"{about['known']:.1%}" in capsys.readouterr().out
     assert main(["info", "--json", "--partial", "cut.sprd"]) == 0

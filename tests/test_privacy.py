@@ -1,4 +1,5 @@
-"""Nothing is reported to a stranger: the codec leaves no file in HOME, opens no connection, looks up no host."""
+"""Nothing is reported to a stranger: the codec leaves no file in HOME, opens no connection, looks up no
+host."""
 
 from __future__ import annotations
 
@@ -32,7 +33,10 @@ sys.meta_path.insert(0, Watch())
 WAYS_IN = {
     "library": ["-c", CODE],
     "command line": ["-m", "sprdiff", "encode", "in.png", "-q", "10"],
-    "plug-in": ["-c", "import sprdiff.pillow; from PIL import Image; Image.open('in.png').save('x.sprd', quality=10)"],
+    "plug-in": [
+        "-c",
+        "import sprdiff.pillow; from PIL import Image; Image.open('in.png').save('x.sprd', quality=10)",
+    ],
     "thumbnailer": ["-m", "sprdiff.thumbnailer", "other.sprd", "out.png"],
     "batch": ["-m", "sprdiff", "batch", "pictures", "out", "-q", "10", "-j", "2"],
     "service": [
@@ -77,7 +81,8 @@ def test_nothing_is_left_in_the_home_folder(way: str, place: Path) -> None:
 
 
 def test_the_switches_are_set_before_onnxruntime_is_imported(place: Path) -> None:
-    """Whether a file is left without them depends on the machine and on how long the process lives; this does not."""
+    """Whether a file is left without them depends on the machine and on how long the process lives; this
+    does not."""
     done = subprocess.run([sys.executable, "-c", WATCH], check=True, capture_output=True, text=True)
     assert done.stdout.split() == list(SWITCHES.values())
 
@@ -115,7 +120,8 @@ def network_calls(trace: Path) -> list[str]:
 @pytest.mark.services
 @pytest.mark.parametrize("talks", [False, True])
 def test_no_connection_and_no_look_up(talks: bool, place: Path) -> None:
-    """Reports begin some seconds after the start: the process is kept alive for them. One that talks is seen."""
+    """Reports begin some seconds after the start: the process is kept alive for them. One that talks is
+    seen."""
     strace = shutil.which("strace")
     assert strace is not None, "no strace: try apt-get install strace"
     trace = place / "trace"

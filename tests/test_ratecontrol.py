@@ -11,15 +11,12 @@ from hypothesis import strategies as st
 
 from sprdiff.format.container import SCALES, scaled_side
 from sprdiff.options import quality_level, scale_code
-from sprdiff.ratecontrol import (
-    candidate_scales,
-    first_guess,
-    highest_fitting,
-    wanted_bpp,
+from sprdiff.ratecontrol import candidate_scales, first_guess, highest_fitting, wanted_bpp
+
+
+@pytest.mark.parametrize(
+    ("quality", "level"), [(0, 0), (100, 255), (50, 128), (0.19, 0), (0.2, 1), (99.9, 255)]
 )
-
-
-@pytest.mark.parametrize(("quality", "level"), [(0, 0), (100, 255), (50, 128), (0.19, 0), (0.2, 1), (99.9, 255)])
 def test_quality_is_a_level(quality: float, level: int) -> None:
     assert quality_level(quality) == level
 
@@ -45,7 +42,9 @@ def test_the_scale_follows_from_the_target() -> None:
     assert candidate_scales(768, 512, 983)[0] == 0  # 0.02 bpp
     assert SCALES[candidate_scales(4000, 3000, 1200)[0]] == 4  # a phone photo into 1,200 bytes
     assert candidate_scales(4000, 3000, 20) == [6]
-    by_rate = [SCALES[candidate_scales(768, 512, int(bpp * 768 * 512 / 8))[0]] for bpp in (0.0119, 0.0100, 0.0075)]
+    by_rate = [
+        SCALES[candidate_scales(768, 512, int(bpp * 768 * 512 / 8))[0]] for bpp in (0.0119, 0.0100, 0.0075)
+    ]
     assert by_rate == [1, Fraction(3, 2), 2]
     assert candidate_scales(1, 1, 0) == [0]  # no picture is smaller than this one
     assert candidate_scales(768, 512, 10**9) == list(range(7))
@@ -103,7 +102,8 @@ def test_few_trials(least: int, span: float, share: float) -> None:
 def test_few_trials_where_levels_span_a_wide_range(
     least: int, span: float, bend: float, share: float, surprise: float
 ) -> None:
-    """Levels 60 to 600 times apart in bytes, on a bent curve, with a first guess that is off by a factor of 3."""
+    """Levels 60 to 600 times apart in bytes, on a bent curve, with a first guess that is off by a factor
+    of 3."""
     tried = set()
 
     def size(level: int) -> int:

@@ -55,29 +55,48 @@ def test_tables(tmp_path: Path) -> None:
     made = make_run(tmp_path, codecs=codecs, metrics=[PSNR, MS_SSIM], rates=(0.02, 0.03), figure=figure)
     found = load(made)
     lines = results.means(found, RATE)
-    assert lines[0] == "| | PSNR, dB ↑ | MS-SSIM ↑ |" and lines[-1] == "4 pictures, at most 61 bytes a picture."
+    assert (
+        lines[0] == "| | PSNR, dB ↑ | MS-SSIM ↑ |" and lines[-1] == "4 pictures, at most 61 bytes a picture."
+    )
     names = [line.split(" | ")[0] for line in lines[2:-2]]
-    assert names == ["| **SPRDiff `tiny`**, decoded", "| **SPRDiff `tiny`**, `--realism 0`", "| VVC", "| JPEG"]
-    scores = {codec: found.mean(codec, RATE, metric) for codec in ("vvc", "jpeg") for metric in found.metrics[:1]}
+    assert names == [
+        "| **SPRDiff `tiny`**, decoded",
+        "| **SPRDiff `tiny`**, `--realism 0`",
+        "| VVC",
+        "| JPEG",
+    ]
+    scores = {
+        codec: found.mean(codec, RATE, metric) for codec in ("vvc", "jpeg") for metric in found.metrics[:1]
+    }
     assert lines[4] == f"| VVC | **{scores['vvc']:.2f}** | .700 |"
     assert lines[2].endswith("| **.730** |"), "the best is bold, without the 0 before the point"
     (first, _, *rows) = results.best(found)
     assert first == "| at | best in PSNR | best in MS-SSIM |"
-    assert rows[0].startswith("| 0.02 bpp | VVC | **SPRDiff `tiny`**, decoded (tie with **SPRDiff `tiny`**, `--realism")
+    assert rows[0].startswith(
+        "| 0.02 bpp | VVC | **SPRDiff `tiny`**, decoded (tie with **SPRDiff `tiny`**, `--realism"
+    )
     rows = results.against(found)[2:]
-    assert len(rows) == 4 and rows[0].startswith("| 0.02 | decoded | −0.5") and rows[0].endswith("| +.030 | – | – |")
+    assert (
+        len(rows) == 4
+        and rows[0].startswith("| 0.02 | decoded | −0.5")
+        and rows[0].endswith("| +.030 | – | – |")
+    )
 
 
 def test_what_lacks_pictures_is_not_compared(tmp_path: Path) -> None:
     def change(row: Row) -> Row:
         return lost(row) if (row.codec, row.image) == ("vvc", "a.png") else row
 
-    made = load(make_run(tmp_path, codecs=[*OURS, "vvc"], metrics=[PSNR, MS_SSIM], rates=(0.02,), change=change))
+    made = load(
+        make_run(tmp_path, codecs=[*OURS, "vvc"], metrics=[PSNR, MS_SSIM], rates=(0.02,), change=change)
+    )
     assert any(line.startswith("| VVC (3 of 4 pictures) | ") for line in results.means(made, RATE))
     assert results.against(made)[2] == "| 0.02 | decoded | – | – | – | – |"
 
 
-def test_tables_go_between_their_marks_and_nowhere_else(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_tables_go_between_their_marks_and_nowhere_else(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     make_run(tmp_path / "kodak", codecs=[*OURS, "vvc"], metrics=[PSNR, MS_SSIM], rates=(0.02,))
     monkeypatch.setattr(results, "PUBLISHED", tmp_path)
     page = "before\n<!-- results: means kodak 0.02 -->\nold\n<!-- end -->\n"
@@ -94,7 +113,9 @@ def test_rows_of_other_weights_are_measured_again_and_those_of_baselines_are_not
     assert results.forget_outdated(work, [ours, vvc]) == 4, "version 1.0 is another"
     assert {row.codec for row in read_rows(work)} == {"vvc"}
     now = ours.version()
-    make_run(work, codecs=["sprdiff-tiny", "vvc"], rates=(0.02,), change=lambda row: replace(row, version=now))
+    make_run(
+        work, codecs=["sprdiff-tiny", "vvc"], rates=(0.02,), change=lambda row: replace(row, version=now)
+    )
     before = (work / "rows.jsonl").read_bytes()
     assert results.forget_outdated(work, [ours, vvc]) == 0 and (work / "rows.jsonl").read_bytes() == before
     assert results.forget_outdated(tmp_path / "nowhere", [ours, vvc]) == 0
@@ -117,6 +138,10 @@ def test_large_pictures_are_shown_in_part_and_one_to_one(tmp_path: Path) -> None
     with Image.open(out / "pictures" / "a_0.02_sprdiff-tiny.webp") as image:
         assert image.size == (192, 128)
     text = (out / "pictures.md").read_text("utf-8")
-    assert "# Test: decoded pictures at equal bytes" in text and "768x512 pixels are shown, one to one" in text
+    assert (
+        "# Test: decoded pictures at equal bytes" in text and "768x512 pixels are shown, one to one" in text
+    )
     rows = [row for row in read_rows(tmp_path) if row.image == "b.png" and row.codec == "vvc"]
-    assert to_line(rows[0]) and f"vvc, {rows[0].bytes} bytes, MS-SSIM {rows[0].metrics['ms_ssim']:.3f}" in text
+    assert (
+        to_line(rows[0]) and f"vvc, {rows[0].bytes} bytes, MS-SSIM {rows[0].metrics['ms_ssim']:.3f}" in text
+    )

@@ -64,7 +64,9 @@ def test_another_process_with_other_threads_decodes_the_same_latents(threads: in
 
 @pytest.mark.parametrize("realism", [0, 1])
 @pytest.mark.parametrize("name", sorted(DIGESTS))
-def test_a_golden_picture_is_within_the_tolerance_after_the_line(codec: Codec, name: str, realism: int) -> None:
+def test_a_golden_picture_is_within_the_tolerance_after_the_line(
+    codec: Codec, name: str, realism: int
+) -> None:
     decoded = np.asarray(codec.decode((GOLDEN / f"{name}.sprd").read_bytes(), realism=realism), np.float64)
     with Image.open(GOLDEN / f"{name}_{realism}.png") as image:
         difference = np.abs(decoded - np.asarray(image, np.float64))

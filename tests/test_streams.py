@@ -1,4 +1,5 @@
-"""Streams and shells: every name of standard input and output, streams that are closed, full or gone, Ctrl+C."""
+"""Streams and shells: every name of standard input and output, streams that are closed, full or gone,
+Ctrl+C."""
 
 from __future__ import annotations
 
@@ -45,7 +46,8 @@ def one_error(done: subprocess.CompletedProcess[bytes], status: int, words: str)
     assert text.startswith("sprdiff: error: ") and words in text and "a bug" not in text
 
 
-# ---------------------------------------------------------------------------- names of standard input and output
+# ---------------------------------------------------------------------------- names of standard input and
+# output
 
 
 @pytest.mark.parametrize("name", OUT_NAMES)
@@ -53,7 +55,9 @@ def test_every_name_of_standard_output_gets_the_file_alone(name: str, place: Pat
     wanted = (place / "x.sprd").read_bytes()
     target = place / "out.sprd"
     target.write_bytes(b"")
-    done = shell(f"SPRDIFF encode in.png {name} -q 10 > out.sprd", place)  # it exists, for the shell has made it
+    done = shell(
+        f"SPRDIFF encode in.png {name} -q 10 > out.sprd", place
+    )  # it exists, for the shell has made it
     assert (done.returncode, done.stderr, target.read_bytes()) == (0, b"", wanted)
     done = shell(f"SPRDIFF encode in.png {name} -q 10 >> out.sprd", place)
     assert (done.returncode, done.stderr, target.read_bytes()) == (0, b"", wanted * 2)
@@ -99,7 +103,9 @@ def test_names_of_open_files() -> None:
         "/dev/stdout.png",
     ):
         assert descriptor(name) is None and as_stdio(name, 1) == name
-    assert is_special("/dev/stdout") and as_stdio("/dev/stdout", 1) == "-" and as_stdio("/dev/stdout", 0) != "-"
+    assert (
+        is_special("/dev/stdout") and as_stdio("/dev/stdout", 1) == "-" and as_stdio("/dev/stdout", 0) != "-"
+    )
 
 
 def test_the_library_knows_the_names_too(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
@@ -130,9 +136,13 @@ def test_one_line_for_streams_that_are_closed_and_folders(command: str, words: s
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
-@pytest.mark.parametrize("command", ["encode in.png -", "encode in.png full.sprd", "--help", "--version", "info"])
+@pytest.mark.parametrize(
+    "command", ["encode in.png -", "encode in.png full.sprd", "--help", "--version", "info"]
+)
 def test_one_line_for_a_full_disk(command: str, place: Path) -> None:
-    one_error(shell(f"SPRDIFF {command} > /dev/full", place), 1, "standard output cannot be written: no space left")
+    one_error(
+        shell(f"SPRDIFF {command} > /dev/full", place), 1, "standard output cannot be written: no space left"
+    )
 
 
 def test_with_nothing_to_say_a_closed_output_does_no_harm(place: Path) -> None:
@@ -169,7 +179,9 @@ def test_ctrl_c_in_an_import_is_one_line(stage: str, place: Path, tmp_path: Path
     (tmp_path / f"{stage}.py").write_text("raise KeyboardInterrupt\n")
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     command = [sys.executable, "-m", "sprdiff", "encode", "in.png", "-"]
-    done = subprocess.run(command, cwd=place, capture_output=True, check=False, env={**os.environ, "PYTHONPATH": path})
+    done = subprocess.run(
+        command, cwd=place, capture_output=True, check=False, env={**os.environ, "PYTHONPATH": path}
+    )
     assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"sprdiff: error: interrupted\n")
 
 

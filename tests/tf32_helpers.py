@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 
 def as_tf32(x: Tensor) -> Tensor:
-    """What a tensor core takes of float32: the nearest number with 10 bits of mantissa; others as they are."""
+    """What a tensor core takes of float32: the nearest number with 10 bits of mantissa; others as they
+    are."""
     if x.dtype != torch.float32:
         return x
     return ((x.contiguous().view(torch.int32) + 0x1000) & ~0x1FFF).view(torch.float32)

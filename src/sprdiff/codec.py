@@ -49,7 +49,8 @@ class DecodedPicture:
         image: the picture, in mode RGB, or L when it is grey.
         header: that of the file.
         text: the text chunks of a PNG: which file, weights, decoder and options the picture was made from.
-        known: the part of the symbols that the file holds, from 0 to 1; below 1 only in a file that was cut off.
+        known: the part of the symbols that the file holds, from 0 to 1; below 1 only in a file that was cut
+            off.
     """
 
     image: Image.Image
@@ -70,8 +71,8 @@ class Codec:
         """Make a codec; nothing is loaded yet.
 
         Args:
-            weights: a weights folder, or the folder of a trained SPRDiff of preset `sd`, which runs on a GPU if there
-                is one (see `from_pretrained`); None: the weights that come with the package.
+            weights: a weights folder, or the folder of a trained SPRDiff of preset `sd`, which runs on a GPU
+                if there is one (see `from_pretrained`); None: the weights that come with the package.
             threads: of the networks; None: one for each core.
             max_pixels: limit on width x height of a picture, for encoding and for decoding.
 
@@ -119,8 +120,8 @@ class Codec:
             revision: of the hub; None: its main branch.
             base, semantic: folders of the pretrained parts, if they are not where they were in training.
             device: ``cpu``, ``cuda``, ``cuda:1`` ...; ``auto``: a GPU if there is one.
-            precision: of the large networks: ``fp32``, ``tf32``, ``fp16``, ``bf16``; ``auto``: on a GPU the fastest one
-                that the decoded latent allows, elsewhere ``fp32``.
+            precision: of the large networks: ``fp32``, ``tf32``, ``fp16``, ``bf16``; ``auto``: on a GPU the
+                fastest one that the decoded latent allows, elsewhere ``fp32``.
             tile: side of tiles in pixels, a multiple of 64: less memory, more seams; None: 768 and 1024.
             threads: of torch on the CPU, for the whole process.
             max_pixels: limit on width x height of a picture, for encoding and for decoding.
@@ -132,9 +133,15 @@ class Codec:
         from .sd.pretrained import load
 
         runtime = load(
-            name, revision=revision, base=base, semantic=semantic, device=device, precision=precision, tile=tile,
+            name,
+            revision=revision,
+            base=base,
+            semantic=semantic,
+            device=device,
+            precision=precision,
+            tile=tile,
             threads=threads,
-        )  # fmt: skip
+        )
         return cls.from_runtime(runtime, max_pixels=max_pixels)
 
     @property
@@ -176,8 +183,8 @@ class Codec:
     ) -> bytes:
         """Return the bytes of an ``.sprd`` file of a picture.
 
-        At most one of `quality`, `bpp` and `max_bytes` may be given. With none of them the file has 0.02 bits per
-        pixel, or is the smallest that the model can make where that is larger.
+        At most one of `quality`, `bpp` and `max_bytes` may be given. With none of them the file has 0.02 bits
+        per pixel, or is the smallest that the model can make where that is larger.
 
         Args:
             image: path, bytes of an image file, binary file, Pillow image, `Picture`, or uint8 array
@@ -185,11 +192,12 @@ class Codec:
             quality: 0-100, in 256 levels of about 1 % more bytes each.
             bpp: most bits per pixel of the original, for the whole file; above 0.
             max_bytes: most bytes of the whole file.
-            scale: factor by which the coded picture is smaller: 1, 1.5, 2, 3, 4, 6 or 8; ``"auto"``: the one that suits
-                the target, and 1 when quality is given.
+            scale: factor by which the coded picture is smaller: 1, 1.5, 2, 3, 4, 6 or 8; ``"auto"``: the one
+                that suits the target, and 1 when quality is given.
             background: colour on which transparent pixels are composited.
-            effort: 0-9. Above 0 the encoder searches for better symbols: the file becomes smaller or truer, any
-                decoder reads it, and encoding takes seconds to minutes a megapixel (extra: train, for torch).
+            effort: 0-9. Above 0 the encoder searches for better symbols: the file becomes smaller or truer,
+                any decoder reads it, and encoding takes seconds to minutes a megapixel (extra: train, for
+                torch).
             report: is told from time to time which fraction of that search is done.
 
         Raises:
@@ -199,7 +207,9 @@ class Codec:
             WeightsError: the weights folder is incomplete or damaged.
             ValueError: an argument is out of its range.
         """
-        return self.encode_with(image, EncodeOptions(quality, bpp, max_bytes, scale, background, effort), report)
+        return self.encode_with(
+            image, EncodeOptions(quality, bpp, max_bytes, scale, background, effort), report
+        )
 
     def encode_with(self, image: Input, options: EncodeOptions, report: Report | None = None) -> bytes:
         """Like `encode`, with the options as one object."""
@@ -222,14 +232,15 @@ class Codec:
 
         Args:
             data: the whole file.
-            realism: 0 (faithful on average, blurred) to 1 (sharp, partly invented), linear between; None: what the
-                weights say for the level of the file.
-            steps: evaluations of the generative network, 1-1000: more are slower, and better or equal; None: what
-                the weights say.
+            realism: 0 (faithful on average, blurred) to 1 (sharp, partly invented), linear between; None:
+                what the weights say for the level of the file.
+            steps: evaluations of the generative network, 1-1000: more are slower, and better or equal; None:
+                what the weights say.
             seed: of the noise that texture is made of.
-            partial: also take a file that was cut off anywhere after its header. What is lost is decoded as its mean.
-                No check can tell a cut file from a damaged one. The image's ``info["whole"]`` says whether the file
-                is whole, and ``info["known"]`` which part of the symbols it holds, from 0 to 1.
+            partial: also take a file that was cut off anywhere after its header. What is lost is decoded as
+                its mean. No check can tell a cut file from a damaged one. The image's ``info["whole"]`` says
+                whether the file is whole, and ``info["known"]`` which part of the symbols it holds, from 0 to
+                1.
 
         Raises:
             BitstreamError: the bytes are not a readable file, or the picture is larger than `max_pixels`.
@@ -250,7 +261,7 @@ class Codec:
         pixels, known = self._decode(parsed, options.seed, realism, steps, whole=whole)
         image = to_pil(resize(pixels, (header.height, header.width)), header.grey)
         about: dict[str, Any] = {"whole": whole, "known": known} if options.partial else {}
-        image.info |= about
+        image.info.update(about)
         text: dict[str, Any] = {
             "version": __version__,
             "model": header.model,
@@ -322,7 +333,12 @@ def encode(
 
 
 def decode(
-    data: bytes, *, realism: float | None = None, steps: int | None = None, seed: int = 0, partial: bool = False
+    data: bytes,
+    *,
+    realism: float | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    partial: bool = False,
 ) -> Image.Image:
     """Return `Codec.decode` with the weights that come with the package."""
     return default_codec().decode_with(data, DecodeOptions(realism, steps, seed, partial)).image

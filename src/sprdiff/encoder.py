@@ -1,4 +1,5 @@
-"""One picture on its way to bytes: coded at any level, at the level and scale that a size allows, or refined."""
+"""One picture on its way to bytes: coded at any level, at the level and scale that a size allows, or
+refined."""
 
 from __future__ import annotations
 
@@ -47,7 +48,8 @@ def encode(runtime: Runtime, picture: Picture, options: EncodeOptions, report: R
 
 
 def _encode_to(runtime: Runtime, picture: Picture, options: EncodeOptions, report: Report) -> bytes:
-    """Return the best file within the limit; if none fits, an error where the limit was asked for, else the smallest file."""
+    """Return the best file within the limit; if none fits, an error where the limit was asked for, else
+    the smallest file."""
     height, width = picture.pixels.shape[:2]
     limit, code = options.limit(width, height), options.scale_code
     smallest: list[bytes] = []
@@ -55,7 +57,11 @@ def _encode_to(runtime: Runtime, picture: Picture, options: EncodeOptions, repor
         coding = Coding(runtime, picture, candidate)
         level = highest_fitting(coding.size, limit, first_guess(limit, coding.pixels))
         if level is not None:
-            return _refined_to(coding, limit, level, options.effort, report) if options.effort else coding.file(level)
+            return (
+                _refined_to(coding, limit, level, options.effort, report)
+                if options.effort
+                else coding.file(level)
+            )
         smallest.append(coding.smallest())
     found = min(smallest, key=len)
     if not options.has_limit:
@@ -92,12 +98,14 @@ class Coding:
         return len(self.file(level))
 
     def smallest(self) -> bytes:
-        """Return the smallest file at low levels. The sizes of tiny files differ by single bytes and need not grow."""
+        """Return the smallest file at low levels. The sizes of tiny files differ by single bytes and need
+        not grow."""
         levels = LOWEST_OF_SMALL if self.pixels <= SMALL else 1
         return min(map(self.file, range(levels)), key=len)
 
     def refined(self, level: int, effort: int, report: Report) -> Coding:
-        """Return the same picture with another y, which costs less for its quality at this level; of no use for others."""
+        """Return the same picture with another y, which costs less for its quality at this level; of no
+        use for others."""
         pixels = resize(self._picture.pixels, self._header.coded_size)
         other = copy(self)
         other._y = self._runtime.refine(pixels, self._y, self._z, level, effort, report)
@@ -106,11 +114,12 @@ class Coding:
 
 
 def _refined_to(coding: Coding, limit: int, level: int, effort: int, report: Report) -> bytes:
-    """Return a file of at most `limit` bytes from a refined y; `level` is the highest that fits without refinement.
+    """Return a file of at most `limit` bytes from a refined y; `level` is the highest that fits without
+    refinement.
 
-    The bytes that refinement saves pay for a higher level. A quick search tells how many bytes that will be, and a
-    thorough one runs at the level that they pay for. It runs once more if the result fits another level, because
-    what is refined at one level is worth less at others.
+    The bytes that refinement saves pay for a higher level. A quick search tells how many bytes that will be,
+    and a thorough one runs at the level that they pay for. It runs once more if the result fits another
+    level, because what is refined at one level is worth less at others.
     """
     aim = min(LEVELS - 1, level + SAVED_LEVELS)
     quick = coding.refined(aim, max(1, effort - QUICKER), part_of(report, 0.0, 0.2))

@@ -1,8 +1,7 @@
 """Typed errors: everything that comes from outside and is wrong ends in one of these.
 
 This is floor 0 of the layout: the module imports nothing of the package. The command line prints
-``str(error)`` on one
-line and exits with status 1.
+``str(error)`` on one line and exits with status 1.
 """
 
 from __future__ import annotations

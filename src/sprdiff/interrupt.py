@@ -24,8 +24,7 @@ def interruptible(check: Check) -> Iterator[None]:
     """Call `check` before each piece of the work in a ``with`` block; the work ends with what it raises.
 
     Checks of surrounding blocks stay active. A check holds for the thread (or the asyncio task) that entered
-    the block, not
-    for threads that are started inside.
+    the block, not for threads that are started inside.
     """
     token = _checks.set((*_checks.get(), check))
     try:

@@ -1,4 +1,5 @@
-"""The limits on the work on a picture: how many pixels it may have, how they are counted, and how long it may take."""
+"""The limits on the work on a picture: how many pixels it may have, how they are counted, and how long it
+may take."""
 
 from __future__ import annotations
 
@@ -12,14 +13,15 @@ MAX_PIXELS = 2**28
 MAX_STEPS = 1000
 """Most evaluations of the generative network."""
 MIN_SIDE = 64
-"""A side counts as at least so many pixels, for the networks see whole cells of 64 however thin the picture is."""
+"""A side counts as at least so many pixels, for the networks see whole cells of 64 however thin the
+picture is."""
 
 
 def above(width: int, height: int, max_pixels: int) -> bool:
     """Whether a picture is above a limit on pixels: on its own, or on those of the grid that it is padded to.
 
-    A picture inside one cell counts as its own pixels. The networks then compute less than four times the limit, and
-    little more than the limit where no side is thin.
+    A picture inside one cell counts as its own pixels. The networks then compute less than four times the
+    limit, and little more than the limit where no side is thin.
     """
     padded = max(width, MIN_SIDE) * max(height, MIN_SIDE)
     return width * height > max_pixels or padded > max(max_pixels, MIN_SIDE**2)

@@ -38,7 +38,9 @@ def stride_of(weights: Path | str | None) -> int:
     return 16 << SDConfig.y_downs if weights is not None and is_trained(Path(weights)) else Y_STRIDE
 
 
-def load_runtime(weights: Path | str | None = None, threads: int | None = None, tile: int | None = None) -> Runtime:
+def load_runtime(
+    weights: Path | str | None = None, threads: int | None = None, tile: int | None = None
+) -> Runtime:
     """Load the networks of a folder of weights.
 
     Args:
@@ -47,7 +49,8 @@ def load_runtime(weights: Path | str | None = None, threads: int | None = None, 
         tile: largest side of a tile in pixels; None: the runtime's own choice.
 
     Raises:
-        WeightsError: the folder is incomplete or damaged, or its arrays are not those that its manifest names.
+        WeightsError: the folder is incomplete or damaged, or its arrays are not those that its manifest
+            names.
     """
     folder = folder_of(weights)
     if is_trained(folder):

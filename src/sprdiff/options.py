@@ -1,7 +1,7 @@
 """The options of encoding and decoding: frozen dataclasses that check their values once, for every way in.
 
-The library, the command line, Pillow, batches and the web service all build them, so a value is legal everywhere or
-nowhere. This module imports nothing heavy.
+The library, the command line, Pillow, batches and the web service all build them, so a value is legal
+everywhere or nowhere. This module imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -74,7 +74,8 @@ class EncodeOptions:
 
     @property
     def has_limit(self) -> bool:
-        """Whether a largest size was asked for; without it the smallest file will do where 0.02 bpp is too little."""
+        """Whether a largest size was asked for; without it the smallest file will do where 0.02 bpp is too
+        little."""
         return self.bpp is not None or self.max_bytes is not None
 
     def limit(self, width: int, height: int) -> int:
@@ -146,7 +147,9 @@ def scale_code(scale: Scale | Fraction) -> int | None:
     try:
         return SCALES.index(Fraction(scale))
     except (ValueError, TypeError, OverflowError, ZeroDivisionError) as error:
-        raise ValueError(f"scale must be {AUTO} or one of {', '.join(SCALE_NAMES[1:])}, not {scale!r}") from error
+        raise ValueError(
+            f"scale must be {AUTO} or one of {', '.join(SCALE_NAMES[1:])}, not {scale!r}"
+        ) from error
 
 
 def _check_whole(name: str, value: int, low: int, high: int) -> None:

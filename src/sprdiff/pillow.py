@@ -1,8 +1,8 @@
 """The Pillow plug-in: importing this module teaches `PIL.Image` to open and save ``.sprd`` files.
 
->>> import sprdiff.pillow                                # or sprdiff.register_sprdiff_opener(...), with options
->>> Image.open("photo.sprd").save("photo.png")           # size and mode from the header; decoded by load()
->>> Image.open("photo.jpg").save("photo.sprd", max_bytes=1200)
+>>> import sprdiff.pillow                                # or sprdiff.register_sprdiff_opener(...), with
+options >>> Image.open("photo.sprd").save("photo.png")           # size and mode from the header; decoded by
+load() >>> Image.open("photo.jpg").save("photo.sprd", max_bytes=1200)
 
     Image.open ─► _open: header alone ─► [draft: a smaller coarse picture] ─► load ─► Codec.decode
     Image.save ─► _save: Codec.encode, the whole file in memory ─► one write
@@ -76,9 +76,8 @@ class SprdiffImageFile(ImageFile.ImageFile):
     """An open ``.sprd`` file.
 
     ``info["sprdiff"]`` contains fields of the header (``model``, ``quality``, ``level``, ``scale``) and the
-    ``realism`` at
-    which the pixels are or were decoded; None stands for the weights' own choice, until `load` has loaded
-    them.
+    ``realism`` at which the pixels are or were decoded; None stands for the weights' own choice, until `load`
+    has loaded them.
     """
 
     format = FORMAT
@@ -91,7 +90,9 @@ class SprdiffImageFile(ImageFile.ImageFile):
         try:
             header = parse_file(self.fp.read(HEAD)).header
         except BitstreamError as error:
-            raise SyntaxError(str(error)) from error  # a plug-in says like this that a file has another format
+            raise SyntaxError(
+                str(error)
+            ) from error  # a plug-in says like this that a file has another format
         limit = self._options.networks.max_pixels
         if above(header.width, header.height, limit):
             raise Image.DecompressionBombError(
@@ -108,13 +109,14 @@ class SprdiffImageFile(ImageFile.ImageFile):
         self._size = size
         self.tile = [ImageFile._Tile("raw", (0, 0, *size), 0, self.mode)]
 
-    def draft(self, mode: str | None, size: tuple[int, int] | None) -> tuple[str, tuple[int, int, float, float]] | None:
+    def draft(
+        self, mode: str | None, size: tuple[int, int] | None
+    ) -> tuple[str, tuple[int, int, float, float]] | None:
         """Prepare a smaller picture: if at most half the size is asked for, `load` decodes a coarse picture
         just above it.
 
         Its sides are those of the picture divided by a whole number, rounded up, and at least `size`.
-        `thumbnail` calls this
-        method. The mode never changes.
+        `thumbnail` calls this method. The mode never changes.
 
         Returns:
             The mode and the box (0, 0, width, height) of the new size; None if nothing changes.
@@ -292,8 +294,8 @@ def register_sprdiff_opener(
         max_pixels: limit on width x height, both ways; opening a larger picture raises
             `Image.DecompressionBombError`. Pillow's own limit stays as it is.
         weights: a weights folder; None: the one that comes with the package.
-        max_seconds: limit on the time of one picture, looked at between its tiles; beyond it `load` and `save` raise
-            an `OSError`.
+        max_seconds: limit on the time of one picture, looked at between its tiles; beyond it `load` and
+            `save` raise an `OSError`.
 
     Raises:
         ValueError: an option is out of its range.

@@ -2,8 +2,7 @@
 send.
 
 This is floor 0 of the layout: the package imports this module before anything else, so that it holds for the
-command
-line, the library, the Pillow plug-in, the service, and the workers of a batch and of a Ray cluster.
+command line, the library, the Pillow plug-in, the service, and the workers of a batch and of a Ray cluster.
 """
 
 from __future__ import annotations

@@ -37,12 +37,13 @@ Size = Callable[[int], int]
 
 def candidate_scales(width: int, height: int, limit: int) -> list[int]:
     """Return the scale codes to try for a target of `limit` bytes, in this order: the smallest factor that
-    gives every coded
-    pixel its `wanted_bpp` (or else the largest factor), then all larger ones.
+    gives every coded pixel its `wanted_bpp` (or else the largest factor), then all larger ones.
 
     Factors that give a picture no smaller than the factor before are left out.
     """
-    sizes = {(scaled_side(height, code), scaled_side(width, code)): code for code in reversed(range(len(SCALES)))}
+    sizes = {
+        (scaled_side(height, code), scaled_side(width, code)): code for code in reversed(range(len(SCALES)))
+    }
     codes = sorted(sizes.items(), key=lambda item: item[1])
     rich = [code for (rows, columns), code in codes if 8 * limit >= wanted_bpp(code) * rows * columns]
     first = rich[0] if rich else codes[-1][1]
@@ -92,8 +93,7 @@ def _interpolate(known: Mapping[int, int], low: int, high: int, limit: int, stre
     """Return the level between `low` and `high` where ln(size) should be just below ln(limit).
 
     Where the curve bends, a straight line between both keeps falling short on one side. After two trials
-    there (`streak` is
-    2 or -2) the level moves on by one, after three by two, by four ...
+    there (`streak` is 2 or -2) the level moves on by one, after three by two, by four ...
     """
     push = 0
     if low in known and high in known:

@@ -35,8 +35,8 @@ def thumbnail(path: Path | str, size: int, uri: str | None = None) -> bytes:
     """Return a PNG that fits into a square of `size` pixels and is never larger than the picture.
 
     It has the attributes of the freedesktop thumbnail standard
-    (specifications.freedesktop.org/thumbnail-spec): the required
-    Thumb::URI and Thumb::MTime, and the optional ones that are known.
+    (specifications.freedesktop.org/thumbnail-spec): the required Thumb::URI and Thumb::MTime, and the
+    optional ones that are known.
 
     Args:
         uri: the URI of the file; None: that of `path`.
@@ -75,7 +75,9 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog=NAME, description="Make a small PNG of an .sprd file, for file managers.")
     parser.add_argument("-s", "--size", type=_size, default=256, help="longest side in pixels (default: 256)")
-    parser.add_argument("-u", "--uri", help="what the thumbnail says it was made of (default: the URI of INPUT)")
+    parser.add_argument(
+        "-u", "--uri", help="what the thumbnail says it was made of (default: the URI of INPUT)"
+    )
     parser.add_argument("--version", action="version", version=f"{NAME} {__version__}")
     parser.add_argument("input", metavar="INPUT", help=".sprd file")
     parser.add_argument("output", metavar="OUTPUT", help="PNG; a file that exists is replaced")

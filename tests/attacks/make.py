@@ -1,7 +1,7 @@
 """Makes the attack files of this folder and the table in README.md: python tests/attacks/make.py.
 
-Each file is small and harmless as long as it is read with care. Its folder says by which door it comes in: see
-`tests/attack_doors.py`.
+Each file is small and harmless as long as it is read with care. Its folder says by which door it comes in:
+see `tests/attack_doors.py`.
 """
 
 from __future__ import annotations
@@ -94,8 +94,18 @@ def _() -> bytes:
 @attack("picture/tile.tiff", "decode one tile of 20000 x 20000 for a picture of 16 x 16")
 def _() -> bytes:
     data = zlib.compress(bytes(100_000))
-    tags = [(256, 16), (257, 16), (258, 8), (259, 8), (262, 1), (277, 1), (322, 20000), (323, 20000), (324, 0),
-            (325, len(data))]  # fmt: skip
+    tags = [
+        (256, 16),
+        (257, 16),
+        (258, 8),
+        (259, 8),
+        (262, 1),
+        (277, 1),
+        (322, 20000),
+        (323, 20000),
+        (324, 0),
+        (325, len(data)),
+    ]
     start = 8 + 2 + 12 * len(tags) + 4
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, start if tag == 324 else value) for tag, value in tags)
     return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + data
@@ -184,7 +194,9 @@ def _() -> bytes:
 
 @attack("npz/nan.npz", "compute with what is no number")
 def _() -> bytes:
-    return archive("a", npy((4,), "<f4") + np.array([1, np.nan, np.inf, 0], "<f4").tobytes(), zipfile.ZIP_STORED)
+    return archive(
+        "a", npy((4,), "<f4") + np.array([1, np.nan, np.inf, 0], "<f4").tobytes(), zipfile.ZIP_STORED
+    )
 
 
 @attack("npz/directory.npz", "read a list of members of 4 GB")
@@ -210,7 +222,10 @@ def _() -> bytes:
     return manifest(noise_scale=10**400)
 
 
-@attack("manifest/preset.json", "run networks of 32 pixels a position as if they had 64: preset_id 2 on tiny weights")
+@attack(
+    "manifest/preset.json",
+    "run networks of 32 pixels a position as if they had 64: preset_id 2 on tiny weights",
+)
 def _() -> bytes:
     return manifest(preset_id=2)
 
@@ -233,7 +248,9 @@ def graph(nodes: list[onnx.NodeProto], arrays: dict[str, np.ndarray] | None = No
 
 @attack("graph/constant_of_shape.onnx", "fill 40 GB with ConstantOfShape")
 def _() -> bytes:
-    return graph([helper.make_node("ConstantOfShape", ["s"], ["x_tilde"])], {"s": np.array([10**10], np.int64)})
+    return graph(
+        [helper.make_node("ConstantOfShape", ["s"], ["x_tilde"])], {"s": np.array([10**10], np.int64)}
+    )
 
 
 @attack("graph/loop.onnx", "run for ever in a Loop")
@@ -249,7 +266,9 @@ def _() -> bytes:
 @attack("graph/doubling.onnx", "double a thing forty times with Concat, which is allowed")
 def _() -> bytes:
     nodes = [helper.make_node("Concat", [f"v{i}"] * 2, [f"v{i + 1}"], axis=0) for i in range(40)]
-    return graph([helper.make_node("Abs", ["y_hat"], ["v0"]), *nodes, helper.make_node("Abs", ["v40"], ["x_tilde"])])
+    return graph(
+        [helper.make_node("Abs", ["y_hat"], ["v0"]), *nodes, helper.make_node("Abs", ["v40"], ["x_tilde"])]
+    )
 
 
 @attack("graph/outer.onnx", "grow by broadcasting: a row and a column, multiplied out six times")
@@ -348,7 +367,9 @@ def _() -> bytes:
 def _() -> bytes:
     entries = pa.DictionaryArray.from_arrays(pa.array(np.zeros(2000, np.int32)), pa.array(["y" * 2**20]))
     lists = pa.ListArray.from_arrays(pa.array([0, 2000], pa.int32()), entries)
-    return table(("image", pa.array([b"x"], pa.binary())), ("tags", lists), compression="zstd", store_schema=False)
+    return table(
+        ("image", pa.array([b"x"], pa.binary())), ("tags", lists), compression="zstd", store_schema=False
+    )
 
 
 @attack("parquet/nested.parquet", "end the run: bytes that are a struct themselves")

@@ -67,10 +67,14 @@ def write_samples(path: Path, count: int, first: int = 0) -> Path:
     return write_tar(path, members)
 
 
-def write_table(path: Path, pictures: Sequence[bytes | None], *, group: int = 1000, **columns: Sequence[Any]) -> Path:
+def write_table(
+    path: Path, pictures: Sequence[bytes | None], *, group: int = 1000, **columns: Sequence[Any]
+) -> Path:
     """Write a Parquet file with a column ``image`` and others."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.table({"image": pa.array(pictures, pa.binary()), **columns}), path, row_group_size=group)
+    pq.write_table(
+        pa.table({"image": pa.array(pictures, pa.binary()), **columns}), path, row_group_size=group
+    )
     return path
 
 
@@ -139,8 +143,12 @@ def manifest(dest: Path) -> Rows:
 
 def outputs(dest: Path) -> dict[str, bytes]:
     """Return all files of a destination but those that belong to the run."""
-    found = (path for path in sorted(dest.rglob("*")) if path.is_file() and ".sprdiff-batch" not in path.parts)
-    return {str(path.relative_to(dest)): path.read_bytes() for path in found if path.name != "_manifest.parquet"}
+    found = (
+        path for path in sorted(dest.rglob("*")) if path.is_file() and ".sprdiff-batch" not in path.parts
+    )
+    return {
+        str(path.relative_to(dest)): path.read_bytes() for path in found if path.name != "_manifest.parquet"
+    }
 
 
 def finished(dest: Path) -> list[str]:

@@ -65,10 +65,15 @@ def test_the_manifest(tree: Path, tmp_path: Path) -> None:
     Image.new("RGBA", (30, 20), (9, 9, 9, 9)).save(tree / "clear.png")
     outcome = run(tree, tmp_path / "out")
     rows = manifest(tmp_path / "out")
-    assert [row["source"] for row in rows] == [str(tree / n) for n in ("a.png", "b.PNG", "clear.png", "deep/er/c.png")]
+    assert [row["source"] for row in rows] == [
+        str(tree / n) for n in ("a.png", "b.PNG", "clear.png", "deep/er/c.png")
+    ]
     row = rows[0]
     size = (tmp_path / "out" / "a.sprd").stat().st_size
-    assert (row["target"], row["source_bytes"]) == (str(tmp_path / "out" / "a.sprd"), (tree / "a.png").stat().st_size)
+    assert (row["target"], row["source_bytes"]) == (
+        str(tmp_path / "out" / "a.sprd"),
+        (tree / "a.png").stat().st_size,
+    )
     assert (row["bytes"], row["width"], row["height"], row["error"]) == (size, 40, 40, "")
     assert row["bpp"] == pytest.approx(8 * size / 1600) and row["seconds"] > 0
     assert [row["dropped"] for row in rows] == ["", "", "alpha", ""] and outcome.totals.dropped == 1
@@ -168,7 +173,9 @@ def test_failures_are_rows_and_the_rest_goes_on(tree: Path, tmp_path: Path) -> N
 def test_a_target_that_cannot_be_reached_names_the_smallest(tree: Path, tmp_path: Path) -> None:
     assert run(tree, tmp_path / "out", Encode(max_bytes=3)).totals.failed == 3
     assert "smallest" in manifest(tmp_path / "out")[0]["error"] and outputs(tmp_path / "out") == {}
-    assert run(tree, tmp_path / "default", Encode()).totals.failed == 0, "no target stated: the smallest there is"
+    assert run(tree, tmp_path / "default", Encode()).totals.failed == 0, (
+        "no target stated: the smallest there is"
+    )
 
 
 def test_what_failed_is_tried_again(tree: Path, tmp_path: Path) -> None:
@@ -242,7 +249,10 @@ def test_nothing_is_overwritten_without_force(tree: Path, tmp_path: Path) -> Non
     old = write_tree(tmp_path / "out", ["a.sprd", "deep/er/c.sprd"])
     with pytest.raises(OutputError, match=r"a\.sprd, .*c\.sprd already exist; only -f"):
         run(tree, old)
-    assert outputs(old) == {"a.sprd": b"text", "deep/er/c.sprd": b"text"} and not (old / ".sprdiff-batch").exists()
+    assert (
+        outputs(old) == {"a.sprd": b"text", "deep/er/c.sprd": b"text"}
+        and not (old / ".sprdiff-batch").exists()
+    )
     assert run(tree, old, force=True).totals.failed == 0
     assert all(data.startswith(b"SPR") for data in outputs(old).values())
     shutil.rmtree(old / ".sprdiff-batch")
@@ -289,7 +299,9 @@ def test_a_source_that_has_changed(tree: Path, tmp_path: Path) -> None:
     outcome = run(tree, out)
     assert (outcome.worked_on, outcome.totals.pictures, outcome.totals.failed) == (2, 3, 0)
     made = outputs(out)
-    assert made["b.sprd"] == codec.encode(png(9), quality=10) and made["new.sprd"] == codec.encode(png(8), quality=10)
+    assert made["b.sprd"] == codec.encode(png(9), quality=10) and made["new.sprd"] == codec.encode(
+        png(8), quality=10
+    )
     assert (out / "a.sprd").stat().st_mtime_ns == before["a.sprd"], "another time, but the same contents"
     assert made["deep/er/c.sprd"] == codec.encode(png(2), quality=10), "what is there is not removed"
     assert [Path(row["source"]).name for row in manifest(out)] == ["a.png", "b.PNG", "new.png"]
@@ -388,7 +400,10 @@ def test_the_command(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     passed, failed = said.err.splitlines()
     assert passed == "sprdiff: warning: passed over: 1 .txt, 1 without extension"
     assert failed.startswith(f"sprdiff: error: {tree}/broken.png: ")
-    assert cli.main(["batch", out, str(tmp_path / "back"), "--decode", "--to", "webp", "--quiet", "-j", "1"]) == 0
+    assert (
+        cli.main(["batch", out, str(tmp_path / "back"), "--decode", "--to", "webp", "--quiet", "-j", "1"])
+        == 0
+    )
     assert capsys.readouterr().out == "" and (tmp_path / "back" / "deep" / "er" / "c.webp").exists()
 
 
@@ -412,7 +427,11 @@ def test_wrong_usage(wrong: list[str], tmp_path: Path, capsys: pytest.CaptureFix
 
 @pytest.mark.parametrize("package", ["pyarrow", "filelock", "ray"])
 def test_a_missing_package_is_named(
-    package: str, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    package: str,
+    tree: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     extra = "ray" if package == "ray" else "batch"

@@ -103,7 +103,9 @@ def test_names_in_a_shard_stay_apart(tmp_path: Path) -> None:
     assert found == ["x.png.sprd", "x.jpg.sprd", "y.png.sprd", "y.sprd", "z.sprd", "z.sprd"]
 
 
-def test_hostile_members_are_failures_and_get_no_further(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hostile_members_are_failures_and_get_no_further(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(shards, "MAX_FILE", 50_000)
     deep = tarfile.TarInfo("folder")
     deep.type = tarfile.DIRTYPE
@@ -167,7 +169,9 @@ def test_damaged_shards_fail_as_a_whole(tmp_path: Path) -> None:
     write_samples(tmp_path / "in" / "good.tar", 1)
     outcome = run(tmp_path / "in", tmp_path / "out")
     assert set(outputs(tmp_path / "out")) == {"good.tar"}
-    assert outcome.totals.failed == len(bad) and all("no readable tar" in why for _, why in outcome.totals.failures)
+    assert outcome.totals.failed == len(bad) and all(
+        "no readable tar" in why for _, why in outcome.totals.failures
+    )
 
 
 def _checksum(header: bytes) -> int:
@@ -196,7 +200,10 @@ def test_pictures_of_a_shard_keep_their_order(tmp_path: Path, codec: Codec) -> N
     assert run(tmp_path / "in", tmp_path / "out", engine=engine(shuffled, 3)).totals.pictures == 9
     made = [data for name, data in members(tmp_path / "out" / "a.tar") if name.endswith(".sprd")]
     assert made == [codec.encode(png(seed), quality=10) for seed in range(7)]
-    assert [Path(row["source"]).name for row in manifest(tmp_path / "out")][6:8] == ["a.tar:s006.png", "b.tar:s007.png"]
+    assert [Path(row["source"]).name for row in manifest(tmp_path / "out")][6:8] == [
+        "a.tar:s006.png",
+        "b.tar:s007.png",
+    ]
     assert not (tmp_path / "out" / ".sprdiff-batch" / "staged").exists()
 
 
@@ -220,7 +227,9 @@ def test_a_table_becomes_a_table(tmp_path: Path, codec: Codec) -> None:
     assert (table["label"].to_pylist(), table["name"].to_pylist()) == (list(range(5)), list("abcde"))
     assert pq.ParquetFile(tmp_path / "out" / "a.parquet").num_row_groups == 2
     assert manifest(tmp_path / "out")[4]["source"] == f"{tmp_path / 'in' / 'a.parquet'}:4"
-    assert outcome.totals.pictures == 5 and pq.read_table(tmp_path / "out").num_rows == 5, "the manifest is passed over"
+    assert outcome.totals.pictures == 5 and pq.read_table(tmp_path / "out").num_rows == 5, (
+        "the manifest is passed over"
+    )
     run(tmp_path / "out", tmp_path / "back", DECODE)
     back = pq.read_table(tmp_path / "back" / "a.parquet")
     assert back.column_names == ["image", "label", "name"]
@@ -232,12 +241,18 @@ def test_pictures_with_a_path_beside_them(tmp_path: Path) -> None:
     held = [{"bytes": png(0), "path": "a.png"}, None, {"bytes": None, "path": "b.png"}]
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     table = pa.table({"photo": pa.array(held, kind), "label": [1, 2, 3]})
-    pq.write_table(table.replace_schema_metadata({"huggingface": "{}", "mine": "kept"}), tmp_path / "a.parquet")
+    pq.write_table(
+        table.replace_schema_metadata({"huggingface": "{}", "mine": "kept"}), tmp_path / "a.parquet"
+    )
     outcome = run(tmp_path / "a.parquet", tmp_path / "out")
     made = pq.read_table(tmp_path / "out" / "a.parquet")
     assert [data is None for data in made["sprd"].to_pylist()] == [False, True, True]
     assert made.schema.metadata == {b"mine": b"kept"} and outcome.totals.failed == 2
-    assert [row["error"] for row in manifest(tmp_path / "out")] == ["", "null, not a picture", "null, not a picture"]
+    assert [row["error"] for row in manifest(tmp_path / "out")] == [
+        "",
+        "null, not a picture",
+        "null, not a picture",
+    ]
 
 
 def test_columns_are_named_or_found(tmp_path: Path) -> None:
@@ -277,7 +292,10 @@ def test_empty_tables_and_failing_rows(tmp_path: Path) -> None:
     write_table(tmp_path / "in" / "a.parquet", [b"?", png(0)])
     assert run(tmp_path / "in", tmp_path / "out").totals.failed == 1
     assert pq.read_table(tmp_path / "out" / "empty.parquet").num_rows == 0
-    assert [data is None for data in pq.read_table(tmp_path / "out" / "a.parquet")["sprd"].to_pylist()] == [True, False]
+    assert [data is None for data in pq.read_table(tmp_path / "out" / "a.parquet")["sprd"].to_pylist()] == [
+        True,
+        False,
+    ]
 
 
 def test_rows_are_read_and_written_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

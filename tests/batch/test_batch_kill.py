@@ -109,7 +109,10 @@ def test_a_kill_at_any_point(kind: str, most: int, tmp_path: Path, monkeypatch: 
         assert outputs(out) == outputs(tmp_path / "straight")
         assert _comparable(out) == expected
         assert sum(made.values()) - len(made) <= most, "more than the file that was at work has been repeated"
-        assert {path.name for path in (out / ".sprdiff-batch").iterdir()} == {"records.sqlite", "running.lock"}
+        assert {path.name for path in (out / ".sprdiff-batch").iterdir()} == {
+            "records.sqlite",
+            "running.lock",
+        }
 
 
 def _comparable(out: Path) -> list[tuple[str, int, str]]:
@@ -121,7 +124,10 @@ def test_what_was_finished_but_not_noted_is_recognised(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tree = sources(kind, tmp_path / "in")
-    for source, out, direction in ((tree, tmp_path / "out", ENCODE), (tmp_path / "out", tmp_path / "back", DECODE)):
+    for source, out, direction in (
+        (tree, tmp_path / "out", ENCODE),
+        (tmp_path / "out", tmp_path / "back", DECODE),
+    ):
         with monkeypatch.context() as patch, pytest.raises(Killed):
             patch.setattr(Records, "put", _die)
             run(source, out, direction)
@@ -246,7 +252,9 @@ def test_only_the_picture_that_kills_its_worker_fails(kind: str, tmp_path: Path)
 def _start(*arguments: object) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "sprdiff", "batch", *map(str, arguments)]
     # A group of its own, and Ctrl-C is heard even if whoever started the tests does not listen.
-    restore = (lambda: signal.signal(signal.SIGINT, signal.default_int_handler)) if os.name == "posix" else None
+    restore = (
+        (lambda: signal.signal(signal.SIGINT, signal.default_int_handler)) if os.name == "posix" else None
+    )
     return subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True, preexec_fn=restore
     )
@@ -293,6 +301,8 @@ def test_a_real_run_stopped_in_three_ways(tmp_path: Path) -> None:
         assert stop is None or done < count
     assert finished(out) == sorted(map(str, tree.rglob("*.png")))
     rows = manifest(out)
-    assert len({row["source"] for row in rows}) == len(rows) == count and not any(row["error"] for row in rows)
+    assert len({row["source"] for row in rows}) == len(rows) == count and not any(
+        row["error"] for row in rows
+    )
     assert set(outputs(out)) == {f"{i // 10}/{i:03d}.sprd" for i in range(count)}
     assert {path.name for path in (out / ".sprdiff-batch").iterdir()} == {"records.sqlite", "running.lock"}

@@ -195,7 +195,17 @@ def test_tables_and_decoding_on_a_cluster(address: str, tmp_path: Path) -> None:
 @pytest.mark.services
 def test_the_command_on_a_cluster(address: str, tmp_path: Path) -> None:
     tree = write_tree(tmp_path / "in", ["a.png", "b.png"])
-    command = [sys.executable, "-m", "sprdiff", "batch", str(tree), str(tmp_path / "out"), "-q", "10", "--ray"]
+    command = [
+        sys.executable,
+        "-m",
+        "sprdiff",
+        "batch",
+        str(tree),
+        str(tmp_path / "out"),
+        "-q",
+        "10",
+        "--ray",
+    ]
     done = subprocess.run([*command, address], capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert (done.returncode, done.stderr) == (0, "") and "2 pictures" in done.stdout
     assert set(outputs(tmp_path / "out")) == {"a.sprd", "b.sprd"}

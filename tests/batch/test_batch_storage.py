@@ -16,7 +16,18 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from batch_helpers import DECODE, engine, here, members, outputs, png, run, write_samples, write_table, write_tree
+from batch_helpers import (
+    DECODE,
+    engine,
+    here,
+    members,
+    outputs,
+    png,
+    run,
+    write_samples,
+    write_table,
+    write_tree,
+)
 from sprdiff.batch import storage
 from sprdiff.batch.state import default_folder, opened
 from sprdiff.common import remote
@@ -73,7 +84,12 @@ def test_containers_in_a_store(memory: Any, tmp_path: Path) -> None:
     upload(memory, tmp_path / "in", "/in")
     assert run("memory://in", "memory://out").totals.pictures == 5
     (tmp_path / "b.tar").write_bytes(memory.cat("/out/deep/b.tar"))
-    assert [name for name, _ in members(tmp_path / "b.tar")] == ["s000.sprd", "s000.txt", "s001.sprd", "s001.txt"]
+    assert [name for name, _ in members(tmp_path / "b.tar")] == [
+        "s000.sprd",
+        "s000.txt",
+        "s001.sprd",
+        "s001.txt",
+    ]
     memory.pipe_file("/tables/t.parquet", write_table(tmp_path / "t.parquet", [png(0)]).read_bytes())
     run("memory://tables/t.parquet", "memory://out2")
     assert pq.read_table(memory.open("/out2/t.parquet")).column_names == ["sprd"]
@@ -96,7 +112,9 @@ def test_nothing_in_a_store_is_overwritten_without_force(memory: Any, tmp_path: 
 
     outcome = run(tree, "memory://out2", engine=engine(meddle))
     assert memory.cat("/out2/a.sprd") == b"other" and "already exists" in outcome.totals.failures[0][1]
-    assert run(tree, "memory://out", force=True).totals.failed == 0 and memory.cat("/out/deep/b.sprd") != b"old"
+    assert (
+        run(tree, "memory://out", force=True).totals.failed == 0 and memory.cat("/out/deep/b.sprd") != b"old"
+    )
 
 
 def test_a_finished_container_that_was_not_noted(memory: Any, tmp_path: Path) -> None:
@@ -140,7 +158,9 @@ def test_one_run_at_a_time_in_a_store(memory: Any, tmp_path: Path) -> None:
     work = tmp_path / "work"
     with (
         opened(work, "memory://out", "the first"),
-        pytest.raises(BatchError, match=rf"memory://out is in use by process {os.getpid()} on .*: the first; if that"),
+        pytest.raises(
+            BatchError, match=rf"memory://out is in use by process {os.getpid()} on .*: the first; if that"
+        ),
     ):
         run(tree, "memory://out")
     assert not memory.exists(lock)
@@ -158,7 +178,9 @@ def test_one_run_at_a_time_in_a_store(memory: Any, tmp_path: Path) -> None:
         run(tree, "memory://out", folder=work)
 
 
-def test_a_name_in_a_store_that_leads_out(memory: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_in_a_store_that_leads_out(
+    memory: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     memory.pipe_file("/in/a.png", png(0))
 
     def found(address: str) -> list[tuple[str, str, storage.Stamp]]:
@@ -265,9 +287,15 @@ def test_files_that_are_too_long(memory: Any, tmp_path: Path, monkeypatch: pytes
 
 
 def test_addresses(tmp_path: Path) -> None:
-    assert remote.is_remote("s3://a/b") and remote.is_remote("simplecache::s3://a/b") and remote.is_remote("gs://a")
+    assert (
+        remote.is_remote("s3://a/b")
+        and remote.is_remote("simplecache::s3://a/b")
+        and remote.is_remote("gs://a")
+    )
     assert not any(map(remote.is_remote, ["a/b", "/a", "C:/a", "C:\\a", "file:///a", "a:b"]))
-    assert remote.join("s3://a/", "b/c") == "s3://a/b/c" and remote.join("/a", "b/c") == os.path.join("/a", "b", "c")
+    assert remote.join("s3://a/", "b/c") == "s3://a/b/c" and remote.join("/a", "b/c") == os.path.join(
+        "/a", "b", "c"
+    )
     assert remote.absolute("s3://a/b/") == "s3://a/b" and remote.absolute("x") == os.path.abspath("x")
     assert storage.stat(str(tmp_path / "none")) is None and storage.stat("memory://none") is None
     with pytest.raises(BatchError, match="no regular file"):

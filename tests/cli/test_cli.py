@@ -50,8 +50,12 @@ def sprd() -> bytes:
     return sprdiff.encode(Image.fromarray(photo(64, 96)), quality=20)
 
 
-def process(*arguments: str, stdin: bytes | None = b"", cwd: Path | None = None) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run([sys.executable, "-m", "sprdiff", *arguments], input=stdin, capture_output=True, check=False)
+def process(
+    *arguments: str, stdin: bytes | None = b"", cwd: Path | None = None
+) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [sys.executable, "-m", "sprdiff", *arguments], input=stdin, capture_output=True, check=False
+    )
 
 
 def assert_fails(result: Result, status: int, *words: str) -> None:
@@ -224,7 +228,9 @@ def test_several_inputs(run: Run) -> None:
 
 
 def test_warnings_name_what_is_dropped(run: Run) -> None:
-    Image.new("RGBA", (40, 40), (9, 9, 9, 9)).save("a.png", save_all=True, append_images=[Image.new("RGBA", (40, 40))])
+    Image.new("RGBA", (40, 40), (9, 9, 9, 9)).save(
+        "a.png", save_all=True, append_images=[Image.new("RGBA", (40, 40))]
+    )
     result = run("encode", "a.png", "--background", "#123456", "-q", "10")
     assert result.status == 0
     assert result.err == "sprdiff: warning: a.png: dropped alpha, 1 further frame\n"
@@ -323,7 +329,9 @@ def test_no_binary_data_to_a_terminal(tmp_path: Path) -> None:
     master, terminal = pty.openpty()
     try:
         command = [sys.executable, "-m", "sprdiff", "encode", "-"]
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=terminal, stderr=subprocess.PIPE, check=False)
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=terminal, stderr=subprocess.PIPE, check=False
+        )
     finally:
         os.close(master)
         os.close(terminal)

@@ -33,11 +33,16 @@ def test_it_decodes_nothing_and_says_so(capsys: pytest.CaptureFixture[str]) -> N
     assert main(["encode", "photo.png", "--quiet"]) == 0
     assert main(["decode", "photo.sprd", "out.png", "--weights", "sender"]) == 1
     captured = capsys.readouterr()
-    assert captured.err == "sprdiff: error: sender holds the encoder alone: it sends pictures, and decodes none\n"
+    assert (
+        captured.err
+        == "sprdiff: error: sender holds the encoder alone: it sends pictures, and decodes none\n"
+    )
     assert captured.out == "" and not Path("out.png").exists()
 
 
-def test_a_folder_is_replaced_only_when_asked_and_only_if_it_was_one(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_is_replaced_only_when_asked_and_only_if_it_was_one(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert main(["export", "-o", "sender"]) == 2
     assert main(["export", "--encoder", "-o", "sender"]) == 0
     Path("sender/encoder.npz").write_bytes(b"")

@@ -52,7 +52,9 @@ def test_a_link_is_followed(tmp_path: Path) -> None:
     assert link.is_symlink() and target.read_bytes() == b"new"
 
 
-@pytest.mark.parametrize(("moment", "force"), [("fsync", False), ("fsync", True), ("replace", True), ("link", False)])
+@pytest.mark.parametrize(
+    ("moment", "force"), [("fsync", False), ("fsync", True), ("replace", True), ("link", False)]
+)
 def test_a_failed_write_leaves_nothing(
     moment: str, force: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -75,7 +75,8 @@ def spans_of(path: Path) -> Iterator[str]:
 
 
 def shell_lines(code: str) -> list[str]:
-    """Lines of a script, those that end in a backslash joined with the next, comments and empty ones left out."""
+    """Lines of a script, those that end in a backslash joined with the next, comments and empty ones left
+    out."""
     lines = re.sub(r"\\\n\s*", " ", code).splitlines()
     return [line for line in lines if line.strip() and not line.strip().startswith("#")]
 
@@ -90,7 +91,8 @@ def typed_lines(block: Block) -> list[str]:
 
 
 def commands_in(line: str) -> list[list[str]]:
-    """The commands of a line of shell, each a list of words; redirections, assignments and keywords left out."""
+    """The commands of a line of shell, each a list of words; redirections, assignments and keywords left
+    out."""
     # The ellipses and brackets of a synopsis are no words: sprdiff train STAGE [--resume] …
     lexer = shlex.shlex(line, posix=True, punctuation_chars="();<>|&")
     lexer.whitespace_split = True

@@ -1,14 +1,16 @@
 """What a command in the documentation must be like, whether it is run or not; each rule gives complaints.
 
-What a test cannot run (it would fetch packages or build the whole project) is set-up, and checked by its rule alone:
+What a test cannot run (it would fetch packages or build the whole project) is set-up, and checked by its rule
+alone:
 
-- ``pip install``: the extras of this project exist, a version of torch is the one that the Makefile pins, other
+- ``pip install``: the extras of this project exist, a version of torch is the one that the Makefile pins,
+other
   packages are those that the pages may name;
 - ``make``: the target exists;
 - ``git clone``: nothing is known about the address.
 
-Everything else is run, unless its block says why not. Then still: the sub-commands and options of ``sprdiff`` exist,
-and so do the scripts of this repository and their options.
+Everything else is run, unless its block says why not. Then still: the sub-commands and options of ``sprdiff``
+exist, and so do the scripts of this repository and their options.
 """
 
 from __future__ import annotations
@@ -101,11 +103,14 @@ def _of_sprdiff(words: list[str]) -> Iterator[str]:
     if tree[name].is_group and words and not words[0].startswith("-"):
         yield f"sprdiff has no command {f'{name} {words[0]}'.strip()}"
         return
-    yield from (f"sprdiff {name} has no option {o}" for o in options_in(words) if o not in tree[name].options())
+    yield from (
+        f"sprdiff {name} has no option {o}" for o in options_in(words) if o not in tree[name].options()
+    )
 
 
 def options_in(words: list[str]) -> list[str]:
-    """The options among words: ``[--data`` of a synopsis is ``--data``, ``--bpp=0.02`` ``--bpp``, ``-j2`` ``-j``."""
+    """The options among words: ``[--data`` of a synopsis is ``--data``, ``--bpp=0.02`` ``--bpp``, ``-j2``
+    ``-j``."""
     found = []
     for word in (word.strip("[]…") for word in words):
         if match := re.match(r"--[A-Za-z][\w-]*|-[A-Za-z]", word):
@@ -123,7 +128,9 @@ def _of_package(word: str) -> Iterator[str]:
     name, extras, version = match[1], match[2], match[3]
     if name in (".", "sprdiff"):
         yield from (
-            f"there is no extra {extra}" for extra in (extras or "").split(",") if extra and not is_extra(extra)
+            f"there is no extra {extra}"
+            for extra in (extras or "").split(",")
+            if extra and not is_extra(extra)
         )
     elif name not in OTHER_PACKAGES:
         yield f"pages do not install {name}"
@@ -141,12 +148,15 @@ def _of_script(path: str, words: list[str]) -> Iterator[str]:
     text = script.read_text("utf-8")
     # Shell scripts hand on what they do not know; theirs stand in a case or in the comment on top.
     yield from (
-        f"{path} has no option {o}" for o in options_in(words) if not re.search(rf"(?<![\w-]){o}(?![\w-])", text)
+        f"{path} has no option {o}"
+        for o in options_in(words)
+        if not re.search(rf"(?<![\w-]){o}(?![\w-])", text)
     )
 
 
 def complaints_about_python(code: str) -> Iterator[str]:
-    """What is wrong with a snippet of Python that can be seen without running it: names and keywords of ours."""
+    """What is wrong with a snippet of Python that can be seen without running it: names and keywords of
+    ours."""
     try:
         tree = ast.parse(code)
     except SyntaxError as error:
@@ -172,7 +182,9 @@ def names_imported(code: str) -> dict[str, Any]:
         if isinstance(node, ast.Import):
             for alias in (alias for alias in node.names if alias.name.split(".")[0] == "sprdiff"):
                 module = importlib.import_module(alias.name)
-                names[alias.asname or "sprdiff"] = module if alias.asname else importlib.import_module("sprdiff")
+                names[alias.asname or "sprdiff"] = (
+                    module if alias.asname else importlib.import_module("sprdiff")
+                )
         elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "sprdiff":
             module = importlib.import_module(str(node.module))
             for alias in node.names:
@@ -207,7 +219,9 @@ def _of_node(node: ast.AST, names: dict[str, Any]) -> Iterator[str]:
             parameters = inspect.signature(function).parameters
             if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
                 given = [k.arg for k in node.keywords if k.arg is not None]
-                yield from (f"{ast.unparse(node.func)} takes no {name}" for name in given if name not in parameters)
+                yield from (
+                    f"{ast.unparse(node.func)} takes no {name}" for name in given if name not in parameters
+                )
     elif isinstance(node, ast.Attribute):
         owner = _resolved(node.value, names)
         if (inspect.ismodule(owner) or inspect.isclass(owner)) and _resolved(node, names) is None:

@@ -1,7 +1,7 @@
 """Runs the blocks of one page in the current folder, top to bottom: ``python docs_runner.py BLOCKS.json``.
 
-Blocks of Python share one namespace, that of ``__main__``; each block of shell is a shell of its own. The first that
-fails ends the run, with its place in the page on the last line.
+Blocks of Python share one namespace, that of ``__main__``; each block of shell is a shell of its own. The
+first that fails ends the run, with its place in the page on the last line.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""The documentation is true: its commands and snippets run, its lists are complete, its figures are those of the code.
+"""The documentation is true: its commands and snippets run, its lists are complete, its figures are those of
+the code.
 
-Pages are README.md, CONTRIBUTING.md and all of docs/. Blocks in ``sh`` and ``python`` run page by page, top to bottom,
-in one folder with a photograph photo.jpg. A block that cannot run says why in a comment above it:
+Pages are README.md, CONTRIBUTING.md and all of docs/. Blocks in ``sh`` and ``python`` run page by page, top
+to bottom, in one folder with a photograph photo.jpg. A block that cannot run says why in a comment above it:
 ``<!-- not run: reason -->``. `docs_rules` holds what is asked of every command, run or not.
 """
 
@@ -68,7 +69,9 @@ def without_setup(block: Block) -> Block:
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_commands_and_names_on_the_page_exist(page: Path) -> None:
     complaints = [
-        f"{block.where}: {text}" for block in blocks_of(page, name_of(page)) for text in complaints_about(block)
+        f"{block.where}: {text}"
+        for block in blocks_of(page, name_of(page))
+        for text in complaints_about(block)
     ]
     complaints += [f"`{span}`: {text}" for span in spans_of(page) for text in complaints_about_span(span)]
     assert not complaints, "\n".join(complaints)
@@ -76,12 +79,15 @@ def test_commands_and_names_on_the_page_exist(page: Path) -> None:
 
 @pytest.fixture(scope="session")
 def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `python` and the programs of the package, as an installation would put them on the PATH."""
+    """A folder with `python` and the programs of the package, as an installation would put them on the
+    PATH."""
     folder = tmp_path_factory.mktemp("bin")
     bodies = {"python": 'exec "{0}" "$@"'}
     for name, target in pyproject()["project"]["scripts"].items():
         module, function = target.split(":")
-        bodies[name] = f'exec "{{0}}" -c \'import sys; from {module} import {function}; sys.exit({function}())\' "$@"'
+        bodies[name] = (
+            f'exec "{{0}}" -c \'import sys; from {module} import {function}; sys.exit({function}())\' "$@"'
+        )
     for name, body in bodies.items():
         tool = folder / name
         tool.write_text("#!/bin/sh\n" + body.format(sys.executable) + "\n", "utf-8")
@@ -109,7 +115,9 @@ def test_snippets_run(page: Path, tools: Path, tmp_path: Path) -> None:
     environment = {
         **os.environ,
         "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
+        "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]).rstrip(
+            os.pathsep
+        ),
         "OMP_NUM_THREADS": "1",
     }
     done = subprocess.run(
@@ -201,8 +209,14 @@ def test_a_page_that_is_wrong_is_found(text: str, fault: str, tmp_path: Path) ->
 
 
 def test_a_snippet_that_fails_fails(tmp_path: Path) -> None:
-    for code, language in (("assert False", "python"), ("false\ntrue", "sh"), ("cat nothing | true\nnothing", "sh")):
-        (tmp_path / "b.json").write_text(json.dumps([{"language": language, "code": code, "where": "p:1"}]), "utf-8")
+    for code, language in (
+        ("assert False", "python"),
+        ("false\ntrue", "sh"),
+        ("cat nothing | true\nnothing", "sh"),
+    ):
+        (tmp_path / "b.json").write_text(
+            json.dumps([{"language": language, "code": code, "where": "p:1"}]), "utf-8"
+        )
         runner = [sys.executable, str(RUNNER), str(tmp_path / "b.json")]
         done = subprocess.run(runner, capture_output=True, text=True, cwd=tmp_path)
         assert done.returncode != 0 and "p:1 failed" in done.stderr
@@ -265,7 +279,8 @@ def test_the_picture_of_the_start_page_has_the_bytes_of_the_readme() -> None:
     figures = []
     for page in (ROOT / "README.md", DOCS / "index.md"):
         found = re.search(
-            r"of (\d+)x(\d+) pixels in a file of \*\*([\d,]+) bytes\*\* \((0\.\d+) bits per pixel\)", prose_of(page)
+            r"of (\d+)x(\d+) pixels in a file of \*\*([\d,]+) bytes\*\* \((0\.\d+) bits per pixel\)",
+            prose_of(page),
         )
         assert found, f"{page} does not state the bytes of its picture"
         figures.append(found.groups())

@@ -1,4 +1,5 @@
-"""The documentation as pages: no warning when built, nothing fetched from elsewhere, links to source files that work.
+"""The documentation as pages: no warning when built, nothing fetched from elsewhere, links to source files
+that work.
 
 Marked services: a browser walks over the pages, at desk and phone width.
 """
@@ -69,7 +70,9 @@ def test_nothing_is_fetched_from_elsewhere(site: Path) -> None:
     pages = sorted(site.rglob("*.html"))
     assert len(pages) > 15 and list(fetched(pages[0].read_text("utf-8")))
     found = {f"{p.name}: {a}" for p in pages for a in fetched(p.read_text("utf-8")) if is_elsewhere(a)}
-    found |= {f"{p.name}: {a}" for p in site.rglob("*.css") for a in styles(p.read_text("utf-8")) if is_elsewhere(a)}
+    found |= {
+        f"{p.name}: {a}" for p in site.rglob("*.css") for a in styles(p.read_text("utf-8")) if is_elsewhere(a)
+    }
     assert not found
     # The theme's script would fetch a program for diagrams, if there were one.
     assert not [page.name for page in pages if 'class="mermaid"' in page.read_text("utf-8")]
@@ -172,7 +175,9 @@ def test_the_search_finds_a_page(site: Path, browser: Browser) -> None:
         visit.page.get_by_role("textbox", name="Search").fill("background")
         found = visit.page.locator(".md-search-result__link").first
         found.wait_for()
-        assert not visit.complaints and all(request.startswith((address, "blob:")) for request in visit.requests)
+        assert not visit.complaints and all(
+            request.startswith((address, "blob:")) for request in visit.requests
+        )
         visit.page.close()
 
 

@@ -1,4 +1,5 @@
-"""Codecs made up for tests: what they do with a quality is known beforehand. Importable by other processes."""
+"""Codecs made up for tests: what they do with a quality is known beforehand. Importable by other
+processes."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ from sprdiff.evaluate.metrics.distortion import Bytes
 
 @dataclass(frozen=True)
 class Coarse(ImageCodec):
-    """Pixels in steps of 256 / (quality + 1), deflated; `odd` makes files of these qualities larger by that much."""
+    """Pixels in steps of 256 / (quality + 1), deflated; `odd` makes files of these qualities larger by
+    that much."""
 
     name: str = "coarse"
     odd: tuple[tuple[int, int], ...] = ()

@@ -1,4 +1,5 @@
-"""Codecs and folders for the tests of comparisons; a module of its own, because worker processes import it."""
+"""Codecs and folders for the tests of comparisons; a module of its own, because worker processes import
+it."""
 
 from __future__ import annotations
 

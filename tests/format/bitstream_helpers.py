@@ -102,13 +102,37 @@ GOLDEN = Path(__file__).parents[1] / "data" / "bitstream"
 _SMALL: dict[str, Any] = {"features": 6, "hidden": 8, "hyper_hidden": 8}
 GOLDEN_WEIGHTS: dict[str, dict[str, Any]] = {
     "checkerboard": {"seed": 2026},
-    "three_passes": {"seed": 2027, "y_channels": 6, "groups": (2, 4), "stride": 16, "ratio": 1,
-                     "passes": ((0, 1), (2, 0)), **_SMALL},
-    "four_passes": {"seed": 2028, "y_channels": 6, "groups": (1, 2, 3), "stride": 64, "ratio": 4,
-                    "passes": ((0, 2), (3, 1)), "order": group_by_group(4, 3), **_SMALL},
-    "any_order": {"seed": 2029, "y_channels": 5, "groups": (2, 1, 2), "stride": 8, "ratio": 3, "tables": 20,
-                  "passes": ((1, 0), (1, 0)), "order": ((1, 1), (0, 2), (0, 1), (1, 0), (1, 2), (0, 0)), **_SMALL},
-}  # fmt: skip
+    "three_passes": {
+        "seed": 2027,
+        "y_channels": 6,
+        "groups": (2, 4),
+        "stride": 16,
+        "ratio": 1,
+        "passes": ((0, 1), (2, 0)),
+        **_SMALL,
+    },
+    "four_passes": {
+        "seed": 2028,
+        "y_channels": 6,
+        "groups": (1, 2, 3),
+        "stride": 64,
+        "ratio": 4,
+        "passes": ((0, 2), (3, 1)),
+        "order": group_by_group(4, 3),
+        **_SMALL,
+    },
+    "any_order": {
+        "seed": 2029,
+        "y_channels": 5,
+        "groups": (2, 1, 2),
+        "stride": 8,
+        "ratio": 3,
+        "tables": 20,
+        "passes": ((1, 0), (1, 0)),
+        "order": ((1, 1), (0, 2), (0, 1), (1, 0), (1, 2), (0, 0)),
+        **_SMALL,
+    },
+}
 """How `make_entropy_arrays` made the weights of the golden files."""
 
 

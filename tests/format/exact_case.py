@@ -1,4 +1,5 @@
-"""What the exact part makes of the golden files, the shipped weights' files and random latents: run on any machine.
+"""What the exact part makes of the golden files, the shipped weights' files and random latents: run on any
+machine.
 
     python exact_case.py
 
@@ -45,7 +46,9 @@ def results() -> dict[str, Any]:
     return found
 
 
-def round_trip(model: EntropyModel, arrays: dict[str, NDArray[Any]], shape: tuple[int, int], level: int) -> str:
+def round_trip(
+    model: EntropyModel, arrays: dict[str, NDArray[Any]], shape: tuple[int, int], level: int
+) -> str:
     """The stream of made-up latents, once it decodes to what was coded."""
     coded = model.encode(*make_latents(arrays, 4, shape), level)
     assert digest(model.decode(coded.stream, shape, level)) == digest(coded)

@@ -100,8 +100,9 @@ class End(Exception):  # noqa: N818
 class RangeDecoder:
     """The decoder's state: the width of the interval and the offset of the stream's number inside it.
 
-    For the beginning of a stream there is more: `tail` is the byte that follows without end, `limit` how many symbols
-    may be read, `seen` what was read. With a tail of ones the gap above the last symbol counts as the last symbol.
+    For the beginning of a stream there is more: `tail` is the byte that follows without end, `limit` how many
+    symbols may be read, `seen` what was read. With a tail of ones the gap above the last symbol counts as the
+    last symbol.
     """
 
     def __init__(self, stream: bytes, tail: int = 0, limit: float = float("inf")) -> None:
@@ -261,7 +262,9 @@ def decode_with(coder: RangeDecoder, grid: tuple[int, int], level: int, weights:
 
 def planes(plane: Plane, grid: tuple[int, int]) -> list[list[Vector]]:
     """[channel][row][column]; what lies outside the grid is dropped."""
-    return [[[plane[r, c][k] for c in range(grid[1])] for r in range(grid[0])] for k in range(len(plane[0, 0]))]
+    return [
+        [[plane[r, c][k] for c in range(grid[1])] for r in range(grid[0])] for k in range(len(plane[0, 0]))
+    ]
 
 
 def feature_count(weights: Weights) -> int:
@@ -269,7 +272,9 @@ def feature_count(weights: Weights) -> int:
     return len(weights["context.0.0.weight"][0]) - 9
 
 
-def hyper(coder: RangeDecoder, tables: list[Vector], grid: tuple[int, int], level: int, weights: Weights) -> Plane:
+def hyper(
+    coder: RangeDecoder, tables: list[Vector], grid: tuple[int, int], level: int, weights: Weights
+) -> Plane:
     """Decodes z; returns h by position of the y grid."""
     mean, index = weights["z.mean"][level], weights["z.index"][level]
     features = feature_count(weights)
@@ -277,20 +282,26 @@ def hyper(coder: RangeDecoder, tables: list[Vector], grid: tuple[int, int], leve
     places = [(r, c) for r in range(-(-grid[0] // ratio)) for c in range(-(-grid[1] // ratio))]
     symbols = read_block(coder, tables, [index for _ in places])
     z: Plane = {
-        place: [256 * s + m for s, m in zip(q, mean, strict=True)] for place, q in zip(places, symbols, strict=True)
+        place: [256 * s + m for s, m in zip(q, mean, strict=True)]
+        for place, q in zip(places, symbols, strict=True)
     }
     h: Plane = {}
     for r, c in places:
         v = neighbours(z, r, c, len(mean)) + level_weights(level)
         out = hidden(weights, "hyper.1", hidden(weights, "hyper.0", v))
         for block in range(ratio * ratio):
-            h[ratio * r + block // ratio, ratio * c + block % ratio] = out[block * features : (block + 1) * features]
+            h[ratio * r + block // ratio, ratio * c + block % ratio] = out[
+                block * features : (block + 1) * features
+            ]
     return h
 
 
 def decode_file(data: bytes, weights: Weights, digest: bytes) -> tuple[dict[str, Any], Exact]:
     """Header fields and ŷ, μ, h of a file, `digest` being H of the weights."""
     fields = read_header(data)
-    if fields["tag"] != digest[:2] or crc16(digest + data[: fields["end"]] + fields["stream"]) != fields["check"]:
+    if (
+        fields["tag"] != digest[:2]
+        or crc16(digest + data[: fields["end"]] + fields["stream"]) != fields["check"]
+    ):
         raise InvalidError("check")
     return fields, decode_latents(fields["stream"], grid_of(fields, weights), fields["level"], weights)

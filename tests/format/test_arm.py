@@ -1,7 +1,7 @@
 """Another processor makes the same integers and bytes: the exact part on 64-bit Arm, emulated by qemu.
 
-Needs Debian's qemu-user-static, apt-get and pip with their mirrors: an arm64 Python of Debian and numpy's wheel for it
-are unpacked into a folder; nothing of them is installed.
+Needs Debian's qemu-user-static, apt-get and pip with their mirrors: an arm64 Python of Debian and numpy's
+wheel for it are unpacked into a folder; nothing of them is installed.
 """
 
 from __future__ import annotations
@@ -37,16 +37,34 @@ def arm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("state/lists/partial", "cache/archives/partial", "root"):
         (folder / name).mkdir(parents=True)
     (folder / "status").touch()
-    settings = {"Dir::State": folder / "state", "Dir::State::status": folder / "status", "Dir::Cache": folder / "cache",
-                "APT::Architecture": "arm64", "APT::Architectures::": "arm64"}  # fmt: skip
+    settings = {
+        "Dir::State": folder / "state",
+        "Dir::State::status": folder / "status",
+        "Dir::Cache": folder / "cache",
+        "APT::Architecture": "arm64",
+        "APT::Architectures::": "arm64",
+    }
     apt = ["apt-get", "-q", *(f"-o{name}={value}" for name, value in settings.items())]
     run(*apt, "update")
     run(*apt, "install", "--download-only", "--yes", "--no-install-recommends", *PACKAGES)
     for package in (folder / "cache" / "archives").glob("*.deb"):
         run("dpkg-deb", "-x", package, folder / "root")
     platforms = [f"--platform=manylinux{kind}_aarch64" for kind in ("_2_28", "_2_17", "2014")]
-    run(sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--only-binary=:all:", *platforms,
-        "--python-version=3.11", "--implementation=cp", "--target", folder / "root" / "site", "numpy")  # fmt: skip
+    run(
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--no-deps",
+        "--only-binary=:all:",
+        *platforms,
+        "--python-version=3.11",
+        "--implementation=cp",
+        "--target",
+        folder / "root" / "site",
+        "numpy",
+    )
     return folder / "root"
 
 

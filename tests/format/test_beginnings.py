@@ -54,7 +54,9 @@ def test_every_beginning_decodes_to_what_the_document_says(kind: str, spread: fl
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10**6), st.floats(0, 1), st.integers(0, 255), st.sampled_from([0.3, 3.0, 60.0]))
-def test_what_is_certain_is_what_the_whole_stream_says(seed: int, part: float, level: int, spread: float) -> None:
+def test_what_is_certain_is_what_the_whole_stream_says(
+    seed: int, part: float, level: int, spread: float
+) -> None:
     """The known symbols come first, in the order of the stream; they are those of the whole."""
     model = MODELS["checkerboard"]
     coded = model.encode(*make_latents(ARRAYS["checkerboard"], seed, (3, 4), spread), level)
@@ -122,7 +124,7 @@ WHOLE = json.loads((GOLDEN / "golden.json").read_text())["files"]
 
 @pytest.mark.parametrize("name", BEGINNINGS)
 def test_golden_beginnings_say_what_was_recorded(name: str) -> None:
-    model = EntropyModel.from_arrays(load_golden_weights(WHOLE[name]["weights"]))
+    model = EntropyModel(load_golden_weights(WHOLE[name]["weights"]))
     parsed = parse_file((GOLDEN / f"{name}.sprd").read_bytes())
     for length, expected in BEGINNINGS[name].items():
         shape, level = parsed.header.latent_size(model.stride), parsed.header.level

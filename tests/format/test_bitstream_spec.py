@@ -42,14 +42,22 @@ def hash_for(name: str) -> bytes:
 
 def digests(exact: Exact | spec_decoder.Exact) -> dict[str, str]:
     y_hat, mu, h = exact if isinstance(exact, tuple) else (exact.y_hat, exact.mu, exact.h)
-    return {"y_hat": sha256_of(np.array(y_hat)), "mu": sha256_of(np.array(mu)), "h": sha256_of(np.array(h), "<i2")}
+    return {
+        "y_hat": sha256_of(np.array(y_hat)),
+        "mu": sha256_of(np.array(mu)),
+        "h": sha256_of(np.array(h), "<i2"),
+    }
 
 
 def read(name: str) -> tuple[ParsedFile, EntropyModel, Exact]:
     parsed = parse_file(FILES[name])
     verify(parsed, FILES[name], hash_for(name), parsed.header.preset_id)
     model = EntropyModel(WEIGHTS[EXPECTED["files"][name]["weights"]])
-    return parsed, model, model.decode(parsed.stream, parsed.header.latent_size(model.stride), parsed.header.level)
+    return (
+        parsed,
+        model,
+        model.decode(parsed.stream, parsed.header.latent_size(model.stride), parsed.header.level),
+    )
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -80,7 +88,9 @@ def test_the_golden_weights_are_as_various_as_the_format() -> None:
     for name, sizes in GOLDEN_WEIGHTS.items():
         made = make_entropy_arrays(**sizes)
         assert set(made) == set(WEIGHTS[name])
-        assert all(np.array_equal(made[key], WEIGHTS[name][key]) for key in ("stride", "groups", "passes", "order"))
+        assert all(
+            np.array_equal(made[key], WEIGHTS[name][key]) for key in ("stride", "groups", "passes", "order")
+        )
 
 
 def test_an_empty_stream_holds_the_first_symbol_of_every_table() -> None:
@@ -123,8 +133,14 @@ def test_zeros_at_the_end_of_a_stream_change_nothing() -> None:
 def schedules(draw: st.DrawFn) -> tuple[Passes, list[tuple[int, int]], tuple[int, ...]]:
     """Any passes, groups and order that the format allows, as far as they are small."""
     count = draw(st.integers(2, 4))
-    numbers = draw(st.permutations([*range(count), *draw(st.lists(st.integers(0, count - 1), min_size=4 - count,
-                                                                  max_size=4 - count))]))  # fmt: skip
+    numbers = draw(
+        st.permutations(
+            [
+                *range(count),
+                *draw(st.lists(st.integers(0, count - 1), min_size=4 - count, max_size=4 - count)),
+            ]
+        )
+    )
     groups = tuple(draw(st.lists(st.integers(1, 3), min_size=1, max_size=3)))
     pairs = [(number, group) for number in range(count) for group in range(len(groups))]
     return ((numbers[0], numbers[1]), (numbers[2], numbers[3])), draw(st.permutations(pairs)), groups

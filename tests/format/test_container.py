@@ -19,7 +19,9 @@ HEADER = Header(768, 512, 100, 0, False, 1, HASH[:2])
 STREAM = bytes(range(40))
 FILE = pack_file(HEADER, STREAM, HASH)
 
-sides = st.one_of(st.integers(1, 300), st.integers(1, MAX_SIDE), st.sampled_from([127, 128, 16383, 16384, MAX_SIDE]))
+sides = st.one_of(
+    st.integers(1, 300), st.integers(1, MAX_SIDE), st.sampled_from([127, 128, 16383, 16384, MAX_SIDE])
+)
 headers = st.builds(
     Header,
     sides,
@@ -80,7 +82,12 @@ def test_sizes() -> None:
     assert [float(factor) for factor in SCALES] == [1, 1.5, 2, 3, 4, 6, 8]
     header = replace(HEADER, width=769, height=3, scale=2)
     assert (header.coded_size, header.latent_size(32)) == ((2, 385), (1, 13))
-    assert [HEADER.latent_size(stride) for stride in (8, 16, 32, 64)] == [(64, 96), (32, 48), (16, 24), (8, 12)]
+    assert [HEADER.latent_size(stride) for stride in (8, 16, 32, 64)] == [
+        (64, 96),
+        (32, 48),
+        (16, 24),
+        (8, 12),
+    ]
     assert replace(HEADER, width=1, height=1, scale=6).coded_size == (1, 1)
 
 
@@ -88,7 +95,10 @@ BAD = {
     "empty": (b"", "empty"),
     "another magic": (rewritten(0, b"PNG"), "not an sprd file"),
     "a text file": (b"hello world, this is text", "not an sprd file"),
-    "a future version": (rewritten(3, b"\x30"), "has format version 3; this version of sprdiff reads version 2"),
+    "a future version": (
+        rewritten(3, b"\x30"),
+        "has format version 3; this version of sprdiff reads version 2",
+    ),
     "the version before": (rewritten(3, b"\x10"), "version 1, which this release of sprdiff no longer reads"),
     "the reserved version": (rewritten(3, b"\xf0"), "version 15, which is reserved"),
     "version zero": (rewritten(3, b"\x00"), "version 0"),

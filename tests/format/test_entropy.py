@@ -71,7 +71,9 @@ def test_higher_levels_cost_more() -> None:
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("make", [make_entropy_arrays, extreme_arrays])
 @pytest.mark.parametrize(("shape", "level"), [((1, 1), 0), ((3, 4), 77), ((5, 2), 255)])
-def test_float_products_equal_integer_arithmetic(make: Any, seed: int, shape: tuple[int, int], level: int) -> None:
+def test_float_products_equal_integer_arithmetic(
+    make: Any, seed: int, shape: tuple[int, int], level: int
+) -> None:
     arrays = make(seed)
     y, z = make_latents(arrays, seed, shape, 30.0)
     coded = EntropyModel(arrays).encode(y, z, level)
@@ -136,7 +138,10 @@ def test_streams_with_carries_and_of_any_length_are_sealed_right() -> None:
         assert (SymbolDecoder(tables, stream).code(index, zeros, None) == q).all()
         block = [[int(t)] for t in index]
         coder = spec_decoder.RangeDecoder(stream)
-        assert spec_decoder.read_block(coder, spec_decoder.tables_of(lists(tables)), block) == q[:, None].tolist()
+        assert (
+            spec_decoder.read_block(coder, spec_decoder.tables_of(lists(tables)), block)
+            == q[:, None].tolist()
+        )
 
 
 def lists(tables: Tables) -> dict[str, Any]:
@@ -148,7 +153,9 @@ def lists(tables: Tables) -> dict[str, Any]:
 def test_an_escape_beyond_the_limit_is_refused(payload: list[int], module: ModuleType) -> None:
     tables = Tables(*make_gaussian_tables([0.1]))
     encoder = SymbolEncoder(tables, pure)
-    encoder._coder.encode(np.array([2 * int(tables.radius[0]) + 1], np.int32), tables.model(0, pure.cumulative))
+    encoder._coder.encode(
+        np.array([2 * int(tables.radius[0]) + 1], np.int32), tables.model(0, pure.cumulative)
+    )
     encoder._coder.encode(np.array(payload, np.int32), pure.cumulative(np.full(2, 2**23, np.uint32)))
     decoder = SymbolDecoder(tables, encoder.finish(), module)
     with pytest.raises(BitstreamError, match="beyond the limit"):
@@ -157,7 +164,9 @@ def test_an_escape_beyond_the_limit_is_refused(payload: list[int], module: Modul
 
 @bounded
 @given(shapes, levels, st.integers(0, 1000), st.sampled_from([0.05, 1.0, 100.0]))
-def test_the_stream_is_as_short_as_its_tables_say(shape: tuple[int, int], level: int, seed: int, spread: float) -> None:
+def test_the_stream_is_as_short_as_its_tables_say(
+    shape: tuple[int, int], level: int, seed: int, spread: float
+) -> None:
     coded = MODEL.encode(*make_latents(ARRAYS, seed, shape, spread), level)
     size = len(coded.stream)
     assert size <= coded.bits / 8 * 1.0005 + 1  # promised: 1.01 * bits / 8 + 8
@@ -172,7 +181,9 @@ def test_a_stream_cut_anywhere_decodes_or_is_refused() -> None:
 
 
 @bounded
-@given(st.one_of(st.binary(max_size=300), st.binary(max_size=300).map(lambda b: b"\xff" * 9 + b)), shapes, levels)
+@given(
+    st.one_of(st.binary(max_size=300), st.binary(max_size=300).map(lambda b: b"\xff" * 9 + b)), shapes, levels
+)
 def test_hostile_streams_decode_or_are_refused(stream: bytes, shape: tuple[int, int], level: int) -> None:
     decodes_safely(stream, shape, level)
 
@@ -308,7 +319,8 @@ def test_the_widest_tables_come_first() -> None:
 
 
 def test_inputs_that_are_zero_by_definition_are_left_out() -> None:
-    """Of the checkerboard, group after group: what a step multiplies is what the four or nine neighbours can hold."""
+    """Of the checkerboard, group after group: what a step multiplies is what the four or nine neighbours
+    can hold."""
     schedule = Schedule(ARRAYS)
     same, other = (0, 2, 4, 6, 8), (1, 3, 5, 7)
     assert schedule.steps[0].known == () and schedule.steps[0].depth == 0
@@ -316,5 +328,10 @@ def test_inputs_that_are_zero_by_definition_are_left_out() -> None:
     assert {run[0] for run in schedule.steps[2].known} == set(other) and schedule.steps[2].depth == 12
     assert schedule.steps[3].known == tuple((offset, 0, 4 if offset in same else 12) for offset in range(9))
     four = Schedule(make_entropy_arrays(0, passes=((0, 1), (2, 3)), order=group_by_group(4, 2)))
-    assert [len(step.known) for step in four.steps[:4]] == [0, 2, 6, 8]  # left and right; all but these; all but itself
+    assert [len(step.known) for step in four.steps[:4]] == [
+        0,
+        2,
+        6,
+        8,
+    ]  # left and right; all but these; all but itself
     assert four.steps[4].depth == 12 - 8 and {run[1:] for run in four.steps[4].known} == {(0, 4)}

@@ -1,4 +1,5 @@
-"""The range coder in plain Python is that of constriction, to the bit, and takes its place where it is missing."""
+"""The range coder in plain Python is that of constriction, to the bit, and takes its place where it is
+missing."""
 
 from __future__ import annotations
 
@@ -74,10 +75,17 @@ def test_constriction_is_chosen_where_it_is_there(monkeypatch: pytest.MonkeyPatc
 
 
 def test_without_constriction_files_are_the_same() -> None:
-    """A fresh interpreter that cannot import constriction decodes the golden files and encodes random latents."""
-    block = "import sys, json; sys.modules['constriction'] = None; import exact_case; from exact_case import rangecoder"
+    """A fresh interpreter that cannot import constriction decodes the golden files and encodes random
+    latents."""
+    block = "import sys, json; sys.modules['constriction'] = None"
+    block += "; import exact_case; from exact_case import rangecoder"
     show = "print(json.dumps([rangecoder.fastest().__name__, exact_case.results()]))"
     paths = os.pathsep.join(sys.path)
-    done = subprocess.run([sys.executable, "-c", f"{block}; {show}"], capture_output=True, text=True, check=True,
-                          env=os.environ | {"PYTHONPATH": paths})  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", f"{block}; {show}"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"PYTHONPATH": paths},
+    )
     assert json.loads(done.stdout) == ["sprdiff.format.pure", exact_case.results()]

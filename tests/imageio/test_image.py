@@ -68,12 +68,18 @@ def test_every_mode_and_size(mode: str, height: int, width: int) -> None:
     assert picture.grey == (mode in GREY)
     if mode not in ("LAB", "La", "RGBa"):
         deep = mode in ("I;16", "I", "F")
-        expected = image.convert("L") if deep and mode != "I;16" else make("L", height, width) if deep else image
-        want = np.asarray(expected.convert("RGBA").convert("RGB") if mode != "CMYK" else expected.convert("RGB"))
+        expected = (
+            image.convert("L") if deep and mode != "I;16" else make("L", height, width) if deep else image
+        )
+        want = np.asarray(
+            expected.convert("RGBA").convert("RGB") if mode != "CMYK" else expected.convert("RGB")
+        )
         assert np.abs(picture.pixels.astype(int) - want).max() <= 1
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF", "TGA"])
+@pytest.mark.parametrize(
+    "kind", ["PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF", "TGA"]
+)
 def test_formats_paths_bytes_files(kind: str, tmp_path: Path) -> None:
     data = saved(Image.fromarray(photo(33, 17)), kind)
     path = tmp_path / "picture"
@@ -294,7 +300,9 @@ def test_pillows_own_limit_is_no_limit_here(kind: str, monkeypatch: pytest.Monke
     options: list[dict[str, Any]] = [{}, {"compression": "tiff_lzw"}] if kind == "TIFF" else [{}]
     data = [saved(image, kind, **option) for image in images for option in options]
     want = [open_rgb(item).pixels for item in data]
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # 600 pixels: beyond twice the limit, where Pillow refuses
+    monkeypatch.setattr(
+        Image, "MAX_IMAGE_PIXELS", 100
+    )  # 600 pixels: beyond twice the limit, where Pillow refuses
     for item, pixels in zip(data, want, strict=True):
         assert np.array_equal(open_rgb(item).pixels, pixels)
     assert Image.MAX_IMAGE_PIXELS == 100

@@ -30,7 +30,9 @@ KINDS: dict[str, dict[str, Any]] = {
 MISSING = "its end is missing, but no pixel is"
 
 
-def jpeg(kind: str = "baseline", mode: str = "RGB", height: int = 70, width: int = 90, seed: int = 0) -> bytes:
+def jpeg(
+    kind: str = "baseline", mode: str = "RGB", height: int = 70, width: int = 90, seed: int = 0
+) -> bytes:
     return saved(Image.fromarray(photo(height, width, seed)).convert(mode), "JPEG", **KINDS[kind])
 
 

@@ -1,4 +1,5 @@
-"""Kinds of files that Pillow alone does not open: read by a package where it is there, else named in one clear line."""
+"""Kinds of files that Pillow alone does not open: read by a package where it is there, else named in one
+clear line."""
 
 from __future__ import annotations
 
@@ -53,10 +54,14 @@ def test_a_phone_photograph_is_read(tmp_path: Path) -> None:
     assert Encode(quality=10).make(data).width == 64
 
 
-def test_without_the_package_a_phone_photograph_is_named_with_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_package_a_phone_photograph_is_named_with_the_extra(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     data = heic()
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    with pytest.raises(ImageError, match=r"is a HEIC picture, which needs a package: pip install 'sprdiff\[heif\]'"):
+    with pytest.raises(
+        ImageError, match=r"is a HEIC picture, which needs a package: pip install 'sprdiff\[heif\]'"
+    ):
         open_rgb(data)
 
 
@@ -141,7 +146,9 @@ def test_the_head_of_jpeg_xl(height: int, width: int, boxed: bool) -> None:
 def test_without_the_package_jpeg_xl_is_named_with_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     data = jxl()
     monkeypatch.setitem(sys.modules, "pillow_jxl.JpegXLImagePlugin", None)
-    with pytest.raises(ImageError, match=r"is a JPEG XL picture, which needs a package: pip install 'sprdiff\[jxl\]'"):
+    with pytest.raises(
+        ImageError, match=r"is a JPEG XL picture, which needs a package: pip install 'sprdiff\[jxl\]'"
+    ):
         open_rgb(data)
 
 
@@ -156,7 +163,9 @@ def test_damaged_jpeg_xl() -> None:
 
 
 def bmp(compression: int, bits: int = 24, header: int = 40) -> bytes:
-    info = struct.pack("<IiiHHIIiiII", header, 4, 4, 1, bits, compression, 64, 0, 0, 0, 0).ljust(header, b"\0")
+    info = struct.pack("<IiiHHIIiiII", header, 4, 4, 1, bits, compression, 64, 0, 0, 0, 0).ljust(
+        header, b"\0"
+    )
     return b"BM" + struct.pack("<IHHI", 14 + len(info) + 64, 0, 0, 14 + len(info)) + info + bytes(64)
 
 

@@ -1,4 +1,5 @@
-"""Colour that a file names without an ICC profile, HDR, depths above 8 bits: converted, or named in one line."""
+"""Colour that a file names without an ICC profile, HDR, depths above 8 bits: converted, or named in one
+line."""
 
 from __future__ import annotations
 
@@ -117,7 +118,9 @@ def test_a_profile_goes_before_gamma_and_codes_before_a_profile() -> None:
     assert np.array_equal(open_rgb(avif(icc_profile=p3)).pixels, open_rgb(nclx(avif(), 12, 13)).pixels)
 
 
-@pytest.mark.parametrize("values", [(0,) * 8, (1,) * 8, (*WHITE, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3), (*WHITE, *([9e9] * 6))])
+@pytest.mark.parametrize(
+    "values", [(0,) * 8, (1,) * 8, (*WHITE, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3), (*WHITE, *([9e9] * 6))]
+)
 def test_chromaticities_that_make_no_sense_are_dropped_with_a_note(values: tuple[float, ...]) -> None:
     named = from_chromaticities(values, None)
     assert named.profile is None and named.doubt == "unusable colour description"
@@ -162,7 +165,9 @@ def test_a_profile_in_jpeg_2000_is_applied() -> None:
     (old,) = struct.unpack(">I", data[at : at + 4])
     head = data.index(b"jp2h") - 4
     (size,) = struct.unpack(">I", data[head : head + 4])
-    changed = data[:head] + struct.pack(">I", size - old + len(box)) + data[head + 4 : at] + box + data[at + old :]
+    changed = (
+        data[:head] + struct.pack(">I", size - old + len(box)) + data[head + 4 : at] + box + data[at + old :]
+    )
     assert apart(open_rgb(changed).pixels, to_srgb(PLAIN / 255, "p3")) <= 2
     assert np.array_equal(open_rgb(data).pixels, PLAIN)
 
@@ -209,7 +214,9 @@ def test_the_command_says_it_in_one_line(
     monkeypatch.chdir(tmp_path)
     Path("hdr.png").write_bytes(png((muted() * 65535).round(), (b"cICP", b"\x09\x10\0\1"), depth=16))
     assert cli.main(["encode", "hdr.png", "-q", "10"]) == 0
-    assert capsys.readouterr().err == "sprdiff: warning: hdr.png: dropped bit depth 16, HDR transfer curve PQ\n"
+    assert (
+        capsys.readouterr().err == "sprdiff: warning: hdr.png: dropped bit depth 16, HDR transfer curve PQ\n"
+    )
 
 
 # ---------------------------------------------------------------------------- through the Pillow plug-in

@@ -53,7 +53,9 @@ def test_text_within_the_limits_stays() -> None:
         assert np.array_equal(picture.pixels, np.rot90(PHOTO, -1)) and picture.dropped == ()
 
 
-@pytest.mark.parametrize("kind", ["tEXt", "zTXt", "iTXt", "tIME", "gAMA", "cHRM", "pHYs", "eXIf", "iCCP", "prVt"])
+@pytest.mark.parametrize(
+    "kind", ["tEXt", "zTXt", "iTXt", "tIME", "gAMA", "cHRM", "pHYs", "eXIf", "iCCP", "prVt"]
+)
 def test_a_damaged_chunk_that_is_not_needed_is_dropped(kind: str) -> None:
     content = {
         "tEXt": b"k\0hello",
@@ -186,7 +188,9 @@ def test_16_bits_are_converted_with_all_of_them(channels: int) -> None:
     if channels in (2, 4):
         shades[..., channels - 1] = 1
     stored = (shades[..., :channels] * 65535).round()
-    data = png(stored if channels > 1 else stored[..., 0], (b"iCCP", b"x\0\0" + zlib.compress(PROFILE)), depth=16)
+    data = png(
+        stored if channels > 1 else stored[..., 0], (b"iCCP", b"x\0\0" + zlib.compress(PROFILE)), depth=16
+    )
     picture = open_rgb(data)
     colour = stored[..., :3] if channels > 2 else np.repeat(stored[..., :1], 3, 2)
     assert apart(picture.pixels, encode_curve(colour / 65535) * 255) <= 1.5
@@ -207,5 +211,7 @@ def test_an_open_image_keeps_its_transparent_shade() -> None:
     data = png(values, (b"tRNS", struct.pack(">H", 1)), depth=2)
     with Image.open(io.BytesIO(data)) as image:
         before = dict(image.info)
-        assert np.array_equal(open_rgb(image, background="red").pixels, open_rgb(data, background="red").pixels)
+        assert np.array_equal(
+            open_rgb(image, background="red").pixels, open_rgb(data, background="red").pixels
+        )
         assert image.info == before

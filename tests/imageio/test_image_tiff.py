@@ -102,11 +102,15 @@ def numbers(kind: str, shades: NDArray[np.float64], photometric: str) -> NDArray
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("packing", [None, "zlib", "lzw"])
 @pytest.mark.parametrize("photometric", ["minisblack", "miniswhite"])
-@pytest.mark.parametrize("kind", ["uint8", "uint16", "uint32", "int8", "int16", "int32", "float32", "float64"])
+@pytest.mark.parametrize(
+    "kind", ["uint8", "uint16", "uint32", "int8", "int16", "int32", "float32", "float64"]
+)
 def test_numbers_of_grey(kind: str, photometric: str, packing: str | None, order: str) -> None:
     shades = ramp()[..., 0]
     values = numbers(kind, shades, photometric)
-    data = tiff(values, photometric=photometric, compression=packing, predictor=packing is not None, byteorder=order)
+    data = tiff(
+        values, photometric=photometric, compression=packing, predictor=packing is not None, byteorder=order
+    )
     picture = open_rgb(data)
     assert apart(picture.pixels, np.repeat(shades[..., None] * 255, 3, 2)) <= 1.6  # int8 has 128 shades
     assert picture.grey
@@ -122,7 +126,12 @@ def test_numbers_of_colours(
 ) -> None:
     values = numbers(kind, ramp(3), "rgb")
     values = np.moveaxis(values, -1, 0) if planes == "separate" else values
-    options: dict[str, Any] = {"planarconfig": planes, "compression": packing, "byteorder": order, "tile": tile}
+    options: dict[str, Any] = {
+        "planarconfig": planes,
+        "compression": packing,
+        "byteorder": order,
+        "tile": tile,
+    }
     picture = open_rgb(tiff(values, photometric="rgb", **options))
     assert apart(picture.pixels, ramp(3) * 255) <= 1
     assert ("bit depth 16" in picture.dropped) is kind.endswith("16")
@@ -141,7 +150,10 @@ def test_numbers_below_zero_are_refused(kind: str, channels: int) -> None:
     values = np.full((8, 8, channels), -3, kind)
     with pytest.raises(ImageError, match="below zero"):
         open_rgb(
-            tiff(values if channels == 3 else values[..., 0], photometric="rgb" if channels == 3 else "minisblack")
+            tiff(
+                values if channels == 3 else values[..., 0],
+                photometric="rgb" if channels == 3 else "minisblack",
+            )
         )
 
 
@@ -171,7 +183,9 @@ def test_numbers_read_as_they_are_without_the_extra(monkeypatch: pytest.MonkeyPa
             ("float32", "miniswhite", ">"),
         ]
     ]
-    deep = tiff(np.moveaxis(numbers("uint16", ramp(3), "rgb"), -1, 0), photometric="rgb", planarconfig="separate")
+    deep = tiff(
+        np.moveaxis(numbers("uint16", ramp(3), "rgb"), -1, 0), photometric="rgb", planarconfig="separate"
+    )
     monkeypatch.setitem(sys.modules, "tifffile", None)
     for one in data:
         assert apart(open_rgb(one).pixels[..., 0], ramp()[..., 0] * 255) <= 1.6
@@ -235,11 +249,14 @@ def test_a_profile_of_a_page_that_the_extra_reads_is_applied() -> None:
     assert apart(open_rgb(data).pixels, encode_curve(ramp(3)) * 255) <= 1
 
 
-# ---------------------------------------------------------------------------- images that a program has opened
+# ---------------------------------------------------------------------------- images that a program has
+# opened
 
 
 def test_an_open_image_is_put_right_before_it_is_decoded() -> None:
-    data = tiff(np.moveaxis(numbers("uint16", ramp(3), "rgb"), -1, 0), photometric="rgb", planarconfig="separate")
+    data = tiff(
+        np.moveaxis(numbers("uint16", ramp(3), "rgb"), -1, 0), photometric="rgb", planarconfig="separate"
+    )
     with Image.open(io.BytesIO(data)) as image:
         assert apart(open_rgb(image).pixels, ramp(3) * 255) <= 1
 
@@ -247,8 +264,12 @@ def test_an_open_image_is_put_right_before_it_is_decoded() -> None:
 def test_an_open_image_that_was_decoded_wrong_is_refused() -> None:
     import sprdiff.pillow
 
-    deep = tiff(np.moveaxis(numbers("uint16", ramp(3), "rgb"), -1, 0), photometric="rgb", planarconfig="separate")
-    packed = tiff(numbers("float32", ramp()[..., 0], ""), photometric="minisblack", byteorder=">", compression="zlib")
+    deep = tiff(
+        np.moveaxis(numbers("uint16", ramp(3), "rgb"), -1, 0), photometric="rgb", planarconfig="separate"
+    )
+    packed = tiff(
+        numbers("float32", ramp()[..., 0], ""), photometric="minisblack", byteorder=">", compression="zlib"
+    )
     for data in (deep, packed):
         with Image.open(io.BytesIO(data)) as image:
             image.load()

@@ -1,6 +1,7 @@
 """Odd pictures beside libvips: within 2 of 255 at each pixel, 4 after a conversion of colour.
 
-What the two read otherwise is in `OTHERWISE`, each with the reason; there our reading has a known right answer instead.
+What the two read otherwise is in `OTHERWISE`, each with the reason; there our reading has a known right
+answer instead.
 """
 
 from __future__ import annotations
@@ -89,13 +90,17 @@ PLAIN: dict[str, Made] = {
         PHOTO[..., 0] // 4, (b"tRNS", bytes(range(0, 128, 2))), palette=bytes(range(192))
     ),
     "png with long text": lambda: png(PHOTO, (b"zTXt", b"k\0\0" + zlib.compress(bytes(2**22)))),
-    "tiff below a thumbnail": lambda: tiff_pages((PHOTO, {"subifds": 1}), (photo(24, 32), {"subfiletype": 1})),
+    "tiff below a thumbnail": lambda: tiff_pages(
+        (PHOTO, {"subifds": 1}), (photo(24, 32), {"subfiletype": 1})
+    ),
     "tiff 16": lambda: tiff(DEEP, photometric="rgb"),
     "tiff 16 in planes": lambda: separate(DEEP),
     "tiff 16 in planes, packed": lambda: separate(DEEP, compression="zlib", predictor=True),
     "tiff 16 in planes, big-endian": lambda: separate(DEEP, byteorder=">"),
     "tiff grey 16, white is zero": lambda: tiff(DEEP[..., 0], photometric="miniswhite"),
-    "tiff grey 16, big-endian, packed": lambda: tiff(DEEP[..., 0], byteorder=">", compression="lzw", predictor=True),
+    "tiff grey 16, big-endian, packed": lambda: tiff(
+        DEEP[..., 0], byteorder=">", compression="lzw", predictor=True
+    ),
     **{
         f"tiff grey {d}, white is {z}": lambda d=d, z=z: vips_tiff(bitdepth=d, miniswhite=z == "zero")  # type: ignore[misc]
         for d in (1, 2, 4)
@@ -148,7 +153,10 @@ OTHERWISE: dict[str, tuple[Made, NDArray[Any]]] = {
         lambda: png(SHADES, (b"gAMA", struct.pack(">I", 100000))),
         to_srgb(SHADES / 255, "srgb", 1.0),
     ),
-    "libvips does not look at cICP": (lambda: png(SHADES, (b"cICP", b"\x0c\x0d\0\1")), to_srgb(SHADES / 255, "p3")),
+    "libvips does not look at cICP": (
+        lambda: png(SHADES, (b"cICP", b"\x0c\x0d\0\1")),
+        to_srgb(SHADES / 255, "p3"),
+    ),
     "libvips does not apply a profile for colours to grey": (
         lambda: png(grey(8), icc("linear")),
         np.repeat(encode_curve(grey(8) / 255)[..., None] * 255, 3, 2),
@@ -170,7 +178,9 @@ OTHERWISE: dict[str, tuple[Made, NDArray[Any]]] = {
         np.repeat(ramp() * 255, 3, 2),
     ),
     "libvips takes YCbCr that is not packed for RGB": (
-        lambda: tiff(np.asarray(Image.fromarray(PHOTO).convert("YCbCr")), photometric="ycbcr", subsampling=(1, 1)),
+        lambda: tiff(
+            np.asarray(Image.fromarray(PHOTO).convert("YCbCr")), photometric="ycbcr", subsampling=(1, 1)
+        ),
         PHOTO,
     ),
     "libvips converts CMYK without a profile by one of its own": (

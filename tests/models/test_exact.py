@@ -1,4 +1,5 @@
-"""The integer networks in torch: in double precision they equal the integer path bit for bit, in any order of steps."""
+"""The integer networks in torch: in double precision they equal the integer path bit for bit, in any order
+of steps."""
 
 from __future__ import annotations
 
@@ -140,9 +141,13 @@ def test_the_comparison_is_not_vacuous(exact: Pair) -> None:
     entropy.count(recorder, *latents((8, 8), 0), 128)
     tables = np.concatenate([index.ravel() for index, _ in recorder.blocks[1:]])
     means = np.concatenate([mean.ravel() for _, mean in recorder.blocks[1:]])
-    assert {0, NANO.tables - 1} < set(tables.tolist()) and len(set(tables.tolist())) > 30, "tables from end to end"
+    assert {0, NANO.tables - 1} < set(tables.tolist()) and len(set(tables.tolist())) > 30, (
+        "tables from end to end"
+    )
     assert means.std() > 100 and (means % 256 != 0).any()
-    assert float(codec.hyper_synthesis.layer0.weight.detach().abs().max()) > 8, "a weight that int16 has to clip"
+    assert float(codec.hyper_synthesis.layer0.weight.detach().abs().max()) > 8, (
+        "a weight that int16 has to clip"
+    )
 
 
 def test_estimated_bits_are_near_the_coded_ones(exact: Pair) -> None:
@@ -163,7 +168,9 @@ def test_estimated_bits_are_near_the_coded_ones(exact: Pair) -> None:
 def test_level_weights_are_those_of_the_integer_networks() -> None:
     levels = torch.arange(LEVELS, dtype=torch.float64)
     found = level_weights(levels)
-    assert found.shape == (LEVELS, KNOTS) and torch.equal(found.sum(1), torch.ones(LEVELS, dtype=torch.float64))
+    assert found.shape == (LEVELS, KNOTS) and torch.equal(
+        found.sum(1), torch.ones(LEVELS, dtype=torch.float64)
+    )
     expected = np.stack([integer_level_weights(level) for level in range(LEVELS)])
     assert np.array_equal(found.numpy() * 256, expected)
 
@@ -189,7 +196,9 @@ def test_rounded_bits_are_those_of_the_symbol_with_the_slope_that_noise_has_on_a
     residual = torch.tensor([-1.6, -0.4, 0.0, 0.3, 0.7, 2.2], dtype=torch.float64, requires_grad=True)
     sigma = torch.tensor([0.8, 0.3, 0.15, 0.3, 0.5, 2.0], dtype=torch.float64)
     bits = rounded_bits(residual, sigma)
-    assert torch.equal(bits, table_bits(torch.tensor([-2.0, 0.0, 0.0, 0.0, 1.0, 2.0], dtype=torch.float64), sigma))
+    assert torch.equal(
+        bits, table_bits(torch.tensor([-2.0, 0.0, 0.0, 0.0, 1.0, 2.0], dtype=torch.float64), sigma)
+    )
     (slope,) = torch.autograd.grad(bits.sum(), residual)
     noise = (torch.arange(2000, dtype=torch.float64) + 0.5) / 2000 - 0.5
     noisy = table_bits(residual[:, None] + noise, sigma[:, None]).mean(1)

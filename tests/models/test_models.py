@@ -1,4 +1,5 @@
-"""The networks: shapes, what starts as what, reach and budgets. That they are exact is tested in `test_exact`."""
+"""The networks: shapes, what starts as what, reach and budgets. That they are exact is tested in
+`test_exact`."""
 
 from __future__ import annotations
 
@@ -191,7 +192,9 @@ def test_the_flow_starts_at_rest_and_knows_no_strides() -> None:
     with torch.no_grad():
         assert not velocity(flow, given).any()
         nn.init.normal_(flow.leave.weight)
-        found = [velocity(flow, given | {"stride": torch.full((2,), float(i))}) for i in range(len(STEP_SIZES))]
+        found = [
+            velocity(flow, given | {"stride": torch.full((2,), float(i))}) for i in range(len(STEP_SIZES))
+        ]
     assert found[0].any() and all(torch.equal(found[0], other) for other in found[1:])
 
 
@@ -211,7 +214,8 @@ def test_the_middle_of_a_tile_is_the_whole_latent() -> None:
 
 
 @pytest.mark.parametrize(
-    ("graph", "limit"), [("encoder", 384), ("coarse", 256), ("condition", 64), ("flow", 256), ("vae_decode", 64)]
+    ("graph", "limit"),
+    [("encoder", 384), ("coarse", 256), ("condition", 64), ("flow", 256), ("vae_decode", 64)],
 )
 def test_receptive_fields_are_bounded(tiny: SPRDiff, graph: str, limit: int) -> None:
     """Limits in pixels, from docs/architecture.md. The codec tiles each graph by itself."""
@@ -221,7 +225,8 @@ def test_receptive_fields_are_bounded(tiny: SPRDiff, graph: str, limit: int) -> 
 
 
 def multiplications(model: SPRDiff, x: Tensor) -> dict[str, float]:
-    """Multiply-accumulates per pixel by part, counted with forward hooks on one pass of encoder and decoder."""
+    """Multiply-accumulates per pixel by part, counted with forward hooks on one pass of encoder and
+    decoder."""
     counts: dict[str, float] = {}
     level = torch.tensor([128.0])
     handles = list(count_into(counts, model, x.shape[2] * x.shape[3]))
@@ -265,12 +270,33 @@ def test_tiny_is_within_its_budgets(tiny: SPRDiff) -> None:
     entropy = total("latent_codec.hyper_synthesis", "latent_codec.context")
     sender = total("triple_encoder.", "latent_codec.analysis", "latent_codec.hyper_analysis") + entropy
     coarse = total("synthesis.", "reconstruction.coarse")
-    conditions = ("reconstruction.pixel", "reconstruction.semantic", "flow.coarse", "flow.pixel", "flow.semantic")
+    conditions = (
+        "reconstruction.pixel",
+        "reconstruction.semantic",
+        "flow.coarse",
+        "flow.pixel",
+        "flow.semantic",
+    )
     flow = total("flow.") - total(*(c for c in conditions if c.startswith("flow.")))
-    limits = {"entropy": 5, "sender": 40, "coarse": 8.5, "flow": 16, "vae_decoder": 11, "vae": 7, "conditions": 3}
+    limits = {
+        "entropy": 5,
+        "sender": 40,
+        "coarse": 8.5,
+        "flow": 16,
+        "vae_decoder": 11,
+        "vae": 7,
+        "conditions": 3,
+    }
     found = {
-        "entropy": entropy, "sender": sender, "coarse": coarse, "flow": flow, "vae_decoder": total("vae_decoder."),
-        "vae": total("triple_encoder.vae"), "conditions": total(*conditions),
-    }  # fmt: skip
+        "entropy": entropy,
+        "sender": sender,
+        "coarse": coarse,
+        "flow": flow,
+        "vae_decoder": total("vae_decoder."),
+        "vae": total("triple_encoder.vae"),
+        "conditions": total(*conditions),
+    }
     assert {name for name, limit in limits.items() if found[name] > limit} == set(), found
-    assert all(value > 0.5 * limits[name] for name, value in found.items() if name not in ("entropy", "sender")), found
+    assert all(
+        value > 0.5 * limits[name] for name, value in found.items() if name not in ("entropy", "sender")
+    ), found

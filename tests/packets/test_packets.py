@@ -150,7 +150,9 @@ def test_files_of_one_id_are_never_mixed(lost: tuple[int, ...]) -> None:
 
 def test_what_cannot_be_made_is_refused() -> None:
     data = file_of(3000)
-    with pytest.raises(PacketError, match=r"take 600 packets of 12 bytes, more than 255: a payload of 19 would do"):
+    with pytest.raises(
+        PacketError, match=r"take 600 packets of 12 bytes, more than 255: a payload of 19 would do"
+    ):
         to_packets(data, payload=12)
     assert len(to_packets(data, payload=19)) == 250
     with pytest.raises(PacketError, match="a payload of 22 would do"):

@@ -63,7 +63,9 @@ def test_a_photograph_of_which_a_quarter_is_lost_comes_out_whole(capsys: pytest.
         assert np.array_equal(np.asarray(image), np.asarray(wanted))
 
 
-def test_more_lost_than_parity_gives_a_part_and_names_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_more_lost_than_parity_gives_a_part_and_names_what_is_missing(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     options = ("--payload", "90", "--parity", "1", "--max-bytes", "500")
     ok("packets", "photo.png", "-o", "mesh", *options)
     whole = sorted(path.name for path in Path("mesh").iterdir())
@@ -73,7 +75,8 @@ def test_more_lost_than_parity_gives_a_part_and_names_what_is_missing(capsys: py
     name = whole[0].split("-")[1]
     captured = capsys.readouterr()
     assert captured.err == (
-        f"sprdiff: warning: stream {name} is cut off: packets 2,4,5 are missing, any 2 of them would complete it\n"
+        f"sprdiff: warning: stream {name} is cut off: "
+        "packets 2,4,5 are missing, any 2 of them would complete it\n"
     )
     assert "in part" in captured.out
     about = text_of("back.png")
@@ -97,7 +100,19 @@ def test_without_the_first_packet_nothing_can_be_shown(capsys: pytest.CaptureFix
 
 
 def test_fit_fills_the_packets() -> None:
-    ok("packets", "photo.png", "-o", "mesh", "--channel", "meshcore", "--fit", "--count", "3", "--parity", "1")
+    ok(
+        "packets",
+        "photo.png",
+        "-o",
+        "mesh",
+        "--channel",
+        "meshcore",
+        "--fit",
+        "--count",
+        "3",
+        "--parity",
+        "1",
+    )
     sizes = [path.stat().st_size for path in sorted(Path("mesh").iterdir())]
     assert len(sizes) == 3 and 0.95 * 165 <= max(sizes) <= 165
     ok("packets", "photo.png", "-o", "two", "--payload", "100", "--fit", "--bpp", "0.03")
@@ -110,11 +125,15 @@ def test_text_goes_through_a_chat(capsys: pytest.CaptureFixture[str]) -> None:
     ok("packets", "photo.sprd", "--text", "base64url", "--channel", "sms", "--parity", "2")
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 160
-    chat = [f"[09:1{n}] Bob: {line}" for n, line in enumerate(lines) if n != 1] + ["[09:20] Bob: did it come?"]
+    chat = [f"[09:1{n}] Bob: {line}" for n, line in enumerate(lines) if n != 1] + [
+        "[09:20] Bob: did it come?"
+    ]
     Path("chat.txt").write_text("\n".join(chat))
     ok("join", "chat.txt", "-o", "back.sprd")
     assert Path("back.sprd").read_bytes() == Path("photo.sprd").read_bytes()
-    assert capsys.readouterr().err == f"sprdiff: warning: chat.txt: line {len(lines)} is no packet, or broken\n"
+    assert (
+        capsys.readouterr().err == f"sprdiff: warning: chat.txt: line {len(lines)} is no packet, or broken\n"
+    )
     ok("packets", "photo.sprd", "--text", "base91", "--payload", "100", "-o", "lines.txt")
     assert max(map(len, Path("lines.txt").read_text().splitlines())) <= 100
 

@@ -1,4 +1,5 @@
-"""Small `.sprd` files and the plug-in with its options as they were, for the tests of Pillow and the desktop."""
+"""Small `.sprd` files and the plug-in with its options as they were, for the tests of Pillow and the
+desktop."""
 
 from __future__ import annotations
 

@@ -188,7 +188,9 @@ def test_up_to_half_the_size_the_coarse_picture_is_shown(size: int, realism: flo
     assert thumbnailer.main(["-s", str(size), "x.sprd", "out.png"]) == 0
     wanted = sprdiff.decode(sprd(240, 320), realism=realism)
     with Image.open("out.png") as image:
-        difference = np.asarray(image, np.float64) - np.asarray(wanted.resize(image.size, Image.Resampling.LANCZOS))
+        difference = np.asarray(image, np.float64) - np.asarray(
+            wanted.resize(image.size, Image.Resampling.LANCZOS)
+        )
     assert np.sqrt(np.mean(difference**2)) < 1
 
 

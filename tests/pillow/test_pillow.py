@@ -47,7 +47,9 @@ def test_what_is_registered() -> None:
     assert Image.ID.count("SPRDIFF") == 1
 
 
-@pytest.mark.parametrize("how", ["import sprdiff.pillow", "import sprdiff; sprdiff.register_sprdiff_opener()"])
+@pytest.mark.parametrize(
+    "how", ["import sprdiff.pillow", "import sprdiff; sprdiff.register_sprdiff_opener()"]
+)
 def test_opening_loads_no_network_runtime(how: str) -> None:
     code = f"""{how}
 import sys
@@ -109,9 +111,7 @@ def test_realism_is_an_option(options: None) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong",
-    [{"realism": 1.1}, {"realism": float("nan")}, {"threads": 0}, {"max_pixels": 0}],
-    ids=str,
+    "wrong", [{"realism": 1.1}, {"realism": float("nan")}, {"threads": 0}, {"max_pixels": 0}], ids=str
 )
 def test_options_out_of_range(wrong: dict[str, float], options: None) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
@@ -132,7 +132,9 @@ def test_copies_and_pickles_hold_the_pixels() -> None:
     ("asked", "size"),
     [((48, 32), (48, 32)), ((32, 32), (48, 32)), ((31, 1), (32, 22)), ((1, 1), (2, 1)), ((0, 0), (2, 1))],
 )
-def test_draft_is_coarse_and_at_least_as_large_as_asked(asked: tuple[int, int], size: tuple[int, int]) -> None:
+def test_draft_is_coarse_and_at_least_as_large_as_asked(
+    asked: tuple[int, int], size: tuple[int, int]
+) -> None:
     image = opened(sprd())
     assert image.draft(None, asked) == ("RGB", (0, 0, *size))
     assert image.size == size and image.info["sprdiff"]["realism"] == 0
@@ -153,7 +155,8 @@ def test_draft_changes_nothing_above_half_the_size_twice_or_after_load() -> None
 
 @pytest.mark.parametrize("scale", [1, 1.5, 3, 8])
 def test_thumbnail_of_every_coded_scale(scale: float) -> None:
-    """The coarse picture is not enlarged to its full size on the way; what comes out must be the same picture."""
+    """The coarse picture is not enlarged to its full size on the way; what comes out must be the same
+    picture."""
     data = sprdiff.encode(sprdiff.decode(sprd(240, 320, 60)), quality=60, scale=scale)
     image = opened(data)
     image.thumbnail((60, 60))
@@ -201,7 +204,9 @@ def test_a_damaged_file_opens_but_does_not_load(name: str, tmp_path: Path) -> No
         for _ in range(2):
             with pytest.raises(OSError, match="damaged or truncated") as caught:
                 image.load()
-            assert isinstance(caught.value, PluginError) and isinstance(caught.value.__cause__, BitstreamError)
+            assert isinstance(caught.value, PluginError) and isinstance(
+                caught.value.__cause__, BitstreamError
+            )
     with Image.open(path) as image, pytest.raises(OSError, match="damaged or truncated"):
         image.verify()
     with Image.open(path) as image, pytest.raises(OSError, match="damaged or truncated"):

@@ -1,4 +1,5 @@
-"""Libraries that open images through Pillow open `.sprd` files once the plug-in is there, and nothing leaks."""
+"""Libraries that open images through Pillow open `.sprd` files once the plug-in is there, and nothing
+leaks."""
 
 from __future__ import annotations
 

@@ -87,7 +87,9 @@ def test_wrong_values(wrong: dict[str, Any]) -> None:
 def test_every_mode(mode: str, grey: bool) -> None:
     image = PHOTO
     if mode == "LAB":
-        transform = ImageCms.buildTransform(ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB")
+        transform = ImageCms.buildTransform(
+            ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB"
+        )
         image = ImageCms.applyTransform(PHOTO, transform) or PHOTO
     elif mode == "I;16":
         image = Image.fromarray(np.asarray(PHOTO.convert("L")).astype(np.uint16) * 257)
@@ -114,7 +116,8 @@ def test_transparency_goes_onto_the_background() -> None:
 
 
 def test_pixels_are_saved_as_they_are_and_turned_only_when_the_orientation_is_handed_on() -> None:
-    """As with Pillow's own formats: an image may have been turned already and carry its old metadata still."""
+    """As with Pillow's own formats: an image may have been turned already and carry its old metadata
+    still."""
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
     stream = io.BytesIO()

@@ -61,7 +61,9 @@ def squared_error(codec: Codec, data: bytes, original: NDArray[np.uint8]) -> flo
 def price(codec: Codec, data: bytes, original: NDArray[np.uint8]) -> float:
     """J of a whole file, in bits: what it costs and λ times the squared error of the coarse picture."""
     level = parse_file(data, original.size).header.level
-    return 8 * len(data) + float(lambda_of(torch.tensor(float(level)), RANGE)) * squared_error(codec, data, original)
+    return 8 * len(data) + float(lambda_of(torch.tensor(float(level)), RANGE)) * squared_error(
+        codec, data, original
+    )
 
 
 def test_a_refined_file_costs_less_for_what_it_brings(shipped: Codec, picture: NDArray[np.uint8]) -> None:
@@ -133,17 +135,26 @@ def test_the_symbols_that_it_counts_are_those_of_the_file(model: SPRDiff, pictur
     coded = runtime.entropy.encode(y, z, LEVEL)
     assert np.array_equal(state.y_hat[0].numpy() * 256, coded.y_hat)
     assert np.abs(coded.y_hat).max() > 0
-    reconstruction = runtime.synthesise(runtime.entropy.dequantise(coded.y_hat, LEVEL), level=LEVEL, realism=0)
+    reconstruction = runtime.synthesise(
+        runtime.entropy.dequantise(coded.y_hat, LEVEL), level=LEVEL, realism=0
+    )
     error = np.square(reconstruction[: picture.shape[0], : picture.shape[1]] - picture / 255).mean(2).sum()
     bits = float(state.cost.sum()) - float(lambda_of(torch.tensor(float(LEVEL)), RANGE)) * error
     z_bits = 8  # of which there are hardly any
-    assert bits == pytest.approx(coded.bits, rel=0.15, abs=z_bits + 20), "fitted tables differ a little from Gaussians"
+    assert bits == pytest.approx(coded.bits, rel=0.15, abs=z_bits + 20), (
+        "fitted tables differ a little from Gaussians"
+    )
 
 
-def test_the_symbols_are_those_of_the_file_at_every_level(model: SPRDiff, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Most levels lie between knots, where tables of torch's own differ a little from those that are coded with."""
+def test_the_symbols_are_those_of_the_file_at_every_level(
+    model: SPRDiff, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Most levels lie between knots, where tables of torch's own differ a little from those that are coded
+    with."""
     # Only symbols are compared, and pictures take most of the time.
-    monkeypatch.setattr(effort.Window, "_squared_error", lambda _, y_hat, means: torch.zeros_like(y_hat[:, :1]))
+    monkeypatch.setattr(
+        effort.Window, "_squared_error", lambda _, y_hat, means: torch.zeros_like(y_hat[:, :1])
+    )
     runtime = FirstRuntime(default_folder(), threads=1)
     picture = photo(128, 160)
     y, z = runtime.analyse(picture)
@@ -183,31 +194,61 @@ def test_windows_cover_large_pictures(
     large = np.tile(picture, (2, 2, 1))[:290, :390]
     y, z = runtime.analyse(large)
     told: list[float] = []
-    refined = refine(model, runtime.entropy.level_tables(LEVEL), large, y, z, LEVEL, rounds=3, report=told.append)
+    refined = refine(
+        model, runtime.entropy.level_tables(LEVEL), large, y, z, LEVEL, rounds=3, report=told.append
+    )
     changed = (np.abs(refined - y).max(0) > 1e-3).astype(int)
     assert all(
-        changed[rows, columns].any() for rows in (slice(4), slice(4, 10)) for columns in (slice(4), slice(8, 13))
+        changed[rows, columns].any()
+        for rows in (slice(4), slice(4, 10))
+        for columns in (slice(4), slice(8, 13))
     )
     assert told == sorted(told) and told[-1] == pytest.approx(1)
     assert np.isfinite(refined).all() and refined.shape == y.shape
 
 
-def test_no_effort_is_the_same_file_without_torch(picture: NDArray[np.uint8], shipped: Codec, tmp_path: Path) -> None:
+def test_no_effort_is_the_same_file_without_torch(
+    picture: NDArray[np.uint8], shipped: Codec, tmp_path: Path
+) -> None:
     Image.fromarray(picture).save(tmp_path / "photo.png")
-    script = "import sys; sys.modules['torch'] = None; from sprdiff.cli import main; sys.exit(main(sys.argv[1:]))"
-    command = [sys.executable, "-c", script, "encode", str(tmp_path / "photo.png"), "-q", "50", "--scale", "1"]
+    script = (
+        "import sys; sys.modules['torch'] = None; from sprdiff.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    command = [
+        sys.executable,
+        "-c",
+        script,
+        "encode",
+        str(tmp_path / "photo.png"),
+        "-q",
+        "50",
+        "--scale",
+        "1",
+    ]
     done = subprocess.run([*command, "--effort", "0"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "photo.sprd").read_bytes() == shipped.encode(picture, quality=50, scale=1)
     done = subprocess.run([*command, "-f", "--effort", "3"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "pip install 'sprdiff[train]'" in done.stderr
-    assert (tmp_path / "photo.sprd").read_bytes() == shipped.encode(picture, quality=50, scale=1), "left as it was"
+    assert (tmp_path / "photo.sprd").read_bytes() == shipped.encode(picture, quality=50, scale=1), (
+        "left as it was"
+    )
 
 
 def test_the_command_refines(tmp_path: Path, picture: NDArray[np.uint8], shipped: Codec) -> None:
     Image.fromarray(picture).save(tmp_path / "photo.png")
-    command = [sys.executable, "-m", "sprdiff", "encode", str(tmp_path / "photo.png"), "-q", "50", "--threads", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "sprdiff",
+        "encode",
+        str(tmp_path / "photo.png"),
+        "-q",
+        "50",
+        "--threads",
+        "1",
+    ]
     done = subprocess.run([*command, "--effort", "2"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, ""), "quiet in a pipe"
     data = (tmp_path / "photo.sprd").read_bytes()

@@ -69,7 +69,9 @@ def test_tiled_pictures_are_those_of_the_whole(
     """And so the same seed gives the same picture, whatever the tiles."""
 
     def picture(which: OnnxRuntime) -> NDArray[np.int16]:
-        image = which.decode(exact, level=LEVEL, realism=realism, steps=steps, seed=5, size=SIZE, dtype=np.uint8)
+        image = which.decode(
+            exact, level=LEVEL, realism=realism, steps=steps, seed=5, size=SIZE, dtype=np.uint8
+        )
         return image.astype(np.int16)
 
     whole, tiled = picture(runtime), picture(OnnxRuntime(nano_weights, threads=1, tile=tile))
@@ -80,7 +82,9 @@ def test_tiled_pictures_are_those_of_the_whole(
 def test_every_graph_has_a_halo(nano_weights: Path) -> None:
     manifest = read_manifest(nano_weights)
     assert set(manifest.halo) == set(GRAPHS[2])
-    assert all(0 < manifest.halo_of(graph) <= 512 and manifest.halo_of(graph) % 64 == 0 for graph in manifest.halo)
+    assert all(
+        0 < manifest.halo_of(graph) <= 512 and manifest.halo_of(graph) % 64 == 0 for graph in manifest.halo
+    )
 
 
 # --- analyse
@@ -136,7 +140,9 @@ def test_every_input_of_the_picture_matters(runtime: OnnxRuntime, exact: Exact) 
     small = corner(exact, 2, 2)
     base = runtime.decode(small, level=LEVEL, realism=0)
     for name in ("y_hat", "mu", "h"):
-        other = Exact(**{**vars(small), name: getattr(small, name) + np.array(64, getattr(small, name).dtype)})
+        other = Exact(
+            **{**vars(small), name: getattr(small, name) + np.array(64, getattr(small, name).dtype)}
+        )
         assert np.abs(runtime.decode(other, level=LEVEL, realism=0) - base).max() > 1e-4, name
     assert np.abs(runtime.decode(small, level=LEVEL + 40, realism=0) - base).max() > 1e-4
 

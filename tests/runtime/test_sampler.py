@@ -18,7 +18,8 @@ COUNTS = [1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 16, 23]
 
 
 def flow(z: Any, time: float, stride: float) -> Any:
-    """The velocity of dz/dt = 3z, of which a network knows the mean over its strides; stride 0: at this very time."""
+    """The velocity of dz/dt = 3z, of which a network knows the mean over its strides; stride 0: at this
+    very time."""
     size = STEP_SIZES[int(stride)]
     return z * (3.0 if size == 0 else (1 - math.exp(-3 * size)) / size)
 
@@ -37,10 +38,14 @@ def test_steps_go_from_noise_to_the_latent(count: int) -> None:
             if count <= 8
             else (step.size == STEP_SIZES[step.stride] or step.size < 1 / 8)
         )
-        assert step.time / step.size == pytest.approx(round(step.time / step.size)), "as the network was trained"
+        assert step.time / step.size == pytest.approx(round(step.time / step.size)), (
+            "as the network was trained"
+        )
 
 
-@pytest.mark.parametrize(("count", "strides"), [(1, [4]), (2, [3, 3]), (3, [3, 2, 2]), (4, [2] * 4), (8, [1] * 8)])
+@pytest.mark.parametrize(
+    ("count", "strides"), [(1, [4]), (2, [3, 3]), (3, [3, 2, 2]), (4, [2] * 4), (8, [1] * 8)]
+)
 def test_the_network_is_told_the_size_of_its_step(count: int, strides: list[int]) -> None:
     assert [step.stride for step in euler_steps(count)] == strides
 

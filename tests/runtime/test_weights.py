@@ -97,7 +97,10 @@ OTHER = "ab" * 32
         (edit_manifest(hash=OTHER, tag="abab", serves={"encoder": OTHER, "decoder": OTHER}),
          "its exact part does not have the hash"),
         (edit_manifest(decoder_hash=OTHER), "its decoder does not have the hash"),
-        (edit_manifest(serves={"encoder": OTHER, "decoder": OTHER}), "its encoder serves the weights abab, not"),
+        (
+            edit_manifest(serves={"encoder": OTHER, "decoder": OTHER}),
+            "its encoder serves the weights abab, not",
+        ),
         (edit_manifest(serves={"decoder": OTHER}), "is not a manifest"),
         (edit_manifest(serves=None), "is not a manifest"),
         (edit_manifest(tag="abab"), "is not a manifest"),
@@ -107,13 +110,22 @@ OTHER = "ab" * 32
         *((edit_manifest(steps=value), "is not a manifest") for value in (0, 1001, 1.0, True, None)),
         *((edit_manifest(lambda_range=value), "is not a manifest")
           for value in (1, [1], [0, 1], [2, 1], [1, 2, 3], [1, float("inf")], [True, 2], None)),
-        (replace_arrays(stride=np.array([16], np.int32)), "has latents at 1/16 and 1/32, and its graphs are for 1/32"),
+        (
+            replace_arrays(stride=np.array([16], np.int32)),
+            "has latents at 1/16 and 1/32, and its graphs are for 1/32",
+        ),
         (replace_arrays(stride=np.array([31], np.int32)), "stride must be one of"),
         (edit_manifest(hash="zz"), "is not a manifest"),
         (edit_manifest(preset_id=256), "is not a manifest"),
         *((edit_manifest(sampler=value), "is not a manifest") for value in ("midpoint", None, ["euler"])),
-        *((edit_manifest(latest=value), "is not a manifest") for value in (0, 1.01, -1, "1", float("nan"), True)),
-        *((edit_manifest(generation=value), "has networks of generation") for value in (0, 3, "2", True, None)),
+        *(
+            (edit_manifest(latest=value), "is not a manifest")
+            for value in (0, 1.01, -1, "1", float("nan"), True)
+        ),
+        *(
+            (edit_manifest(generation=value), "has networks of generation")
+            for value in (0, 3, "2", True, None)
+        ),
         (edit_manifest(generation=1), "is not a manifest"),
         (edit_manifest(halo=dict.fromkeys(GRAPHS[2], 10**9)), "is not a manifest"),
         (edit_manifest(halo={"encoder": 64}), "is not a manifest"),
@@ -175,7 +187,10 @@ def test_what_decoding_takes_where_nothing_is_said(nano_weights: Path, tmp_path:
     manifest = read_manifest(damaged(nano_weights, tmp_path / "w", change))
     assert (manifest.realism, manifest.steps, manifest.lambda_range) == (tuple(table), 4, (1.0, 2000.0))
     assert read_manifest(default_folder()).realism == (1.0,) * 256
-    assert (read_manifest(default_folder()).steps, read_manifest(default_folder()).lambda_range) == (1, (0.7, 60.0))
+    assert (read_manifest(default_folder()).steps, read_manifest(default_folder()).lambda_range) == (
+        1,
+        (0.7, 60.0),
+    )
 
 
 @pytest.mark.parametrize("part", ["decoder", "encoder"])
@@ -185,7 +200,10 @@ def test_other_networks_around_the_same_exact_part_are_told_apart(
     """So that batches and comparisons that go on after a kill do not mix the files or pictures of both."""
     before, after = (
         model_info(folder)
-        for folder in (nano_weights, damaged(nano_weights, tmp_path / "w", edit_manifest(**{f"{part}_hash": OTHER})))
+        for folder in (
+            nano_weights,
+            damaged(nano_weights, tmp_path / "w", edit_manifest(**{f"{part}_hash": OTHER})),
+        )
     )
     assert (before.hash, before.tag) == (after.hash, after.tag) and before.networks != after.networks
 

@@ -67,7 +67,9 @@ def write_semantic(folder: Path, seed: int = 0, *, registers: bool = False, patc
         "image_size": 5 * patch, "patch_size": patch,
     }  # fmt: skip
     if registers:
-        Dinov2WithRegistersModel(Dinov2WithRegistersConfig(**sizes, num_register_tokens=3)).save_pretrained(folder)
+        Dinov2WithRegistersModel(Dinov2WithRegistersConfig(**sizes, num_register_tokens=3)).save_pretrained(
+            folder
+        )
     else:
         Dinov2Model(Dinov2Config(**sizes)).save_pretrained(folder)
     return folder

@@ -88,7 +88,9 @@ def state() -> dict[str, Tensor]:
 
 @torch.no_grad()
 @pytest.mark.parametrize("kind", ["elic.pth", "elic.pth.tar", "elic.safetensors"])
-def test_weights_of_compressai_compute_what_they_did_there(state: dict[str, Tensor], kind: str, tmp_path: Path) -> None:
+def test_weights_of_compressai_compute_what_they_did_there(
+    state: dict[str, Tensor], kind: str, tmp_path: Path
+) -> None:
     path, own, x = tmp_path / kind, ElicAnalysis((N, M)), torch.rand(2, 3, 64, 80)
     if kind == "elic.safetensors":
         save_file(state, path)

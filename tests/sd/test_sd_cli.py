@@ -18,7 +18,9 @@ from sprdiff.sd.licences import LICENCES
 def test_models_lists_presets_parts_and_licences(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models"]) == 0
     text = capsys.readouterr().out
-    assert all(licence.model in text and licence.name in text and licence.link in text for licence in LICENCES)
+    assert all(
+        licence.model in text and licence.name in text and licence.link in text for licence in LICENCES
+    )
     assert "preset tiny" in text and "preset sd" in text
     shipped = model_info()
     assert f"tiny-{shipped.tag}, decoder {shipped.decoder_hash[:16]}" in text

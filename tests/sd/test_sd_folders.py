@@ -212,7 +212,11 @@ def test_publishing(parts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = build(load_base("someone/base"), load_semantic("someone/semantic"), SMALL)
     save(parts / "public", model, entropy_arrays(model.latent_codec), {"hours": 1.5}, licence="Apache-2.0")
     card = (parts / "public" / "README.md").read_text()
-    assert "base_model:\n- someone/base\n- someone/semantic\n---" in card and COMMIT in card and "Apache-2.0" in card
+    assert (
+        "base_model:\n- someone/base\n- someone/semantic\n---" in card
+        and COMMIT in card
+        and "Apache-2.0" in card
+    )
     assert "| hours | 1.5 |" in card and "not known here" in card
     sent: dict[str, Any] = {}
 

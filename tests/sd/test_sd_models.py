@@ -62,7 +62,9 @@ def test_shapes_of_every_part(model: SDSPRDiff) -> None:
     decoded = model(x, level)
     r = decoded.reconstruction
     assert decoded.quantised.y_hat.shape == y.shape and r.coarse.shape == x.shape
-    assert r.z_est.shape == (2, 4, 16, 24) and r.c_pix.shape == (2, 8, 16, 24) and r.c_sem.shape == (2, 12, 2, 3)
+    assert (
+        r.z_est.shape == (2, 4, 16, 24) and r.c_pix.shape == (2, 8, 16, 24) and r.c_sem.shape == (2, 12, 2, 3)
+    )
     z0 = model.denoise_once(r)
     assert z0.shape == r.z_est.shape and model.decode_latent(z0).shape == x.shape
 
@@ -84,7 +86,11 @@ def test_configuration_survives_json() -> None:
 
 def test_what_is_trained(model: SDSPRDiff) -> None:
     names = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    assert names == {name for name, _ in model.named_parameters() if is_trained(name)} == set(model.trained_state())
+    assert (
+        names
+        == {name for name, _ in model.named_parameters() if is_trained(name)}
+        == set(model.trained_state())
+    )
     parts = {name.split(".")[0] for name in names}
     assert parts == {"triple_encoder", "latent_codec", "synthesis", "reconstruction", "denoiser"}
     unet = {name for name in names if name.startswith("denoiser.unet.")}
@@ -147,7 +153,9 @@ def test_means_and_features_are_heard(model: SDSPRDiff) -> None:
     before = model.receive(q, level)
     for changed in (q._replace(means=q.means + 1), q._replace(features=q.features + 1)):
         after = model.receive(changed, level)
-        assert not torch.allclose(before.coarse, after.coarse) and not torch.allclose(before.z_est, after.z_est)
+        assert not torch.allclose(before.coarse, after.coarse) and not torch.allclose(
+            before.z_est, after.z_est
+        )
 
 
 def test_both_conditions_are_heard_once_trained(model: SDSPRDiff) -> None:
@@ -182,7 +190,9 @@ def test_tokens_become_the_grid_of_the_others(folder: Path, tmp_path: Path, regi
     extra = 1 + (3 if registers else 0)
     found = model.triple_encoder.semantic(x)
     assert states.shape[1] == 8 * 12 + extra
-    assert torch.equal(found[1, :, 2, 5], states[1, extra + 2 * 12 + 5]), "class and register tokens are dropped"
+    assert torch.equal(found[1, :, 2, 5], states[1, extra + 2 * 12 + 5]), (
+        "class and register tokens are dropped"
+    )
     assert [f.shape for f in model.triple_encoder.semantic.levels(x, (1, 2))] == [(2, 16, 8, 12)] * 2
 
 
@@ -215,7 +225,9 @@ def test_one_step_by_the_prediction_type(folder: Path, tmp_path: Path, predictio
     z, out = torch.randn(1, 4, 8, 8), torch.randn(1, 4, 8, 8)
     for step in (999, 400):
         expected = scheduler.step(out, step, z).pred_original_sample
-        assert torch.allclose(model.denoiser.clean(z, out, torch.tensor([step])), expected, rtol=1e-4, atol=1e-4)
+        assert torch.allclose(
+            model.denoiser.clean(z, out, torch.tensor([step])), expected, rtol=1e-4, atol=1e-4
+        )
 
 
 def test_a_zero_terminal_snr_schedule(tmp_path: Path) -> None:

@@ -112,18 +112,24 @@ def test_a_repository_of_float16_alone(parts: Path) -> None:
     assert {p.dtype for p in base.unet.parameters()} == {torch.float32}
     assert "unet/diffusion_pytorch_model.fp16.safetensors" in base.source.files
     assert variant_of(base.source) == "fp16"
-    with pytest.raises(WeightsError, match=r"no variant bf16 of unet|no variant bf16 of vae|in the variant fp16 only"):
+    with pytest.raises(
+        WeightsError, match=r"no variant bf16 of unet|no variant bf16 of vae|in the variant fp16 only"
+    ):
         load_base(str(parts / "base"), variant="bf16")
 
 
 def test_a_variant_is_pinned_with_its_files(parts: Path, tmp_path: Path) -> None:
     as_variant(parts / "base", keep=True)
-    model = build(load_base(str(parts / "base"), variant="fp16"), load_semantic(str(parts / "semantic")), SMALL)
+    model = build(
+        load_base(str(parts / "base"), variant="fp16"), load_semantic(str(parts / "semantic")), SMALL
+    )
     save(tmp_path / "out", model, entropy_arrays(model.latent_codec))
     assert load(tmp_path / "out", device="cpu").weights_hash
     assert variant_of(load_base(str(parts / "base")).source) is None
     (parts / "base" / "unet" / "diffusion_pytorch_model.fp16.safetensors").unlink()
-    with pytest.raises(WeightsError, match=r"has no variant fp16 of unet/diffusion_pytorch_model: leave it out"):
+    with pytest.raises(
+        WeightsError, match=r"has no variant fp16 of unet/diffusion_pytorch_model: leave it out"
+    ):
         load_base(str(parts / "base"), variant="fp16")
 
 
@@ -169,7 +175,9 @@ WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
 @pytest.mark.parametrize("case", WRONG)
 def test_wrong_kinds_of_base(parts: Path, case: str) -> None:
     part, values, message = WRONG[case]
-    change(parts / "base" / part / ("scheduler_config.json" if part == "scheduler" else "config.json"), **values)
+    change(
+        parts / "base" / part / ("scheduler_config.json" if part == "scheduler" else "config.json"), **values
+    )
     with pytest.raises(WeightsError, match=message) as caught:
         load_base(str(parts / "base"))
     assert "\n" not in str(caught.value)
@@ -220,7 +228,9 @@ def test_a_cached_model_works_offline(parts: Path) -> None:
 
 
 def test_the_hub_cannot_be_reached() -> None:
-    with pytest.raises(WeightsError, match=r"stabilityai/sd-turbo is not cached and the hub cannot be reached"):
+    with pytest.raises(
+        WeightsError, match=r"stabilityai/sd-turbo is not cached and the hub cannot be reached"
+    ):
         load_base("stabilityai/sd-turbo")
 
 
@@ -261,5 +271,8 @@ def test_only_what_is_used_is_fetched(monkeypatch: pytest.MonkeyPatch, made: Pat
     load_base("someone/some-base", "v1")
     assert asked["name"] == "someone/some-base" and asked["revision"] == "v1"
     patterns = asked["allow_patterns"]
-    assert "unet/diffusion_pytorch_model.safetensors" in patterns and "scheduler/scheduler_config.json" in patterns
+    assert (
+        "unet/diffusion_pytorch_model.safetensors" in patterns
+        and "scheduler/scheduler_config.json" in patterns
+    )
     assert not any(".bin" in p or "fp16" in p or p.startswith(("text", "*")) for p in patterns)

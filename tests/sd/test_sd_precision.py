@@ -81,7 +81,9 @@ def test_a_clean_prediction_multiplies_no_error(folder: Path, tmp_path: Path) ->
 def test_both_predictions_go_the_same_way(folder: Path) -> None:
     """The damped step is part of the base model's own: it begins at ẑ and leads towards the same clean
     latent."""
-    base, clean = (small_model(folder, config=replace(SMALL, prediction=p)).denoiser for p in ("base", "clean"))
+    base, clean = (
+        small_model(folder, config=replace(SMALL, prediction=p)).denoiser for p in ("base", "clean")
+    )
     z, out, step = torch.randn(1, 4, 8, 8), torch.randn(1, 4, 8, 8), torch.tensor([999])
     whole, part = base.clean(z, out, step) - z, clean.clean(z, out, step) - z
     assert torch.allclose(part * base.gain, whole, atol=1e-4)

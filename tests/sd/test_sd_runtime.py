@@ -66,7 +66,9 @@ def test_files_name_preset_and_grid(codec: Codec, data: bytes, folder: Path) -> 
     assert picture.size == (SIZE[1], SIZE[0]) and picture.mode == "RGB"
 
 
-def test_files_are_of_format_2_and_dials_default_to_the_weights(folder: Path, data: bytes, tmp_path: Path) -> None:
+def test_files_are_of_format_2_and_dials_default_to_the_weights(
+    folder: Path, data: bytes, tmp_path: Path
+) -> None:
     assert (data[:3], data[3] >> 4) == (b"SPR", 2)
     for name in ("base", "semantic", "trained"):
         shutil.copytree(folder.parent / name, tmp_path / name)
@@ -242,7 +244,9 @@ def test_tiles_that_differ_meet_without_seams(runtime: TorchRuntime, monkeypatch
     assert max(float(latent.diff(dim=dim).abs().max()) for dim in (2, 3)) < 0.2 * np.pi / 2 / 8 * 1.5
 
 
-def test_tiles_that_drift_in_colour_are_put_right(runtime: TorchRuntime, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiles_that_drift_in_colour_are_put_right(
+    runtime: TorchRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tiles = itertools.count()
     decode = SDSPRDiff.decode_latent
 
@@ -309,13 +313,19 @@ def test_devices_and_sizes_that_are_not_there(runtime: TorchRuntime, folder: Pat
         TorchRuntime(runtime.model, runtime.entropy, runtime.manifest, device="cpu", precision="int4")
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("not enough memory")])
-def test_memory_that_ends_is_told(runtime: TorchRuntime, monkeypatch: pytest.MonkeyPatch, error: RuntimeError) -> None:
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("not enough memory")]
+)
+def test_memory_that_ends_is_told(
+    runtime: TorchRuntime, monkeypatch: pytest.MonkeyPatch, error: RuntimeError
+) -> None:
     def fail(*_: Any) -> None:
         raise error
 
     monkeypatch.setattr(TorchRuntime, "_denoise", fail)
-    with pytest.raises(DeviceError, match=r"too little memory for tiles of 768 pixels: give a smaller tile \(tile=384"):
+    with pytest.raises(
+        DeviceError, match=r"too little memory for tiles of 768 pixels: give a smaller tile \(tile=384"
+    ):
         show(runtime, np.zeros((12, 1, 1), np.float32), level=0)
 
 

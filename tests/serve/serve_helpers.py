@@ -62,7 +62,9 @@ class Api:
         """Several posts at once."""
 
         async def all_of_them() -> list[httpx.Response]:
-            return await asyncio.gather(*(self._http.post(path, content=content) for path, content in requests))
+            return await asyncio.gather(
+                *(self._http.post(path, content=content) for path, content in requests)
+            )
 
         return self.loop.run(all_of_them())
 
@@ -85,7 +87,10 @@ def refused(answer: httpx.Response, status: int, *words: str) -> dict[str, Any]:
     """The JSON of an error, which has this status, these words, one sentence, and nothing of the machine."""
     assert answer.status_code == status, answer.text
     content: dict[str, Any] = answer.json()
-    assert set(content) <= {"error", "request", "smallest"} and content["request"] == answer.headers["request-id"]
+    assert (
+        set(content) <= {"error", "request", "smallest"}
+        and content["request"] == answer.headers["request-id"]
+    )
     for word in words:
         assert word in content["error"]
     for leak in ("Traceback", "File ", ".py", "/", "\\", "0x", "<", "\n"):

@@ -186,7 +186,9 @@ def test_damaged_files_and_files_of_other_weights(service: Api, sprd: bytes) -> 
     refused(service.post("/decode", other), 422, "was made with the weights")
 
 
-@pytest.mark.parametrize("kind", ["multipart/form-data; boundary=x", "application/json", "text/html", "video/mp4"])
+@pytest.mark.parametrize(
+    "kind", ["multipart/form-data; boundary=x", "application/json", "text/html", "video/mp4"]
+)
 def test_bodies_that_are_said_to_be_something_else(service: Api, kind: str) -> None:
     refused(service.post("/encode", jpeg(), headers={"Content-Type": kind}), 415, "content type")
 
@@ -263,7 +265,12 @@ def test_too_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_answer_is_guarded(service: Api, sprd: bytes) -> None:
-    answers = [service.get("/"), service.get("/nothing"), service.post("/decode", sprd), service.get("/metrics")]
+    answers = [
+        service.get("/"),
+        service.get("/nothing"),
+        service.post("/decode", sprd),
+        service.get("/metrics"),
+    ]
     for answer in answers:
         policy = answer.headers["content-security-policy"]
         assert policy.startswith("default-src 'self';") and "unsafe" not in policy
@@ -318,7 +325,9 @@ def test_openapi_describes_bodies_and_errors(service: Api) -> None:
     assert set(schema["paths"]) == {"/encode", "/decode", "/compare", "/healthz", "/metrics"}
     for path in ("/encode", "/decode", "/compare"):
         route = schema["paths"][path]["post"]
-        assert route["requestBody"]["required"] and "application/octet-stream" in route["requestBody"]["content"]
+        assert (
+            route["requestBody"]["required"] and "application/octet-stream" in route["requestBody"]["content"]
+        )
         assert set(route["responses"]) == {
             "200", "400", "403", "408", "413", "415", "421", "422", "429", "500", "503",
         }  # fmt: skip

@@ -1,4 +1,5 @@
-"""The page of ``sprdiff serve`` in a real browser, Debian's Chromium: a photo in, a file and a picture out."""
+"""The page of ``sprdiff serve`` in a real browser, Debian's Chromium: a photo in, a file and a picture
+out."""
 
 from __future__ import annotations
 
@@ -86,7 +87,9 @@ def test_a_photo_becomes_a_file_and_a_picture(desk: Visit, address: str, tmp_pat
 
 def test_both_pictures_are_drawn_in_one_place(desk: Visit) -> None:
     give(desk, PHOTO)
-    sizes = desk.page.eval_on_selector_all("#frame img", "all => all.map(i => [i.naturalWidth, i.naturalHeight])")
+    sizes = desk.page.eval_on_selector_all(
+        "#frame img", "all => all.map(i => [i.naturalWidth, i.naturalHeight])"
+    )
     boxes = [desk.page.locator(f"#frame img.{side}").bounding_box() for side in ("left", "right")]
     assert sizes == [[432, 288], [432, 288]] and boxes[0] == boxes[1] and boxes[0] is not None
     assert boxes[0]["width"] / boxes[0]["height"] == pytest.approx(1.5, abs=0.01)
@@ -144,7 +147,10 @@ def test_the_realism_dial_shows_what_the_service_decodes(desk: Visit, tmp_path: 
         _, picture = saved_by(desk, "#save-png", tmp_path)
         with Image.open(io.BytesIO(picture)) as image:
             assert np.array_equal(np.asarray(image), np.asarray(CODEC.decode(data, realism=realism)))
-        assert desk.page.locator(".tag.right").inner_text() == f"SPRDiff, realism {realism:.2f}: {len(data)} bytes"
+        assert (
+            desk.page.locator(".tag.right").inner_text()
+            == f"SPRDiff, realism {realism:.2f}: {len(data)} bytes"
+        )
     assert "encode?" not in "".join(desk.requests[-3:])
 
 
@@ -168,7 +174,9 @@ def test_a_baseline_of_the_same_bytes(desk: Visit, codec: str) -> None:
     tag = desk.page.locator(".tag.left").inner_text()
     count = int(re.sub(r"\D", "", tag))
     said = desk.page.locator("#baseline").inner_text()
-    assert f"{codec}: {count} bytes, quality" in said if count <= size(desk) else "cannot be that small" in said
+    assert (
+        f"{codec}: {count} bytes, quality" in said if count <= size(desk) else "cannot be that small" in said
+    )
     desk.page.locator("input[value=original]").check(force=True)
     desk.page.locator(".tag.left").filter(has_text="Original").wait_for()
     assert not desk.page.locator("#baseline").is_visible() and desk.complaints == []
@@ -217,7 +225,8 @@ def drop(target: Locator, data: bytes, name: str) -> None:
             const transfer = new DataTransfer();
             transfer.items.add(new File([new Uint8Array(bytes)], name));
             for (const kind of ["dragover", "drop"])
-                target.dispatchEvent(new DragEvent(kind, { dataTransfer: transfer, bubbles: true, cancelable: true }));
+                const about = { dataTransfer: transfer, bubbles: true, cancelable: true };
+                target.dispatchEvent(new DragEvent(kind, about));
         }""",
         [list(data), name],
     )
@@ -253,7 +262,9 @@ def test_files_are_chosen_by_keyboard(browser: Browser, address: str, key: str) 
         visit.page.wait_for_timeout(50)
     choosers[0].set_files({"name": "a.jpg", "mimeType": "image/jpeg", "buffer": jpeg(64, 96)})
     visit.page.locator("#save-png[href]").wait_for(timeout=PATIENCE)
-    assert visit.page.evaluate("document.activeElement.id") == "realism"  # not lost with the control that went
+    assert (
+        visit.page.evaluate("document.activeElement.id") == "realism"
+    )  # not lost with the control that went
     visit.page.close()
 
 
@@ -292,7 +303,9 @@ def test_a_service_that_is_gone(browser: Browser) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("shape", [(288, 432), (432, 288), (60, 900), (8, 8)])
-def test_nothing_is_wider_than_a_phone(browser: Browser, address: str, scheme: str, shape: tuple[int, int]) -> None:
+def test_nothing_is_wider_than_a_phone(
+    browser: Browser, address: str, scheme: str, shape: tuple[int, int]
+) -> None:
     visit = Visit(browser, address, PHONE, scheme)
     visit.page.set_default_timeout(PATIENCE)
     widths = [visit.page.evaluate("document.documentElement.scrollWidth")]
@@ -320,7 +333,8 @@ def test_every_control_has_a_name(desk: Visit) -> None:
     give(desk, PHOTO)
     unnamed = desk.page.eval_on_selector_all(
         "input, button, a",
-        "all => all.filter(e => !(e.ariaLabel || e.textContent.trim() || e.labels?.length)).map(e => e.outerHTML)",
+        "all => all.filter(e => !(e.ariaLabel || e.textContent.trim() || e.labels?.length))"
+        ".map(e => e.outerHTML)",
     )
     assert unnamed == []
 

@@ -27,7 +27,18 @@ def value(name: str) -> str:
 
 
 def test_all_instructions_are_known() -> None:
-    known = {"FROM", "ENV", "COPY", "RUN", "USER", "WORKDIR", "EXPOSE", "STOPSIGNAL", "HEALTHCHECK", "ENTRYPOINT"}
+    known = {
+        "FROM",
+        "ENV",
+        "COPY",
+        "RUN",
+        "USER",
+        "WORKDIR",
+        "EXPOSE",
+        "STOPSIGNAL",
+        "HEALTHCHECK",
+        "ENTRYPOINT",
+    }
     assert {name for name, _ in instructions()} <= known
     assert instructions()[0] == ("FROM", "docker.io/library/python:3.12-slim")
 

@@ -15,8 +15,7 @@ from schemathesis.checks import CHECKS, load_all_checks
 
 from serve_helpers import CODEC, Api, api, jpeg, saved
 from sprdiff.serve.app import create_app
-from sprdiff.serve.origins import LOOPBACK, Names
-from sprdiff.serve.settings import Settings
+from sprdiff.serve.settings import LOOPBACK, Names, Settings
 
 FUZZ = settings(
     derandomize=True,
@@ -31,7 +30,9 @@ FILES = tuple(CODEC.encode(jpeg(64, 96), quality=quality) for quality in (0, 50)
 LIMITS = Settings(max_upload=200_000, max_pixels=200_000, names=Names((*LOOPBACK, "testserver")))
 APP = create_app(CODEC, LIMITS)
 # Some bodies are good for one route and not for another.
-schemathesis.openapi.media_type("application/octet-stream", st.sampled_from(SEEDS + FILES) | st.binary(max_size=50))
+schemathesis.openapi.media_type(
+    "application/octet-stream", st.sampled_from(SEEDS + FILES) | st.binary(max_size=50)
+)
 SCHEMA = schemathesis.openapi.from_asgi("/openapi.json", APP)
 load_all_checks()
 # A description cannot say which bytes are a picture.
@@ -60,7 +61,9 @@ def damaged(seeds: tuple[bytes, ...]) -> st.SearchStrategy[bytes]:
         for _ in range(draw(st.integers(0, 4))):
             data[draw(st.integers(0, len(data) - 1))] = draw(st.integers(0, 255))
         return bytes(
-            data[: draw(st.integers(1, len(data)))] if draw(st.booleans()) else data + draw(st.binary(max_size=9))
+            data[: draw(st.integers(1, len(data)))]
+            if draw(st.booleans())
+            else data + draw(st.binary(max_size=9))
         )
 
     return draw_one()

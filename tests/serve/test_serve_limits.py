@@ -76,7 +76,9 @@ def test_a_content_length_that_lies_does_not_help() -> None:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "TIFF", "WEBP", "BMP"])
-def test_pixels_of_a_picture_are_counted_before_it_is_decoded(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pixels_of_a_picture_are_counted_before_it_is_decoded(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("sprdiff.serve.jobs.open_rgb", None)
     limit = replace(SMALL, max_upload=10**6)
     with api(limit) as service:
@@ -151,7 +153,10 @@ def test_uploads_take_no_places() -> None:
             yield b"\xff"
             await never.wait()
 
-        slow = [asyncio.create_task(service.client("192.0.2.1").post("/encode", content=endless())) for _ in range(66)]
+        slow = [
+            asyncio.create_task(service.client("192.0.2.1").post("/encode", content=endless()))
+            for _ in range(66)
+        ]
         uploads = service.service.uploads
         while uploads.busy < 2:
             await asyncio.sleep(0.01)
@@ -180,7 +185,9 @@ def test_uploads_wait_for_their_turn() -> None:
         bodies: list[bytes | AsyncIterator[bytes]] = [slow(), jpeg()]
         tasks = []
         for body in bodies:
-            tasks.append(asyncio.create_task(service.client("192.0.2.1").post("/encode?quality=0", content=body)))
+            tasks.append(
+                asyncio.create_task(service.client("192.0.2.1").post("/encode?quality=0", content=body))
+            )
             await asyncio.sleep(0.05)
         assert service.service.uploads.busy == 1 and not tasks[1].done()
         go.set()
@@ -317,7 +324,9 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
 
 
 @pytest.mark.parametrize(("path", "body"), [("/encode?quality=0", jpeg()), ("/decode", None)])
-def test_work_stops_before_its_next_tile_when_its_time_is_over(gate: Gate, path: str, body: bytes | None) -> None:
+def test_work_stops_before_its_next_tile_when_its_time_is_over(
+    gate: Gate, path: str, body: bytes | None
+) -> None:
     with api(replace(SMALL, timeout=0.2), gate.codec) as service:
         refused(service.post(path, body or FILE), 503, "within 0.2 seconds")
         gate.go.set()
@@ -349,7 +358,9 @@ def test_a_service_that_stops_answers_and_ends_its_work(gate: Gate) -> None:
             FILE,
             slow(),
         ]  # one works, one waits for a thread, one still sends
-        tasks = [asyncio.create_task(service.client("192.0.2.1").post("/decode", content=body)) for body in posts]
+        tasks = [
+            asyncio.create_task(service.client("192.0.2.1").post("/decode", content=body)) for body in posts
+        ]
         await gate.wait()
         while not (service.service.uploads.busy and service.service.coding.waiting):
             await asyncio.sleep(0.01)

@@ -9,9 +9,8 @@ import pytest
 
 from serve_helpers import CODEC, Api, api, jpeg, refused
 from sprdiff import cli
-from sprdiff.serve.origins import Names
 from sprdiff.serve.server import listen, names_of
-from sprdiff.serve.settings import Settings
+from sprdiff.serve.settings import Names, Settings
 
 FRIEND = "https://photos.example.org"
 
@@ -29,20 +28,43 @@ def shared() -> Iterator[Api]:
 
 
 @pytest.mark.parametrize("path", ["/", "/metrics", "/healthz", "/openapi.json", "/nothing"])
-@pytest.mark.parametrize("host", ["attacker.example", "attacker.example:8000", "localhost.attacker.example",
-                                  "127.0.0.1.attacker.example", "192.0.2.1", "[2001:db8::1]", "a@localhost", "[::1", "",
-                                  "localhost:8000:9"])  # fmt: skip
+@pytest.mark.parametrize(
+    "host",
+    [
+        "attacker.example",
+        "attacker.example:8000",
+        "localhost.attacker.example",
+        "127.0.0.1.attacker.example",
+        "192.0.2.1",
+        "[2001:db8::1]",
+        "a@localhost",
+        "[::1",
+        "",
+        "localhost:8000:9",
+    ],
+)
 def test_names_of_strangers_that_lead_here_are_refused(service: Api, path: str, host: str) -> None:
-    """DNS rebinding: the page of a stranger whose name leads to this machine is, to the browser, a page of ours."""
-    refused(service.get(path, headers={"Host": host, "Sec-Fetch-Site": "same-origin"}), 421, "name of this service")
+    """DNS rebinding: the page of a stranger whose name leads to this machine is, to the browser, a page of
+    ours."""
+    refused(
+        service.get(path, headers={"Host": host, "Sec-Fetch-Site": "same-origin"}),
+        421,
+        "name of this service",
+    )
 
 
 def test_uploads_under_the_name_of_a_stranger_are_refused(service: Api) -> None:
-    headers = {"Host": "attacker.example", "Origin": "http://attacker.example", "Sec-Fetch-Site": "same-origin"}
+    headers = {
+        "Host": "attacker.example",
+        "Origin": "http://attacker.example",
+        "Sec-Fetch-Site": "same-origin",
+    }
     refused(service.post("/encode?quality=0", jpeg(), headers=headers), 421)
 
 
-@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:1", "localhost.", "127.0.0.1:8000", "[::1]", "[::1]:8000"])
+@pytest.mark.parametrize(
+    "host", ["localhost", "LOCALHOST:1", "localhost.", "127.0.0.1:8000", "[::1]", "[::1]:8000"]
+)
 def test_own_names(service: Api, host: str) -> None:
     assert service.get("/healthz", headers={"Host": host}).status_code == 200
 
@@ -62,7 +84,9 @@ def test_own_names(service: Api, host: str) -> None:
         {"Origin": FRIEND},
     ],
 )
-@pytest.mark.parametrize("path", ["/encode?quality=0", "/decode", "/compare?codec=jpeg&max_bytes=900", "/healthz"])
+@pytest.mark.parametrize(
+    "path", ["/encode?quality=0", "/decode", "/compare?codec=jpeg&max_bytes=900", "/healthz"]
+)
 def test_what_pages_of_other_sites_send_is_refused(service: Api, path: str, headers: dict[str, str]) -> None:
     answer = service.post(path, jpeg(), headers=headers)
     refused(answer, 403, "another site")
@@ -100,8 +124,14 @@ def test_pages_of_allowed_origins_may_send_and_read(shared: Api) -> None:
     answer = shared.post("/encode?quality=0", jpeg(), headers=headers)
     assert answer.content == CODEC.encode(jpeg(), quality=0)
     exposed = {name.strip().lower() for name in answer.headers["access-control-expose-headers"].split(",")}
-    assert {name for name in answer.headers if name.startswith("sprdiff-")} <= exposed and "request-id" in exposed
-    for shown in (answer, shared.post("/decode", b"?", headers=headers), shared.get("/healthz", headers=headers)):
+    assert {
+        name for name in answer.headers if name.startswith("sprdiff-")
+    } <= exposed and "request-id" in exposed
+    for shown in (
+        answer,
+        shared.post("/decode", b"?", headers=headers),
+        shared.get("/healthz", headers=headers),
+    ):
         assert (shown.headers["access-control-allow-origin"], shown.headers["vary"]) == (FRIEND, "Origin")
     refused(shared.post("/encode", jpeg(), headers={"Origin": f"{FRIEND}:444"}), 403)
     refused(shared.post("/encode", jpeg(), headers={"Origin": "http://photos.example.org"}), 403)
@@ -157,7 +187,9 @@ def test_names_of_a_service_for_others() -> None:
     assert answers_to(names, *hosts) == [200, 200, 200, 200, 421, 421]
 
 
-@pytest.mark.parametrize("origin", ["*", "photos.example.org", "https://photos.example.org/", "ftp://a", "https://a b"])
+@pytest.mark.parametrize(
+    "origin", ["*", "photos.example.org", "https://photos.example.org/", "ftp://a", "https://a b"]
+)
 def test_origins_that_are_none(capsys: pytest.CaptureFixture[str], origin: str) -> None:
     assert cli.main(["serve", "--port", "0", "--allow-origin", origin]) == 2
     out, err = capsys.readouterr()

@@ -91,7 +91,12 @@ def test_weights_that_do_not_load(capsys: pytest.CaptureFixture[str], tmp_path: 
 
 
 def test_wrong_options(capsys: pytest.CaptureFixture[str]) -> None:
-    for wrong in (["--port", "70000"], ["--concurrency", "0"], ["--timeout", "0"], ["--root-path", "photos/"]):
+    for wrong in (
+        ["--port", "70000"],
+        ["--concurrency", "0"],
+        ["--timeout", "0"],
+        ["--root-path", "photos/"],
+    ):
         assert failure(capsys, *wrong)[0] == 2
 
 
@@ -142,7 +147,9 @@ def test_what_has_begun_may_end() -> None:
     with started() as (process, line):
         large = jpeg(600, 800)
         with connect(address_in(line)) as connection:
-            head = f"POST /encode?quality=0 HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(large)}\r\n\r\n"
+            head = (
+                f"POST /encode?quality=0 HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(large)}\r\n\r\n"
+            )
             connection.sendall(head.encode() + large[:-1])
             process.send_signal(signal.SIGTERM)
             time.sleep(0.5)
@@ -209,7 +216,9 @@ def test_a_warning_when_others_can_reach_it() -> None:
         assert httpx.get(f"http://127.0.0.1:{port}/healthz").status_code == 200
         process.terminate()
         _, err = process.communicate(timeout=30)
-    assert err.startswith("sprdiff: warning: ") and "can be reached from outside" in err and err.count("\n") == 1
+    assert (
+        err.startswith("sprdiff: warning: ") and "can be reached from outside" in err and err.count("\n") == 1
+    )
 
 
 # Connections
@@ -223,7 +232,9 @@ def address() -> Iterator[str]:
 
 def busy(address: str) -> tuple[float, float]:
     """Places taken and jobs running, by the metrics."""
-    lines = dict(line.rsplit(" ", 1) for line in httpx.get(f"{address}metrics").text.splitlines() if line[0] != "#")
+    lines = dict(
+        line.rsplit(" ", 1) for line in httpx.get(f"{address}metrics").text.splitlines() if line[0] != "#"
+    )
     return float(lines['sprdiff_waiting{pool="coding"}']), float(lines['sprdiff_busy{pool="coding"}'])
 
 
@@ -268,7 +279,8 @@ def test_a_body_that_is_too_large_is_refused_so_that_its_sender_hears_of_it(addr
 def test_a_client_that_asks_first_is_refused_before_it_sends(address: str) -> None:
     with connect(address) as connection:
         connection.sendall(
-            b"POST /encode HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000000\r\nExpect: 100-continue\r\n\r\n"
+            b"POST /encode HTTP/1.1\r\nHost: localhost\r\n"
+            b"Content-Length: 5000000\r\nExpect: 100-continue\r\n\r\n"
         )
         assert connection.recv(65536).startswith(b"HTTP/1.1 413 ")
 
@@ -349,7 +361,10 @@ def test_a_body_that_breaks_after_its_answer_only_ends_its_connection(
 
 @pytest.mark.services
 def test_too_many_connections_of_one_client() -> None:
-    with running(replace(QUICK, connections=8, header_timeout=60)) as address, contextlib.ExitStack() as stack:
+    with (
+        running(replace(QUICK, connections=8, header_timeout=60)) as address,
+        contextlib.ExitStack() as stack,
+    ):
         for _ in range(2):
             held = stack.enter_context(connect(address))
             held.sendall(b"GET /healthz HT")
@@ -397,7 +412,8 @@ def test_clients_that_go_away_leave_nothing_behind(address: str) -> None:
         for _ in range(6):
             with connect(address) as connection:
                 connection.sendall(
-                    b"POST /encode HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + sent
+                    b"POST /encode HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body)
+                    + sent
                 )
     until = time.monotonic() + 60
     while busy(address) != (0, 0):
@@ -412,7 +428,9 @@ def test_a_client_that_does_not_read_is_cut_off(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("sprdiff.serve.jobs.encode_image", lambda *_: bytes(size))
     data = CODEC.encode(jpeg(64, 96), quality=0)
     with running(replace(QUICK, timeout=2)) as address, connect(address) as connection:
-        connection.sendall(b"POST /decode HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(data) + data)
+        connection.sendall(
+            b"POST /decode HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(data) + data
+        )
         until = time.monotonic() + 60
         while 'route="/decode",status="200"' not in httpx.get(f"{address}metrics").text:
             assert time.monotonic() < until

@@ -34,7 +34,9 @@ def made_up_lpips(seed: int = 0) -> tuple[dict[str, torch.Tensor], dict[str, tor
         k: torch.randn(s, generator=rng) * (2 / (s[1] * 9 if len(s) == 4 else 1e4)) ** 0.5
         for k, s in VGG16.shapes.items()
     }
-    heads = {f"lin{i}.model.1.weight": torch.rand(1, c, 1, 1, generator=rng) for i, c in enumerate(VGG16.channels)}
+    heads = {
+        f"lin{i}.model.1.weight": torch.rand(1, c, 1, 1, generator=rng) for i, c in enumerate(VGG16.channels)
+    }
     return backbone, heads
 
 

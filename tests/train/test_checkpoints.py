@@ -25,7 +25,9 @@ def small_checkpoint(value: float) -> Checkpoint:
 
 
 @pytest.mark.parametrize("moment", ["save_file", "replace"])
-def test_a_failed_save_leaves_the_old_checkpoint(moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_save_leaves_the_old_checkpoint(
+    moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "run" / "vae.safetensors"
     save(path, small_checkpoint(1.0))
 

@@ -22,7 +22,8 @@ def installed() -> Path:
 
 
 def published(x: Tensor) -> list[Tensor]:
-    """The network as its authors published it: convolutions padded as TensorFlow pads, then batch norm, then ReLU6."""
+    """The network as its authors published it: convolutions padded as TensorFlow pads, then batch norm,
+    then ReLU6."""
     arrays = torch.load(installed(), map_location="cpu", weights_only=True)
 
     def conv(x: Tensor, name: str, norm: str, stride: int = 1, *, activate: bool = True) -> Tensor:
@@ -32,7 +33,9 @@ def published(x: Tensor) -> list[Tensor]:
             missing = max((-(-side // stride) - 1) * stride + kernel - side, 0)
             pads += [missing // 2, missing - missing // 2]
         x = F.conv2d(F.pad(x, pads), weight, None, stride, groups=x.shape[1] // weight.shape[1])
-        mean, variance, gain, bias = (arrays[f"{norm}.{n}"] for n in ("running_mean", "running_var", "weight", "bias"))
+        mean, variance, gain, bias = (
+            arrays[f"{norm}.{n}"] for n in ("running_mean", "running_var", "weight", "bias")
+        )
         x = F.batch_norm(x, mean, variance, gain, bias, eps=1e-3)
         return F.relu6(x) if activate else x
 

@@ -81,7 +81,8 @@ def test_under_autocast(latents: Latents) -> None:
 
 
 def test_latents_in_half_precision_are_coded_in_full(latents: Latents) -> None:
-    """The networks before them may run in bfloat16: what comes out is rounded once, and then coded exactly."""
+    """The networks before them may run in bfloat16: what comes out is rounded once, and then coded
+    exactly."""
     y, z, level = latents
     halves = y.bfloat16(), z.bfloat16(), level
     with torch.autocast("cpu", torch.bfloat16):
@@ -112,7 +113,8 @@ def test_tf32_comes_back_after_an_error() -> None:
 
 
 def test_rulers_and_losses_under_autocast() -> None:
-    """MS-SSIM's windows are convolutions, which autocast would run in bfloat16, and so are the ruler's layers."""
+    """MS-SSIM's windows are convolutions, which autocast would run in bfloat16, and so are the ruler's
+    layers."""
     a = torch.rand(1, 3, 176, 176, generator=torch.Generator().manual_seed(1))
     b = (a + 0.02 * torch.randn(a.shape, generator=torch.Generator().manual_seed(2))).clamp(0, 1)
     wanted = structural_similarity(a, b)

@@ -32,12 +32,7 @@ from sprdiff.runtime.weights import GRAPHS, read_arrays, read_manifest
 from sprdiff.train import run_export
 from sprdiff.train.checkpoints import PARTS, load, load_networks
 from sprdiff.train.data.photos import CropSampler
-from sprdiff.train.export.folder import (
-    FILES,
-    KEPT,
-    refit_tables,
-    write_folder,
-)
+from sprdiff.train.export.folder import FILES, KEPT, refit_tables, write_folder
 from sprdiff.train.export.graphs import (
     GENERATION,
     Branches,
@@ -99,7 +94,9 @@ def test_the_folder_is_complete(exported: Path) -> None:
 
 
 def test_every_part_has_a_hash_of_its_own(exported: Path) -> None:
-    exact, decoder, encoder = (read_arrays(exported / f"{name}.npz") for name in ("entropy", "decoder", "encoder"))
+    exact, decoder, encoder = (
+        read_arrays(exported / f"{name}.npz") for name in ("entropy", "decoder", "encoder")
+    )
     manifest = read_manifest(exported)
     assert manifest.weights_hash == canonical_hash(exact)
     assert manifest.decoder_hash == canonical_hash(decoder)
@@ -165,13 +162,20 @@ def example(name: str, h: int, w: int) -> torch.Tensor:
 def module_of(graph: str, model: SPRDiff) -> torch.nn.Module:
     if graph == "encoder":
         return EncoderGraph(model, Branches.of(model))
-    kinds = {"coarse": CoarseGraph, "condition": ConditionGraph, "flow": FlowGraph, "vae_decode": VAEDecodeGraph}
+    kinds = {
+        "coarse": CoarseGraph,
+        "condition": ConditionGraph,
+        "flow": FlowGraph,
+        "vae_decode": VAEDecodeGraph,
+    }
     return kinds[graph](model)
 
 
 @pytest.mark.parametrize("graph", SIGNATURES)
 @pytest.mark.parametrize("size", [(1, 1), (3, 2)])
-def test_graphs_compute_what_torch_computes(graph: str, size: tuple[int, int], exported: Path, stored: SPRDiff) -> None:
+def test_graphs_compute_what_torch_computes(
+    graph: str, size: tuple[int, int], exported: Path, stored: SPRDiff
+) -> None:
     torch.manual_seed(0)
     names, outputs = SIGNATURES[graph]
     inputs = {name: example(name, *size) for name in names}
@@ -218,7 +222,9 @@ def test_an_encoder_that_nobody_listens_to_is_not_run(model: SPRDiff, tmp_path: 
     other.triple_encoder.fuse_vae.weight.data.zero_()
     assert Branches.of(model) == (True, True) and Branches.of(other) == (False, True)
     module = EncoderGraph(other, Branches.of(other)).eval()
-    names = _export(module, {"image": _inputs(NANO)["image"]}, ("y", "z"), tmp_path / "e.onnx", other.state_dict())
+    names = _export(
+        module, {"image": _inputs(NANO)["image"]}, ("y", "z"), tmp_path / "e.onnx", other.state_dict()
+    )
     assert not [name for name in names if "vae" in name] and "triple_encoder.fuse_semantic.weight" in names
     assert Branches.of(other).silent == ("triple_encoder.vae.", "triple_encoder.fuse_vae.")
 
@@ -302,7 +308,9 @@ def test_loading_a_folder_is_strict(
 
 @pytest.mark.parametrize("name", ["manifest.json", "entropy.npz", "encoder.npz"])
 @pytest.mark.parametrize("content", [None, b"{}"])
-def test_damaged_folders_do_not_load(name: str, content: bytes | None, exported: Path, tmp_path: Path) -> None:
+def test_damaged_folders_do_not_load(
+    name: str, content: bytes | None, exported: Path, tmp_path: Path
+) -> None:
     folder = copy_of(exported, tmp_path / "weights")
     (folder / name).unlink() if content is None else (folder / name).write_bytes(content)
     with pytest.raises(WeightsError, match="not a weights folder"):
@@ -347,7 +355,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
 
     def graphs(model: SPRDiff, folder: Path) -> dict[str, dict[str, np.ndarray]]:
         (folder / "encoder.onnx").write_bytes(b"graph")
-        weights = {k: v.numpy().astype(np.float16) for k, v in model.state_dict().items() if not k.startswith(EXACT)}
+        weights = {
+            k: v.numpy().astype(np.float16) for k, v in model.state_dict().items() if not k.startswith(EXACT)
+        }
         return {name: weights if name == "coarse" else {} for name in SIGNATURES}
 
     monkeypatch.setattr(sprdiff.train.export.folder, "export_graphs", graphs)

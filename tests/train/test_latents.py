@@ -1,4 +1,5 @@
-"""Folders of latents: made from photographs and checkpoints, resumed, refreshed; what batches of them hold."""
+"""Folders of latents: made from photographs and checkpoints, resumed, refreshed; what batches of them
+hold."""
 
 from __future__ import annotations
 
@@ -43,12 +44,20 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Checkpoints of a codec and of a VAE, as the stages leave them."""
     folder, model = tmp_path_factory.mktemp("parts"), nano_model()
     return tuple(
-        write_checkpoint(folder / f"{name}.safetensors", model, STAGES[name].networks) for name in ("codec", "vae")
+        write_checkpoint(folder / f"{name}.safetensors", model, STAGES[name].networks)
+        for name in ("codec", "vae")
     )  # type: ignore[return-value]
 
 
 def make(out: Path, init: list[Path], photos: Path, **changes: Any) -> LatentsResult:
-    options = {"preset": "nano", "count": 6, "device": "cpu", "precision": "fp32", "cache": photos / "cache", **changes}
+    options = {
+        "preset": "nano",
+        "count": 6,
+        "device": "cpu",
+        "precision": "fp32",
+        "cache": photos / "cache",
+        **changes,
+    }
     advance = options.pop("advance", lambda done, total: None)
     return run_latents(LatentsOptions(out=out, init=init, data=[photos], **options), advance)
 
@@ -70,13 +79,22 @@ def test_arrays_are_what_the_networks_give(made: Path, photos: Path) -> None:
     assert model.triple_encoder.semantic is not None
     model.triple_encoder.semantic.load_package()  # the pretrained part is never a checkpoint's
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the same sums in the same order
-    channels = {"x": 3, "coarse": 3, "f16": NANO.synthesis[1], "f32": NANO.synthesis[0], "mean": 4, "deviation": 4}
+    channels = {
+        "x": 3,
+        "coarse": 3,
+        "f16": NANO.synthesis[1],
+        "f32": NANO.synthesis[0],
+        "mean": 4,
+        "deviation": 4,
+    }
     for name, count in channels.items():
         side = SIDE // STRIDES[name]
         assert found[name].shape == (6, side, side, count), name
     x = CropSampler(open_store([photos], photos / "cache", []), SIDE, 0).batch(0, 0, 4)
     level = torch.from_numpy(found["level"][:4]).float()
-    stored = {n: torch.from_numpy(a[:4]).permute(0, 3, 1, 2).float() for n, a in found.items() if n != "level"}
+    stored = {
+        n: torch.from_numpy(a[:4]).permute(0, 3, 1, 2).float() for n, a in found.items() if n != "level"
+    }
     with torch.no_grad():
         r = model(x, level, hard=True).reconstruction  # through all three encoders
         mean, log_deviation = model.triple_encoder.vae(stored["x"] / 255, stored["coarse"] / 255)
@@ -201,7 +219,9 @@ def test_unfinished_folders_are_refused(made: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="holds no latents yet"):
         LatentStore.open(out, RECEIVER)
     with pytest.raises(TrainingError, match="another number of crops, 6 in place of 5"):
-        next(make_latents(lambda *_: pytest.fail("asked"), memory_store([photo(SIDE, SIDE)]), out, 5, 0, "cpu"))
+        next(
+            make_latents(lambda *_: pytest.fail("asked"), memory_store([photo(SIDE, SIDE)]), out, 5, 0, "cpu")
+        )
 
 
 @pytest.mark.parametrize("kind", [LatentSampler, ResidentLatents])
@@ -212,9 +232,13 @@ def test_a_batch_is_the_same_part_of_every_array(kind: Any, latents: Path) -> No
     store = {}
     for name, stride in place.items():
         # Every value tells where it lies: crop, row and column of the upper left pixel of its cell.
-        here = [np.stack([np.full_like(r, i), r * stride // 32, c * stride // 32], -1)
-                for i in range(count) for r, c in [(rows[: SIDE // stride, : SIDE // stride],
-                                                    columns[: SIDE // stride, : SIDE // stride])]]  # fmt: skip
+        here = [
+            np.stack([np.full_like(r, i), r * stride // 32, c * stride // 32], -1)
+            for i in range(count)
+            for r, c in [
+                (rows[: SIDE // stride, : SIDE // stride], columns[: SIDE // stride, : SIDE // stride])
+            ]
+        ]
         store[name] = np.stack(here).astype(np.uint8 if stride == 1 else np.float16)
     store["level"] = np.arange(count, dtype=np.int16)
     more = ("cpu",) if kind is ResidentLatents else ()
@@ -238,7 +262,10 @@ def test_a_batch_is_the_same_part_of_every_array(kind: Any, latents: Path) -> No
 
 def test_latents_on_a_device_are_those_on_disk(latents: Path) -> None:
     store = LatentStore.open(latents, ALL)
-    here, there = LatentSampler(store, 128, 3).batch(2, 0, 6), ResidentLatents(store, 128, 3, "cpu").batch(2, 0, 6)
+    here, there = (
+        LatentSampler(store, 128, 3).batch(2, 0, 6),
+        ResidentLatents(store, 128, 3, "cpu").batch(2, 0, 6),
+    )
     assert set(here) == set(there) == set(ALL)
     assert all(torch.equal(here[n], there[n]) for n in ALL)
 

@@ -1,4 +1,5 @@
-"""The training loop: precision, numbers that are none, legs by the clock, no hidden waiting, compilation, averages."""
+"""The training loop: precision, numbers that are none, legs by the clock, no hidden waiting, compilation,
+averages."""
 
 from __future__ import annotations
 
@@ -36,7 +37,8 @@ def test_auto_takes_the_faster_precision_and_leaves_no_trace(
     case: str, faster: str, tmp_path: Path, training_data: Path, start: Path,
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
-    """Weights, controllers, slow averages and random numbers: the run is the one that was told its precision."""
+    """Weights, controllers, slow averages and random numbers: the run is the one that was told its
+    precision."""
     told = load_file(run_case(case, training_data, tmp_path / "told", start, steps=3, precision=faster))
     measure = Trainer._seconds
 
@@ -60,7 +62,9 @@ def test_random_numbers_are_as_they_were_before_the_choice(tmp_path: Path, laten
     assert torch.equal(torch.rand(3), wanted) and trainer.precision in ("fp32", "bf16")
 
 
-def test_half_precision_changes_the_networks_and_not_the_stored_weights(tmp_path: Path, latents: Path) -> None:
+def test_half_precision_changes_the_networks_and_not_the_stored_weights(
+    tmp_path: Path, latents: Path
+) -> None:
     losses = {}
     for precision in ("fp32", "bf16"):
         trainer = make_trainer("vae", tmp_path, latents, precision=precision)
@@ -84,7 +88,11 @@ def poison(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_step_without_a_finite_gradient_is_skipped(
-    case: str, tmp_path: Path, latents: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    case: str,
+    tmp_path: Path,
+    latents: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     trainer = make_trainer(case, tmp_path, latents)
     with monkeypatch.context() as patch:
@@ -92,7 +100,9 @@ def test_a_step_without_a_finite_gradient_is_skipped(
         before = [p.detach().clone() for p in trainer.parameters]
         trainer.train_step()
     # The weights decay as in every step, and nothing else happens to them.
-    assert all(torch.allclose(a, b, rtol=1e-3, atol=1e-7) for a, b in zip(before, trainer.parameters, strict=True))
+    assert all(
+        torch.allclose(a, b, rtol=1e-3, atol=1e-7) for a, b in zip(before, trainer.parameters, strict=True)
+    )
     trainer.train_step()
     trainer._check_finite()
     assert "up to step 2: the gradient of 1 steps was not finite" in caplog.text
@@ -101,7 +111,9 @@ def test_a_step_without_a_finite_gradient_is_skipped(
     assert not caplog.text, "told twice"
     assert checkpoints.all_finite({str(i): v for i, v in enumerate(trainer.ema.averages.values())})
     assert checkpoints.all_finite(trainer.module.state_dict())
-    assert any(not torch.equal(a, b) for a, b in zip(before, trainer.parameters, strict=True)), "it does not go on"
+    assert any(not torch.equal(a, b) for a, b in zip(before, trainer.parameters, strict=True)), (
+        "it does not go on"
+    )
 
 
 def test_a_run_that_diverged_ends_and_keeps_the_last_good_checkpoint(
@@ -119,7 +131,9 @@ def test_a_run_that_diverged_ends_and_keeps_the_last_good_checkpoint(
         return train()
 
     monkeypatch.setattr(trainer, "train_step", soon_broken)
-    with pytest.raises(TrainingError, match=r"no finite gradient in 4 steps up to step 8; .*vae\.safetensors is the"):
+    with pytest.raises(
+        TrainingError, match=r"no finite gradient in 4 steps up to step 8; .*vae\.safetensors is the"
+    ):
         trainer.run(report)
     kept = checkpoints.load(trainer.path)
     assert kept.step == 4 and checkpoints.all_finite(kept.tensors)
@@ -165,7 +179,9 @@ def test_a_leg_lasts_its_minutes_and_falls_only_if_told(
     assert checkpoints.load(trainer.path).step == len(rates)
 
 
-def test_a_leg_is_saved_before_it_is_validated(tmp_path: Path, latents: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_leg_is_saved_before_it_is_validated(
+    tmp_path: Path, latents: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trainer = make_trainer("flow", tmp_path, latents, steps=2, save_every=1e9)
 
     def fails(report: Report) -> None:
@@ -181,9 +197,16 @@ def test_a_leg_is_saved_before_it_is_validated(tmp_path: Path, latents: Path, mo
 
 
 class Watched(TorchDispatchMode):
-    """Counts what would make the host wait for a GPU: numbers read from tensors, and tensors made of numbers."""
+    """Counts what would make the host wait for a GPU: numbers read from tensors, and tensors made of
+    numbers."""
 
-    WAITS = ("aten._local_scalar_dense", "aten.nonzero", "aten.masked_select", "aten.equal", "aten.lift_fresh")
+    WAITS = (
+        "aten._local_scalar_dense",
+        "aten.nonzero",
+        "aten.masked_select",
+        "aten.equal",
+        "aten.lift_fresh",
+    )
 
     def __init__(self) -> None:
         super().__init__()
@@ -206,7 +229,8 @@ def test_no_step_waits_for_the_device(case: str, tmp_path: Path, latents: Path) 
     with Watched() as watched:
         report.step(1, trainer.gradients(1), 1.0)
         trainer.ema.update(1)
-    # Where features look at the picture from is drawn on the host; MS-SSIM makes its five weights in every step.
+    # Where features look at the picture from is drawn on the host; MS-SSIM makes its five weights in every
+    # step.
     known = {"vae": {"aten._local_scalar_dense": 2}, "codec-all": {"aten.lift_fresh": 1}}
     assert watched.found == known.get(case, {})
 
@@ -239,7 +263,9 @@ def test_a_compiled_stage_is_compiled_once(
     assert found == pytest.approx(wanted, rel=1e-4)
 
 
-def test_compiled_code_never_meets_tf32(tmp_path: Path, latents: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiled_code_never_meets_tf32(
+    tmp_path: Path, latents: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch, "compile", lambda module: module)
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     make_trainer("codec", tmp_path, latents, compile=True)

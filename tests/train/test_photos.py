@@ -40,10 +40,14 @@ def test_folders_and_shards(tmp_path: Path) -> None:
     (folder / "deeper").mkdir()
     (folder / "deeper" / "UPPER.PNG").write_bytes(png(70, 5))
     (folder / "notes.txt").write_text("not a photo")
-    shard = write_shard(tmp_path / "shard.tar", {"a/x.png": png(80, 6), "a/x.json": b"{}", "y.jpg": png(90, 7)})
+    shard = write_shard(
+        tmp_path / "shard.tar", {"a/x.png": png(80, 6), "a/x.json": b"{}", "y.jpg": png(90, 7)}
+    )
     store = open_store([folder, shard], tmp_path / "cache", [])
     assert store.names == ("UPPER.PNG", "made-0.png", "made-1.png", "x.png", "y.jpg")
-    assert np.array_equal(store.photo(1), photo(64, 64, 0)) and np.array_equal(store.photo(3), photo(80, 80, 6))
+    assert np.array_equal(store.photo(1), photo(64, 64, 0)) and np.array_equal(
+        store.photo(3), photo(80, 80, 6)
+    )
     assert store.shapes.tolist() == [[70, 70], [64, 64], [64, 64], [80, 80], [90, 90]]
 
 
@@ -75,7 +79,9 @@ def test_sources_are_left_out_by_prefix(tmp_path: Path) -> None:
         open_store([folder], tmp_path / "cache", ["flickr_", "made"])
 
 
-def test_corrupt_photographs_are_skipped_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_corrupt_photographs_are_skipped_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     whole = png(64, 1)
     shard = write_shard(tmp_path / "s.tar", {"a.png": whole[: len(whole) // 2], "b.png": b"", "c.png": whole})
     with caplog.at_level(logging.WARNING):
@@ -105,7 +111,11 @@ def test_crops_depend_on_seed_step_and_rank_alone() -> None:
     store = memory_store([photo(200, 300, 1), photo(150, 90, 2)])
     sampler = CropSampler(store, 64, seed=3)
     first = sampler.batch(5, 1, 4)
-    assert first.shape == (4, 3, 64, 64) and first.dtype == torch.float32 and 0 <= first.min() <= first.max() <= 1
+    assert (
+        first.shape == (4, 3, 64, 64)
+        and first.dtype == torch.float32
+        and 0 <= first.min() <= first.max() <= 1
+    )
     sampler.batch(6, 0, 4)
     assert torch.equal(sampler.batch(5, 1, 4), first)
     assert torch.equal(CropSampler(store, 64, seed=3).batch(5, 1, 4), first)
@@ -166,7 +176,9 @@ def test_reduced_crops_are_larger_parts_made_smaller() -> None:
     """Noise has less contrast the more it is reduced; what is not reduced keeps all of it."""
     reduced, native = (only(REDUCED=share).batch(0, 0, 60).std((1, 2, 3)) for share in (1.0, 0.0))
     assert native.min() > 0.27
-    assert reduced.min() < 0.17 and reduced.max() > 0.22 and float(reduced.mean()) < 0.9 * float(native.mean())
+    assert (
+        reduced.min() < 0.17 and reduced.max() > 0.22 and float(reduced.mean()) < 0.9 * float(native.mean())
+    )
     half = only(REDUCED=0.5).batch(0, 0, 200).std((1, 2, 3)) < 0.27
     assert 0.3 < half.float().mean() < 0.6
 

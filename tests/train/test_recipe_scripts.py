@@ -48,9 +48,35 @@ def test_the_whole_recipe_from_photographs_to_a_file_decoded(tmp_path: Path) -> 
     """Two steps a stage: what comes out is a weights folder that encodes and decodes."""
     photos, out, weights = write_photos(tmp_path / "photos", 2, SIDE), tmp_path / "run", tmp_path / "weights"
     env = environment(tmp_path)
-    command = ["bash", "runs/tiny.sh", "--data", str(photos), "--out", str(out), "--weights", str(weights), "--preset",
-               "nano", "--count", "4", "--steps", "2"]  # fmt: skip
-    train = ["--train", "--batch", "2", "--crop", "64", "--device", "cpu", "--threads", "1", "--precision", "fp32"]
+    command = [
+        "bash",
+        "runs/tiny.sh",
+        "--data",
+        str(photos),
+        "--out",
+        str(out),
+        "--weights",
+        str(weights),
+        "--preset",
+        "nano",
+        "--count",
+        "4",
+        "--steps",
+        "2",
+    ]
+    train = [
+        "--train",
+        "--batch",
+        "2",
+        "--crop",
+        "64",
+        "--device",
+        "cpu",
+        "--threads",
+        "1",
+        "--precision",
+        "fp32",
+    ]
     done = run(*command, *train, env=env)
     assert done.returncode == 0, done.stderr[-3000:]
     steps = {name: load(out / f"{name}.safetensors").step for name in ("codec", "vae", "flow", "few/flow")}
@@ -62,7 +88,9 @@ def test_the_whole_recipe_from_photographs_to_a_file_decoded(tmp_path: Path) -> 
     times = {p: p.stat().st_mtime_ns for p in out.rglob("*.safetensors")}
     again = run(*command, *train, env=env)
     assert again.returncode == 0, again.stderr[-3000:]
-    assert {p: p.stat().st_mtime_ns for p in out.rglob("*.safetensors")} == times, "a finished stage was run again"
+    assert {p: p.stat().st_mtime_ns for p in out.rglob("*.safetensors")} == times, (
+        "a finished stage was run again"
+    )
 
 
 @pytest.mark.parametrize(
@@ -121,7 +149,9 @@ def test_too_little_room_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "MiB are left for photographs, fewer than 10" in capsys.readouterr().err
 
 
-def test_checkpoints_come_home_in_pieces(tmp_path: Path, start: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checkpoints_come_home_in_pieces(
+    tmp_path: Path, start: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(gpu_pack, "PIECE", 100_000)
     folder = tmp_path / "run"
     write_checkpoint(folder / "codec.safetensors", nano_model())
@@ -154,22 +184,53 @@ def test_wrong_arguments_of_the_run(arguments: list[str], tmp_path: Path) -> Non
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["codec", "vae"])
 def test_both_parts_run_without_a_hand_on_them(stage: str, tmp_path: Path, start: Path) -> None:
-    """In a copy of the tree, without a network, a few seconds each; the second goes on where the first stopped."""
+    """In a copy of the tree, without a network, a few seconds each; the second goes on where the first
+    stopped."""
     tree = tmp_path / "tree"
     for folder in ("src", "scripts"):
         tree.mkdir(exist_ok=True)
         subprocess.run(["cp", "-r", str(ROOT / folder), str(tree)], check=True)
     photos, valid = write_photos(tmp_path / "photos", 2, SIDE), write_photos(tmp_path / "valid", 1, 128)
-    given = ["--data", str(photos), "--valid", str(valid), "--init", str(start), "--least", "0", "--mib", "1000"]
+    given = [
+        "--data",
+        str(photos),
+        "--valid",
+        str(valid),
+        "--init",
+        str(start),
+        "--least",
+        "0",
+        "--mib",
+        "1000",
+    ]
     assert pack(tree / ".gpu", *given) == 0
-    env = {**environment(tmp_path), "OUT": str(tmp_path / "out"), "GPU_RUN": str(tmp_path / "run"), "DEVICE": "cpu",
-           "PRESET": "nano", "COUNT": "4", "RESERVE": "0"}  # fmt: skip
+    env = {
+        **environment(tmp_path),
+        "OUT": str(tmp_path / "out"),
+        "GPU_RUN": str(tmp_path / "run"),
+        "DEVICE": "cpu",
+        "PRESET": "nano",
+        "COUNT": "4",
+        "RESERVE": "0",
+    }
     reached = []
     for part in ("1", "2"):
         options = ["--", "--threads", "1", "--batch", "2", "--crop", "64"]
-        done = run("bash", str(tree / "scripts/gpu_run.sh"), "part", part, stage, "--minutes", "0.1", *options, env=env)
+        done = run(
+            "bash",
+            str(tree / "scripts/gpu_run.sh"),
+            "part",
+            part,
+            stage,
+            "--minutes",
+            "0.1",
+            *options,
+            env=env,
+        )
         assert done.returncode == 0, done.stderr[-3000:]
         assert gpu_pack.main(["join", stage, str(tmp_path / "out"), str(tmp_path / "joined")]) == 0
         reached.append(load(tmp_path / "joined").step)
-        assert {f"{stage}.jsonl", f"{stage}.md", f"{stage}.safetensors.00"} <= set(os.listdir(tmp_path / "out"))
+        assert {f"{stage}.jsonl", f"{stage}.md", f"{stage}.safetensors.00"} <= set(
+            os.listdir(tmp_path / "out")
+        )
     assert 0 < reached[0] < reached[1]

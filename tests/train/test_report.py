@@ -52,9 +52,14 @@ def test_large_photographs_alone_are_validated_too(
 
 @pytest.mark.parametrize(
     ("case", "kinds"),
-    [("vae", {"coarse", "vae"}), ("flow", {"coarse", *(f"{n} steps" for n in (1, 2, 4, 8, 16)), "half of 8 steps"})],
+    [
+        ("vae", {"coarse", "vae"}),
+        ("flow", {"coarse", *(f"{n} steps" for n in (1, 2, 4, 8, 16)), "half of 8 steps"}),
+    ],
 )
-def test_vae_and_flow_are_judged_by_samples(case: str, kinds: set[str], tmp_path: Path, latents: Path) -> None:
+def test_vae_and_flow_are_judged_by_samples(
+    case: str, kinds: set[str], tmp_path: Path, latents: Path
+) -> None:
     """In figures and on a contact sheet: the original, then a column for each kind of sample."""
     trainer = make_trainer(case, tmp_path, latents)
     photos = memory_store([photo(180, 170, seed) for seed in range(2)] + [photo(64, 64)])

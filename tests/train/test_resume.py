@@ -1,4 +1,5 @@
-"""A killed run goes on as if nothing had happened, a later leg from committed weights, several processes as one."""
+"""A killed run goes on as if nothing had happened, a later leg from committed weights, several processes
+as one."""
 
 from __future__ import annotations
 
@@ -73,14 +74,18 @@ def test_a_run_goes_on_from_committed_weights_alone(
     kept = load(small)
     assert kept.networks == STAGES[stage].networks and (kept.step, kept.total) == (6, 6)
     assert {v.dtype for v in kept.tensors.values()} == {torch.float16}
-    assert {part_of(k.removeprefix("ema.")) for k in kept.tensors if k.startswith("ema.")} == set(kept.networks)
+    assert {part_of(k.removeprefix("ema.")) for k in kept.tensors if k.startswith("ema.")} == set(
+        kept.networks
+    )
     beside = {k.split(".")[1] for k in kept.tensors if not k.startswith("ema.")}
     assert beside == {"codec": {"tell"}, "vae": {"log_beta"}, "flow": set()}[stage]
     # A rate of zero: what was loaded is what is saved.
     more = run_case(case, training_data, tmp_path / "two", start, init=[start, small], lr=1e-12, steps=7)
     found = load_file(more)
     for name, value in kept.tensors.items():
-        if part_of(name.removeprefix("ema.")) != "latent_" and name != "extra.log_beta":  # measured, controlled
+        if (
+            part_of(name.removeprefix("ema.")) != "latent_" and name != "extra.log_beta"
+        ):  # measured, controlled
             assert torch.allclose(found[name], value.float(), atol=1e-6), name
     assert load(more).step == 7
 
@@ -107,16 +112,22 @@ def test_a_later_leg_keeps_step_and_schedule(
     end = load(run_case("codec", training_data, tmp_path / "two", start, init=[start, small], steps=None))
     assert (end.step, end.total, end.first) == (12, 12, 5)
     assert [step for step, _ in rates] == list(range(5, 12))
-    assert [rate for _, rate in rates] == pytest.approx([schedule(step / 12, step - 5) for step in range(5, 12)])
+    assert [rate for _, rate in rates] == pytest.approx(
+        [schedule(step / 12, step - 5) for step in range(5, 12)]
+    )
 
 
-def test_a_finished_stage_is_not_gone_on_with_unasked(tmp_path: Path, training_data: Path, start: Path) -> None:
+def test_a_finished_stage_is_not_gone_on_with_unasked(
+    tmp_path: Path, training_data: Path, start: Path
+) -> None:
     done = run_case("codec", training_data, tmp_path / "one", start)
     with pytest.raises(TrainingError, match="over at step 6 of 6: give --steps"):
         run_case("codec", training_data, tmp_path / "two", start, init=[start, done], steps=None)
 
 
-def test_few_steps_go_on_from_a_flow_that_never_had_them(tmp_path: Path, training_data: Path, start: Path) -> None:
+def test_few_steps_go_on_from_a_flow_that_never_had_them(
+    tmp_path: Path, training_data: Path, start: Path
+) -> None:
     flow = run_case("flow", training_data, tmp_path / "one", start)
     few = load(run_case("flow-few", training_data, tmp_path / "few", start, init=[start, flow], steps=8))
     assert (few.step, few.first) == (8, 6) and any(k.startswith("extra.slow.") for k in few.tensors)
@@ -129,7 +140,9 @@ def test_schedule_warms_up_holds_and_decays() -> None:
     assert schedule(0.5, 0) == 0.01 and schedule(1.2, 500) == 0
 
 
-def test_resume_without_a_checkpoint_still_needs_what_the_stage_needs(tmp_path: Path, training_data: Path) -> None:
+def test_resume_without_a_checkpoint_still_needs_what_the_stage_needs(
+    tmp_path: Path, training_data: Path
+) -> None:
     with pytest.raises(TrainingError, match="give --init"):
         run_case("flow", training_data, tmp_path, Path(), init=None, resume=True)
 

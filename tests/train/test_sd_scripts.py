@@ -113,7 +113,9 @@ def test_the_run_on_a_gpu_rehearsed(tmp_path: Path) -> None:
     assert all(found[name]["peak GiB"] > 0 and found[name]["steps skipped"] == 0 for name in timed)
 
 
-def test_a_part_that_fails_is_told_and_the_others_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_part_that_fails_is_told_and_the_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gpu_sd: Any = load_script("gpu_sd")
 
     def fail(*_: Any) -> None:

@@ -117,19 +117,25 @@ def settings(trainer: Any) -> dict[str, tuple[float, tuple[float, float]]]:
     names = {id(p): n for n, p in trainer.ema.parameters.items()}
     found: dict[str, tuple[float, tuple[float, float]]] = {}
     for group in trainer.optimizer.param_groups:
-        found |= {names[id(p)]: (group["lr"] / trainer.stage.lr, tuple(group["betas"])) for p in group["params"]}
+        found |= {
+            names[id(p)]: (group["lr"] / trainer.stage.lr, tuple(group["betas"])) for p in group["params"]
+        }
     return found
 
 
 @pytest.mark.parametrize("stage", ["refine", "joint"])
-def test_the_discriminator_has_settings_of_its_own(stage: str, parts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_discriminator_has_settings_of_its_own(
+    stage: str, parts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("sprdiff.train.loop.WARMUP", 1)
     trainer = make_sd_trainer(stage, parts)
     trainer.train_step()
     found = settings(trainer)
     assert len(found) == len(trainer.parameters)
     for name, (rate, betas) in found.items():
-        slow = name.startswith(("model.latent_codec", "model.triple_encoder.fuse", "model.reconstruction.coarse"))
+        slow = name.startswith(
+            ("model.latent_codec", "model.triple_encoder.fuse", "model.reconstruction.coarse")
+        )
         slow = slow or (name.startswith("model.synthesis") and "estimate" not in name)
         wanted = 2.0 if name.startswith("discriminator.") else 0.1 if slow else 1.0
         assert rate == pytest.approx(wanted), name
@@ -173,7 +179,9 @@ def test_weights_mean_what_their_configuration_says(parts: Path, tmp_path: Path)
 # ---------------------------------------------------------------------------- precision
 
 
-def gradient_of(parts: Path, precision: str = "fp32", accumulate: int = 1) -> tuple[list[Tensor], dict[str, Tensor]]:
+def gradient_of(
+    parts: Path, precision: str = "fp32", accumulate: int = 1
+) -> tuple[list[Tensor], dict[str, Tensor]]:
     trainer = make_sd_trainer("codec", parts, lpips=lpips_loss(), precision=precision, accumulate=accumulate)
     scalars = trainer.gradients(0)
     return [p.grad.clone() for p in trainer.parameters if p.grad is not None], scalars

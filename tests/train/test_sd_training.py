@@ -115,7 +115,9 @@ def test_each_stage_lowers_its_loss_and_trains_what_it_says(
     assert {"loss", "grad", "mse"} <= set(scalars)
     moved = {k for k, v in trainer.model.state_dict().items() if not torch.equal(v, frozen[k])}
     assert all(k.startswith(trainer.stage.trains) and is_trained(k) for k in moved)
-    assert {checkpoints.part_of(k) for k in moved} <= set(trainer.stage.networks), "a trained network would be lost"
+    assert {checkpoints.part_of(k) for k in moved} <= set(trainer.stage.networks), (
+        "a trained network would be lost"
+    )
     assert not [n for n, p in trainer.module.named_parameters() if p.requires_grad and p.grad is not None]
     trainer.module(trainer.sampler.batch(0, 0, 2), torch.tensor([3.0, 200.0]))["loss"].backward()
     silent = [n for n, p in trainer.module.named_parameters() if p.requires_grad == (p.grad is None)]
@@ -186,7 +188,9 @@ def test_lpips_is_the_ruler_with_a_gradient() -> None:
     x, y = (torch.from_numpy(p).permute(2, 0, 1)[None] / 255 for p in (a, b))
     x.requires_grad_()
     found = loss(x, y)
-    assert float(found.detach()) == pytest.approx(ruler.distance(a, b), rel=1e-4) and loss(y, y).tolist() == [0]
+    assert float(found.detach()) == pytest.approx(ruler.distance(a, b), rel=1e-4) and loss(y, y).tolist() == [
+        0
+    ]
     found.sum().backward()
     assert x.grad is not None and torch.isfinite(x.grad).all() and x.grad.abs().max() > 0
     flat = torch.zeros(1, 3, 64, 64, requires_grad=True)  # no feature, no direction: still a number
@@ -194,7 +198,9 @@ def test_lpips_is_the_ruler_with_a_gradient() -> None:
     assert flat.grad is not None and torch.isfinite(flat.grad).all()
 
 
-def test_lpips_is_not_left_out_in_silence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+def test_lpips_is_not_left_out_in_silence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr("sprdiff.evaluate.metrics.backbones.metadata.distribution", _no_distribution)
     with pytest.raises(WeightsError, match=r"not found.*--no-lpips"):
@@ -239,7 +245,12 @@ def test_a_step_in_bfloat16(parts: Path) -> None:
         store = memory_store([photo(64, 64)])
         half = Accelerator(cpu=True, mixed_precision="bf16")
         trainer = Trainer(
-            recipe, recipe.build(small_model(parts), recipe.trains), store, store, train_options("refine", parts), half
+            recipe,
+            recipe.build(small_model(parts), recipe.trains),
+            store,
+            store,
+            train_options("refine", parts),
+            half,
         )
         assert np.isfinite(float(trainer.train_step()["grad"])) and trainer.skipped == 0
         assert {p.dtype for p in trainer.parameters} == {torch.float32}
@@ -417,7 +428,10 @@ def test_a_given_distortion_encoder_stays_as_it_is(tmp_path: Path, parts: Path, 
     save_file(state, tmp_path / "elic.safetensors")
     found = run("pixel", tmp_path, parts, shards, distortion=tmp_path / "elic.safetensors")
     kept = {k: v for k, v in found.part("ema").items() if k.startswith("triple_encoder.distortion.")}
-    assert all(torch.equal(v, state[k.removeprefix("triple_encoder.distortion.")]) for k, v in kept.items()) and kept
+    assert (
+        all(torch.equal(v, state[k.removeprefix("triple_encoder.distortion.")]) for k, v in kept.items())
+        and kept
+    )
     assert not [k for k in found.part("model") if "triple_encoder.distortion" in k]
     save_file({"strange": torch.zeros(1)}, tmp_path / "elic.safetensors")
     with pytest.raises(WeightsError, match=r"elic\.safetensors does not hold ELIC's analysis transform"):
@@ -451,7 +465,9 @@ def test_wrong_arguments(
 
 def test_stages_are_recipes_with_known_parts(parts: Path) -> None:
     names = list(checkpoints.own_state(small_model(parts)))
-    assert {checkpoints.part_of(n) for n in names} == set(SD_PARTS) and small_model(parts).config.groups == SMALL.groups
+    assert {checkpoints.part_of(n) for n in names} == set(SD_PARTS) and small_model(
+        parts
+    ).config.groups == SMALL.groups
     for stage in SD_STAGES.values():
         assert set(stage.networks) <= set(SD_PARTS) and set(stage.needs) <= set(SD_PARTS)
         assert all(any(n.startswith(prefix) for n in names) for prefix in stage.trains)

@@ -44,7 +44,9 @@ def web(shards: Path) -> Iterator[str]:
         yield address
 
 
-def crops(sources: list[Path | str], cache: Path, crop: int = 64, seed: int = 0, **options: object) -> ShardCrops:
+def crops(
+    sources: list[Path | str], cache: Path, crop: int = 64, seed: int = 0, **options: object
+) -> ShardCrops:
     return ShardCrops([str(s) for s in sources], ShardCache(cache), crop, seed, workers=1, **options)  # type: ignore[arg-type]
 
 
@@ -80,7 +82,9 @@ def test_batches_are_decoded_ahead(shards: Path, tmp_path: Path) -> None:
     waiting = found.ahead[4, 0, 2]
     assert torch.equal(found.batch(4, 0, 2), fresh.batch(4, 0, 2)) and (4, 0, 2) not in found.ahead
     assert all(future.done() for future in waiting)
-    assert torch.equal(found.batch(3, 0, 2), first), "a batch is a function of its number, whatever was asked before"
+    assert torch.equal(found.batch(3, 0, 2), first), (
+        "a batch is a function of its number, whatever was asked before"
+    )
     assert {key[0] for key in found.ahead} == {4, 5}
 
 
@@ -105,10 +109,14 @@ def test_packing_copies_reduces_and_leaves_out(tmp_path: Path, caplog: pytest.Lo
     )
     assert found["made-0.png"] == (folder / "made-0.png").read_bytes()
     assert Image.open(io.BytesIO(found["deep_er_a_b.jpg"])).size == (150, 100)
-    assert len({name.split(".")[0] for name in found}) == 5, "samples of one key would be one sample to WebDataset"
+    assert len({name.split(".")[0] for name in found}) == 5, (
+        "samples of one key would be one sample to WebDataset"
+    )
 
 
-def test_packing_is_deterministic_and_goes_on_after_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packing_is_deterministic_and_goes_on_after_a_kill(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = write_photos(tmp_path / "in", count=6, size=96)
     pack(folder, tmp_path / "straight", SMALL)
     write = write_atomic
@@ -125,7 +133,9 @@ def test_packing_is_deterministic_and_goes_on_after_a_kill(tmp_path: Path, monke
     seen: list[int] = []
     pack(folder, tmp_path / "killed", SMALL, workers=1, advance=lambda done, total: seen.append(done))
     assert seen[0] > 1, "what is packed was packed again"
-    straight, again = ({p.name: p.read_bytes() for p in (tmp_path / n).iterdir()} for n in ("straight", "killed"))
+    straight, again = (
+        {p.name: p.read_bytes() for p in (tmp_path / n).iterdir()} for n in ("straight", "killed")
+    )
     assert straight == again and len(straight) > 3
 
 
@@ -162,7 +172,9 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "no such folder" in capsys.readouterr().err
 
 
-def test_options_of_preset_sd_are_refused_elsewhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_options_of_preset_sd_are_refused_elsewhere(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert cli.main(["train", "pixel", "--out", str(tmp_path), "--base", "stabilityai/sd-turbo"]) == 1
     assert "need --preset sd" in capsys.readouterr().err
 
@@ -174,7 +186,9 @@ def test_webdataset_reads_the_shards(shards: Path) -> None:
         with path.open("rb") as stream:  # the library's own opener leaves files open
             source = [{"url": path.name, "stream": stream}]
             samples += list(readers.group_by_keys(readers.tar_file_expander(source)))
-    assert sorted(s["__key__"] for s in samples) == [f"made-{i}" for i in range(6)] and all(s["png"] for s in samples)
+    assert sorted(s["__key__"] for s in samples) == [f"made-{i}" for i in range(6)] and all(
+        s["png"] for s in samples
+    )
 
 
 # ---------------------------------------------------------------------------- sources
@@ -243,12 +257,22 @@ def test_damaged_shards(shards: Path, tmp_path: Path) -> None:
 def test_crops_depend_on_seed_step_and_rank_alone(shards: Path, tmp_path: Path) -> None:
     first = crops([shards], tmp_path, seed=3, world=2)
     batch = first.batch(5, 1, 4)
-    assert batch.shape == (4, 3, 64, 64) and batch.dtype == torch.float32 and 0 <= batch.min() <= batch.max() <= 1
+    assert (
+        batch.shape == (4, 3, 64, 64)
+        and batch.dtype == torch.float32
+        and 0 <= batch.min() <= batch.max() <= 1
+    )
     first.batch(6, 0, 4)
     assert torch.equal(first.batch(5, 1, 4), batch)
     again = crops([shards], tmp_path, seed=3, world=2)
-    assert torch.equal(again.batch(4, 1, 4), first.batch(4, 1, 4)) and torch.equal(again.batch(5, 1, 4), batch)
-    for other in (first.batch(6, 1, 4), first.batch(5, 0, 4), crops([shards], tmp_path, seed=4).batch(5, 1, 4)):
+    assert torch.equal(again.batch(4, 1, 4), first.batch(4, 1, 4)) and torch.equal(
+        again.batch(5, 1, 4), batch
+    )
+    for other in (
+        first.batch(6, 1, 4),
+        first.batch(5, 0, 4),
+        crops([shards], tmp_path, seed=4).batch(5, 1, 4),
+    ):
         assert not torch.equal(other, batch)
 
 
@@ -258,7 +282,9 @@ def test_every_shard_and_photograph_is_visited(shards: Path, tmp_path: Path) -> 
     visits = [found._number(visit, lane) for visit in range(count) for lane in range(2 * found.lanes)]
     assert {visits.count(number) for number in range(count)} == {2 * found.lanes}
     whole = crops([shards], tmp_path, crop=96)
-    seen = {whole._crop(lane, draw, 0).tobytes() for lane in range(4) for draw in range(0, 5 * DRAWS, DRAWS // 4)}
+    seen = {
+        whole._crop(lane, draw, 0).tobytes() for lane in range(4) for draw in range(0, 5 * DRAWS, DRAWS // 4)
+    }
     assert len(seen) == 12, "six photographs, each either way round"
 
 
@@ -280,7 +306,11 @@ def test_photographs_are_passed_over(shards: Path, tmp_path: Path, caplog: pytes
     good = io.BytesIO()
     Image.fromarray(photo(64, 64)).save(good, "PNG")
     with tarfile.open(tmp_path / "some.tar", "w") as tar:
-        for name, data in (("bad.png", good.getvalue()[:300]), ("good.png", good.getvalue()), ("x.json", b"{}")):
+        for name, data in (
+            ("bad.png", good.getvalue()[:300]),
+            ("good.png", good.getvalue()),
+            ("x.json", b"{}"),
+        ):
             member = tarfile.TarInfo(name)
             member.size = len(data)
             tar.addfile(member, io.BytesIO(data))
@@ -292,14 +322,20 @@ def test_photographs_are_passed_over(shards: Path, tmp_path: Path, caplog: pytes
 def test_some_photographs_are_kept_for_validation(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sprdiff.train.data.shards.held_out", lambda name: name in ("made-1.png", "made-4.png"))
+    monkeypatch.setattr(
+        "sprdiff.train.data.shards.held_out", lambda name: name in ("made-1.png", "made-4.png")
+    )
     found = crops([shards], tmp_path, crop=96, hold_out=True)
     store = found.validation(12)
     assert set(store.names) == {"made-1.png", "made-4.png"} and np.array_equal(
         store.photo(store.names.index("made-4.png")), photo(96, 96, 4)
     )
-    drawn = {found._crop(lane, draw, 0).tobytes() for lane in range(4) for draw in range(0, 4 * DRAWS, DRAWS // 4)}
-    alone = {number for number in range(len(found.sources)) if set(found._shard(number).names) <= set(store.names)}
+    drawn = {
+        found._crop(lane, draw, 0).tobytes() for lane in range(4) for draw in range(0, 4 * DRAWS, DRAWS // 4)
+    }
+    alone = {
+        number for number in range(len(found.sources)) if set(found._shard(number).names) <= set(store.names)
+    }
     assert alone or not drawn & {photo(96, 96, seed).tobytes() for seed in (1, 4)}
     monkeypatch.setattr("sprdiff.train.data.shards.held_out", lambda name: False)
     assert len(crops([shards], tmp_path, hold_out=True).validation(12)) == 2

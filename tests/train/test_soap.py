@@ -10,7 +10,8 @@ from sprdiff.train.optimizers.soap import REFRESH, Soap, is_matrix, oriented
 
 
 def ill_conditioned(seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Inputs whose directions differ a thousandfold in size, turned against the axes; targets of a linear map."""
+    """Inputs whose directions differ a thousandfold in size, turned against the axes; targets of a linear
+    map."""
     generator = torch.Generator().manual_seed(seed)
     basis = torch.linalg.qr(torch.randn(12, 12, generator=generator))[0]
     x = torch.randn(256, 12, generator=generator) * torch.logspace(0, -3, 12) @ basis
@@ -68,7 +69,9 @@ def test_a_kernel_and_its_transpose_learn_alike(shape: tuple[int, ...]) -> None:
             kernel.grad = gradient.transpose(0, 1).contiguous() if turn else gradient.clone()
             chosen.step()
         steps.append(kernel.detach().transpose(0, 1) if turn else kernel.detach())
-    if shape[0] == shape[1]:  # both sides are the smaller one: another basis each, but a step of the same size
+    if (
+        shape[0] == shape[1]
+    ):  # both sides are the smaller one: another basis each, but a step of the same size
         assert torch.allclose(steps[0].abs().mean(), steps[1].abs().mean(), rtol=0.2)
     else:
         assert torch.allclose(steps[0], steps[1], atol=1e-6)

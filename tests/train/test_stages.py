@@ -36,13 +36,17 @@ def fixed_loss(trainer: Trainer) -> float:
         for seed in range(4):
             torch.manual_seed(seed)
             scalars = trainer.module(x, torch.tensor([10.0, 90.0, 170.0, 250.0]))
-            total += float(scalars.get("flow", scalars["loss"]))  # what few steps aim at moves with the network
+            total += float(
+                scalars.get("flow", scalars["loss"])
+            )  # what few steps aim at moves with the network
         trainer.module.train()
     return total / 4
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_each_stage_lowers_its_loss(case: str, tmp_path: Path, latents: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_stage_lowers_its_loss(
+    case: str, tmp_path: Path, latents: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sprdiff.train.loop, "WARMUP", 5)
     trainer = make_trainer(case, tmp_path, latents, lr=3e-3 if case == "vae" else 1e-2)
     before = fixed_loss(trainer)
@@ -117,7 +121,8 @@ def test_the_vae_stage_measures_its_latent(tmp_path: Path, latents: Path) -> Non
 
 
 def test_the_rate_of_the_latent_is_held(tmp_path: Path, latents: Path) -> None:
-    """Its weight rises while there is too much of it and falls while there is too little; NaN does not move it."""
+    """Its weight rises while there is too much of it and falls while there is too little; NaN does not
+    move it."""
     module: Any = make_trainer("vae", tmp_path, latents).module
     sampler = LatentSampler(LatentStore.open(latents, ("x", "coarse", "level")), 64, 0)
     batch = sampler.batch(0, 0, 2)
@@ -141,7 +146,8 @@ def test_the_rate_of_the_latent_is_held(tmp_path: Path, latents: Path) -> None:
 
 
 def levels_seen(tmp_path: Path, latents: Path, batches: int) -> dict[str, np.ndarray]:
-    """The levels that each objective of stage flow is computed at, by the stride that the network is asked for."""
+    """The levels that each objective of stage flow is computed at, by the stride that the network is asked
+    for."""
     trainer = make_trainer("flow-few", tmp_path, latents)
     assert isinstance(trainer.sampler, LatentSampler)
     arrays = {n: np.array(a) for n, a in trainer.sampler.store.arrays.items()}
@@ -176,12 +182,14 @@ def test_every_objective_of_the_flow_sees_the_same_levels(tmp_path: Path, latent
 
 
 def test_levels_are_drawn_apart_from_the_place_in_the_batch() -> None:
-    """Whatever half of a batch an objective takes, it sees the same levels: all of them, the middle ones more."""
+    """Whatever half of a batch an objective takes, it sees the same levels: all of them, the middle ones
+    more."""
     torch.manual_seed(0)
     levels = torch.stack([draw_levels(8) for _ in range(4000)])
     for part in (levels[:, :4], levels[:, 4:], levels[:, ::2], levels[:, 1::2]):
         eighths = torch.histc(part, bins=8, min=0, max=LEVELS) / part.numel()
-        # Half of them even over all, half the mean of two: 0.0625 + 0.5 · (0.03125, 0.09375, 0.15625, 0.21875).
+        # Half of them even over all, half the mean of two: 0.0625 + 0.5 · (0.03125, 0.09375, 0.15625,
+        # 0.21875).
         wanted = torch.tensor([0.078125, 0.109375, 0.140625, 0.171875])
         assert torch.allclose(eighths, torch.cat([wanted, wanted.flip(0)]), atol=0.01)
     assert levels.min() == 0 and levels.max() == LEVELS - 1
@@ -214,7 +222,9 @@ def test_few_steps_start_from_the_flow_and_follow_it_slowly(tmp_path: Path, late
     assert all(torch.equal(a, b) for a, b in zip(first, module.model.flow.parameters(), strict=True))
     scalars = [trainer.train_step() for _ in range(2)]
     assert all({"flow", "jump", "loss"} <= set(s) for s in scalars)
-    now, slow = (torch.cat([p.detach().flatten() for p in m.parameters()]) for m in (module.model.flow, module.slow))
+    now, slow = (
+        torch.cat([p.detach().flatten() for p in m.parameters()]) for m in (module.model.flow, module.slow)
+    )
     start = torch.cat([p.flatten() for p in first])
     assert 0 < (slow - start).abs().max() < 0.1 * (now - start).abs().max()
 

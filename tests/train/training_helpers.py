@@ -1,7 +1,8 @@
-"""What the tests of training share: made-up photographs, latents of a random codec, `nano` models and trainers.
+"""What the tests of training share: made-up photographs, latents of a random codec, `nano` models and
+trainers.
 
-Run as a script it is the worker of the two-process test: every case by ``run_stage``, with the figures of each
-rank in a JSON file.
+Run as a script it is the worker of the two-process test: every case by ``run_stage``, with the figures of
+each rank in a JSON file.
 """
 
 from __future__ import annotations
@@ -123,8 +124,12 @@ def make_trainer(
     assert model.triple_encoder.semantic is not None
     model.triple_encoder.semantic.load_package()
     module = recipe.build(model, recipe.trains, **chosen.settings)
-    store: Store = LatentStore.open(latents, recipe.latents) if recipe.latents else memory_store([photo(64, 64)])
-    return Trainer(recipe, module, store, None, train_options(recipe.name, out, **options), Accelerator(cpu=True))
+    store: Store = (
+        LatentStore.open(latents, recipe.latents) if recipe.latents else memory_store([photo(64, 64)])
+    )
+    return Trainer(
+        recipe, module, store, None, train_options(recipe.name, out, **options), Accelerator(cpu=True)
+    )
 
 
 def train_options(stage: str, out: Path, **changes: Any) -> TrainOptions:
@@ -133,11 +138,21 @@ def train_options(stage: str, out: Path, **changes: Any) -> TrainOptions:
 
 
 def run_case(case: str, data: Path, out: Path, start: Path, **changes: Any) -> Path:
-    """Six steps of a case by the public entry, on ``data/photos`` or ``data/latents``; returns its checkpoint."""
+    """Six steps of a case by the public entry, on ``data/photos`` or ``data/latents``; returns its
+    checkpoint."""
     chosen = CASES[case]
     source = data / ("latents" if STAGES[chosen.stage].latents else "photos")
-    options = {"steps": 6, "batch": 2, "crop": 64, "init": [start], "device": "cpu", "threads": 1, "precision": "fp32",
-               "settings": chosen.settings, **changes}  # fmt: skip
+    options = {
+        "steps": 6,
+        "batch": 2,
+        "crop": 64,
+        "init": [start],
+        "device": "cpu",
+        "threads": 1,
+        "precision": "fp32",
+        "settings": chosen.settings,
+        **changes,
+    }
     run_stage = sprdiff.train.run.run_stage
     run_stage(TrainOptions(stage=chosen.stage, preset="nano", data=[source], out=out, **options))
     return out / f"{chosen.stage}.safetensors"

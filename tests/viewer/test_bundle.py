@@ -50,7 +50,11 @@ def test_it_holds_the_arrays_of_the_package(bundle: Bundle) -> None:
     manifest, parts = taken_apart(bundle.data)
     known = read_manifest(default_folder())
     assert canonical_hash(below(parts, "entropy/")) == known.weights_hash == bytes.fromhex(manifest["hash"])
-    assert canonical_hash(below(parts, "decoder/")) == known.decoder_hash == bytes.fromhex(manifest["decoder_hash"])
+    assert (
+        canonical_hash(below(parts, "decoder/"))
+        == known.decoder_hash
+        == bytes.fromhex(manifest["decoder_hash"])
+    )
     graphs = below(parts, "graph/")
     assert set(graphs) == set(manifest["graphs"]) == set(known.graphs) - {"encoder"}
     assert all(graphs[name].tobytes() == (default_folder() / f"{name}.onnx").read_bytes() for name in graphs)
@@ -74,7 +78,10 @@ def test_it_is_small_enough_and_named_by_its_hash(bundle: Bundle) -> None:
 
 def test_big_endian_arrays_are_written_little_endian() -> None:
     _, parts = taken_apart(pack({}, {"entropy/a": np.arange(6, dtype=">i4").reshape(2, 3)}).data)
-    assert parts["entropy/a"].dtype == np.dtype("<i4") and parts["entropy/a"].tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert parts["entropy/a"].dtype == np.dtype("<i4") and parts["entropy/a"].tolist() == [
+        [0, 1, 2],
+        [3, 4, 5],
+    ]
 
 
 def test_a_damaged_folder_is_refused(tmp_path: Path) -> None:

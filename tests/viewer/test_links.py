@@ -46,7 +46,16 @@ def test_the_fragment_is_the_file(size: int) -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    ["", "example.org", "ftp://example.org/", "https://", "https://a/#b", "https://a b/", "https://é/", "http://["],
+    [
+        "",
+        "example.org",
+        "ftp://example.org/",
+        "https://",
+        "https://a/#b",
+        "https://a b/",
+        "https://é/",
+        "http://[",
+    ],
 )
 def test_what_is_no_address_of_a_page(wrong: str) -> None:
     with pytest.raises(ViewerError, match="not the address of a page"):
@@ -109,7 +118,10 @@ def test_link_of_a_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 def test_qr_of_a_picture_fits_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.fromarray(photo(384, 512)).save(tmp_path / "photo.png")  # 0.02 bits per pixel are 491 bytes
     monkeypatch.setattr(sprdiff.viewer.links, "CODE_BYTES", 300)
-    assert main(["qr", str(tmp_path / "photo.png"), str(tmp_path / "code.png"), "--viewer", VIEWER, "--quiet"]) == 0
+    assert (
+        main(["qr", str(tmp_path / "photo.png"), str(tmp_path / "code.png"), "--viewer", VIEWER, "--quiet"])
+        == 0
+    )
     data = bytes_of(read_back((tmp_path / "code.png").read_bytes()).decode("ascii"))
     assert 0.9 * most_bytes(VIEWER) < len(data) <= most_bytes(VIEWER)
 
@@ -144,7 +156,8 @@ def test_wrong_usage_is_one_line(
     for name, data in given.items():
         (tmp_path / name).write_bytes(data)
     assert (
-        main([str(tmp_path / word) if word in (*given, "code.png", "code.gif") else word for word in words]) == status
+        main([str(tmp_path / word) if word in (*given, "code.png", "code.gif") else word for word in words])
+        == status
     )
     complaint = capsys.readouterr().err
     assert said in complaint and complaint.count("\n") == 1

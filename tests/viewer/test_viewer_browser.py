@@ -1,4 +1,5 @@
-"""The page that opens files, in Debian's Chromium: by file, packet, link and code, without a connection too."""
+"""The page that opens files, in Debian's Chromium: by file, packet, link and code, without a connection
+too."""
 
 from __future__ import annotations
 
@@ -58,7 +59,10 @@ def viewer(browser: Browser, address: str) -> Iterator[Viewer]:
     found = Viewer(browser, address)
     found.ready()
     yield found
-    complaints, foreign = found.complaints, [url for url in found.requests if not url.startswith((address, "blob:"))]
+    complaints, foreign = (
+        found.complaints,
+        [url for url in found.requests if not url.startswith((address, "blob:"))],
+    )
     found.close()
     assert complaints == [] and foreign == []
 
@@ -96,7 +100,10 @@ def test_golden_pictures_are_within_the_tolerance(viewer: Viewer, name: str, tmp
     assert viewer.page.locator("#bytes").inner_text() == str(len(data))
     header = parse_file(data).header
     assert f"{header.width} × {header.height}" in viewer.facts()
-    assert f"{8 * len(data) / (header.width * header.height):.4f}" in viewer.page.locator("#summary").inner_text()
+    assert (
+        f"{8 * len(data) / (header.width * header.height):.4f}"
+        in viewer.page.locator("#summary").inner_text()
+    )
 
 
 def test_what_is_shown_is_what_is_saved(viewer: Viewer, tmp_path: Path) -> None:
@@ -210,7 +217,9 @@ def pasted(viewer: Viewer, text: str) -> None:
 
 @pytest.mark.parametrize("code", ["base64url", "base91"])
 def test_packets_as_text(viewer: Viewer, code: str, tmp_path: Path) -> None:
-    lines = [f"12:0{i} anna: {to_line(packet, code)}" for i, packet in enumerate(to_packets(PHOTO, payload=90))]
+    lines = [
+        f"12:0{i} anna: {to_line(packet, code)}" for i, packet in enumerate(to_packets(PHOTO, payload=90))
+    ]
     pasted(viewer, "\n".join(lines))
     viewer.settled()
     assert close_to(viewer.saved(tmp_path), CODEC.decode(PHOTO))
@@ -231,7 +240,8 @@ def test_dropping(viewer: Viewer) -> None:
         const transfer = new DataTransfer();
         transfer.items.add(new File([new Uint8Array(bytes)], name));
         for (const kind of ["dragover", "drop"])
-            target.dispatchEvent(new DragEvent(kind, { dataTransfer: transfer, bubbles: true, cancelable: true }));
+            const about = { dataTransfer: transfer, bubbles: true, cancelable: true };
+            target.dispatchEvent(new DragEvent(kind, about));
     }"""
     data = (TINY / "tiny_square.sprd").read_bytes()
     viewer.page.locator("main").evaluate(script, [list(data), "dropped.sprd"])
@@ -289,7 +299,10 @@ def test_the_page_tells_what_runs(viewer: Viewer) -> None:
 
 
 def test_every_control_has_a_name(viewer: Viewer) -> None:
-    script = "all => all.filter(e => !(e.ariaLabel || e.textContent.trim() || e.labels?.length)).map(e => e.outerHTML)"
+    script = (
+        "all => all.filter(e => !(e.ariaLabel || e.textContent.trim() || e.labels?.length))"
+        ".map(e => e.outerHTML)"
+    )
     assert viewer.page.eval_on_selector_all("input, button, a, progress, canvas", script) == []
 
 
@@ -309,7 +322,9 @@ def test_nothing_is_wider_than_a_phone(browser: Browser, address: str, dark: boo
 def test_files_are_chosen_by_keyboard(browser: Browser, address: str) -> None:
     viewer = Viewer(browser, address)
     choosers: list[FileChooser] = []
-    viewer.page.on("filechooser", lambda chooser: choosers.append(chooser))  # playwright takes no built-in method
+    viewer.page.on(
+        "filechooser", lambda chooser: choosers.append(chooser)
+    )  # playwright takes no built-in method
     viewer.page.reload()
     viewer.page.keyboard.press("Tab")
     viewer.page.keyboard.press("Enter")
@@ -317,7 +332,9 @@ def test_files_are_chosen_by_keyboard(browser: Browser, address: str) -> None:
         viewer.page.wait_for_timeout(50)
     choosers[0].set_files(str(TINY / "odd.sprd"))
     viewer.settled()
-    assert viewer.page.evaluate("document.activeElement.id") == "realism"  # not lost with the control that went
+    assert (
+        viewer.page.evaluate("document.activeElement.id") == "realism"
+    )  # not lost with the control that went
     viewer.close()
 
 
@@ -351,9 +368,13 @@ def test_over_plain_http(browser: Browser, site: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("harm", ["weights.json", "weights", "onnxruntime.wasm.zlib"])
-def test_a_server_that_lacks_or_damages_something(browser: Browser, site: Path, harm: str, tmp_path: Path) -> None:
+def test_a_server_that_lacks_or_damages_something(
+    browser: Browser, site: Path, harm: str, tmp_path: Path
+) -> None:
     folder = shutil.copytree(site, tmp_path / "site")
-    words = {"weights": "damaged on their way", "weights.json": "no weights for it"}.get(harm, "cannot be loaded")
+    words = {"weights": "damaged on their way", "weights.json": "no weights for it"}.get(
+        harm, "cannot be loaded"
+    )
     if harm == "weights":
         (path,) = folder.glob("weights-*.bin")
         data = bytearray(path.read_bytes())

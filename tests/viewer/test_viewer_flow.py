@@ -44,7 +44,9 @@ def with_dials(folder: Path, target: Path, **dials: object) -> Path:
 @pytest.fixture(scope="module")
 def weights(nano_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three evaluations, and no realism of 1: the page must take what the manifest says."""
-    return with_dials(nano_weights, tmp_path_factory.mktemp("dials") / "nano", steps=3, realism=0.75, latest=0.9)
+    return with_dials(
+        nano_weights, tmp_path_factory.mktemp("dials") / "nano", steps=3, realism=0.75, latest=0.9
+    )
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +97,9 @@ def test_a_graphics_processor(browser: Browser, weights: Path, tmp_path: Path) -
     worker.write_text(text.replace("isFallbackAdapter", "isNothing"))
     codec = Codec(weights, threads=1)
     data = codec.encode(photo(200, 330), quality=50.0)
-    other = another(browser, "--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--enable-features=Vulkan")
+    other = another(
+        browser, "--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--enable-features=Vulkan"
+    )
     with served(tmp_path / "site") as address:
         viewer = Viewer(other, address)
         assert "on the graphics processor" in viewer.ready()

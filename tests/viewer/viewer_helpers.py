@@ -25,7 +25,9 @@ PATIENCE = 240_000
 class Viewer:
     """An open page, and what it complained about or asked for."""
 
-    def __init__(self, browser: Browser, address: str, size: tuple[int, int] = DESK, dark: bool = False) -> None:
+    def __init__(
+        self, browser: Browser, address: str, size: tuple[int, int] = DESK, dark: bool = False
+    ) -> None:
         self.context = browser.new_context(
             viewport={"width": size[0], "height": size[1]}, color_scheme="dark" if dark else "light"
         )
@@ -41,7 +43,9 @@ class Viewer:
     def give(self, *files: tuple[str, bytes], wait: bool = True) -> None:
         """Choose files by name and contents, and wait until the picture of the first is decoded."""
         field = "#file" if self.page.locator("#drop").is_visible() else "#more"
-        chosen: Any = [{"name": name, "mimeType": "application/octet-stream", "buffer": data} for name, data in files]
+        chosen: Any = [
+            {"name": name, "mimeType": "application/octet-stream", "buffer": data} for name, data in files
+        ]
         self.page.set_input_files(field, chosen)
         if wait:
             self.settled()

@@ -132,7 +132,9 @@ def _look_at_tree(source: str, dest: str, work: Work, kind: str | None) -> Colle
     return Collection(chosen, items, others)
 
 
-def _look_at_names(shown: str, named: Sequence[tuple[str, str]], dest: str, work: Work, kind: str | None) -> Collection:
+def _look_at_names(
+    shown: str, named: Sequence[tuple[str, str]], dest: str, work: Work, kind: str | None
+) -> Collection:
     """A collection whose files are named one by one, each with the name of its output before its suffix is changed."""
     unique = dict(named)
     if not unique:

@@ -53,7 +53,9 @@ def _containers(pool: Any, options: RunOptions, items: Sequence[Item], progress:
                 path.result().unlink()
 
 
-def _in_order(pool: Any, function: Callable[[Picture], Recoded], pictures: Iterable[Picture]) -> Iterator[Recoded]:
+def _in_order(
+    pool: Any, function: Callable[[Picture], Recoded], pictures: Iterable[Picture]
+) -> Iterator[Recoded]:
     """Yield the results of a pool in the order of the pictures."""
     early, number = dict[int, Recoded](), 0
     for picture, result in pool.apply(function, pictures):

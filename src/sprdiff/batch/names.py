@@ -26,7 +26,9 @@ def targets(names: Collection[str], suffix: str, others: Collection[str] = ()) -
     found = dict(short)
     while True:
         used = Counter(target.casefold() for target in [*found.values(), *set(others)])
-        clashing = [name for name, target in found.items() if used[target.casefold()] > 1 and target == short[name]]
+        clashing = [
+            name for name, target in found.items() if used[target.casefold()] > 1 and target == short[name]
+        ]
         if not clashing:
             return found
         for name in clashing:
@@ -48,5 +50,7 @@ def has_controls(name: str) -> bool:
 def inside(address: str) -> str:
     """Name the output of an address in a list: its host and path, without the parts that lead upwards."""
     path = address.partition("://")[2] if "://" in address else address
-    parts = [part.replace(":", "_") for part in path.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+    parts = [
+        part.replace(":", "_") for part in path.replace("\\", "/").split("/") if part not in ("", ".", "..")
+    ]
     return "/".join(parts)

@@ -63,8 +63,18 @@ def rows_together(path: Path, metadata: Any, most: int) -> int:
             for group in range(metadata.num_row_groups):
                 about = metadata.row_group(group)
                 for number in range(about.num_columns if about.num_rows else 0):
-                    together = min(together, _rows_of(file, about.column(number), metadata.schema.column(number)))
-    except (OSError, LookupError, TypeError, ValueError, AttributeError, struct.error, arrow.ArrowException) as error:
+                    together = min(
+                        together, _rows_of(file, about.column(number), metadata.schema.column(number))
+                    )
+    except (
+        OSError,
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        struct.error,
+        arrow.ArrowException,
+    ) as error:
         raise BatchError(f"{path.name} is damaged: {reason(error)}") from error
     if together < 1:
         raise BatchError(f"{path.name} would unpack to more memory than a table of pictures takes")

@@ -19,7 +19,10 @@ _ROWS = 16
 _FLUSH = 64 * 2**20
 """Bytes of outputs that are held before they become a row group."""
 _BUFFER = 2**20
-_NAMES = {"encode": ("image", "img", "jpg", "jpeg", "png", "webp", "picture", "photo", "bytes"), "decode": ("sprd",)}
+_NAMES = {
+    "encode": ("image", "img", "jpg", "jpeg", "png", "webp", "picture", "photo", "bytes"),
+    "decode": ("sprd",),
+}
 _SPECIFIC = (b"huggingface", b"pandas", b"ARROW:schema")
 """Metadata that describes the columns as they were."""
 
@@ -31,7 +34,9 @@ class ParquetTable:
         count: how many rows it has.
     """
 
-    def __init__(self, path: Path, work: Work, column: str | None = None, output_column: str | None = None) -> None:
+    def __init__(
+        self, path: Path, work: Work, column: str | None = None, output_column: str | None = None
+    ) -> None:
         """Read the schema.
 
         Args:
@@ -52,7 +57,9 @@ class ParquetTable:
         self._column = _column(path, schema, work, column)
         self._output = output_column or ("sprd" if work.verb == "encode" else "image")
         if self._output in schema.names and self._output != self._column:
-            raise BatchError(f"{path.name} has a column {self._output} already: name another with --output-column")
+            raise BatchError(
+                f"{path.name} has a column {self._output} already: name another with --output-column"
+            )
         self._others = [name for name in schema.names if name != self._column]
         self._schema = _replaced(schema, self._column, self._output)
 
@@ -96,7 +103,9 @@ class ParquetTable:
 
     def _batches(self, file: Any, group: int, columns: list[str]) -> Iterator[Any]:
         try:
-            yield from file.iter_batches(self._together, row_groups=[group], columns=columns, use_threads=False)
+            yield from file.iter_batches(
+                self._together, row_groups=[group], columns=columns, use_threads=False
+            )
         except (_arrow().ArrowException, OSError) as error:
             raise BatchError(f"{self.path.name} is damaged: {reason(error)}") from error
 

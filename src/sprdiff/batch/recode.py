@@ -20,7 +20,21 @@ from ..limits import MAX_PIXELS
 from ..loading import stride_of
 from ..options import DecodeOptions, EncodeOptions
 
-_FURTHER = (".dib", ".gif", ".heic", ".heif", ".j2k", ".jfif", ".jpe", ".jpf", ".jpx", ".jxl", ".pbm", ".pgm", ".psd")
+_FURTHER = (
+    ".dib",
+    ".gif",
+    ".heic",
+    ".heif",
+    ".j2k",
+    ".jfif",
+    ".jpe",
+    ".jpf",
+    ".jpx",
+    ".jxl",
+    ".pbm",
+    ".pgm",
+    ".psd",
+)
 SUFFIXES = frozenset({*FORMATS, *_FURTHER})
 """Files with these suffixes are taken for pictures; one that this Pillow cannot read fails and is not passed over."""
 

@@ -145,7 +145,9 @@ def _finder(dest: str) -> Callable[[str], Stamp | None]:
 def _check_free(items: Sequence[Item], manifest: str, find: Callable[[str], Stamp | None]) -> None:
     """Raise OutputError if a first run finds a manifest or outputs: they belong to somebody else."""
     if find(manifest):
-        raise OutputError(f"{manifest} already exists, of a run that cannot go on; only -f (force) overwrites it")
+        raise OutputError(
+            f"{manifest} already exists, of a run that cannot go on; only -f (force) overwrites it"
+        )
     there = [item.target for item in items if find(item.target)]
     if there:
         more = f" and {len(there) - _SHOWN} more" if len(there) > _SHOWN else ""
@@ -159,13 +161,19 @@ def _begin(records: Records, settings: dict[str, Any], *, force: bool) -> None:
     names = dict.fromkeys([*settings, *before])
     different = [name for name in names if name not in _FREE and settings.get(name) != before.get(name)]
     if different and not force:
-        old, new = ("none" if told.get(different[0]) is None else told[different[0]] for told in (before, settings))
+        old, new = (
+            "none" if told.get(different[0]) is None else told[different[0]] for told in (before, settings)
+        )
         told = f"{different[0]} {old}, now {new}"
-        raise BatchError(f"{settings['dest']} is of a run with {told}: use another destination, or -f to begin anew")
+        raise BatchError(
+            f"{settings['dest']} is of a run with {told}: use another destination, or -f to begin anew"
+        )
     records.begin(settings, anew=bool(different))
 
 
-def _unfinished(records: Records, items: Sequence[Item], find: Callable[[str], Stamp | None]) -> Iterator[Item]:
+def _unfinished(
+    records: Records, items: Sequence[Item], find: Callable[[str], Stamp | None]
+) -> Iterator[Item]:
     """The files that are to be worked on, with what is known of their outputs."""
 
     def look(item: Item, before: Result | None) -> Item | None:
@@ -173,7 +181,9 @@ def _unfinished(records: Records, items: Sequence[Item], find: Callable[[str], S
         if source is None or output is None or not unchanged(item.target, output, find(item.target)):
             return item
         with suppress(BatchError):  # the worker will say why the source cannot be read
-            if unchanged(item.source, source, Stamp(item.size, item.time) if item.time else stat(item.source)):
+            if unchanged(
+                item.source, source, Stamp(item.size, item.time) if item.time else stat(item.source)
+            ):
                 return None
         return replace(item, own=output.sha256)
 
@@ -183,7 +193,9 @@ def _unfinished(records: Records, items: Sequence[Item], find: Callable[[str], S
             yield from filter(None, pool.map(look, some, map(records.get, some)))
 
 
-def _work(records: Records, options: RunOptions, todo: Sequence[Item], engine: Engine, progress: Progress) -> int:
+def _work(
+    records: Records, options: RunOptions, todo: Sequence[Item], engine: Engine, progress: Progress
+) -> int:
     """Work on files and note what becomes of them; return how many pictures that were."""
     pictures = 0
     progress.begin(len(todo), pictures=options.kind == PICTURES)

@@ -83,7 +83,11 @@ def is_remote_folder(address: str) -> bool:
     Raises:
         BatchError: the file system does not answer.
     """
-    return is_remote(address) and not is_web(address) and _ask(address, lambda files, path: bool(files.isdir(path)))
+    return (
+        is_remote(address)
+        and not is_web(address)
+        and _ask(address, lambda files, path: bool(files.isdir(path)))
+    )
 
 
 def stat(address: str) -> Stamp | None:
@@ -161,7 +165,9 @@ def place(finished: Path, address: str, *, force: bool) -> None:
         OutputError: it cannot be written.
     """
     if is_remote(address):
-        remote.upload(address, lambda files, path, mode: files.put_file(str(finished), path, mode=mode), force=force)
+        remote.upload(
+            address, lambda files, path, mode: files.put_file(str(finished), path, mode=mode), force=force
+        )
         return
     make_folder(as_path(address).parent)
     local.place(finished, as_path(address), force=force)
@@ -206,7 +212,9 @@ def _entries(address: str) -> list[tuple[str, str, Stamp]]:
 
     def ask(files: Any, path: str) -> list[tuple[str, str, Stamp]]:
         files.invalidate_cache(path)
-        found = [about for about in files.ls(path, detail=True) if about["name"].rstrip("/") != path.rstrip("/")]
+        found = [
+            about for about in files.ls(path, detail=True) if about["name"].rstrip("/") != path.rstrip("/")
+        ]
         return [(posixpath.basename(a["name"].rstrip("/")), a["type"], _stamp(a)) for a in found]
 
     if is_remote(address):

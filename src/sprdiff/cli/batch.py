@@ -31,9 +31,12 @@ def _check_kind(value: str | None) -> str | None:
 
 
 Source = Annotated[
-    str, typer.Argument(metavar="SOURCE", help="Folder, list (.txt, or - for stdin), .tar, .parquet; or a URL.")
+    str,
+    typer.Argument(metavar="SOURCE", help="Folder, list (.txt, or - for stdin), .tar, .parquet; or a URL."),
 ]
-Dest = Annotated[str, typer.Argument(metavar="DEST", help="Folder of the outputs, or a URL; a stopped run goes on.")]
+Dest = Annotated[
+    str, typer.Argument(metavar="DEST", help="Folder of the outputs, or a URL; a stopped run goes on.")
+]
 Scale = Annotated[str | None, typer.Option("--scale", help=", ".join(SCALE_NAMES) + ".")]
 Background = Annotated[str | None, typer.Option("--background", help="Colour under transparent pixels.")]
 ToDecode = Annotated[bool, typer.Option("--decode", help="From .sprd files to pictures.")]
@@ -44,13 +47,18 @@ Steps = Annotated[
 ]
 Seed = Annotated[int | None, typer.Option("--seed", min=0, max=2**63 - 1, help="Of the noise in pictures.")]
 Jobs = Annotated[int | None, typer.Option("-j", "--jobs", min=1, help="Processes; none given: all cores.")]
-Ray = Annotated[str | None, typer.Option("--ray", metavar="ADDRESS", help="Ray cluster: auto, HOST:PORT, or local.")]
+Ray = Annotated[
+    str | None, typer.Option("--ray", metavar="ADDRESS", help="Ray cluster: auto, HOST:PORT, or local.")
+]
 Kind = Annotated[
-    str | None, typer.Option("--as", callback=_check_kind, help="What SOURCE holds: " + ", ".join(_KINDS) + ".")
+    str | None,
+    typer.Option("--as", callback=_check_kind, help="What SOURCE holds: " + ", ".join(_KINDS) + "."),
 ]
 Column = Annotated[str | None, typer.Option("--column", help="Of the pictures in Parquet.")]
 OutputColumn = Annotated[str | None, typer.Option("--output-column", help="Its name in the outputs.")]
-Folder = Annotated[Path | None, typer.Option("--work", metavar="DIR", help="Where to keep what is needed to go on.")]
+Folder = Annotated[
+    Path | None, typer.Option("--work", metavar="DIR", help="Where to keep what is needed to go on.")
+]
 
 
 def batch(
@@ -81,7 +89,13 @@ def batch(
 ) -> int:
     """Encode or decode a whole collection; a run that was stopped goes on when it is started again."""
     common = {"weights": str(weights) if weights else None, "max_pixels": max_pixels}
-    encoding = {"quality": quality, "bpp": bpp, "max_bytes": max_bytes, "scale": scale, "background": background}
+    encoding = {
+        "quality": quality,
+        "bpp": bpp,
+        "max_bytes": max_bytes,
+        "scale": scale,
+        "background": background,
+    }
     decoding = {"to": to, "realism": realism, "steps": steps, "seed": seed}
     what = _direction(decode, {**encoding, "strict": strict or None}, decoding, common)
     from ..batch.run import batch as run
@@ -103,7 +117,9 @@ def batch(
     return _tell(outcome, dest, quiet=quiet)
 
 
-def _direction(decode: bool, encoding: dict[str, Any], decoding: dict[str, Any], common: dict[str, Any]) -> Work:
+def _direction(
+    decode: bool, encoding: dict[str, Any], decoding: dict[str, Any], common: dict[str, Any]
+) -> Work:
     """Return what is to be done, from the options that were given."""
     chosen, others = (decoding, encoding) if decode else (encoding, decoding)
     for name in (name for name, value in others.items() if value is not None):
@@ -116,7 +132,9 @@ def _direction(decode: bool, encoding: dict[str, Any], decoding: dict[str, Any],
         with as_usage():
             return Decode(**given) if decode else Encode(**given)
     except OutputError as error:
-        raise typer.BadParameter(f"--to {decoding['to']}: no image format that can be written here") from error
+        raise typer.BadParameter(
+            f"--to {decoding['to']}: no image format that can be written here"
+        ) from error
 
 
 def _engine(ray: str | None, jobs: int | None) -> Engine:

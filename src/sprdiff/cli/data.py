@@ -46,7 +46,9 @@ def pack(
         int, typer.Option("--short-side", min=0, help="Reduce larger photographs to this; 0: never.")
     ] = 1536,
     min_side: Annotated[int, typer.Option("--min-side", min=1, help="Leave out smaller ones.")] = 512,
-    tile: Annotated[int, typer.Option("--tile", min=0, help="Cut larger ones into such tiles; 0: never.")] = 768,
+    tile: Annotated[
+        int, typer.Option("--tile", min=0, help="Cut larger ones into such tiles; 0: never.")
+    ] = 768,
     workers: Annotated[int, typer.Option("-j", "--jobs", min=1, help="Threads.")] = 4,
 ) -> int:
     """Pack photographs into WebDataset shards, as preset sd is trained on."""

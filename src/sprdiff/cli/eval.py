@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..common.extras import needed
+from ..common.fields import option
 from ..errors import SprdiffError
+from .fields import takes
 from .files import say, tell
 
 if TYPE_CHECKING:
@@ -20,84 +23,79 @@ if TYPE_CHECKING:
     from ..evaluate.run.run import Outcome
     from ..evaluate.targets import Target
 
-Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of images.")]
 Dir = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of results, of sprdiff eval.")]
-Templates = list[str] | None
 
 
-def eval_(
-    context: typer.Context,
-    folder: Folder,
-    out: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder of results; goes on there.")],
-    codecs: Annotated[
-        str | None, typer.Option("--codecs", metavar="NAMES", help="With commas; none given: all there are.")
-    ] = None,
-    bpp: Annotated[str | None, typer.Option("--bpp", metavar="RATES", help="Bits per pixel, with commas.")] = None,
-    bytes_: Annotated[
-        str | None, typer.Option("--bytes", metavar="SIZES", help="Bytes a picture, with commas.")
-    ] = None,
-    features: Annotated[
-        Path | None, typer.Option("--features", metavar="FILE", help="SqueezeNet 1.1, for the feature distances.")
-    ] = None,
-    metric_weights: Annotated[
-        Path | None, typer.Option("--metric-weights", metavar="DIR", help="Published weights for LPIPS, DISTS, FID.")
-    ] = None,
-    keep: Annotated[bool, typer.Option("--keep", help="Keep files and decoded images.")] = False,
-    jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, help="Processes; more than cores make times wrong.")] = 1,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="First so many images only.")] = None,
-    external_encode: Annotated[
-        Templates, typer.Option("--external-encode", metavar="NAME=COMMAND", help="{input} {output} {quality}.")
-    ] = None,
-    external_decode: Annotated[
-        Templates, typer.Option("--external-decode", metavar="NAME=COMMAND", help="{input} {output}.")
-    ] = None,
-    external_quality: Annotated[
-        Templates,
-        typer.Option("--external-quality", metavar="NAME=FROM:TO[:STEP]", help="From smallest to largest file."),
-    ] = None,
-) -> int:
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What ``sprdiff eval`` compares."""
+
+    folder: Path = option("Folder of images.", argument=True, metavar="FOLDER")
+    out: Path = option(
+        "Folder of results; an interrupted run is continued there.", flag="-o --output", metavar="DIR"
+    )
+    codecs: str | None = option("Names with commas; without it all there are.", None, metavar="NAMES")
+    bpp: str | None = option("Bits per pixel, with commas.", None, metavar="RATES")
+    bytes: str | None = option("Bytes per picture, with commas.", None, metavar="SIZES")
+    features: Path | None = option("SqueezeNet 1.1, for the feature distances.", None, metavar="FILE")
+    metric_weights: Path | None = option("Published weights for LPIPS, DISTS, FID.", None, metavar="DIR")
+    keep: bool = option("Keep files and decoded images.", False)
+    jobs: int = option("Processes; more than there are cores make times wrong.", 1, flag="-j --jobs", low=1)
+    limit: int | None = option("Only the first so many images.", None, low=1)
+    external_encode: Sequence[str] = option("{input} {output} {quality}.", (), metavar="NAME=COMMAND")
+    external_decode: Sequence[str] = option("{input} {output}.", (), metavar="NAME=COMMAND")
+    external_quality: Sequence[str] = option(
+        "From the smallest to the largest file.", (), metavar="NAME=FROM:TO[:STEP]"
+    )
+
+
+@takes(Comparison)
+def eval_(given: Comparison, context: typer.Context) -> int:
     """Measure codecs on a folder of images, each at its best quality for so many bytes."""
-    rates = None if bpp is None else parse_rates(bpp)
-    budgets = [] if bytes_ is None else parse_budgets(bytes_)
-    external = parse_external(external_encode or [], external_decode or [], external_quality or [])
+    rates = None if given.bpp is None else parse_rates(given.bpp)
+    budgets = [] if given.bytes is None else parse_budgets(given.bytes)
+    external = parse_external(given.external_encode, given.external_decode, given.external_quality)
     with needed("eval", SprdiffError, "comparing codecs"):
         from ..evaluate.run.run import DEFAULT_CODECS, DEFAULT_RATES, evaluate
         from .progress import shown
 
-    names = DEFAULT_CODECS if codecs is None else codecs.split(",")
+    names = DEFAULT_CODECS if given.codecs is None else given.codecs.split(",")
     chosen = _parse_codecs([*names, *(codec.name for codec in external)], external)
     with shown() as progress:
         outcome = evaluate(
-            folder,
+            given.folder,
             codecs=chosen,
-            out=out,
+            out=given.out,
             rates=rates or (() if budgets else DEFAULT_RATES),
             budgets=budgets,
-            features=features,
-            metric_weights=metric_weights,
-            keep=keep,
-            jobs=jobs,
-            limit=limit,
+            features=given.features,
+            metric_weights=given.metric_weights,
+            keep=given.keep,
+            jobs=given.jobs,
+            limit=given.limit,
             command=command_line(context),
             progress=progress,
         )
-    return _tell(outcome, out)
+    return _tell(outcome, given.out)
 
 
 def report(
     folder: Dir,
     out: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="OUT", help="Folder of the page; none: DIR/report.")
+        Path | None,
+        typer.Option("-o", "--output", metavar="OUT", help="Folder of the page; none: DIR/report."),
     ] = None,
     originals: Annotated[
         Path | None, typer.Option("--originals", metavar="DIR", help="Where the images are now.")
     ] = None,
     reference: Annotated[
-        str | None, typer.Option("--reference", metavar="NAME", help="Codec that the others are compared with.")
+        str | None,
+        typer.Option("--reference", metavar="NAME", help="Codec that the others are compared with."),
     ] = None,
     images: Annotated[int, typer.Option("--images", min=0, help="At most so many images are shown.")] = 4,
     picture_rates: Annotated[
-        str | None, typer.Option("--picture-rates", metavar="RATES", help="At these bits per pixel, or bytes: 1200B.")
+        str | None,
+        typer.Option("--picture-rates", metavar="RATES", help="At these bits per pixel, or bytes: 1200B."),
     ] = None,
 ) -> int:
     """Make a page and tables of the results of sprdiff eval."""
@@ -160,9 +158,9 @@ def parse_external(encode: Sequence[str], decode: Sequence[str], quality: Sequen
     options["quality"] = _by_name(quality, "quality")
     names = dict.fromkeys(name for given in options.values() for name in given)
     for name in names:
-        for option, given in options.items():
+        for word, given in options.items():
             if name not in given:
-                raise typer.BadParameter(f"codec {name} needs --external-{option} too")
+                raise typer.BadParameter(f"codec {name} needs --external-{word} too")
     if not names:
         return []
     from ..evaluate.codecs.base import UnknownCodec
@@ -170,21 +168,23 @@ def parse_external(encode: Sequence[str], decode: Sequence[str], quality: Sequen
 
     try:
         return [
-            External(name, options["encode"][name], options["decode"][name], tuple(_span(options["quality"][name])))
+            External(
+                name, options["encode"][name], options["decode"][name], tuple(_span(options["quality"][name]))
+            )
             for name in names
         ]
     except UnknownCodec as error:
         raise typer.BadParameter(str(error)) from error
 
 
-def _by_name(given: Sequence[str], option: str) -> dict[str, str]:
+def _by_name(given: Sequence[str], word: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for text in given:
         name, equals, value = text.partition("=")
         if not (name and equals and value.strip()):
-            raise typer.BadParameter(f"--external-{option} takes NAME=VALUE, not {text}")
+            raise typer.BadParameter(f"--external-{word} takes NAME=VALUE, not {text}")
         if name in found:
-            raise typer.BadParameter(f"--external-{option} for {name} is given twice")
+            raise typer.BadParameter(f"--external-{word} for {name} is given twice")
         found[name] = value
     return found
 

@@ -71,10 +71,17 @@ def _parameter(field: Field[Any], hint: Any, shown: Shown) -> inspect.Parameter:
     if shown.argument:
         told: Any = typer.Argument(metavar=shown.metavar, help=shown.help)
     else:
-        flag = shown.flag or f"--{field.name.replace('_', '-')}"
+        flags = (shown.flag or f"--{field.name.replace('_', '-')}").split()
         check = between(0, math.inf, open_low=True) if shown.positive else None
-        told = typer.Option(flag, help=shown.help, metavar=shown.metavar, min=shown.low, callback=check,
-                            rich_help_panel=shown.panel)  # fmt: skip
+        told = typer.Option(
+            *flags,
+            help=shown.help,
+            metavar=shown.metavar,
+            min=shown.low,
+            max=shown.high,
+            callback=check,
+            rich_help_panel=shown.panel,
+        )
     kind = inspect.Parameter.KEYWORD_ONLY
     return inspect.Parameter(field.name, kind, default=default, annotation=Annotated[hint, told])
 

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from ..codec import Codec
 
 _NAMES = """
-    3fr apng arw avci avif avifs blp bmp bw cr2 cr3 crw cur dcx dds dib dng eps erf exr fit fits flc fli gif hdr
-    heic heics heif heifs hif icns ico iim im j2c j2k jfif jp2 jpc jpe jpeg jpf jpg jpx jxl jxr mng mpo mrw msp
-    nef nrw orf pbm pcd pct pcx pef pfm pgm pict png pnm ppm ps psd qoi raf ras raw rgb rgba rw2 sgi spi sprd
-    srw svg tga tif tiff wbmp webp wmf x3f xbm xcf xpm
+    3fr apng arw avci avif avifs blp bmp bw cr2 cr3 crw cur dcx dds dib dng eps erf exr fit fits flc fli
+    gif hdr heic heics heif heifs hif icns ico iim im j2c j2k jfif jp2 jpc jpe jpeg jpf jpg jpx jxl jxr
+    mng mpo mrw msp nef nrw orf pbm pcd pct pcx pef pfm pgm pict png pnm ppm ps psd qoi raf ras raw rgb
+    rgba rw2 sgi spi sprd srw svg tga tif tiff wbmp webp wmf x3f xbm xcf xpm
 """
 EXTENSIONS = frozenset(f".{name}" for name in _NAMES.split())
 """Extensions that are replaced by that of another format; everything else belongs to the name."""

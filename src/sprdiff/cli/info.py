@@ -13,7 +13,11 @@ from ..fileinfo import FileInfo, ModelInfo
 
 def file_lines(name: str, about: FileInfo) -> str:
     """Return the lines about a file."""
-    coded = f", coded as {about.coded_width} x {about.coded_height} (1/{about.scale:g})" if about.scale > 1 else ""
+    coded = (
+        f", coded as {about.coded_width} x {about.coded_height} (1/{about.scale:g})"
+        if about.scale > 1
+        else ""
+    )
     made_here = {"at hand": "", "other": ", which are not the weights at hand", "unknown": ""}[about.weights]
     return _block(
         name,
@@ -30,7 +34,9 @@ def file_lines(name: str, about: FileInfo) -> str:
 
 def held(known: float | None) -> str:
     """Say how much of a picture a cut-off file contains."""
-    return "cut off or damaged" if known is None else f"cut off or damaged, it holds {known:.1%} of the symbols"
+    return (
+        "cut off or damaged" if known is None else f"cut off or damaged, it holds {known:.1%} of the symbols"
+    )
 
 
 def model_lines(model: ModelInfo) -> str:

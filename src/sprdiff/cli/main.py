@@ -1,8 +1,7 @@
 """The command line, in the style of cjxl and djxl. Commands import what they need when they run.
 
 The exit status is 0 for success, 1 if something failed (with one line on standard error for each failure), 2
-for wrong
-usage, and 130 after Ctrl+C.
+for wrong usage, and 130 after Ctrl+C.
 """
 
 from __future__ import annotations
@@ -80,14 +79,23 @@ def _root(
 
 @app.command()
 def encode(
-    files: Annotated[list[str], typer.Argument(metavar="IN [OUT]", help="Picture and .sprd file; - is stdin.")],
+    files: Annotated[
+        list[str], typer.Argument(metavar="IN [OUT]", help="Picture and .sprd file; - is stdin.")
+    ],
     quality: Quality = None,
     bpp: Bpp = None,
     max_bytes: MaxBytes = None,
-    scale: Annotated[str, typer.Option("--scale", help=f"Code it smaller by: {', '.join(SCALE_NAMES)}.")] = AUTO,
-    background: Annotated[str, typer.Option("--background", help="Colour under transparent pixels.")] = "white",
+    scale: Annotated[
+        str, typer.Option("--scale", help=f"Code it smaller by: {', '.join(SCALE_NAMES)}.")
+    ] = AUTO,
+    background: Annotated[
+        str, typer.Option("--background", help="Colour under transparent pixels.")
+    ] = "white",
     effort: Annotated[
-        int, typer.Option("--effort", min=0, max=MAX_EFFORT, help="Search for a better file: 0 none, 9 about a minute.")
+        int,
+        typer.Option(
+            "--effort", min=0, max=MAX_EFFORT, help="Search for a better file: 0 none, 9 about a minute."
+        ),
     ] = 0,
     strict: Strict = False,
     output: Out = None,
@@ -120,12 +128,15 @@ def encode(
 
 @app.command()
 def decode(
-    files: Annotated[list[str], typer.Argument(metavar="IN [OUT]", help=".sprd file and picture; - is stdin.")],
+    files: Annotated[
+        list[str], typer.Argument(metavar="IN [OUT]", help=".sprd file and picture; - is stdin.")
+    ],
     realism: Annotated[
         float | None, typer.Option("--realism", help="0 faithful and blurred, 1 sharp, partly invented.")
     ] = None,
     steps: Annotated[
-        int | None, typer.Option("--steps", min=1, max=MAX_STEPS, help="Evaluations of the generative network.")
+        int | None,
+        typer.Option("--steps", min=1, max=MAX_STEPS, help="Evaluations of the generative network."),
     ] = None,
     seed: Annotated[
         int, typer.Option("--seed", min=0, max=2**63 - 1, help="Of the noise that texture is made of.")
@@ -163,7 +174,9 @@ def decode(
 
 @app.command()
 def info(
-    files: Annotated[list[str] | None, typer.Argument(metavar="[IN]...", help=".sprd files; none: the model.")] = None,
+    files: Annotated[
+        list[str] | None, typer.Argument(metavar="[IN]...", help=".sprd files; none: the model.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
     partial: Partial = False,
     weights: Weights = None,

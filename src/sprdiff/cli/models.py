@@ -19,8 +19,10 @@ _PARTS = {
         "licence": "see LICENSE-weights beside the weights (sprdiff info)",
     },
     "sd": {
-        "what": "the paper's scale; one GPU to use, several to train; weights are trained by whoever has them",
-        "networks": "AutoencoderKL, UNet2DConditionModel with LoRA, DINOv2, ELIC's g_a: 1.1 billion parameters, "
+        "what": "the paper's scale; one GPU to use, several to train; "
+        "weights are trained by whoever has them",
+        "networks": "AutoencoderKL, UNet2DConditionModel with LoRA, DINOv2, ELIC's g_a: "
+        "1.1 billion parameters, "
         "of them 77 million (154 MB) trained here",
         "extra": "'sd' to use, 'sd' and 'train' to train",
         "licence": "of what was trained: its model card; of the parts: below",
@@ -30,7 +32,10 @@ _PARTS = {
 
 def models(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> int:
     """List the presets, their parts and their licences."""
-    about: dict[str, Any] = {"presets": _presets(), "pretrained parts of sd": [asdict(licence) for licence in LICENCES]}
+    about: dict[str, Any] = {
+        "presets": _presets(),
+        "pretrained parts of sd": [asdict(licence) for licence in LICENCES],
+    }
     tell(json.dumps(about, indent=2) if as_json else "\n".join(_lines()))
     return 0
 
@@ -44,7 +49,9 @@ def _presets() -> dict[str, dict[str, str]]:
         model = model_info()
     except WeightsError:  # an installation without weights lists the presets, too
         return _PARTS
-    shipped = f"{model.preset}-{model.tag}, decoder {model.decoder_hash[:16]}, encoder {model.encoder_hash[:16]}"
+    shipped = (
+        f"{model.preset}-{model.tag}, decoder {model.decoder_hash[:16]}, encoder {model.encoder_hash[:16]}"
+    )
     return _PARTS | {"tiny": {**_PARTS["tiny"], "weights": shipped}}
 
 

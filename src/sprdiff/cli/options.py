@@ -45,7 +45,9 @@ Out = Annotated[str | None, typer.Option("-o", "--output", metavar="DIR", help="
 Weights = Annotated[Path | None, typer.Option("--weights", metavar="DIR", help="Use other weights.")]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads.")]
 MaxPixels = Annotated[int, typer.Option("--max-pixels", min=1, help="Refuse larger pictures.")]
-Partial = Annotated[bool, typer.Option("--partial", help="Take files that were cut off after their header, too.")]
+Partial = Annotated[
+    bool, typer.Option("--partial", help="Take files that were cut off after their header, too.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing but warnings and errors.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Refuse damaged pictures even if they can be read.")]
 Quality = Annotated[float | None, typer.Option("-q", "--quality", callback=between(0, 100), help="0 to 100.")]

@@ -5,15 +5,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..common.fields import option
 from ..common.files import STDIO, check_output, describe, read_bytes, write_atomic
 from ..errors import BitstreamError, OutputError, PacketError
 from ..limits import MAX_PIXELS
 from ..options import CodecOptions, DecodeOptions, EncodeOptions
+from .fields import takes
 from .files import explain, lazy_codec, say
 from .options import Bpp, Force, MaxBytes, MaxPixels, Quality, Quiet, Threads, Weights, as_usage
 
@@ -26,26 +29,26 @@ _MOST_LISTED = 40
 """How many missing numbers a message lists."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Cutting:
+    """How ``sprdiff packets`` cuts a file."""
+
+    file: str = option("Picture or .sprd file; - is stdin.", argument=True, metavar="IN")
+    output: str | None = option(
+        "Folder for the packets; --text: one file.", None, flag="-o --output", metavar="DIR"
+    )
+    payload: int | None = option("Most bytes of a whole packet; --text: characters of a line.", None, low=1)
+    channel: str | None = option("A channel whose payload is known.", None)
+    parity: int | None = option("Packets to add; any so many may be lost.", None, low=0, high=254)
+    count: int | None = option("Packets in all; those that the data leave are parity.", None, low=1, high=255)
+    fit: bool = option("Code the picture so that it fills its packets.", False)
+    only: str | None = option("Only the packets of these numbers.", None, metavar="3,5")
+    text: str | None = option("Lines of text: base64url or base91.", None)
+
+
+@takes(Cutting)
 def packets(
-    file: Annotated[str, typer.Argument(metavar="IN", help="Picture or .sprd file; - is stdin.")],
-    output: Annotated[
-        str | None, typer.Option("-o", "--output", metavar="DIR", help="Folder for the packets; --text: one file.")
-    ] = None,
-    payload: Annotated[
-        int | None, typer.Option("--payload", min=1, help="Most bytes of a whole packet; --text: characters of a line.")
-    ] = None,
-    channel: Annotated[str | None, typer.Option("--channel", help="A channel whose payload is known.")] = None,
-    parity: Annotated[
-        int | None, typer.Option("--parity", min=0, max=254, help="Packets to add; any so many may be lost.")
-    ] = None,
-    count: Annotated[
-        int | None, typer.Option("--count", min=1, max=255, help="Packets in all: what data leave is parity.")
-    ] = None,
-    fit: Annotated[bool, typer.Option("--fit", help="Code the picture so that it fills its packets.")] = False,
-    only: Annotated[
-        str | None, typer.Option("--only", metavar="3,5", help="Only the packets of these numbers.")
-    ] = None,
-    text: Annotated[str | None, typer.Option("--text", help="Lines of text: base64url or base91.")] = None,
+    given: Cutting,
     quality: Quality = None,
     bpp: Bpp = None,
     max_bytes: MaxBytes = None,
@@ -56,42 +59,61 @@ def packets(
     quiet: Quiet = False,
 ) -> int:
     """Cut a picture or an .sprd file into packets, with parity for those that a link loses."""
-    from ..packets import stream_id, to_line, to_packets
+    from ..packets import stream_id, to_packets
 
     with as_usage():
         options = EncodeOptions(quality, bpp, max_bytes)
-    if count is not None and parity is not None and not fit:
-        raise typer.BadParameter("--count and --parity exclude each other without --fit")
-    if output is None and text is None:
-        raise typer.BadParameter("packets need -o DIR (or --text, whose lines may go to standard output)")
-    size = _payload(payload, channel, text)
-    if only is not None:
-        _numbers(only)
-    data = read_bytes(file, BitstreamError)
+    size = _check(given)
+    data = read_bytes(given.file, BitstreamError)
     if data[:3] != b"SPR":
         codec = CodecOptions(weights, threads, max_pixels)
-        data = _encoded(data, codec, options, (size, count, parity) if fit else None)
-    elif fit or options != EncodeOptions():
-        raise typer.BadParameter(f"{file} is coded already: targets and --fit are for pictures")
-    if count is not None:
-        parity = _left(len(data), size, count)
+        data = _encoded(data, codec, options, (size, given.count, given.parity) if given.fit else None)
+    elif given.fit or options != EncodeOptions():
+        raise typer.BadParameter(f"{given.file} is coded already: targets and --fit are for pictures")
+    parity = given.parity if given.count is None else _left(len(data), size, given.count)
     made = to_packets(data, payload=size, parity=parity or 0)
-    chosen = _chosen(made, only)
-    if text is not None:
-        write_atomic(output or STDIO, "".join(to_line(p, text) + "\n" for p in chosen.values()).encode(), force=force)
-    else:
-        stem = f"{'stdin' if file == STDIO else Path(file).stem}-{stream_id(data):03x}"
-        _write_all({f"{stem}-{n:03d}.pkt": packet for n, packet in chosen.items()}, str(output), force=force)
-    if not quiet and output not in (None, STDIO):
-        about = f"{len(data)} bytes in {len(made)} packets of {len(made[0])} bytes, {made[0][4]} of them parity"
-        typer.echo(f"{file} -> {output}: stream {stream_id(data):03x}, {about}")
+    _write(given, data, _chosen(made, given.only), force=force)
+    if not quiet and given.output not in (None, STDIO):
+        sizes = f"{len(made)} packets of {len(made[0])} bytes, {made[0][4]} of them parity"
+        typer.echo(
+            f"{given.file} -> {given.output}: stream {stream_id(data):03x}, {len(data)} bytes in {sizes}"
+        )
     return 0
 
 
+def _check(given: Cutting) -> int:
+    """Check options against each other; return the size of a packet in bytes."""
+    if given.count is not None and given.parity is not None and not given.fit:
+        raise typer.BadParameter("--count and --parity exclude each other without --fit")
+    if given.output is None and given.text is None:
+        raise typer.BadParameter("packets need -o DIR (or --text, whose lines may go to standard output)")
+    if given.only is not None:
+        _numbers(given.only)
+    return _payload(given.payload, given.channel, given.text)
+
+
+def _write(given: Cutting, data: bytes, chosen: dict[int, bytes], *, force: bool) -> None:
+    """Write packets as lines of a text or as files of a folder."""
+    from ..packets import stream_id, to_line
+
+    if given.text is not None:
+        lines = [to_line(packet, given.text) + "\n" for packet in chosen.values()]
+        write_atomic(given.output or STDIO, "".join(lines).encode(), force=force)
+        return
+    stem = f"{'stdin' if given.file == STDIO else Path(given.file).stem}-{stream_id(data):03x}"
+    named = {f"{stem}-{number:03d}.pkt": packet for number, packet in chosen.items()}
+    _write_all(named, str(given.output), force=force)
+
+
 def join(
-    files: Annotated[list[str], typer.Argument(metavar="IN...", help="Packets, lines of text, folders of either.")],
+    files: Annotated[
+        list[str], typer.Argument(metavar="IN...", help="Packets, lines of text, folders of either.")
+    ],
     output: Annotated[
-        str, typer.Option("-o", "--output", metavar="OUT", help="Picture or .sprd file; a folder for several streams.")
+        str,
+        typer.Option(
+            "-o", "--output", metavar="OUT", help="Picture or .sprd file; a folder for several streams."
+        ),
     ],
     sprd: Annotated[bool, typer.Option("--sprd", help="Into a folder: .sprd files, not pictures.")] = False,
     weights: Weights = None,
@@ -173,7 +195,10 @@ def _left(size: int, payload: int, count: int) -> int:
 
 
 def _encoded(
-    picture: bytes, networks: CodecOptions, options: EncodeOptions, fit: tuple[int, int | None, int | None] | None
+    picture: bytes,
+    networks: CodecOptions,
+    options: EncodeOptions,
+    fit: tuple[int, int | None, int | None] | None,
 ) -> bytes:
     """Return the file of a picture; with `fit` (payload, count, parity) it fills its packets."""
     from ..codec import Codec
@@ -261,7 +286,9 @@ def _save(stream: Received, target: str, codec: Callable[[], Codec], *, force: b
     """Write a stream in the format of the target's extension; warn of what is missing."""
     check_output(target, force=force)
     if not stream.data:
-        raise PacketError(f"its first packet, number 0, is missing{_and_others(stream)}: nothing can be shown")
+        raise PacketError(
+            f"its first packet, number 0, is missing{_and_others(stream)}: nothing can be shown"
+        )
     if not stream.whole:
         say("warning", f"stream {stream.id} is cut off: {_missing(stream)}")
     if Path(target).suffix.lower() == SPRD:
@@ -277,8 +304,14 @@ def _save(stream: Received, target: str, codec: Callable[[], Codec], *, force: b
 def _missing(stream: Received) -> str:
     numbers = ",".join(map(str, stream.missing[:_MOST_LISTED]))
     more = f" and {len(stream.missing) - _MOST_LISTED} more" if len(stream.missing) > _MOST_LISTED else ""
-    which = f"packets {numbers}{more} are missing" if len(stream.missing) > 1 else f"packet {numbers} is missing"
-    return which if stream.needed == len(stream.missing) else f"{which}, any {stream.needed} of them would complete it"
+    which = (
+        f"packets {numbers}{more} are missing" if len(stream.missing) > 1 else f"packet {numbers} is missing"
+    )
+    return (
+        which
+        if stream.needed == len(stream.missing)
+        else f"{which}, any {stream.needed} of them would complete it"
+    )
 
 
 def _and_others(stream: Received) -> str:

@@ -26,7 +26,13 @@ def train(
         run_stage(options)
         return 0
     run_export(
-        options.init, options.out, data=options.data, preset=options.preset, exclude=options.exclude,
-        cache=options.cache, card=None if card is None else read_card(card), sd=options.sd,
-    )  # fmt: skip
+        options.init,
+        options.out,
+        data=options.data,
+        preset=options.preset,
+        exclude=options.exclude,
+        cache=options.cache,
+        card=None if card is None else read_card(card),
+        sd=options.sd,
+    )
     return 0

@@ -63,7 +63,8 @@ def qr(
     force: Force = False,
     quiet: Quiet = False,
 ) -> int:
-    """Write one QR code that opens a photograph, or that is one; with no target stated the file is made to fit."""
+    """Write one QR code that opens a photograph, or that is one; with no target stated the file is made to
+    fit."""
     from ..viewer.links import KINDS, most_bytes, to_code
 
     if (viewer is None) is not raw:

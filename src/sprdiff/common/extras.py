@@ -36,7 +36,8 @@ def need(module: str, extra: str, error: type[SprdiffError] = SprdiffError, *, w
 
 @contextmanager
 def needed(extra: str, error: type[SprdiffError], what: str) -> Iterator[None]:
-    """Turn the `ImportError` of a package that is missing inside a ``with`` block into an error that names the extra.
+    """Turn the `ImportError` of a package that is missing inside a ``with`` block into an error that names
+    the extra.
 
     Args:
         extra: the extra of sprdiff that installs the packages.

@@ -16,10 +16,10 @@ class Shown:
 
     Attributes:
         help: the help text.
-        flag: the option's name; None: the field's name with dashes.
+        flag: the option's name, or several with spaces between; None: the field's name with dashes.
         argument: whether the field is a positional argument.
         metavar: the word for the value in the help.
-        low: the smallest value.
+        low, high: the smallest and the largest value.
         positive: whether only finite numbers above zero are allowed.
         panel: the heading in the help under which the option stands.
         read: a function that makes the field's value from the texts on the command line, for an option that
@@ -31,6 +31,7 @@ class Shown:
     argument: bool = False
     metavar: str | None = None
     low: float | None = None
+    high: float | None = None
     positive: bool = False
     panel: str | None = None
     read: Callable[[list[str]], Any] | None = None

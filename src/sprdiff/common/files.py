@@ -37,7 +37,9 @@ def descriptor(path: str | Path) -> int | None:
         return _STREAMS[name]
     found = _DESCRIPTOR.fullmatch(name)
     return (
-        int(found["number"]) if found and found["process"] in (None, "self", "thread-self", str(os.getpid())) else None
+        int(found["number"])
+        if found and found["process"] in (None, "self", "thread-self", str(os.getpid()))
+        else None
     )
 
 
@@ -75,7 +77,9 @@ def open_regular(path: str | Path) -> BinaryIO:
 
 
 def read_bytes(
-    path: str | Path, error: type[SprdiffError], read: Callable[[BinaryIO], bytes] = lambda stream: stream.read()
+    path: str | Path,
+    error: type[SprdiffError],
+    read: Callable[[BinaryIO], bytes] = lambda stream: stream.read(),
 ) -> bytes:
     """Return the bytes of a file, or of standard input for ``-``.
 

@@ -25,7 +25,8 @@ def available_cores() -> int:
 class Processes:
     """A pool of fresh processes; each starts when it is first needed and stays until the pool is closed.
 
-    The processes end at once when the consumer of a result raises, and when this process dies, even by SIGKILL.
+    The processes end at once when the consumer of a result raises, and when this process dies, even by
+    SIGKILL.
     """
 
     def __init__(self, jobs: int) -> None:
@@ -42,11 +43,12 @@ class Processes:
         self._close()
 
     def apply(self, function: Callable[[T], R], tasks: Iterable[T]) -> Iterator[tuple[T, R | None]]:
-        """Apply a function of a module to every task; yield each task with its result, in the order of completion.
+        """Apply a function of a module to every task; yield each task with its result, in the order of
+        completion.
 
-        Tasks are taken from their iterable when a process is free for them. When a process dies (killed for its
-        memory, crashed in a library), each task that was at work is repeated by itself; a task whose process dies
-        again gives None.
+        Tasks are taken from their iterable when a process is free for them. When a process dies (killed for
+        its memory, crashed in a library), each task that was at work is repeated by itself; a task whose
+        process dies again gives None.
 
         Raises:
             Exception: whatever the function raises.
@@ -103,7 +105,8 @@ class Processes:
 
 
 def in_processes(function: Callable[[T], R], tasks: Iterable[T], jobs: int) -> Iterator[tuple[T, R | None]]:
-    """Apply a function to every task in `jobs` processes that end with the last task; see `Processes.apply`."""
+    """Apply a function to every task in `jobs` processes that end with the last task; see
+    `Processes.apply`."""
     with Processes(jobs) as pool:
         yield from pool.apply(function, tasks)
 
@@ -111,7 +114,8 @@ def in_processes(function: Callable[[T], R], tasks: Iterable[T], jobs: int) -> I
 def _start() -> None:
     # Ctrl-C reaches all processes of a terminal; the parent alone answers it, and ends its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # This stands before torch is imported. There is one thread each: times are per thread, and -j counts the cores.
+    # This stands before torch is imported. There is one thread each: times are per thread, and -j counts the
+    # cores.
     os.environ["OMP_NUM_THREADS"] = "1"
     threading.Thread(target=_die_with_parent, daemon=True).start()
 

@@ -74,7 +74,9 @@ def expand(address: str, error: type[SprdiffError] = SprdiffError) -> list[str]:
     return [name for written in names for name in expand(written, error)]
 
 
-def ask(address: str, question: Callable[[Any, str], T], error: type[SprdiffError], extra: str = "batch") -> T:
+def ask(
+    address: str, question: Callable[[Any, str], T], error: type[SprdiffError], extra: str = "batch"
+) -> T:
     """Ask the file system of an address; ask again if that may help.
 
     Args:

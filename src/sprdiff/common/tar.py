@@ -40,7 +40,9 @@ def _checked(file: IO[bytes]) -> Iterator[tarfile.TarInfo]:
         for count, member in enumerate(tar, 1):
             names += len(member.name)
             if count > MAX_MEMBERS or names > MAX_NAMES:
-                raise tarfile.ReadError(f"more than {MAX_MEMBERS} members, or {MAX_NAMES} characters of names")
+                raise tarfile.ReadError(
+                    f"more than {MAX_MEMBERS} members, or {MAX_NAMES} characters of names"
+                )
             # A negative size sends tarfile into an endless loop (CVE-2025-8194).
             if member.size < 0 or member.offset_data < end:
                 raise tarfile.ReadError("a member has no possible size")

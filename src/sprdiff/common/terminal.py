@@ -29,9 +29,15 @@ class ProgressBar:
     """
 
     def __init__(
-        self, what: str, total: float | None = None, *, named: bool = False, speed: bool = False,
-        active: bool = True, keep: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        what: str,
+        total: float | None = None,
+        *,
+        named: bool = False,
+        speed: bool = False,
+        active: bool = True,
+        keep: bool = False,
+    ) -> None:
         self._progress: Progress | None = None
         if not active or not on_terminal():
             return
@@ -40,13 +46,21 @@ class ProgressBar:
 
         columns: list[Any] = [BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
         if named:
-            columns = [TextColumn(f"[bold]{what}"), *columns[:2], TextColumn("{task.fields[text]}"), columns[2]]
+            columns = [
+                TextColumn(f"[bold]{what}"),
+                *columns[:2],
+                TextColumn("{task.fields[text]}"),
+                columns[2],
+            ]
         if speed:
             columns.insert(-1, _speed_column(what))
         # The speed is measured over ten minutes: codecs differ a hundredfold, and the default of half a
         # minute sees one or two of them.
         self._progress = Progress(
-            *columns, console=Console(stderr=True), transient=not keep, speed_estimate_period=600 if speed else 30
+            *columns,
+            console=Console(stderr=True),
+            transient=not keep,
+            speed_estimate_period=600 if speed else 30,
         )
         self._task = self._progress.add_task(what, total=total, text="", visible=total is not None)
 

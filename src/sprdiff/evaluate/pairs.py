@@ -62,9 +62,8 @@ class Pairs:
 
     def means(self) -> dict[str, float]:
         """Return the means over the pairs: ``psnr`` (dB), ``ms_ssim``, and with a network
-        ``feature_distance`` and, if there
-        are enough crops, ``frechet``, one figure for the whole set. The result is empty before the first
-        pair.
+        ``feature_distance`` and, if there are enough crops, ``frechet``, one figure for the whole set. The
+        result is empty before the first pair.
         """
         means = {name: fmean(values) for name, values in self._figures.items()}
         if sum(map(len, self._patches[0])) >= MIN_CROPS:

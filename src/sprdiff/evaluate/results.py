@@ -52,8 +52,7 @@ class Row(Struct, frozen=True, forbid_unknown_fields=True):
         image: the file name.
         target_bpp: the target in bits per pixel; None: see `target_bytes`.
         status: ``ok``; ``unreached``: the codec's smallest file is larger; ``failed``: see `message`, and the
-            next
-            run tries again.
+            next run tries again.
         message: one line of explanation; empty if ok.
         bytes: the size of the whole file (if unreached: of the smallest); None if failed or unknown.
         bpp: `bytes` in bits per pixel of the original.
@@ -104,8 +103,7 @@ class SetRow(Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         target_bpp, target_bytes: the target, as in `Row`.
         images: the number of images whose row is ok. If it is smaller than the run's, there are no figures,
-            because
-            those of different images are not comparable.
+            because those of different images are not comparable.
         patches: the number of patches behind each figure, by the name of the metric.
         metrics: the figures by the name of the metric; None: see `notes`.
         notes: why a figure is missing, by the name of the metric.
@@ -220,8 +218,7 @@ def member(folder: Path, kind: str, codec: str, target: Target, image: str, exte
         folder: the folder of results.
         kind: ``images``, ``files`` or ``features``.
         codec: its name. A character that is no letter, digit or one of ``_.-~@=+,`` becomes %XX, so that a
-            path
-            in it makes no folders.
+            path in it makes no folders.
         target: the target, which names a folder.
         image: the file name, whose extension is dropped.
         extension: the extension with its dot.

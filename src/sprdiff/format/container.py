@@ -104,7 +104,8 @@ class Header:
         return scaled_side(self.height, self.scale), scaled_side(self.width, self.scale)
 
     def latent_size(self, stride: int) -> tuple[int, int]:
-        """Return (rows, columns) of the y grid, whose positions are `stride` pixels of the coded picture apart.
+        """Return (rows, columns) of the y grid, whose positions are `stride` pixels of the coded picture
+        apart.
 
         The stride follows from the weights: `EntropyModel.stride`.
         """
@@ -137,14 +138,16 @@ class ParsedFile:
 
 
 def scaled_side(side: int, scale: int) -> int:
-    """Return the side of the coded picture in pixels: ``max(1, round_half_up(side / SCALES[scale]))``, in integers."""
+    """Return the side of the coded picture in pixels: ``max(1, round_half_up(side / SCALES[scale]))``, in
+    integers."""
     factor = SCALES[scale]
     top, bottom = side * factor.denominator, factor.numerator
     return max(1, (2 * top + bottom) // (2 * bottom))
 
 
 def pack_file(header: Header, stream: bytes, weights_hash: bytes) -> bytes:
-    """Return the whole file. `weights_hash` is H, the `canonical_hash` of the exact part; its start must be the tag.
+    """Return the whole file. `weights_hash` is H, the `canonical_hash` of the exact part; its start must be
+    the tag.
 
     Raises:
         ModelMismatchError: the header's tag is not that of `weights_hash`.
@@ -191,9 +194,13 @@ def _check_version(version: int) -> None:
     if version == 1:
         raise BitstreamError("the file has format version 1, which this release of sprdiff no longer reads")
     if version == RESERVED:
-        raise BitstreamError(f"the file has format version {RESERVED}, which is reserved: no release writes it")
+        raise BitstreamError(
+            f"the file has format version {RESERVED}, which is reserved: no release writes it"
+        )
     if version != VERSION:
-        raise BitstreamError(f"the file has format version {version}; this version of sprdiff reads version {VERSION}")
+        raise BitstreamError(
+            f"the file has format version {version}; this version of sprdiff reads version {VERSION}"
+        )
 
 
 def read_file(stream: BinaryIO, max_pixels: int | None = None, stride: int = STRIDES[0]) -> bytes:

@@ -4,9 +4,8 @@ directions.
     y, z --gain--> scaled --quantise--> q --range coder--> stream --> q --> y_hat, the same everywhere
 
 The stream contains z, then y in steps, each of one channel group at the positions of one pass (`schedule`).
-Every step
-predicts a mean and a table for each symbol from what is decoded already. `docs/bitstream.md` is the normative
-text.
+Every step predicts a mean and a table for each symbol from what is decoded already. `docs/bitstream.md` is
+the normative text.
 """
 
 from __future__ import annotations
@@ -20,17 +19,14 @@ from numpy.typing import NDArray
 from sprdiff.errors import WeightsError
 from sprdiff.format.constants import FRACTION, GAIN_FRACTION, LEVELS, MEAN_LIMIT
 from sprdiff.format.container import MAX_CHANNELS
-from sprdiff.format.intnet import (
-    Arrays,
-    ContextStep,
-    Floats,
-    Grid,
-    HyperSynthesis,
-    Index,
-    Ints,
-    fetch,
+from sprdiff.format.intnet import Arrays, ContextStep, Floats, Grid, HyperSynthesis, Index, Ints, fetch
+from sprdiff.format.rangecoder import (
+    SymbolCoder,
+    SymbolCounter,
+    SymbolDecoder,
+    SymbolEncoder,
+    SymbolPrefixDecoder,
 )
-from sprdiff.format.rangecoder import SymbolCoder, SymbolCounter, SymbolDecoder, SymbolEncoder, SymbolPrefixDecoder
 from sprdiff.format.schedule import Schedule
 from sprdiff.format.tables import Tables
 from sprdiff.interrupt import checkpoint
@@ -63,8 +59,7 @@ class Encoded(Exact):
     Attributes:
         stream: the range-coded bytes.
         bits: the cost of all symbols by the integer tables, escapes included. The stream is longer by at most
-            one byte
-            and the coder's rounding (less than 0.05 %).
+            one byte and the coder's rounding (less than 0.05 %).
     """
 
     stream: bytes
@@ -142,7 +137,14 @@ class EntropyModel:
         self.ratio = self._hyper.ratio
         sizes = (self._hyper.features, len(self.tables))
         self._networks = [
-            ContextStep(arrays, f"context.{s}", step.depth, step.known, step.channels.stop - step.channels.start, sizes)
+            ContextStep(
+                arrays,
+                f"context.{s}",
+                step.depth,
+                step.known,
+                step.channels.stop - step.channels.start,
+                sizes,
+            )
             for s, step in enumerate(self._schedule.steps)
         ]
 
@@ -172,19 +174,22 @@ class EntropyModel:
         Args:
             y: float32 [Cy, yh, yw], not yet scaled.
             z: float32 [Cz, ceil(yh / r), ceil(yw / r)] (see `ratio`), not yet scaled. Values that would
-                quantise beyond
-                the symbol limit of 32767 are clamped to it; NaN becomes the mean.
+                quantise beyond the symbol limit of 32767 are clamped to it; NaN becomes the mean.
             level: 0 .. 255.
         """
         coder = SymbolEncoder(self.tables)
         exact = self._quantise(coder, y, z, level)
         return Encoded(exact.y_hat, exact.mu, exact.h, coder.finish(), coder.bits)
 
-    def count(self, counter: SymbolCounter, y: NDArray[np.float32], z: NDArray[np.float32], level: int) -> None:
+    def count(
+        self, counter: SymbolCounter, y: NDArray[np.float32], z: NDArray[np.float32], level: int
+    ) -> None:
         """Count the symbols that `encode` would write for the same arguments, for fitting tables."""
         self._quantise(counter, y, z, level)
 
-    def _quantise(self, coder: SymbolCoder, y: NDArray[np.float32], z: NDArray[np.float32], level: int) -> Exact:
+    def _quantise(
+        self, coder: SymbolCoder, y: NDArray[np.float32], z: NDArray[np.float32], level: int
+    ) -> Exact:
         _check_level(level)
         shape = (y.shape[1], y.shape[2])
         if y.shape[0] != self.y_channels or z.shape != (self.z_channels, *self.z_grid(shape)) or 0 in y.shape:
@@ -230,7 +235,9 @@ class EntropyModel:
         unscaled: NDArray[np.float32] = values.astype(np.float32) * step.astype(np.float32)[:, None, None]
         return unscaled
 
-    def _walk(self, coder: SymbolCoder, shape: tuple[int, int], level: int, latents: _Latents | None) -> Exact:
+    def _walk(
+        self, coder: SymbolCoder, shape: tuple[int, int], level: int, latents: _Latents | None
+    ) -> Exact:
         """Write or read all symbols in the order of the stream."""
         h = self._hyper(self._code_z(coder, self.z_grid(shape), level, latents), level, shape)
         y_hat = Grid(*shape, self.y_channels)
@@ -246,7 +253,9 @@ class EntropyModel:
             means[positions, step.channels] = mu
         return Exact(y_hat.planes(), _planes(means, shape), _planes(h, shape))
 
-    def _code_z(self, coder: SymbolCoder, shape: tuple[int, int], level: int, latents: _Latents | None) -> Grid:
+    def _code_z(
+        self, coder: SymbolCoder, shape: tuple[int, int], level: int, latents: _Latents | None
+    ) -> Grid:
         z_hat = Grid(*shape, self.z_channels)
         positions = np.arange(shape[0] * shape[1])
         mu = np.broadcast_to(self._z_mean[level], (positions.size, self.z_channels))

@@ -54,7 +54,8 @@ stop)."""
 
 
 def level_weights(level: int) -> Floats:
-    """Return [9] integers with 8 fraction bits: the weights of the knots 0, 32 .. 256 in linear interpolation."""
+    """Return [9] integers with 8 fraction bits: the weights of the knots 0, 32 .. 256 in linear
+    interpolation."""
     unit = 2**FRACTION // KNOT_SPACING
     distances = (abs(level - KNOT_SPACING * knot) for knot in range(KNOTS))
     return np.array([max(0, KNOT_SPACING - distance) * unit for distance in distances], np.float64)
@@ -109,7 +110,8 @@ class Layer:
 
 
 def shift_clip(acc: Floats, bits: int, low: int, high: int) -> Floats:
-    """Return ``clip((acc + 2^(bits-1)) >> bits, low, high)`` in place; the scaling by a power of two is exact."""
+    """Return ``clip((acc + 2^(bits-1)) >> bits, low, high)`` in place; the scaling by a power of two is
+    exact."""
     acc += 2.0 ** (bits - 1)
     acc *= 2.0**-bits
     np.floor(acc, out=acc)
@@ -152,11 +154,13 @@ class Grid:
 
 
 def context_features(arrays: Arrays) -> int:
-    """Return how many features of the hyper-latent the context networks take: all inputs of the first but the level
-    weights."""
+    """Return how many features of the hyper-latent the context networks take: all inputs of the first but the
+    level weights."""
     features = fetch(arrays, "context.0.0.weight", np.int16, (None, None)).shape[1] - KNOTS
     if not 1 <= features <= MAX_FEATURES:
-        raise WeightsError(f"context.0.0 takes {features} features of the hyper-latent, not 1 to {MAX_FEATURES}")
+        raise WeightsError(
+            f"context.0.0 takes {features} features of the hyper-latent, not 1 to {MAX_FEATURES}"
+        )
     return int(features)
 
 
@@ -175,7 +179,9 @@ class HyperSynthesis:
         self.features = context_features(arrays)
         self.ratio = math.isqrt(self.second.outputs // self.features)
         if not 1 <= self.ratio <= MAX_RATIO or self.second.outputs != self.ratio**2 * self.features:
-            raise WeightsError(f"hyper.1 must have {self.features} outputs (what context.0.0 takes) times a square")
+            raise WeightsError(
+                f"hyper.1 must have {self.features} outputs (what context.0.0 takes) times a square"
+            )
 
     def __call__(self, z_hat: Grid, level: int, shape: tuple[int, int]) -> NDArray[np.int16]:
         """Return h, int16 [rows * columns of the y grid, features], with values 0 .. 16383."""
@@ -195,7 +201,9 @@ class HyperSynthesis:
             row, column = np.divmod(positions, z_hat.columns)
             for block in range(ratio**2):
                 i, j = divmod(block, ratio)
-                h[ratio * row + i, ratio * column + j] = out[:, block * self.features : (block + 1) * self.features]
+                h[ratio * row + i, ratio * column + j] = out[
+                    :, block * self.features : (block + 1) * self.features
+                ]
         return h[:rows, :columns].reshape(rows * columns, self.features)
 
 
@@ -207,7 +215,13 @@ class ContextStep:
     """
 
     def __init__(
-        self, arrays: Arrays, name: str, depth: int, known: tuple[Run, ...], group: int, sizes: tuple[int, int]
+        self,
+        arrays: Arrays,
+        name: str,
+        depth: int,
+        known: tuple[Run, ...],
+        group: int,
+        sizes: tuple[int, int],
     ) -> None:
         """Load and check the layers `name`.0 to `name`.2.
 

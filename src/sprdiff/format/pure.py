@@ -34,7 +34,8 @@ def cumulative(counts: NDArray[np.integer[Any]]) -> Model:
 
 
 class RangeEncoder:
-    """Narrows an interval symbol by symbol; the interval's lower end grows by words, a word may hold a carry."""
+    """Narrows an interval symbol by symbol; the interval's lower end grows by words, a word may hold a
+    carry."""
 
     model = staticmethod(cumulative)
 
@@ -108,10 +109,8 @@ class PrefixDecoder:
     """Finds the symbols that the beginning of a stream determines.
 
     It decodes with two tails at once, one of zeros and one of ones, and ends at the first symbol in which
-    they differ. Every
-    file with this beginning lies between the two. No file lies above the last symbol of a table, so the upper
-    tail does not
-    either.
+    they differ. Every file with this beginning lies between the two. No file lies above the last symbol of a
+    table, so the upper tail does not either.
     """
 
     model = staticmethod(cumulative)
@@ -124,7 +123,8 @@ class PrefixDecoder:
         self._high = self._high_words[0] << _WORD | self._high_words[1]
 
     def decode(self, model: Model, count: int) -> Ints:
-        """Return the next symbols, all of one table: fewer than `count` where the beginning ends, and then no more.
+        """Return the next symbols, all of one table: fewer than `count` where the beginning ends, and then no
+        more.
 
         Raises:
             BitstreamError: no encoder can have made a stream with this beginning.
@@ -167,8 +167,8 @@ def no_symbol() -> BitstreamError:
 
 
 def shortest(low: int, high: int, size: int) -> bytes:
-    """Return of the numbers from `low` to below `high`, of `size` bytes, one that ends in the most zero bytes,
-    without them.
+    """Return of the numbers from `low` to below `high`, of `size` bytes, one that ends in the most zero
+    bytes, without them.
 
     The two are less than 2^64 apart.
     """

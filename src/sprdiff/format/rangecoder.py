@@ -105,7 +105,8 @@ class SymbolEncoder(SymbolCoder):
 
 
 class SymbolCounter(SymbolCoder):
-    """Writes nothing and counts: `histograms[t]` tells how often each symbol -R .. R and the escape came up."""
+    """Writes nothing and counts: `histograms[t]` tells how often each symbol -R .. R and the escape came
+    up."""
 
     def __init__(self, tables: Tables) -> None:
         super().__init__(tables)

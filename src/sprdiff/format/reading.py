@@ -6,7 +6,9 @@ from sprdiff.format.container import ParsedFile, check_weights, is_whole, verify
 from sprdiff.format.entropy import EntropyModel, Exact
 
 
-def check_file(parsed: ParsedFile, data: bytes, weights_hash: bytes, preset_id: int, *, partial: bool) -> bool:
+def check_file(
+    parsed: ParsedFile, data: bytes, weights_hash: bytes, preset_id: int, *, partial: bool
+) -> bool:
     """Check a file against the available weights before anything is decoded; return whether it is whole.
 
     Args:

@@ -1,7 +1,8 @@
 """The steps in which y is coded, read from the weights, and which of their inputs can be other than zero.
 
-Positions of the y grid fall into four classes by the parity of row and column; `passes` says in which pass each class
-is coded, `order` which (pass, channel group) each step codes. Any order is legal: see `docs/bitstream.md`.
+Positions of the y grid fall into four classes by the parity of row and column; `passes` says in which pass
+each class is coded, `order` which (pass, channel group) each step codes. Any order is legal: see
+`docs/bitstream.md`.
 """
 
 from __future__ import annotations
@@ -63,7 +64,9 @@ class Schedule:
         order = fetch(arrays, "order", np.int32, (None, 2))
         pairs = [(number, group) for number, group in order.tolist()]
         if sorted(pairs) != [(number, group) for number in range(count) for group in range(len(spans))]:
-            raise WeightsError(f"order must name each of {count} passes with each of {len(spans)} groups exactly once")
+            raise WeightsError(
+                f"order must name each of {count} passes with each of {len(spans)} groups exactly once"
+            )
         self.steps = tuple(self._step(pairs[:s], *pair, spans) for s, pair in enumerate(pairs))
 
     def positions(self, shape: tuple[int, int]) -> list[Index]:

@@ -113,14 +113,19 @@ def fit_tables(
     """
     radius, flat = base
     tables = Tables(radius, flat)
-    if [len(h) for h in histograms] != (2 * radius + 2).tolist() or min(int(np.min(h)) for h in histograms) < 0:
+    if [len(h) for h in histograms] != (2 * radius + 2).tolist() or min(
+        int(np.min(h)) for h in histograms
+    ) < 0:
         raise ValueError("fit_tables needs one histogram of 2R + 2 counts per table")
     counts = []
     for t, histogram in enumerate(histograms):
         prior = [int(n) for n in flat[tables.start[t] : tables.start[t + 1]]]
         seen = [int(n) for n in histogram]
         mid = int(radius[t])
-        half = [(seen[mid + q] + seen[mid - q]) * TOTAL + 2 * pseudo_count * prior[mid + q] for q in range(1, mid + 1)]
+        half = [
+            (seen[mid + q] + seen[mid - q]) * TOTAL + 2 * pseudo_count * prior[mid + q]
+            for q in range(1, mid + 1)
+        ]
         escape = 2 * (seen[-1] * TOTAL + pseudo_count * prior[-1])
         counts.append(_counts(half, escape, 2 * (sum(seen) + pseudo_count) * TOTAL))
     return radius.copy(), np.concatenate(counts)
@@ -138,7 +143,8 @@ def _bin(q: int, sigma: float) -> float:
 
 
 def _counts(half: list[int], escape: int, total: int) -> NDArray[np.uint32]:
-    """Return one table from the shares (of `total`) of the symbols 1 .. R and of the escape; 0 takes what is left.
+    """Return one table from the shares (of `total`) of the symbols 1 .. R and of the escape; 0 takes what is
+    left.
 
     Every symbol gets its floor first and a share of the rest, so the symbol 0 can never come out empty.
     """

@@ -144,7 +144,12 @@ def describe_jpeg2000(stream: IO[bytes]) -> Described:
     if start[4:8] == b"jP  ":
         header = top_box(stream, b"jp2h")
         for kind, begin, end in boxes(header):
-            if kind == b"colr" and end - begin > 3 and header[begin] in _JP2_PROFILES and found.profile is None:
+            if (
+                kind == b"colr"
+                and end - begin > 3
+                and header[begin] in _JP2_PROFILES
+                and found.profile is None
+            ):
                 found.profile = header[begin + 3 : end]
             elif kind == b"ihdr" and end - begin >= 14 and header[begin + 10] != 255:
                 found.depth = (header[begin + 10] & 0x7F) + 1

@@ -154,7 +154,9 @@ class Converter:
         alpha = np.where(values == key, 0, 255).astype(np.uint8) if isinstance(key, int) else None
         return (255 - scaled if self._numbers.inverted else scaled).astype(np.float32), alpha
 
-    def _split_deep(self, strip: Image.Image, low: Image.Image) -> tuple[NDArray[np.float32], NDArray[np.uint8] | None]:
+    def _split_deep(
+        self, strip: Image.Image, low: Image.Image
+    ) -> tuple[NDArray[np.float32], NDArray[np.uint8] | None]:
         values = np.asarray(strip).astype(np.uint16) << 8 | np.asarray(low)
         if values.ndim == 2:
             values = values[..., None]
@@ -218,12 +220,13 @@ def _image_of(shades: NDArray[np.uint8]) -> Image.Image:
     return Image.frombytes(mode, (shades.shape[1], shades.shape[0]), np.ascontiguousarray(shades).tobytes())
 
 
-def between(shades: NDArray[np.float32], convert: Callable[[Image.Image], NDArray[np.uint8]]) -> NDArray[np.uint8]:
+def between(
+    shades: NDArray[np.float32], convert: Callable[[Image.Image], NDArray[np.uint8]]
+) -> NDArray[np.uint8]:
     """Convert levels with fractions by a conversion of 8-bit levels.
 
     In 8 bits linear light has no dark levels. Therefore all 8-bit neighbours of a colour are converted, and
-    the results are
-    interpolated.
+    the results are interpolated.
 
     Args:
         shades: levels 0-255, [H, W] or [H, W, C].

@@ -2,10 +2,8 @@
 stranger.
 
 Formats are allowed by name. Excluded are formats that contain a program (EPS, WMF) or another file of another
-format
-(IPTC, ICO, ICNS, BLP, FPX, MIC), whose size cannot be known before, and those that an application's stub
-reads (HDF5,
-GRIB).
+format (IPTC, ICO, ICNS, BLP, FPX, MIC), whose size cannot be known before, and those that an application's
+stub reads (HDF5, GRIB).
 """
 
 from __future__ import annotations
@@ -22,8 +20,8 @@ from ..limits import above, size_message
 
 RASTER = frozenset(
     {
-        "AVIF", "BMP", "DDS", "DIB", "GIF", "HEIF", "JPEG", "JPEG2000", "JXL", "MPO", "PCX", "PNG", "PPM", "PSD", "QOI",
-        "SGI", "SUN", "TGA", "TIFF", "WEBP", "XBM", "XPM",
+        "AVIF", "BMP", "DDS", "DIB", "GIF", "HEIF", "JPEG", "JPEG2000", "JXL", "MPO", "PCX", "PNG", "PPM",
+        "PSD", "QOI", "SGI", "SUN", "TGA", "TIFF", "WEBP", "XBM", "XPM",
     }
 )  # fmt: skip
 """Formats, by Pillow's names, whose plug-ins only read pixels; HEIF and JXL exist if a package provides
@@ -114,7 +112,9 @@ def check_format(image: Image.Image, name: str) -> None:
     """
     unread = isinstance(image, ImageFile.ImageFile) and getattr(image, "_im", None) is None
     if unread and image.format not in RASTER | {OWN}:
-        raise ImageError(f"{name} is a file in the format {image.format}, which is not opened here: load it first")
+        raise ImageError(
+            f"{name} is a file in the format {image.format}, which is not opened here: load it first"
+        )
 
 
 def check_tiles(image: Image.Image, name: str, max_pixels: int) -> None:
@@ -142,7 +142,9 @@ def check_tile(sides: Sequence[int], name: str, max_pixels: int) -> None:
         ImageError: it has more.
     """
     if math.prod(sides) > max(max_pixels, MIN_TILE):
-        raise ImageError(f"{name} has tiles of {' x '.join(map(str, sides))} pixels, above the limit of {max_pixels}")
+        raise ImageError(
+            f"{name} has tiles of {' x '.join(map(str, sides))} pixels, above the limit of {max_pixels}"
+        )
 
 
 def count_frames(image: Image.Image) -> int:

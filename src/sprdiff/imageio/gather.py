@@ -28,8 +28,12 @@ GAIN_MAP = "HDR gain map"
 # Pillow's names for the layout of samples in a file that are deeper than 8 bits (plain "RGB;16" means 5-6-5
 # bits).
 _DEEP = re.compile(r"^(?:[IF];(?P<wide>12|16|32|64)|(?:L|LA|RGB|RGBA|RGBX|RGBa|CMYK)X*;(?P<deep>16)[LBN])")
-_TWINS = {f"{mode};16{a}": f"{mode};16{b}" for mode in ("RGB", "RGBA", "RGBX", "CMYK") for a, b in ("BL", "LB")}
-_TWINS |= {f"{mode};16N": f"{mode};16{'B' if sys.byteorder == 'little' else 'L'}" for mode in ("RGB", "RGBA", "RGBX")}
+_TWINS = {
+    f"{mode};16{a}": f"{mode};16{b}" for mode in ("RGB", "RGBA", "RGBX", "CMYK") for a, b in ("BL", "LB")
+}
+_TWINS |= {
+    f"{mode};16N": f"{mode};16{'B' if sys.byteorder == 'little' else 'L'}" for mode in ("RGB", "RGBA", "RGBX")
+}
 _GREY_ALPHA = "LA;16B"
 
 
@@ -203,7 +207,9 @@ def _low_bytes(image: ImageFile.ImageFile) -> Image.Image | None:
             repair_planes(twin, low=True)
         else:
             other = "RGBA" if layout == _GREY_ALPHA else _TWINS[layout]
-            twin.tile = [t._replace(args=(other, *t[3][1:]) if isinstance(t[3], tuple) else other) for t in twin.tile]
+            twin.tile = [
+                t._replace(args=(other, *t[3][1:]) if isinstance(t[3], tuple) else other) for t in twin.tile
+            ]
         twin.load()
     if layout == _GREY_ALPHA:  # read as four bytes: high and low of grey, high and low of alpha
         _, low, _, alpha = twin.split()

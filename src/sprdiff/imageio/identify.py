@@ -69,7 +69,11 @@ def identify(stream: IO[bytes], name: str, max_pixels: int = MAX_PIXELS) -> Iter
         stream = stream if tiff is None else tiff.stream
     bounded: Any = Bounded(stream, name)
     image = open_by_extra(bounded, head, name, max_pixels) or _open_by_pillow(bounded)
-    if image is not None and tiff is not None and (is_misread(image) or (is_uncertain(image) and has_extra())):
+    if (
+        image is not None
+        and tiff is not None
+        and (is_misread(image) or (is_uncertain(image) and has_extra()))
+    ):
         image = None
     if image is not None:
         with image:

@@ -47,10 +47,8 @@ def completed(data: bytes) -> bytes | None:
     """Complete a file that only lacks its last marker; return None if pixels are missing, too.
 
     If the pixels end before the data do, what follows does not matter: the file is decoded with several
-    continuations, and
-    all must give the same picture (of 4,500 cuts one was taken for whole, with an error of 2 in 255). The
-    last scans of a
-    progressive file must be there as well.
+    continuations, and all must give the same picture (of 4,500 cuts one was taken for whole, with an error of
+    2 in 255). The last scans of a progressive file must be there as well.
     """
     data = data.rstrip(b"\xff")  # half of the marker
     if not _refined(data):

@@ -81,19 +81,16 @@ def open_rgb(
     """Open everything that Pillow and the extras heif, jxl and tiff read as upright 8-bit sRGB.
 
     The EXIF orientation is applied. Colours are converted (from an ICC profile, or what the file names in its
-    place),
-    transparency is composited on `background`, and more than 8 bits are rounded to 8. Of several frames the
-    first is taken
-    (of an open Pillow image: the current one), and of a TIFF file that begins with a thumbnail the picture
-    itself.
+    place), transparency is composited on `background`, and more than 8 bits are rounded to 8. Of several
+    frames the first is taken (of an open Pillow image: the current one), and of a TIFF file that begins with
+    a thumbnail the picture itself.
 
     Args:
         source: a path, bytes, a binary file, a Pillow image (which stays open), or a `Picture` (which is
             returned).
         background: the name of a colour, ``#rrggbb`` or an RGB tuple (0-255).
         max_pixels: the limit on width x height, checked before pixels are decoded. It replaces Pillow's own
-            smaller
-            limit, whose global setting does not change.
+            smaller limit, whose global setting does not change.
         strict: refuse a damaged file even if its pixels can be read.
         name: the picture's name in messages; None: its path, or ``the image``.
 

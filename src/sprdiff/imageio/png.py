@@ -1,8 +1,7 @@
 """PNG files beyond what Pillow reads: long texts, chunks with a wrong checksum, colour, deep transparency.
 
 The chunks are read before Pillow sees the file. What Pillow would refuse although the pixels are fine is left
-out, as
-libpng does: chunks that need not be understood may be missing. The rest is handed on without a copy.
+out, as libpng does: chunks that need not be understood may be missing. The rest is handed on without a copy.
 """
 
 from __future__ import annotations
@@ -88,7 +87,9 @@ def _fault(kind: bytes, data: bytes, length: int, sound: bool, unpacked: int, fo
     least = _LEAST_KEY.get(found.colour_type, 0) if kind == b"tRNS" else _LEAST.get(kind, 0)
     if not sound or length < least or (kind in _PACKED and not _is_deflate(kind, data)):
         return f"damaged chunk {kind.decode('ascii')}"
-    if kind in _TEXTS and (unpacked > MAX_TEXTS or (_is_packed(kind, data) and _text_size(kind, data) > MAX_TEXT)):
+    if kind in _TEXTS and (
+        unpacked > MAX_TEXTS or (_is_packed(kind, data) and _text_size(kind, data) > MAX_TEXT)
+    ):
         return "text above the limits"
     if kind == b"cICP":
         found.cicp = data[:4]

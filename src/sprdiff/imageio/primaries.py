@@ -2,8 +2,7 @@
 pictures.
 
 The codes are those of ITU-T H.273 (CICP), which AVIF, HEIF and PNG share. The transfer curves of video
-(BT.709, BT.2020
-and similar ones) are treated as displays treat them, which is the curve of sRGB.
+(BT.709, BT.2020 and similar ones) are treated as displays treat them, which is the curve of sRGB.
 """
 
 from __future__ import annotations

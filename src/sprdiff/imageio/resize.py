@@ -73,8 +73,7 @@ def resize(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8
     """Resize with Pillow's Lanczos filter (antialiased when shrinking), strip by strip.
 
     Rows come first, then columns. Pillow itself would choose the order by cost, and the rounding in between
-    would depend on
-    the strips.
+    would depend on the strips.
 
     Args:
         pixels: uint8 [H, W, 3].

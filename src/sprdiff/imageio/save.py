@@ -81,7 +81,9 @@ def encode_image(image: Image.Image, kind: str, text: Mapping[str, str] | None =
     try:
         image.save(stream, kind, **options)
     except (OSError, ValueError, RuntimeError, SystemError) as error:
-        raise OutputError(f"{image.width} x {image.height} pixels cannot be written as {kind}: {error}") from error
+        raise OutputError(
+            f"{image.width} x {image.height} pixels cannot be written as {kind}: {error}"
+        ) from error
     return stream.getvalue()
 
 

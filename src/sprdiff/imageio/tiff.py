@@ -1,8 +1,7 @@
 """TIFF files beyond what Pillow reads: the right page, the right numbers, and what the extra `tiff` adds.
 
 Pillow always takes the first page, and silently misreads some kinds of numbers. What it misreads is corrected
-here,
-exactly; what it cannot read goes to tifffile, if that is installed.
+here, exactly; what it cannot read goes to tifffile, if that is installed.
 """
 
 from __future__ import annotations
@@ -127,7 +126,12 @@ def repair_planes(image: ImageFile.ImageFile, *, low: bool = False) -> None:
         low: read the low bytes in place of the high ones.
     """
     tags = getattr(image, "tag_v2", None)
-    if tags is None or not image.tile or image.tile[0][0] != "raw" or image.mode not in ("RGB", "RGBA", "CMYK"):
+    if (
+        tags is None
+        or not image.tile
+        or image.tile[0][0] != "raw"
+        or image.mode not in ("RGB", "RGBA", "CMYK")
+    ):
         return
     if _first(tags.get(PLANAR), 1) != 2 or _first(tags.get(BITS), 1) != 16:
         return
@@ -136,7 +140,9 @@ def repair_planes(image: ImageFile.ImageFile, *, low: bool = False) -> None:
     for tile in image.tile:
         _, extents, _, args = tile
         layer += extents is not None and extents[:2] == (0, 0)
-        if layer < len(image.mode) and isinstance(args, tuple):  # further samples are neither colour nor alpha
+        if layer < len(image.mode) and isinstance(
+            args, tuple
+        ):  # further samples are neither colour nor alpha
             repaired.append(tile._replace(args=(f"{image.mode[layer]};16{order}", *args[1:])))
     image.tile = repaired
 
@@ -170,7 +176,9 @@ def read_by_extra(tiff: Tiff, name: str, max_pixels: int) -> tuple[Image.Image, 
     made, low = _images(array, *about, kind, name, page.first(BITS, 8))
     turned = page.first(ORIENTATION, tiff.pages.chain[0].first(ORIENTATION, 1))
     linear = made.mode in ("RGB", "RGBA") and page.first(FORMAT, 1) == 3
-    facts = Facts(page.first(BITS, 8), bytes(profile) if profile else from_codes(1, 8).profile if linear else None)
+    facts = Facts(
+        page.first(BITS, 8), bytes(profile) if profile else from_codes(1, 8).profile if linear else None
+    )
     facts.low = low
     facts.orientation, facts.further = turned, tiff.pages.further()
     return made, facts

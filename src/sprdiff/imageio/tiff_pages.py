@@ -2,9 +2,8 @@
 NEF.
 
 A page says whether it is a reduced copy (NewSubfileType bit 0, or the older SubfileType 2) or a mask (bit 2).
-Cameras put
-a thumbnail first and the picture into a page below it (SubIFDs); some programs put the picture on a later
-page.
+Cameras put a thumbnail first and the picture into a page below it (SubIFDs); some programs put the picture on
+a later page.
 """
 
 from __future__ import annotations
@@ -17,7 +16,19 @@ from typing import IO
 SUBFILE, OLD_SUBFILE, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 254, 255, 256, 257, 258, 259, 262
 ORIENTATION, SAMPLES, PLANAR, SUB_PAGES, EXTRA, FORMAT = 274, 277, 284, 330, 338, 339
 _WANTED = frozenset(
-    {SUBFILE, OLD_SUBFILE, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, ORIENTATION, SAMPLES, PLANAR, SUB_PAGES}
+    {
+        SUBFILE,
+        OLD_SUBFILE,
+        WIDTH,
+        HEIGHT,
+        BITS,
+        COMPRESSION,
+        PHOTOMETRIC,
+        ORIENTATION,
+        SAMPLES,
+        PLANAR,
+        SUB_PAGES,
+    }
     | {EXTRA, FORMAT}
 )
 _TYPES = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I", 16: "Q", 18: "Q"}
@@ -148,7 +159,9 @@ class Pages:
         first = self.chain[0]
         if not (first.reduced or first.mask):
             return first
-        full = [page for page in [*self.chain, *self.below] if not (page.reduced or page.mask) and page.pixels]
+        full = [
+            page for page in [*self.chain, *self.below] if not (page.reduced or page.mask) and page.pixels
+        ]
         return max(full, key=lambda page: page.pixels, default=first)
 
     def further(self) -> int:

@@ -90,8 +90,7 @@ class PixelConv(nn.Module):
     """Convolution from pixels to a grid 2^n times coarser: [N,Cin,H,W] -> [N,C,H/stride,W/stride].
 
     Its kernel covers ``cells`` x ``cells`` cells of the grid. In training, the cells are gathered first,
-    which is twice as
-    fast; an exported graph uses one strided convolution with the same sums.
+    which is twice as fast; an exported graph uses one strided convolution with the same sums.
     """
 
     def __init__(self, cin: int, cout: int, stride: int, cells: int = 1) -> None:
@@ -107,7 +106,9 @@ class PixelConv(nn.Module):
         if torch.onnx.is_in_onnx_export():
             return F.conv2d(x, self.weight, self.bias, stride=s, padding=s * (k // 2))
         cout, cin = self.weight.shape[:2]
-        kernel = self.weight.view(cout, cin, k, s, k, s).permute(0, 1, 3, 5, 2, 4).reshape(cout, cin * s * s, k, k)
+        kernel = (
+            self.weight.view(cout, cin, k, s, k, s).permute(0, 1, 3, 5, 2, 4).reshape(cout, cin * s * s, k, k)
+        )
         return F.conv2d(F.pixel_unshuffle(x, s), kernel, self.bias, padding=k // 2)
 
 
@@ -127,7 +128,8 @@ def up(cin: int, cout: int) -> nn.Sequential:
 
 
 class Stem(nn.Module):
-    """Pixels to 1/8 in one convolution: [N,3,H,W] in 0-1 -> [N,C,H/8,W/8]; each position sees 12x12 pixels."""
+    """Pixels to 1/8 in one convolution: [N,3,H,W] in 0-1 -> [N,C,H/8,W/8]; each position sees 12x12
+    pixels."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -86,10 +86,15 @@ def check_sizes(fields: Mapping[str, Any]) -> None:
         ValueError: a size is no whole number from 1 to `MAX_WIDTH`, or a depth is above `MAX_DEPTH`.
     """
     for name, value in fields.items():
-        least, most = (0 if name in _MAY_BE_0 else 1), MAX_DEPTH if "blocks" in name or name == "depth" else MAX_WIDTH
+        least, most = (
+            (0 if name in _MAY_BE_0 else 1),
+            MAX_DEPTH if "blocks" in name or name == "depth" else MAX_WIDTH,
+        )
         sizes = value if isinstance(value, tuple) else (value,)
         if name not in _NO_SIZES and not all(type(size) is int and least <= size <= most for size in sizes):
-            raise ValueError(f"the stored configuration has {name} {value!r}, not whole numbers from {least} to {most}")
+            raise ValueError(
+                f"the stored configuration has {name} {value!r}, not whole numbers from {least} to {most}"
+            )
     _check_coding(fields)
 
 

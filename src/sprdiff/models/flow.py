@@ -93,7 +93,9 @@ class Flow(nn.Module):
         shares = (1 - (stride[:, None] - known).abs()).clamp(min=0)
         return F.silu(self.embed(torch.cat([angles.sin(), angles.cos(), around], 1)) + shares @ self.stride)
 
-    def forward(self, z: Tensor, time: Tensor, stride: Tensor, level: Tensor, conditions: Conditions) -> Tensor:
+    def forward(
+        self, z: Tensor, time: Tensor, stride: Tensor, level: Tensor, conditions: Conditions
+    ) -> Tensor:
         at8, at16, at32 = conditions
         e = self.embedding(time, stride, level)
         h8 = _run(self.body8, self.enter(z) + at8, e)

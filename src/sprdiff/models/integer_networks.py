@@ -66,7 +66,8 @@ def exact_dtype(device: torch.device) -> torch.dtype:
 
 
 def round_ste(x: Tensor) -> Tensor:
-    """Round to the nearest integer, halves up as `format.intnet` does; the gradient passes straight through."""
+    """Round to the nearest integer, halves up as `format.intnet` does; the gradient passes straight
+    through."""
     return x + (torch.floor(x + 0.5) - x).detach()
 
 
@@ -98,7 +99,10 @@ def clamp_ste(x: Tensor, low: float, high: float) -> Tensor:
 
 def hidden(x: Tensor) -> Tensor:
     """Return the activation of the integer networks: clip to [0, 64) and round to 8 fraction bits."""
-    return round_ste(clamp_ste(F.relu(x), 0.0, HIDDEN_LIMIT / ACTIVATION_UNIT) * ACTIVATION_UNIT) / ACTIVATION_UNIT
+    return (
+        round_ste(clamp_ste(F.relu(x), 0.0, HIDDEN_LIMIT / ACTIVATION_UNIT) * ACTIVATION_UNIT)
+        / ACTIVATION_UNIT
+    )
 
 
 class IntegerDense(nn.Module):
@@ -118,7 +122,8 @@ class IntegerDense(nn.Module):
     def forward(
         self, around: Tensor | None, here: Tensor | None, level: Tensor | None, cells: Cells | None = None
     ) -> Tensor:
-        """Return the sums at every position, or at those of the given cells, which follow each other in the batch.
+        """Return the sums at every position, or at those of the given cells, which follow each other in the
+        batch.
 
         Args:
             around: the input of the 3x3 neighbourhoods, [N,spatial,h,w]; its sides are even where `cells` are
@@ -150,7 +155,9 @@ class IntegerDense(nn.Module):
         return weight, round_ste(self.bias * bias_unit).to(kind) / bias_unit
 
 
-def _neighbourhoods(around: Tensor, kernel: Tensor, bias: Tensor, cells: Sequence[tuple[int, int]] | None) -> Tensor:
+def _neighbourhoods(
+    around: Tensor, kernel: Tensor, bias: Tensor, cells: Sequence[tuple[int, int]] | None
+) -> Tensor:
     """Return the 3x3 convolution at every position, or only at those of some cells."""
     if cells is None:
         return F.conv2d(around, kernel, bias, padding=1)
@@ -193,8 +200,8 @@ class ContextStep(nn.Module):
     def forward(
         self, y_hat: Tensor, features: Tensor, level: Tensor, cells: Cells | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Return the mean and index at every position of the grid, or at those of the given cells as `at_cells` orders
-        them.
+        """Return the mean and index at every position of the grid, or at those of the given cells as
+        `at_cells` orders them.
 
         Args:
             y_hat: what has been decoded, zero elsewhere; the network looks at its first `seen` channels.

@@ -44,8 +44,7 @@ class Quantised(NamedTuple):
 
     Attributes:
         y_hat, means: ŷ and the means with which its symbols were coded, without their gain; both are known
-            exactly,
-            [N,Cy,h,w].
+            exactly, [N,Cy,h,w].
         features: the features of the hyper-latent, known exactly, too, [N,Ch,h,w].
         y_bits, z_bits: the bits of each image, [N].
     """
@@ -124,11 +123,9 @@ class LatentCodec(nn.Module):
         """Quantise the latents and count their bits.
 
         The decoder sees rounded values (straight-through). Without `hard`, the bits are those of values with
-        uniform noise,
-        whose expectation is differentiable (Minnen & Singh, ICIP 2020); training starts with them. With
-        noise, a silent channel
-        costs 0.06 bits and more. With `hard`, the bits are those of the rounded values, as in a file
-        (`rounded_bits`).
+        uniform noise, whose expectation is differentiable (Minnen & Singh, ICIP 2020); training starts with
+        them. With noise, a silent channel costs 0.06 bits and more. With `hard`, the bits are those of the
+        rounded values, as in a file (`rounded_bits`).
         """
         # Compiled code uses the flags that are set when it runs, and must not set them.
         exact = nullcontext() if torch.compiler.is_compiling() else exact_products()

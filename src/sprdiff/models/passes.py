@@ -1,9 +1,8 @@
 """The order in which y is coded: which positions each pass codes, and the one loop over all steps.
 
 The positions of the y grid fall into four *cells* by the parity of row and column. A step codes one channel
-group at the
-cells of one pass. Training (`latent_codec`) and the search for better symbols (`runtime.search`) use the same
-loop.
+group at the cells of one pass. Training (`latent_codec`) and the search for better symbols (`runtime.search`)
+use the same loop.
 """
 
 from __future__ import annotations
@@ -23,7 +22,8 @@ Cells = Sequence[tuple[int, int]]
 
 
 class CodingStep(NamedTuple):
-    """The input of a coding step; its arrays hold the positions of its cells, one cell after another in the batch.
+    """The input of a coding step; its arrays hold the positions of its cells, one cell after another in the
+    batch.
 
     Attributes:
         group: the channel group that it codes.
@@ -42,7 +42,8 @@ class CodingStep(NamedTuple):
 
 
 Code = Callable[[CodingStep], Sequence[Tensor]]
-"""Codes one step; it returns ŷ at its positions, which later steps see, and further values to be collected."""
+"""Codes one step; it returns ŷ at its positions, which later steps see, and further values to be
+collected."""
 
 
 def walk(
@@ -64,18 +65,22 @@ def walk(
     blank = [torch.zeros_like(whole[:, span, ::2, ::2]) for span in spans]
     grids = [whole_grid([zeros] * 4) for zeros in blank]
     coded: dict[tuple[int, int], list[Tensor]] = {}
-    for (number, group), count, network in zip(config.order, known_groups(config.order), networks, strict=True):
+    for (number, group), count, network in zip(
+        config.order, known_groups(config.order), networks, strict=True
+    ):
         cells = cells_of(config.passes, number)
         seen = torch.cat(grids[:count], 1) if count else whole[:, :0]
         mean, index = network(seen, at_cells(known, cells), level, cells)
-        given = CodingStep(group, cells, at_cells(whole[:, spans[group]], cells), mean, index, at_cells(inside, cells))
+        given = CodingStep(
+            group, cells, at_cells(whole[:, spans[group]], cells), mean, index, at_cells(inside, cells)
+        )
         for cell, *values in zip(cells, *(part.chunk(len(cells)) for part in code(given)), strict=True):
             coded[group, CELLS.index(cell)] = values
         grids[group] = whole_grid([coded.get((group, place), [blank[group]])[0] for place in range(4)])
     return [
-        torch.cat([whole_grid([coded[group, place][kind] for place in range(4)]) for group in range(len(spans))], 1)[
-            :, :, : y.shape[2], : y.shape[3]
-        ]
+        torch.cat(
+            [whole_grid([coded[group, place][kind] for place in range(4)]) for group in range(len(spans))], 1
+        )[:, :, : y.shape[2], : y.shape[3]]
         for kind in range(len(coded[0, 0]))
     ]
 
@@ -119,5 +124,7 @@ def known_inputs(config: LatentSizes, number: int) -> Tensor:
     cells, found = cells_of(config.passes, config.order[number][0]), list[float]()
     for row, column in ((i - 1, j - 1) for i in range(3) for j in range(3)):
         near = [config.passes[(r + row) % 2][(c + column) % 2] for r, c in cells]
-        found += [float(any((p, g) in before for p in near)) for g, width in enumerate(groups) for _ in range(width)]
+        found += [
+            float(any((p, g) in before for p in near)) for g, width in enumerate(groups) for _ in range(width)
+        ]
     return torch.tensor(found)

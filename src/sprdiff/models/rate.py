@@ -19,7 +19,8 @@ def lambda_of(level: Tensor, bounds: tuple[float, float]) -> Tensor:
 
 
 def sigma_of(index: Tensor, config: LatentSizes) -> Tensor:
-    """Return the standard deviation of the table with a (possibly fractional) index: geometric from 0.1 to `sigma_max`."""
+    """Return the standard deviation of the table with a (possibly fractional) index: geometric from 0.1 to
+    `sigma_max`."""
     growth = math.log(config.sigma_max / SMALLEST_SIGMA) / (config.tables - 1)
     return SMALLEST_SIGMA * torch.exp(index * growth)
 

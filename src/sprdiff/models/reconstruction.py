@@ -1,8 +1,8 @@
 """Synthesis and the distortion-aware reconstruction module: from ŷ to the coarse image and both conditions.
 
-ŷ, means, hyper features ─ synthesis ─ f32 ─ up ─ f16 ─► CoarseReconstruction ─► x̃ ─┐ (an image already)
-                                        │          └────────────────────────────────┴─► c_pix [1/16]  pixel-level
-                                        └─────────────────────────────────────────────► c_sem [1/32]  semantic-level
+ŷ, means, hyper features ─ synthesis ─ f32 ─ up ─ f16 ─► CoarseReconstruction ─► x̃ ─┐
+                                        │          └────────────────────────────────┴─► c_pix, pixel-level
+                                        └─────────────────────────────────────────────► c_sem, semantic-level
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """SPRDiff assembled: sender (triple encoder, latent codec), receiver (reconstruction, flow, VAE decoder).
 
 x ─ triple_encoder ─ latent_codec ═ bits ═ ŷ ─ synthesis ─ reconstruction ─ x̃, c_pix, c_sem
-                                                                             └ flow, N steps ─ z0 ─ vae_decoder ─ x̂
+                                                    x̂ ─ vae_decoder ─ z0 ─ flow, N steps ┘
 """
 
 from __future__ import annotations

@@ -18,7 +18,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import WeightsError
-from ..format.constants import GAIN_FRACTION, INDEX_SCALE, KNOT_SPACING, KNOTS, LEVELS, SMALLEST_SIGMA, SYMBOL_LIMIT
+from ..format.constants import (
+    GAIN_FRACTION,
+    INDEX_SCALE,
+    KNOT_SPACING,
+    KNOTS,
+    LEVELS,
+    SMALLEST_SIGMA,
+    SYMBOL_LIMIT,
+)
 from ..format.tables import make_gaussian_tables, sigma_ladder
 from .blocks import level_weights
 from .config import EXACT, LatentSizes, ModelConfig
@@ -43,11 +51,7 @@ def entropy_arrays(codec: LatentCodec) -> Arrays:
     """Return the exact part as integers, with Gaussian tables; names and units as in docs/bitstream.md."""
     config = codec.config
     radius, counts = make_gaussian_tables(sigma_ladder(config.tables, SMALLEST_SIGMA, config.sigma_max))
-    arrays: Arrays = {
-        "tables.radius": radius,
-        "tables.counts": counts,
-        **steps_of(config),
-    }
+    arrays: Arrays = {"tables.radius": radius, "tables.counts": counts, **steps_of(config)}
     weights = level_weights(torch.arange(LEVELS, dtype=torch.float64))
     for name, knots in (("gain.y", codec.y_log_gain), ("gain.z", codec.z_log_gain)):
         gain = nearest(torch.exp(weights @ knots.double()), GAIN_UNIT)
@@ -58,7 +62,9 @@ def entropy_arrays(codec: LatentCodec) -> Arrays:
         .astype(np.int32)
     )
     arrays["z.index"] = (
-        nearest(weights @ codec.z_index.double(), Z_SCALE * INDEX_SCALE).clip(0, config.tables - 1).astype(np.uint8)
+        nearest(weights @ codec.z_index.double(), Z_SCALE * INDEX_SCALE)
+        .clip(0, config.tables - 1)
+        .astype(np.uint8)
     )
     for prefix, network in _networks(codec):
         for i, layer in enumerate(_layers(network)):
@@ -161,11 +167,15 @@ def fill(folder: Path, build: Callable[[str], Model], read: Read = read_npz) -> 
         stored = {k: torch.from_numpy(v.astype(np.float32)) for k, v in {**parts[0], **parts[1]}.items()}
         with torch.device("meta"):  # without memory first: its sizes may not be those of the weights
             expected = {name: value.shape for name, value in build(config).state_dict().items()}
-        if other := sorted(name for name in stored if expected.get(name, stored[name].shape) != stored[name].shape):
+        if other := sorted(
+            name for name in stored if expected.get(name, stored[name].shape) != stored[name].shape
+        ):
             raise ValueError(f"{other[0]} has another shape than the configuration says")
         model = build(config)
         exact = set(model.state_dict()) - set(stored)
-        if wrong := sorted(n for n in exact if not n.startswith(EXACT)) + sorted(set(stored) - set(model.state_dict())):
+        if wrong := sorted(n for n in exact if not n.startswith(EXACT)) + sorted(
+            set(stored) - set(model.state_dict())
+        ):
             raise WeightsError(f"{folder}: weights missing or unknown, {wrong[0]} for one")
         codec = model.latent_codec
         assert isinstance(codec, LatentCodec)

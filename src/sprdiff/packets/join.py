@@ -57,8 +57,7 @@ def from_packets(packets: Iterable[bytes | str]) -> list[Received]:
 
     Raises:
         PacketError: packets of one id contradict each other. The message names the ids, and the error's
-            attribute
-            ``received`` holds all other streams.
+            attribute ``received`` holds all other streams.
     """
     streams: dict[str, _Stream] = {}
     for raw in packets:

@@ -46,7 +46,9 @@ class Packet:
 
     def pack(self) -> bytes:
         """Return the bytes of the packet."""
-        fields = (VERSION << 12 | self.stream).to_bytes(2, "big") + bytes((self.number, self.data, self.parity))
+        fields = (VERSION << 12 | self.stream).to_bytes(2, "big") + bytes(
+            (self.number, self.data, self.parity)
+        )
         return fields + _crc(fields, self.piece).to_bytes(2, "big") + self.piece
 
 

@@ -23,8 +23,7 @@ def to_packets(data: bytes, *, payload: int, parity: int = 0) -> list[bytes]:
     Raises:
         BitstreamError: it does not begin with an ``.sprd`` header.
         PacketError: there would be more than 255 packets (the message states the payload that would do), the
-            payload has
-            no room for data, or the file ends in zeros that packets cannot keep.
+            payload has no room for data, or the file ends in zeros that packets cannot keep.
     """
     stream = parse_file(data).stream
     if stream.endswith(b"\0"):

@@ -1,8 +1,8 @@
 """Packets as lines of text, one packet on each line, for channels that only carry text.
 
 base64url (RFC 4648, without padding) takes 4 characters for 3 bytes: letters, digits, - and _. base91
-(Joachim Henke's
-basE91) takes about 16 characters for 13 bytes and uses 91 of the 94 printable ASCII characters.
+(Joachim Henke's basE91) takes about 16 characters for 13 bytes and uses 91 of the 94 printable ASCII
+characters.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ def payload_of_line(characters: int, code: str) -> int:
 
 
 def _base91_length(size: int) -> int:
-    """Return the most characters that `size` bytes take: two for 13 bits, one for a rest of at most 6 bits."""
+    """Return the most characters that `size` bytes take: two for 13 bits, one for a rest of at most 6
+    bits."""
     pairs, rest = divmod(8 * size, 13)
     return 2 * pairs + (0 if rest == 0 else 1 if rest <= 6 else 2)
 

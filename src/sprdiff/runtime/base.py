@@ -35,7 +35,11 @@ class FolderRuntime(ABC):
     """
 
     def __init__(
-        self, folder: Path, threads: int | None = None, tile: int | None = None, manifest: Manifest | None = None
+        self,
+        folder: Path,
+        threads: int | None = None,
+        tile: int | None = None,
+        manifest: Manifest | None = None,
     ) -> None:
         """Read and check the exact part and the decoder's weights; graphs are loaded when they are first
         needed.
@@ -60,8 +64,10 @@ class FolderRuntime(ABC):
         self.entropy = EntropyModel(exact)
         grids = (self.entropy.stride, self.entropy.stride * self.entropy.ratio)
         if grids != (Y_STRIDE, Z_STRIDE):
-            raise WeightsError(f"{folder} has latents at 1/{grids[0]} and 1/{grids[1]}, "
-                               f"and its graphs are for 1/{Y_STRIDE} and 1/{Z_STRIDE}")  # fmt: skip
+            raise WeightsError(
+                f"{folder} has latents at 1/{grids[0]} and 1/{grids[1]}, "
+                f"and its graphs are for 1/{Y_STRIDE} and 1/{Z_STRIDE}"
+            )
         self._encoder: Arrays | None = None
         self._sessions = Sessions(folder, self.manifest, threads)
         self._lock = threading.Lock()
@@ -84,7 +90,13 @@ class FolderRuntime(ABC):
         return y[:, : -(-height // Y_STRIDE), : -(-width // Y_STRIDE)], z
 
     def refine(
-        self, pixels: NDArray[np.uint8], y: Floats, z: Floats, level: int, effort: int, report: Report | None = None
+        self,
+        pixels: NDArray[np.uint8],
+        y: Floats,
+        z: Floats,
+        level: int,
+        effort: int,
+        report: Report | None = None,
     ) -> Floats:
         """Refine y for a level (`search.refine`) at an effort of 1-9: the result costs fewer bits for its
         quality.

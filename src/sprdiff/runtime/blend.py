@@ -1,10 +1,8 @@
 """Overlapping tiles with smooth weights, for networks that see the whole picture at once.
 
 Group normalisation and global attention make a tile depend on where it was cut, so no halo makes tiles agree.
-Where tiles
-overlap, the weight of each falls along half a cosine from one to zero. Differences in mean colour between
-tiles are
-corrected afterwards, from the coarse picture (`match_colours`).
+Where tiles overlap, the weight of each falls along half a cosine from one to zero. Differences in mean colour
+between tiles are corrected afterwards, from the coarse picture (`match_colours`).
 """
 
 from __future__ import annotations
@@ -90,8 +88,7 @@ def match_colours(picture: Floats, wanted: Floats, cell: int) -> None:
     """Move the low frequencies of a picture, [3, H, W], to those of another, in place.
 
     The difference of the cells' means is added, linear between the centres of cells and constant beyond the
-    outer ones. It
-    has no edges, and does not change details finer than a cell.
+    outer ones. It has no edges, and does not change details finer than a cell.
 
     Args:
         wanted: the means of the cells of the other picture, [3, H / cell, W / cell].

@@ -27,8 +27,7 @@ class Canvas:
         """Blend a picture, [3, h, w] in 0-1, into a part of the canvas; what lies beyond its border is cut.
 
         Values are clipped to 0-1; NaN, which damaged latents can cause, becomes 0. With uint8 the earlier
-        picture has been
-        rounded already, to within half of 255.
+        picture has been rounded already, to within half of 255.
 
         Args:
             weight: the weight of the new picture; the earlier one has the rest.

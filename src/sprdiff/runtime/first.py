@@ -6,8 +6,8 @@ limited memory.
            └────► ẑ, c_pix, c_sem ─ denoise, steps times ─► z0 ─ vae_decode ─► x̂ × realism ─+─► picture
 
 Each arrow runs over the whole picture, tile by tile, before the next begins. The arrays between them are at
-1/16 and
-1/32 and small. Therefore every graph needs only a halo of its own, and more steps need no larger tiles.
+1/16 and 1/32 and small. Therefore every graph needs only a halo of its own, and more steps need no larger
+tiles.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
 """The cost of a graph at one size of its inputs: all shapes are worked out, and nothing is computed.
 
 The graph of a stranger's weights may ask for any amount of memory with harmless operators, such as a sum of a
-row and a
-column, or forty concatenations of a thing with itself. Before a session is made, and again for every new size
-of inputs,
-the shapes are followed through the graph, and what it would store and multiply is compared with the pixels.
+row and a column, or forty concatenations of a thing with itself. Before a session is made, and again for
+every new size of inputs, the shapes are followed through the graph, and what it would store and multiply is
+compared with the pixels.
 """
 
 from __future__ import annotations
@@ -83,7 +82,9 @@ def check_graph(graph: Graph, weights: Mapping[str, Shape], inputs: Mapping[str,
             made = _OPERATORS[node.operator](node, [values[name] if name else None for name in node.inputs])
             products += _products(node, values, made[0])
         except KeyError as error:
-            raise WeightsError(f"the operator {node.operator} or its input is not one that is exported") from error
+            raise WeightsError(
+                f"the operator {node.operator} or its input is not one that is exported"
+            ) from error
         except (ValueError, IndexError, TypeError, AttributeError, ZeroDivisionError, OverflowError) as error:
             raise WeightsError(f"the shapes of a {node.operator} do not fit: {error}") from error
         if len(made) != len(node.outputs) or any(name in values for name in node.outputs):
@@ -125,7 +126,12 @@ def _numeric(function: Callable[[Any, Any], Any] | None) -> Rule:
         a, b = inputs
         shape = np.broadcast_shapes(a.shape, b.shape)
         known = None
-        if function and a.known is not None and b.known is not None and a.known.dtype == b.known.dtype == np.int64:
+        if (
+            function
+            and a.known is not None
+            and b.known is not None
+            and a.known.dtype == b.known.dtype == np.int64
+        ):
             known = function(a.known, b.known)
         return [Value(shape, known)]
 
@@ -292,7 +298,9 @@ def _resize(node: Node, inputs: Inputs) -> list[Value]:
     scales = inputs[2].known
     if scales is None or len(scales) != len(value.shape):
         raise ValueError("a scale")
-    return [Value(_positive([math.floor(side * scale) for side, scale in zip(value.shape, scales, strict=True)]))]
+    return [
+        Value(_positive([math.floor(side * scale) for side, scale in zip(value.shape, scales, strict=True)]))
+    ]
 
 
 _OPERATORS: dict[str, Rule] = {

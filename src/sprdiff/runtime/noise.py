@@ -1,14 +1,10 @@
 """The noise from which a flow starts: a pure function of seed, step and position.
 
 The value at (step, row, column, channel) of the latent comes from Philox 4x64-10 (Salmon et al., SC 2011), as
-in
-`numpy.random.Philox`: the key is the seed, and the counter is (0, row, step, 0) before the first word of a
-row. Columns
-and, inside them, channels take one 64-bit word w each. With u = (w >> 32) + 1/2 and v = w mod 2^32, both over
-2^32, the
-value is sqrt(-2 ln u) cos(2 pi v) (Box-Muller), in float64, rounded to float32. Tiles, threads and machines
-therefore
-agree as far as their logarithms and cosines do.
+in `numpy.random.Philox`: the key is the seed, and the counter is (0, row, step, 0) before the first word of a
+row. Columns and, inside them, channels take one 64-bit word w each. With u = (w >> 32) + 1/2 and v = w mod
+2^32, both over 2^32, the value is sqrt(-2 ln u) cos(2 pi v) (Box-Muller), in float64, rounded to float32.
+Tiles, threads and machines therefore agree as far as their logarithms and cosines do.
 """
 
 from __future__ import annotations
@@ -23,8 +19,7 @@ def normal_noise(seed: int, step: int, rows: slice, columns: slice, channels: in
     Args:
         seed: 0 .. 2^64 - 1.
         step: the number of the step, 0 for the flow. In the first generation the VAE decoder has 0, too, and
-            the
-            denoiser counts from 1.
+            the denoiser counts from 1.
         rows, columns: the part, in absolute positions of the grid.
     """
     first, last = columns.start * channels, columns.stop * channels

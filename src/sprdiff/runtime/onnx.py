@@ -75,8 +75,7 @@ class OnnxRuntime(FolderRuntime):
 
         Args:
             exact: the result of `EntropyModel.decode`. If the caller keeps no reference, its memory is free
-                before the
-                flow.
+                before the flow.
             level: the quality level with which it was coded.
             realism: 0 (coarse picture) to 1 (a sample of the possible pictures); 0 runs only the coarse
                 graph.
@@ -127,7 +126,9 @@ class OnnxRuntime(FolderRuntime):
                 store(kept.setdefault(name, np.empty(shape, np.float16)), out[name], tile, scale)
         return kept
 
-    def _draw(self, coarse: NDArray[Any], features: dict[str, Halves], level: int, steps: int, seed: int) -> Floats:
+    def _draw(
+        self, coarse: NDArray[Any], features: dict[str, Halves], level: int, steps: int, seed: int
+    ) -> Floats:
         """Sample the latent z0 [Z, 4 yh, 4 yw], standardised, with the noise of a seed."""
         rows, columns = features["f32"].shape[1:]
         tiled = list(self._cut("flow", rows, columns))
@@ -136,7 +137,11 @@ class OnnxRuntime(FolderRuntime):
 
         def velocity(z: Floats, time: float, stride: float) -> Floats:
             result = np.empty_like(z)
-            inputs = {"time": np.array([time], np.float32), "stride": np.array([stride], np.float32), "level": levels}
+            inputs = {
+                "time": np.array([time], np.float32),
+                "stride": np.array([stride], np.float32),
+                "level": levels,
+            }
             for tile, large in tiled:
                 # With several tiles the conditions are computed again: they are larger than everything else
                 # together.
@@ -149,18 +154,25 @@ class OnnxRuntime(FolderRuntime):
         noise = _noise(seed, self._latent_channels(), LATENT * rows, LATENT * columns)
         return solve(velocity, noise, steps, self.manifest.sampler, self.manifest.latest)
 
-    def _conditions(self, coarse: NDArray[Any], features: dict[str, Halves], tile: Tile, *, large: bool) -> Tensors:
+    def _conditions(
+        self, coarse: NDArray[Any], features: dict[str, Halves], tile: Tile, *, large: bool
+    ) -> Tensors:
         """Compute the flow's conditions for everything that a tile sees, each [1, C, h, w]."""
         grid = features["f32"].shape[1:]
         halo = -(-self.manifest.halo_of("condition") // Y_STRIDE)
-        around, within = zip(*(_widened(s, halo, n) for s, n in zip(tile.padded, grid, strict=True)), strict=True)
+        around, within = zip(
+            *(_widened(s, halo, n) for s, n in zip(tile.padded, grid, strict=True)), strict=True
+        )
         inputs = {"x_tilde": patch(coarse, times(around, Y_STRIDE))}
         checkpoint(area(around) * Y_STRIDE**2)
         for name, scale in FEATURES.items():
             inputs[name] = features[name][None, :, *times(around, scale)].astype(np.float32, order="C")
         out = self._receive("condition", inputs, large=large)
         seen = Tile(within, around, within)
-        return {name: np.ascontiguousarray(inner(out[name], seen, scale)[None]) for name, scale in _CONDITIONS.items()}
+        return {
+            name: np.ascontiguousarray(inner(out[name], seen, scale)[None])
+            for name, scale in _CONDITIONS.items()
+        }
 
     def _decode_latent(self, z0: Floats, canvas: Canvas, share: float) -> None:
         """Blend x̂ into the canvas, which holds the coarse picture."""

@@ -2,10 +2,8 @@
 everything else.
 
 ONNX is protobuf: messages of (field number, value). What is unknown here, such as functions, subgraphs or
-files of other
-formats, cannot be judged and is not loaded. A field that may occur once must not occur twice, because the
-runtime could
-then read another graph.
+files of other formats, cannot be judged and is not loaded. A field that may occur once must not occur twice,
+because the runtime could then read another graph.
 """
 
 from __future__ import annotations

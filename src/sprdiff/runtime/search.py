@@ -2,21 +2,17 @@
 
     y ─ quantise ─► symbols ─► J = bits + λ · squared error of x̃, of every cell of 32x32 pixels
                        ▲              │ its gradient
-                       └─ ±1 where it should pay: one symbol in each block of cells, kept if J of the block falls
+                       └─ ±1 where it should pay: one symbol in each block, kept if J of the block falls
 
 The file format does not change, and every decoder reads the result. At these rates nearly all symbols are 0,
-and a change
-by one is a large step: following the gradient of a relaxed quantiser (stochastic Gumbel annealing, Yang et
-al. 2020) made
-files larger (dev/LOG.md). Therefore the gradient, with a curvature that is measured on the way, only proposes
-changes;
-what is kept has been tried. Blocks are so far apart that all of them are tried at once.
+and a change by one is a large step: following the gradient of a relaxed quantiser (stochastic Gumbel
+annealing, Yang et al. 2020) made files larger (dev/LOG.md). Therefore the gradient, with a curvature that is
+measured on the way, only proposes changes; what is kept has been tried. Blocks are so far apart that all of
+them are tried at once.
 
 The symbols are those of the file, bit for bit. Latents and integer networks are in float64, as in
-`format.entropy`, and
-gains and means are that module's own tables of the level. Those that torch would compute from the model's
-knots differ
-by a hair, which is enough for other symbols.
+`format.entropy`, and gains and means are that module's own tables of the level. Those that torch would
+compute from the model's knots differ by a hair, which is enough for other symbols.
 """
 
 from __future__ import annotations
@@ -83,7 +79,14 @@ class Window:
     """One part of a picture that is refined at once."""
 
     def __init__(
-        self, model: Model, tables: LevelTables, image: Tensor, inside: Tensor, y: Tensor, z: Tensor, level: int
+        self,
+        model: Model,
+        tables: LevelTables,
+        image: Tensor,
+        inside: Tensor,
+        y: Tensor,
+        z: Tensor,
+        level: int,
     ) -> None:
         """Prepare a part with its surroundings.
 
@@ -190,7 +193,9 @@ class Search:
             self._learn(channels, change - gain[channels, cells])
             good = change < -WORTH
             target = target.clone()
-            target[0].flatten(1)[channels[good], cells[good]] = tried[0].flatten(1)[channels[good], cells[good]]
+            target[0].flatten(1)[channels[good], cells[good]] = tried[0].flatten(1)[
+                channels[good], cells[good]
+            ]
             cost = torch.where(torch.isin(block, block[cells[good]]), after, cost)
             self._rest[channels[~good], cells[~good]] = REST
             gain[channels, cells] = torch.inf

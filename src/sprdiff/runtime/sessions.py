@@ -105,7 +105,9 @@ class Sessions:
         names = self._manifest.graphs[graph]
         options = self._options()
         # They are stored as fp16 and computed in fp32.
-        values = [onnxruntime.OrtValue.ortvalue_from_numpy(weights[name].astype(np.float32)) for name in names]
+        values = [
+            onnxruntime.OrtValue.ortvalue_from_numpy(weights[name].astype(np.float32)) for name in names
+        ]
         try:
             options.add_external_initializers(list(names), values)
             session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

@@ -1,6 +1,6 @@
 """A folder of weights: its manifest and its arrays, read with the care that bytes from outside need.
 
-    manifest.json   what the folder holds, the hash H by which files name their weights, and those of the networks
+    manifest.json   what the folder holds, the hash H by which files name their weights, other hashes
     entropy.npz     exact part: tables and integer networks
     encoder.npz, decoder.npz   fp16 weights of the graphs, by torch's parameter names
     encoder.onnx, coarse.onnx ...   structure only; which graphs there are depends on the generation
@@ -134,7 +134,9 @@ def read_manifest(folder: Path) -> Manifest:
             raise WeightsError(f"{path} has format {content['format']!r}; this version reads format {FORMAT}")
         generation = content.get("generation", 1)
         if type(generation) is not int or generation not in GRAPHS:
-            raise WeightsError(f"{path} has networks of generation {generation!r}, which this version does not know")
+            raise WeightsError(
+                f"{path} has networks of generation {generation!r}, which this version does not know"
+            )
         manifest = Manifest(
             preset=str(content["preset"]),
             preset_id=_integer(content["preset_id"], 255),
@@ -175,7 +177,9 @@ def identity(exact: Arrays, decoder: Arrays, encoder: Arrays) -> dict[str, Any]:
     }
 
 
-def defaults(lambda_range: tuple[float, float], realism: float | list[float] = 1.0, steps: int = 1) -> dict[str, Any]:
+def defaults(
+    lambda_range: tuple[float, float], realism: float | list[float] = 1.0, steps: int = 1
+) -> dict[str, Any]:
     """Return the fields of a manifest with the defaults for users; `realism` may be a table by level."""
     return {"realism": realism, "steps": steps, "lambda_range": list(lambda_range)}
 

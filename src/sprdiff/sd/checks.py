@@ -78,7 +78,9 @@ def check_class(source: Source, sub: str, key: str, wanted: tuple[str, ...]) -> 
     config = read_json(source.folder / sub / "config.json")
     if config.get(key) not in wanted:
         where = f"{sub}/" if sub else ""
-        raise WeightsError(f"{source.name}: {where}config.json names {config.get(key)!r} where {wanted[0]} is due")
+        raise WeightsError(
+            f"{source.name}: {where}config.json names {config.get(key)!r} where {wanted[0]} is due"
+        )
     return config
 
 
@@ -103,6 +105,8 @@ def check_widths(source: Source, vae: dict[str, Any], unet: dict[str, Any]) -> N
     strange = [k for k in ("addition_embed_type", "class_embed_type", "encoder_hid_dim_type") if unet.get(k)]
     if strange or not isinstance(unet.get("cross_attention_dim", 1280), int):
         reason = strange[0] if strange else "several cross_attention_dim"
-        raise WeightsError(f"{source.name}: the UNet has {reason}, as SDXL-class models do: SD 1.x or 2.x is due")
+        raise WeightsError(
+            f"{source.name}: the UNet has {reason}, as SDXL-class models do: SD 1.x or 2.x is due"
+        )
     if 2 ** (len(unet.get("block_out_channels", [0] * 4)) - 1) > 8:
         raise WeightsError(f"{source.name}: the UNet halves its latent more than three times")

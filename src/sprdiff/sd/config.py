@@ -70,7 +70,9 @@ class SDConfig:
 
     def __post_init__(self) -> None:
         if self.prediction not in PREDICTIONS:
-            raise ValueError(f"the prediction must be one of {', '.join(PREDICTIONS)}, not {self.prediction!r}")
+            raise ValueError(
+                f"the prediction must be one of {', '.join(PREDICTIONS)}, not {self.prediction!r}"
+            )
         if sum(self.groups) != self.y_channels:
             raise ValueError(f"channel groups {self.groups} do not sum to {self.y_channels}")
 

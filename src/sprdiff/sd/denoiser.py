@@ -43,7 +43,9 @@ class SDDenoiser(nn.Module):
         self.residual = conv(config.pixel_condition, config.vae_latent)
         zero(self.residual)
 
-    def forward(self, z_t: Tensor, t: Tensor, c_pix: Tensor, c_sem: Tensor, pooled: Tensor | None = None) -> Tensor:
+    def forward(
+        self, z_t: Tensor, t: Tensor, c_pix: Tensor, c_sem: Tensor, pooled: Tensor | None = None
+    ) -> Tensor:
         """Float32 whatever the precision around it is.
 
         Args:
@@ -52,7 +54,9 @@ class SDDenoiser(nn.Module):
         step = (t.float() * len(self.alphas)).ceil().long().clamp(1, len(self.alphas)) - 1
         kind = self.unet.conv_in.weight.dtype
         sample = torch.cat([z_t, c_pix.to(z_t.dtype)], dim=1).to(kind)
-        out = self.unet(sample, step, encoder_hidden_states=tokens(c_sem, pooled).to(kind), return_dict=False)[0]
+        out = self.unet(
+            sample, step, encoder_hidden_states=tokens(c_sem, pooled).to(kind), return_dict=False
+        )[0]
         with _without_autocast(z_t.device):
             z0: Tensor = self.clean(z_t.float(), out.float(), step) + self.residual(c_pix.float())
         return z0

@@ -183,12 +183,16 @@ def hashed_parts(weights: Arrays, sources: Mapping[str, Source]) -> tuple[Arrays
 
 
 def _digests(part: str, files: Mapping[str, str]) -> Arrays:
-    return {f"{part}/{file}": np.frombuffer(bytes.fromhex(digest), np.uint8) for file, digest in files.items()}
+    return {
+        f"{part}/{file}": np.frombuffer(bytes.fromhex(digest), np.uint8) for file, digest in files.items()
+    }
 
 
 def _source(content: Any) -> Source:
     name, revision, files = content["id"], content["revision"], content["files"]
-    sound = isinstance(name, str) and (revision is None or isinstance(revision, str)) and isinstance(files, dict)
+    sound = (
+        isinstance(name, str) and (revision is None or isinstance(revision, str)) and isinstance(files, dict)
+    )
     if not sound or not all(len(bytes.fromhex(digest)) == 32 for digest in files.values()):
         raise ValueError("a pretrained part")
     return Source(name, revision, Path(name), dict(files))

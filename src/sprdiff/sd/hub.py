@@ -146,11 +146,15 @@ def _snapshot(name: str, revision: str | None, patterns: list[str]) -> Path:
     except errors.HFValidationError as error:
         raise WeightsError(f"{name} is neither a folder nor the id of a model") from error
     except errors.GatedRepoError as error:
-        raise WeightsError(f"{name} must be asked for on its page on the hub before it can be fetched") from error
+        raise WeightsError(
+            f"{name} must be asked for on its page on the hub before it can be fetched"
+        ) from error
     except errors.RevisionNotFoundError as error:
         raise WeightsError(f"{name} has no revision {revision} on the hub") from error
     except errors.RepositoryNotFoundError as error:
-        raise WeightsError(f"{name} is not on the hub (or not for you), and no folder has that name") from error
+        raise WeightsError(
+            f"{name} is not on the hub (or not for you), and no folder has that name"
+        ) from error
     except Exception as error:  # no connection shows as one of a dozen errors, by library and cause
         cached = _cached(name, revision, patterns)
         if cached is None:
@@ -165,7 +169,9 @@ def _cached(name: str, revision: str | None, patterns: list[str]) -> Path | None
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns, local_files_only=True))
+        return Path(
+            snapshot_download(name, revision=revision, allow_patterns=patterns, local_files_only=True)
+        )
     except Exception:  # whatever it is, it is not there
         return None
 
@@ -192,13 +198,18 @@ def _missing(name: str, folder: Path, sub: str, weights: _Weights) -> WeightsErr
     wanted = _inside(sub, weights.single)
     listed = [file for file in _listed(name, folder) if Path(file).parent == Path(sub)]
     stem = re.escape(weights.base)
-    found = [re.fullmatch(rf"{stem}(?:\.(\w+))?(?:{_DIGITS})?(?:\.(\w+))?\.safetensors", Path(f).name) for f in listed]
+    found = [
+        re.fullmatch(rf"{stem}(?:\.(\w+))?(?:{_DIGITS})?(?:\.(\w+))?\.safetensors", Path(f).name)
+        for f in listed
+    ]
     others = sorted({match[1] or match[2] or "" for match in found if match} - {weights.variant or ""})
     if others and others[0]:
         advice = f": give --variant {others[0]}" if sub else ", and the plain one is due"
         return WeightsError(f"{name} has {wanted} in the variant {others[0]} only{advice}")
     if others:
-        return WeightsError(f"{name} has no variant {weights.variant} of {_inside(sub, weights.base)}: leave it out")
+        return WeightsError(
+            f"{name} has no variant {weights.variant} of {_inside(sub, weights.base)}: leave it out"
+        )
     if any(file.endswith(".bin") for file in listed):
         pickles = _inside(sub, "*.bin")
         return WeightsError(f"{name} has {pickles} only, which can run code: convert it to safetensors")
@@ -257,6 +268,8 @@ def upload(folder: Path, name: str, *, private: bool) -> str:
     try:
         api = HfApi()
         api.create_repo(name, private=private, exist_ok=True)
-        return str(api.upload_folder(repo_id=name, folder_path=folder, commit_message="Trained SPRDiff").commit_url)
+        return str(
+            api.upload_folder(repo_id=name, folder_path=folder, commit_message="Trained SPRDiff").commit_url
+        )
     except Exception as error:  # of any of several libraries: no name, no token, no connection
         raise WeightsError(f"{name} cannot be published: {type(error).__name__}: {brief(error)}") from error

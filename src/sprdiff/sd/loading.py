@@ -60,7 +60,9 @@ class Semantic:
     source: Source
 
 
-def load_base(name: str, revision: str | None = None, pinned: Source | None = None, variant: str | None = None) -> Base:
+def load_base(
+    name: str, revision: str | None = None, pinned: Source | None = None, variant: str | None = None
+) -> Base:
     """VAE, UNet and schedule of a Stable-Diffusion-1.x/2.x-class model, float32.
 
     Args:
@@ -113,7 +115,9 @@ def _load(kind: Any, source: Source, sub: str) -> Any:
     except (OSError, ValueError, RuntimeError, TypeError, KeyError, SafetensorError) as error:
         raise WeightsError(f"{source.name}: {sub or 'the model'} cannot be loaded: {brief(error)}") from error
     if wrong := sorted(map(str, [*told["missing_keys"], *told["mismatched_keys"]])):
-        raise WeightsError(f"{source.name}: {sub or 'the model'} lacks {len(wrong)} weights, {wrong[0]} for one")
+        raise WeightsError(
+            f"{source.name}: {sub or 'the model'} lacks {len(wrong)} weights, {wrong[0]} for one"
+        )
     return model.eval()
 
 

@@ -40,7 +40,9 @@ class SDSynthesis(nn.Module):
         c8 = config.estimate
         self.estimate = nn.Sequential(up(c16, c8), *blocks(c8, 2), conv(c8, config.vae_latent, 3))
 
-    def forward(self, y_hat: Tensor, means: Tensor, features: Tensor, level: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, y_hat: Tensor, means: Tensor, features: Tensor, level: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """``y_hat`` and ``means`` unscaled, [N,Cy,h,w]; ``features`` of the hyper-latent, [N,Ch,h,w]."""
         x = self.enter(torch.cat([y_hat, means], 1)) + self.enter_features(features)
         f64 = self.body64(self.modulate64(x, level))
@@ -93,9 +95,12 @@ class SDSemanticFeatures(nn.Module):
         super().__init__()
         width = config.semantic_condition
         self.down = nn.Sequential(
-            down(config.pixel_condition, width // 4), nn.GELU(), down(width // 4, width // 2), nn.GELU(),
+            down(config.pixel_condition, width // 4),
+            nn.GELU(),
+            down(width // 4, width // 2),
+            nn.GELU(),
             down(width // 2, width),
-        )  # fmt: skip
+        )
         self.join = conv(config.synthesis[0], width)
         self.body = blocks(width, 2)
         self.project = conv(width, config.cross_attention)

@@ -1,11 +1,9 @@
 """The one precision policy of preset `sd`, by the same four words in training and in use.
 
-| word | pretrained parts | new modules, VAE decoder | matrix products on a GPU |
-|---|---|---|---|
-| `fp32` | float32 | float32 | float32 |
-| `tf32` | float32 | float32 | TF32 (10 bits of mantissa) |
-| `fp16` | float16 | float32; in training float16 autocast, with a loss scale | tensor cores |
-| `bf16` | bfloat16 | float32; in training bfloat16 autocast | tensor cores |
+| word | pretrained parts | new modules, VAE decoder | matrix products on a GPU | |---|---|---|---| | `fp32` |
+float32 | float32 | float32 | | `tf32` | float32 | float32 | TF32 (10 bits of mantissa) | | `fp16` | float16 |
+float32; in training float16 autocast, with a loss scale | tensor cores | | `bf16` | bfloat16 | float32; in
+training bfloat16 autocast | tensor cores |
 
 The latent codec's integer networks are exact, and the clean latent is computed in float32, whatever the word
 is. `auto` takes the fastest one that keeps the clean latent within `BUDGET` of float32.

@@ -66,7 +66,9 @@ def load(
     return TorchRuntime(model, entropy, trained.manifest, device=device, precision=precision, tile=tile)
 
 
-def load_model(name: str | Path, *, base: str | Path | None = None, semantic: str | Path | None = None) -> SDSPRDiff:
+def load_model(
+    name: str | Path, *, base: str | Path | None = None, semantic: str | Path | None = None
+) -> SDSPRDiff:
     """The torch model of a trained SPRDiff, for training on; arguments and errors as of `load`.
 
     Its integer networks have random weights yet: they are those of `read_weights`' first arrays.
@@ -168,7 +170,9 @@ def model_card(sources: Mapping[str, Source], card: Mapping[str, Any], licence: 
     ]
     lines += ["## Rests on", "", "| part | model | revision | licence |", "|---|---|---|---|"]
     for part, source in sources.items():
-        lines.append(f"| {part} | {source.name} | {source.revision or 'a folder'} | {licence_of(source.name).name} |")
+        lines.append(
+            f"| {part} | {source.name} | {source.revision or 'a folder'} | {licence_of(source.name).name} |"
+        )
     lines += ["", f"What was trained on top: {licence}. The licences of the base models go on to hold.", ""]
     if card:
         lines += [

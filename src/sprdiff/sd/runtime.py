@@ -100,7 +100,9 @@ class TorchRuntime:
         self.precision = choose_precision(precision, model.denoiser.gain, self.device)
         self.tiling = Tiling() if tile is None else Tiling.of(tile)
         if entropy.stride != CELL:
-            raise WeightsError(f"the integer arrays have latents at 1/{entropy.stride}, the networks at 1/{CELL}")
+            raise WeightsError(
+                f"the integer arrays have latents at 1/{entropy.stride}, the networks at 1/{CELL}"
+            )
         self.entropy, self.manifest = entropy, manifest
         self.weights_hash = manifest.weights_hash
         self.model = model.eval().requires_grad_(False)
@@ -118,7 +120,9 @@ class TorchRuntime:
         """uint8 [H, W, 3] -> unscaled y [Cy, ceil(H/64), ceil(W/64)] and z on a quarter of that grid,
         float32."""
         rows, columns = (-(-side // CELL) for side in pixels.shape[:2])
-        wanted = [(0, cells * CELL - side) for cells, side in zip((rows, columns), pixels.shape, strict=False)]
+        wanted = [
+            (0, cells * CELL - side) for cells, side in zip((rows, columns), pixels.shape, strict=False)
+        ]
         padded = np.pad(pixels, [*wanted, (0, 0)], "edge")
         t, scale = self.tiling, CELL // 4
         grid = (4 * rows, 4 * columns)
@@ -160,7 +164,9 @@ class TorchRuntime:
             DialError: more than one step: the UNet is trained for its last timestep alone, from ẑ.
         """
         if steps != 1:
-            raise DialError(f"preset sd evaluates its UNet once, not {steps} times: it is trained at one timestep only")
+            raise DialError(
+                f"preset sd evaluates its UNet once, not {steps} times: it is trained at one timestep only"
+            )
         rows, columns = exact.y_hat.shape[1:]
         coarse, means, conditions = self._reconstruct(exact, level, keep=realism > 0)
         if realism > 0:

@@ -42,7 +42,9 @@ class Tiling:
             ValueError: the side is no such multiple of 64.
         """
         if side < 128 or side % CELL:
-            raise ValueError(f"the side of a tile must be a multiple of 64 of at least 128 pixels, not {side}")
+            raise ValueError(
+                f"the side of a tile must be a multiple of 64 of at least 128 pixels, not {side}"
+            )
         third, sixth = (max(1, side // CELL // n) * CELL for n in (3, 6))
         return cls(side, third, side, third, side, sixth, side)
 

@@ -5,8 +5,7 @@
                  time out      metrics, 500                 the body      threads
 
 `settings` has the limits, `app` the routes, `server` the process around them. ``page/`` is the page: plain
-files
-without a build step or external resources.
+files without a build step or external resources.
 """
 
 from __future__ import annotations

@@ -104,8 +104,7 @@ def _add_comparing(app: FastAPI, service: Service) -> None:
         """The best JPEG, WebP or AVIF (by MS-SSIM) within a number of bytes, over qualities and coded sizes.
 
         A picture above one megapixel is first made smaller to one megapixel. If even the smallest file is
-        larger, 422 states its
-        size.
+        larger, 422 states its size.
         """
         return await service.answer(request, service.comparing, comparer, query)
 

@@ -1,12 +1,9 @@
 """What ordinary codecs make of the same picture within the same bytes, fast enough for somebody who waits.
 
 `evaluate.run.search` finds the best setting by MS-SSIM over qualities and coded sizes. Two things limit its
-time and
-memory here, and the page says so. A picture above `MAX_PIXELS` is first made smaller to that, for coding and
-for
-judging. AVIF runs at speed 4, and at 6 from `SLOW_PIXELS` on, which costs about .01 of MS-SSIM against speed
-2. At these
-rates the best setting codes a picture several times smaller anyway.
+time and memory here, and the page says so. A picture above `MAX_PIXELS` is first made smaller to that, for
+coding and for judging. AVIF runs at speed 4, and at 6 from `SLOW_PIXELS` on, which costs about .01 of MS-SSIM
+against speed 2. At these rates the best setting codes a picture several times smaller anyway.
 """
 
 from __future__ import annotations
@@ -77,7 +74,9 @@ def best_baseline(name: BaselineName, pixels: Bytes, budget: int, *, or_smallest
     best = best_at(trials, small, budget)
     data, setting = (best.data, best.setting) if best is not None else trials.smallest(small)
     if len(data) > budget and not or_smallest:
-        raise Refusal(422, f"the smallest {_TITLES[name]} found for this picture has {len(data)} bytes", len(data))
+        raise Refusal(
+            422, f"the smallest {_TITLES[name]} found for this picture has {len(data)} bytes", len(data)
+        )
     decoded = codec.decode_at(data, setting, size_of(small)) if best is None else best.decoded
     quality, factor = setting["quality"], setting["factor"]
     assert isinstance(quality, int | float) and isinstance(factor, int | float)
@@ -117,7 +116,9 @@ class _Trials(ImageCodec):
 
     def smallest(self, pixels: Bytes) -> tuple[bytes, Setting]:
         """Return the file at the largest factor and one of the lowest qualities, and its setting."""
-        settings: list[Setting] = [{"quality": quality, "factor": FACTORS[-1]} for quality in self.qualities[:3]]
+        settings: list[Setting] = [
+            {"quality": quality, "factor": FACTORS[-1]} for quality in self.qualities[:3]
+        ]
         files = [(self._codec.encode_at(pixels, setting), setting) for setting in settings]
         return min(files, key=lambda file: len(file[0]))
 

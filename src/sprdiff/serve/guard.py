@@ -1,8 +1,7 @@
 """Middleware for every request: who may ask, an id, headers, metrics, and an answer even if there is a bug.
 
 A request may be refused before its body was read. If the connection were closed then, it would be reset and
-the client
-might never see the answer. Therefore a limited part of the rest is read and discarded first.
+the client might never see the answer. Therefore a limited part of the rest is read and discarded first.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ from .problems import CLIENT_GONE, ClientGone, Refusal, answer
 
 LOG = logging.getLogger("sprdiff.serve")
 HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; "
-    "form-action 'none'; frame-ancestors 'none'",
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
@@ -41,8 +40,8 @@ class Guard:
     """Middleware around the whole application.
 
     Args:
-        seconds: how long sending an answer may take, and one more for each `_SLOWEST` bytes of it; a client that
-            reads more slowly is cut off.
+        seconds: how long sending an answer may take, and one more for each `_SLOWEST` bytes of it; a client
+            that reads more slowly is cut off.
         origins: which web pages may ask.
     """
 
@@ -89,7 +88,9 @@ class _Exchange:
             await self._refuse(Refusal(503, "the service is stopping"))
         except Exception:
             LOG.exception("request %s failed", self._id)
-            await self._refuse(Refusal(500, "an error in the server; its log has more under the id of this request"))
+            await self._refuse(
+                Refusal(500, "an error in the server; its log has more under the id of this request")
+            )
 
     def _app(self, app: ASGIApp) -> ASGIApp:
         """Return the application, unless it must not see the request.

@@ -49,15 +49,24 @@ class EncodeQuery(Query):
     ] = None
     bpp: Annotated[
         float | None,
-        Field(gt=0, le=1000, allow_inf_nan=False, description="At most so many bits per pixel; with no target 0.02."),
+        Field(
+            gt=0,
+            le=1000,
+            allow_inf_nan=False,
+            description="At most so many bits per pixel; with no target 0.02.",
+        ),
     ] = None
     max_bytes: Annotated[int | None, Field(ge=1, le=_MOST, description="At most so many bytes.")] = None
     or_smallest: OrSmallest = False
     scale: Annotated[
-        Literal["auto", "1", "1.5", "2", "3", "4", "6", "8"], Field(description="Code the picture smaller by this.")
+        Literal["auto", "1", "1.5", "2", "3", "4", "6", "8"],
+        Field(description="Code the picture smaller by this."),
     ] = "auto"
     background: Annotated[
-        str, Field(min_length=1, max_length=40, description="Colour under transparent pixels: `white`, `#336699`.")
+        str,
+        Field(
+            min_length=1, max_length=40, description="Colour under transparent pixels: `white`, `#336699`."
+        ),
     ] = "white"
 
     def check(self) -> None:
@@ -92,7 +101,9 @@ class DecodeQuery(Query):
     steps: Annotated[
         int | None,
         Field(
-            ge=1, le=MAX_STEPS, description="Evaluations of the generative network; by default what the weights say."
+            ge=1,
+            le=MAX_STEPS,
+            description="Evaluations of the generative network; by default what the weights say.",
         ),
     ] = None
     seed: Annotated[int, Field(ge=0, le=_MOST, description="Of the noise that texture is made of.")] = 0

@@ -16,20 +16,32 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
-        self._requests = Counter("sprdiff_requests", "Requests answered.", ["route", "status"], registry=registry)
+        self._requests = Counter(
+            "sprdiff_requests", "Requests answered.", ["route", "status"], registry=registry
+        )
         self._seconds = Histogram(
-            "sprdiff_request_seconds", "From the head of a request to the end of its answer.", ["route"],
-            buckets=_SECONDS, registry=registry,
-        )  # fmt: skip
-        self._received = Counter("sprdiff_received_bytes", "Bytes of bodies received.", ["route"], registry=registry)
+            "sprdiff_request_seconds",
+            "From the head of a request to the end of its answer.",
+            ["route"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._received = Counter(
+            "sprdiff_received_bytes", "Bytes of bodies received.", ["route"], registry=registry
+        )
         self._sent = Counter("sprdiff_sent_bytes", "Bytes of bodies sent.", ["route"], registry=registry)
         self._pixels = Counter("sprdiff_pixels", "Pixels of pictures coded.", ["route"], registry=registry)
         self._jobs = Histogram(
-            "sprdiff_job_seconds", "From the start of a job on its thread to its end.", ["route"],
-            buckets=_SECONDS, registry=registry,
-        )  # fmt: skip
+            "sprdiff_job_seconds",
+            "From the start of a job on its thread to its end.",
+            ["route"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
         self._uploads = Gauge("sprdiff_uploads", "Bodies that are received.", registry=registry)
-        self._waiting = Gauge("sprdiff_waiting", "Requests that are let in and wait.", ["pool"], registry=registry)
+        self._waiting = Gauge(
+            "sprdiff_waiting", "Requests that are let in and wait.", ["pool"], registry=registry
+        )
         self._busy = Gauge("sprdiff_busy", "Jobs that run.", ["pool"], registry=registry)
         self._workers = Gauge("sprdiff_workers", "Jobs that may run at once.", ["pool"], registry=registry)
 

@@ -13,7 +13,8 @@ from .problems import responses
 ABOUT = """Photographs in about a thousand bytes, and back.
 Details are invented: not for evidence, faces or text.
 
-Bodies are the bytes of the file itself: `curl --data-binary @photo.jpg '.../encode?bpp=0.02' -o photo.sprd`."""
+Bodies are the bytes of the file itself:
+`curl --data-binary @photo.jpg '.../encode?bpp=0.02' -o photo.sprd`."""
 
 _BINARY = {"type": "string", "format": "binary"}
 _ERRORS = responses(400, 403, 408, 413, 415, 421, 422, 429, 500, 503)
@@ -29,7 +30,7 @@ _HEADERS = {
     "Model": "Which weights.",
     "Seconds": "That the work took.",
     "Codec": "Library and version.",
-    "Dropped": "What the picture had and the file has not, such as transparency; missing where there is nothing.",
+    "Dropped": "What the picture had and the file has not, such as transparency; missing if nothing is.",
 }
 _SPRD = ("Bytes", "Bpp", "Width", "Height", "Level", "Quality", "Scale", "Model", "Seconds")
 _BASELINE = ("Bytes", "Quality", "Scale", "Codec", "Seconds")
@@ -37,10 +38,18 @@ _BASELINE = ("Bytes", "Quality", "Scale", "Codec", "Seconds")
 
 def _route(summary: str, body: str, kinds: tuple[str, ...], headers: tuple[str, ...]) -> dict[str, Any]:
     described = {
-        f"Sprdiff-{name}": {"schema": {"type": "string"}, "description": _HEADERS[name], "required": name != "Dropped"}
+        f"Sprdiff-{name}": {
+            "schema": {"type": "string"},
+            "description": _HEADERS[name],
+            "required": name != "Dropped",
+        }
         for name in headers
     }
-    done = {"description": "Done.", "content": {kind: {"schema": _BINARY} for kind in kinds}, "headers": described}
+    done = {
+        "description": "Done.",
+        "content": {kind: {"schema": _BINARY} for kind in kinds},
+        "headers": described,
+    }
     content = {"application/octet-stream": {"schema": _BINARY}}
     return {
         "summary": summary,
@@ -52,7 +61,10 @@ def _route(summary: str, body: str, kinds: tuple[str, ...], headers: tuple[str, 
 
 ENCODE = _route("The `.sprd` file of a picture", _PICTURE, (SPRD_TYPE,), (*_SPRD, "Dropped"))
 DECODE = _route(
-    "The picture of an `.sprd` file", "The bytes of an `.sprd` file.", ("image/png", "image/webp", "image/jpeg"), _SPRD
+    "The picture of an `.sprd` file",
+    "The bytes of an `.sprd` file.",
+    ("image/png", "image/webp", "image/jpeg"),
+    _SPRD,
 )
 COMPARE = _route("What another codec makes of a picture", _PICTURE, ("image/png",), _BASELINE)
 METRICS: dict[str, Any] = {
@@ -63,4 +75,7 @@ METRICS: dict[str, Any] = {
         **responses(400, 421, 429, 500, 503),
     },
 }
-HEALTH: dict[str, Any] = {"summary": "Whether the networks load", "responses": responses(400, 421, 429, 500, 503)}
+HEALTH: dict[str, Any] = {
+    "summary": "Whether the networks load",
+    "responses": responses(400, 421, 429, 500, 503),
+}

@@ -4,11 +4,9 @@ A browser lets every page send requests to every address, even to a loopback add
 page is from:
 
 - **Host** is the name in the address bar. If a stranger's name pointed here (DNS rebinding), the stranger's
-page would
-  count as ours. Therefore only names that this service really has are answered; others get 421.
+  page would count as ours. Therefore only names that this service really has are answered; others get 421.
 - **Origin** and **Sec-Fetch-Site**, which pages cannot change, reveal requests of other pages. Such a page
-could not
-  read the answer, but its uploads would cost work. Therefore all but GET, HEAD and OPTIONS get 403.
+  could not read the answer, but its uploads would cost work. Therefore all but GET, HEAD and OPTIONS get 403.
 
 Other programs send neither Origin nor Sec-Fetch-Site and are not affected.
 """
@@ -18,32 +16,28 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from starlette.datastructures import Headers
 
 from .problems import Refusal
+from .settings import Names
 
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _ORIGIN = re.compile(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?")
 _AUTHORITY = re.compile(r"(\[[0-9a-f:.]+\]|[^\[\]:@/]+)(?::[0-9]*)?")
-_EXPOSED = ("Bytes", "Bpp", "Width", "Height", "Level", "Quality", "Scale", "Model", "Seconds", "Codec", "Dropped")
+_EXPOSED = (
+    "Bytes",
+    "Bpp",
+    "Width",
+    "Height",
+    "Level",
+    "Quality",
+    "Scale",
+    "Model",
+    "Seconds",
+    "Codec",
+    "Dropped",
+)
 _LOOKS = ("GET", "HEAD", "OPTIONS")
-
-
-@dataclass(frozen=True)
-class Names:
-    """The names of a service.
-
-    Attributes:
-        hosts: names and addresses in lower case.
-        any_address: whether every IP address is accepted, because the service can be reached from outside; an
-            address
-            cannot be rebound.
-    """
-
-    hosts: tuple[str, ...] = LOOPBACK
-    any_address: bool = False
 
 
 def is_origin(text: str) -> bool:
@@ -56,8 +50,7 @@ class Origins:
 
     Args:
         allowed: further origins, such as ``https://photos.example.org``. Their hosts are also names of the
-            service,
-            which may be behind a proxy of that name.
+            service, which may be behind a proxy of that name.
     """
 
     def __init__(self, names: Names, allowed: Iterable[str] = ()) -> None:
@@ -76,7 +69,9 @@ class Origins:
         if not all(self._is_ours(host) for host in hosts):  # a program that speaks HTTP 1.0 sends none
             raise Refusal(421, "the host of the request is not a name of this service")
         if method not in _LOOKS and not self._is_own_page(headers, hosts):
-            raise Refusal(403, "a page of another site may not send this; sprdiff serve --allow-origin lets it")
+            raise Refusal(
+                403, "a page of another site may not send this; sprdiff serve --allow-origin lets it"
+            )
 
     def shared(self, headers: Headers) -> dict[str, str]:
         """Return the headers that let the page of an allowed origin read the answer."""
@@ -84,7 +79,11 @@ class Origins:
         if origin is None or origin not in self._allowed:
             return {"Vary": "Origin"} if self._allowed else {}
         exposed = ", ".join(("Request-Id", "Retry-After", *(f"Sprdiff-{name}" for name in _EXPOSED)))
-        return {"Vary": "Origin", "Access-Control-Allow-Origin": origin, "Access-Control-Expose-Headers": exposed}
+        return {
+            "Vary": "Origin",
+            "Access-Control-Allow-Origin": origin,
+            "Access-Control-Expose-Headers": exposed,
+        }
 
     def preflight(self, method: str, headers: Headers) -> dict[str, str] | None:
         """Return the answer to a browser's preflight request; None if the request is none."""

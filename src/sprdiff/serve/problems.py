@@ -33,8 +33,12 @@ class Problem(BaseModel):
     """The body of an error answer."""
 
     error: str = Field(description="What is wrong, in one sentence.")
-    request: str = Field(description="Id of the request, as in the header Request-Id and in the server's log.")
-    smallest: int | None = Field(None, description="Bytes of the smallest file there is, where fewer were asked for.")
+    request: str = Field(
+        description="Id of the request, as in the header Request-Id and in the server's log."
+    )
+    smallest: int | None = Field(
+        None, description="Bytes of the smallest file there is, where fewer were asked for."
+    )
 
 
 class Refusal(Exception):  # noqa: N818
@@ -64,7 +68,8 @@ DESCRIPTIONS = {
     422: "A parameter is wrong, the file is damaged, or no file can be that small.",
     429: "Too many requests wait, too many bodies are received, or one address has too many connections.",
     500: "A bug; the id of the request is in the server's log.",
-    503: "The work did not end in time, the networks cannot run, the service stops, or it has too many connections.",
+    503: "The work did not end in time, the networks cannot run, the service stops, "
+    "or it has too many connections.",
 }
 
 

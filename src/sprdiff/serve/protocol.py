@@ -1,11 +1,9 @@
 """Connections that misuse HTTP, or are too many; the answers that uvicorn gives by itself are JSON here, too.
 
 A connection is closed if no request begins or completes its head in time, or if its requests would cost far
-more work
-than they have bytes: a head with thousands of fields, a body of one-byte chunks. If there are too many
-connections, a
-further one has a short time to send its request, which gets a 429 or 503; beyond `_SPARE` of those it is cut
-off.
+more work than they have bytes: a head with thousands of fields, a body of one-byte chunks. If there are too
+many connections, a further one has a short time to send its request, which gets a 429 or 503; beyond `_SPARE`
+of those it is cut off.
 """
 
 from __future__ import annotations
@@ -109,7 +107,10 @@ class Protocol(H11Protocol):
             if self.door.connections.refused > _SPARE:
                 transport.abort()
                 return
-            self.app_state = {**self.app_state, "refusal": self._refusal}  # the application's guard answers it
+            self.app_state = {
+                **self.app_state,
+                "refusal": self._refusal,
+            }  # the application's guard answers it
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -20,10 +20,9 @@ from ..common.files import describe
 from ..errors import ServiceError
 from .app import create_app
 from .clients import Connections
-from .origins import LOOPBACK, Names
 from .protocol import Door, Protocol
 from .service import Service
-from .settings import Settings
+from .settings import LOOPBACK, Names, Settings
 
 _KEEP_ALIVE = 30
 _GRACE, _FAREWELL, _LAST = 7, 2, 1
@@ -110,10 +109,19 @@ def make_server(codec: Codec, settings: Settings, *, root_path: str = "") -> Ser
     service: Service = app.state.service
     door = Door(Connections(settings.connections), service.metrics, settings.header_timeout)
     config = uvicorn.Config(
-        app, http=type("Protocol", (Protocol,), {"door": door}), ws="none", lifespan="off", loop="asyncio",
-        log_config=None, access_log=False, server_header=False, proxy_headers=False, root_path=root_path,
-        timeout_keep_alive=_KEEP_ALIVE, timeout_graceful_shutdown=_GRACE + _FAREWELL,
-    )  # fmt: skip
+        app,
+        http=type("Protocol", (Protocol,), {"door": door}),
+        ws="none",
+        lifespan="off",
+        loop="asyncio",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        root_path=root_path,
+        timeout_keep_alive=_KEEP_ALIVE,
+        timeout_graceful_shutdown=_GRACE + _FAREWELL,
+    )
     return Server(config, service)
 
 

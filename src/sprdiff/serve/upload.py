@@ -22,7 +22,9 @@ def check_headers(request: Request, most: int) -> None:
     """
     kind = request.headers.get("content-type", _UNTOLD[0]).partition(";")[0].strip().lower()
     if kind not in _UNTOLD and not kind.startswith("image/"):
-        raise Refusal(415, "send the bytes of the file as the body, with the content type of an image or none")
+        raise Refusal(
+            415, "send the bytes of the file as the body, with the content type of an image or none"
+        )
     if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
         raise Refusal(415, "send the body without a content encoding")
     if int(request.headers.get("content-length") or 0) > most:

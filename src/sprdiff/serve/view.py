@@ -28,7 +28,8 @@ class View:
     """The answers below ``/view``.
 
     Args:
-        weights: folder of weights for the page; None: the shipped one. It is read when a page first asks for it.
+        weights: folder of weights for the page; None: the shipped one. It is read when a page first asks for
+            it.
     """
 
     def __init__(self, weights: Path | None) -> None:

@@ -1,9 +1,10 @@
 """Checkpoints: one safetensors file, written atomically and loaded strictly.
 
-The keys are ``ema.<parameter>`` (always), ``extra.`` (what the stage has beside the model, such as a discriminator) and,
-for resuming, ``model.``, ``average.`` and the states of the optimiser. The header holds the stage, its step and its last
-step, the configuration of the model, and ``networks``: the parts whose weights are trained.
-A checkpoint of preset `sd` holds only what is trained, and the hashes of the pretrained files that it was trained on.
+The keys are ``ema.<parameter>`` (always), ``extra.`` (what the stage has beside the model, such as a
+discriminator) and, for resuming, ``model.``, ``average.`` and the states of the optimiser. The header holds
+the stage, its step and its last step, the configuration of the model, and ``networks``: the parts whose
+weights are trained. A checkpoint of preset `sd` holds only what is trained, and the hashes of the pretrained
+files that it was trained on.
 """
 
 from __future__ import annotations
@@ -24,9 +25,11 @@ from ..errors import TrainingError
 from ..models.config import ModelConfig
 from ..sd.config import SDConfig
 
-PARTS = ("triple_encoder.vae", "triple_encoder.distortion", "triple_encoder.semantic", "triple_encoder.fuse",
-         "latent_codec", "synthesis", "reconstruction.coarse", "reconstruction.semantic", "reconstruction.pixel",
-         "flow", "vae_decoder", "latent_")  # fmt: skip
+PARTS = (
+    "triple_encoder.vae", "triple_encoder.distortion", "triple_encoder.semantic", "triple_encoder.fuse",
+    "latent_codec", "synthesis", "reconstruction.coarse", "reconstruction.semantic", "reconstruction.pixel",
+    "flow", "vae_decoder", "latent_",
+)  # fmt: skip
 DERIVED = ("slow.",)
 """Extras that start as a copy of the model's weights if a checkpoint has none."""
 SCALE, SMALLEST_KERNEL = "scale", 1024
@@ -34,8 +37,8 @@ SCALE, SMALLEST_KERNEL = "scale", 1024
 ONLY_SD = ("synthesis.estimate", "denoiser")
 """Prefixes that only preset `sd` has. A checkpoint names prefixes of `PARTS` and of these in ``networks``.
 
-A weight belongs to the first prefix that fits; together they cover every weight of a model. A stage names only what it
-trained, so that a later checkpoint never brings back older weights of another part.
+A weight belongs to the first prefix that fits; together they cover every weight of a model. A stage names
+only what it trained, so that a later checkpoint never brings back older weights of another part.
 """
 
 
@@ -57,7 +60,9 @@ class Checkpoint:
 
     def part(self, prefix: str) -> dict[str, Tensor]:
         """Return the tensors under a prefix; their names lose it."""
-        return {k.removeprefix(prefix + "."): v for k, v in self.tensors.items() if k.startswith(prefix + ".")}
+        return {
+            k.removeprefix(prefix + "."): v for k, v in self.tensors.items() if k.startswith(prefix + ".")
+        }
 
 
 def own_state(model: nn.Module) -> dict[str, Tensor]:
@@ -82,7 +87,9 @@ def check_sources(model: nn.Module, checkpoint: Checkpoint, path: Path) -> None:
     for part, files in checkpoint.sources.items():
         for file, digest in files.items():
             if own.get(part, {}).get(file) != digest:
-                raise TrainingError(f"{path}: was trained on another {file} of the part {part}: give the same --{part}")
+                raise TrainingError(
+                    f"{path}: was trained on another {file} of the part {part}: give the same --{part}"
+                )
 
 
 def part_of(name: str) -> str:
@@ -149,7 +156,8 @@ def load_networks(model: nn.Module, checkpoint: Checkpoint, source: Path) -> tup
     """Copy the EMA weights of a checkpoint's networks into a model; return the prefixes of the networks.
 
     Raises:
-        TrainingError: a weight is missing, unknown or of another shape, or was trained on other pretrained parts.
+        TrainingError: a weight is missing, unknown or of another shape, or was trained on other pretrained
+            parts.
     """
     check_sources(model, checkpoint, source)
     ema = checkpoint.part("ema")
@@ -161,17 +169,21 @@ def load_networks(model: nn.Module, checkpoint: Checkpoint, source: Path) -> tup
         raise TrainingError(f"{source}: has {len(unknown)} unknown weights, {sorted(unknown)[0]} for one")
     for name in wanted:
         if own[name].shape != ema[name].shape:
-            raise TrainingError(f"{source}: {name} has shape {tuple(ema[name].shape)}, not {tuple(own[name].shape)}")
+            raise TrainingError(
+                f"{source}: {name} has shape {tuple(ema[name].shape)}, not {tuple(own[name].shape)}"
+            )
         own[name].copy_(ema[name].to(own[name].dtype))
     return checkpoint.networks
 
 
 def trim(path: Path, out: Path, *, bytes_only: bool = False) -> None:
-    """Rewrite a checkpoint with only what a later leg needs: the EMA weights of its networks and its extras, as fp16.
+    """Rewrite a checkpoint with only what a later leg needs: the EMA weights of its networks and its extras,
+    as fp16.
 
     Args:
-        bytes_only: store kernels in a quarter of float32: integers up to 127 and a scale for each output channel. This
-            is meant for weights that are trained further, in a repository that keeps every version.
+        bytes_only: store kernels in a quarter of float32: integers up to 127 and a scale for each output
+            channel. This is meant for weights that are trained further, in a repository that keeps every
+            version.
     """
     c = load(path)
     kept = {f"ema.{k}": v.half() for k, v in c.part("ema").items() if part_of(k) in c.networks}

@@ -21,7 +21,8 @@ from .sd.setup import build_model, check_config, load_trained
 
 
 def build(preset: str, sd: SDOptions | None = None) -> SPRDiff:
-    """Build the model of a preset with its pretrained parts; that of `sd` has the same attributes and methods.
+    """Build the model of a preset with its pretrained parts; that of `sd` has the same attributes and
+    methods.
 
     Raises:
         TrainingError: there is no such preset.
@@ -66,4 +67,6 @@ def load_initial(model: SPRDiff, recipe: Stage, initial: Sequence[Path], *, resu
             check_config(model.config, checkpoint, path)
         found.update(checkpoints.load_networks(model, checkpoint, path))
     if (missing := set(recipe.needs) - found) and not resume:
-        raise TrainingError(f"stage {recipe.name} starts from trained {', '.join(sorted(missing))}: give --init")
+        raise TrainingError(
+            f"stage {recipe.name} starts from trained {', '.join(sorted(missing))}: give --init"
+        )

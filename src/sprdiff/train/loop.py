@@ -1,7 +1,7 @@
 """The training loop, the same for every stage: optimiser, EMA, schedule, checkpoints, validation.
 
-All random numbers of a step depend on seed, step and rank only. A killed run therefore resumes as if it had never
-stopped.
+All random numbers of a step depend on seed, step and rank only. A killed run therefore resumes as if it had
+never stopped.
 """
 
 from __future__ import annotations
@@ -61,13 +61,20 @@ class Trainer:
     """Runs one stage from its first (or resumed) step to its last."""
 
     def __init__(
-        self, stage: Stage, module: StageModule, store: Store, valid: PhotoStore | None, options: TrainOptions,
+        self,
+        stage: Stage,
+        module: StageModule,
+        store: Store,
+        valid: PhotoStore | None,
+        options: TrainOptions,
         accelerator: Accelerator,
-    ) -> None:  # fmt: skip
+    ) -> None:
         sharded = options.sd.shard
         self.stage, self.options, self.accelerator, self.valid = stage, options, accelerator, valid
         if stage.batch % options.accumulate:
-            raise TrainingError(f"a batch of {stage.batch} cannot be computed in {options.accumulate} equal parts")
+            raise TrainingError(
+                f"a batch of {stage.batch} cannot be computed in {options.accumulate} equal parts"
+            )
         self.precision = module.set_precision(options.precision, accelerator.device)
         self.module = module if sharded else module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model: SPRDiff = module.model
@@ -108,18 +115,22 @@ class Trainer:
         return scalars
 
     def gradients(self, step: int) -> dict[str, Tensor]:
-        """Compute the clipped gradients of a step, and return its scalars; gradients that are not finite become zero."""
+        """Compute the clipped gradients of a step, and return its scalars; gradients that are not finite
+        become zero."""
         rank = self.accelerator.process_index
         x = moved(self.sampler.batch(step, rank, self.stage.batch), self.accelerator.device)
         torch.manual_seed((self.options.seed * 1_000_003 + step) * 64 + rank)
         level = self.module.draw_levels(self.stage.batch, self.accelerator.device)
         scalars = self._backward(x, level)
-        # A discriminator's gradients are tens of times larger than the model's, so they are clipped separately.
+        # A discriminator's gradients are tens of times larger than the model's, so they are clipped
+        # separately.
         for of_model, key in ((True, "grad"), (False, "grad_beside")):
             chosen = [p for name, p in self.ema.parameters.items() if name.startswith("model.") is of_model]
             if chosen:
                 scalars[key] = whole(self.accelerator.clip_grad_norm_(chosen, CLIP))
-        finite = torch.stack([torch.isfinite(v.detach()) for k, v in scalars.items() if k.startswith("grad")]).all()
+        finite = torch.stack(
+            [torch.isfinite(v.detach()) for k, v in scalars.items() if k.startswith("grad")]
+        ).all()
         for parameter in self.parameters:
             if parameter.grad is not None:
                 parameter.grad = torch.where(finite, parameter.grad, 0.0)
@@ -143,7 +154,11 @@ class Trainer:
             found.append(scalars)
         if self.precision == "fp16":
             self.scale.down(self.parameters)
-        return found[0] if count == 1 else {k: torch.stack([s[k].detach() for s in found]).mean(0) for k in found[0]}
+        return (
+            found[0]
+            if count == 1
+            else {k: torch.stack([s[k].detach() for s in found]).mean(0) for k in found[0]}
+        )
 
     def networks(self) -> AbstractContextManager[None]:
         """Return the context in which the networks run."""
@@ -164,7 +179,8 @@ class Trainer:
         return self.step >= self.stage.steps if self.options.minutes is None else self.elapsed() >= 1
 
     def choose_precision(self) -> None:
-        """Time a few steps in both precisions and choose the faster; weights and random numbers are restored."""
+        """Time a few steps in both precisions and choose the faster; weights and random numbers are
+        restored."""
         if self.precision != "auto":
             return
         # Stages have averages and controllers that change with every step.
@@ -180,8 +196,11 @@ class Trainer:
         self.precision = min(took, key=lambda p: took[p])
         log.warning(
             "%s: fp32 takes %.3f s a step, bf16 %.3f s: training in %s",
-            self.stage.name, took["fp32"], took["bf16"], self.precision,
-        )  # fmt: skip
+            self.stage.name,
+            took["fp32"],
+            took["bf16"],
+            self.precision,
+        )
 
     def _seconds(self, precision: str) -> float:
         """Measure the seconds of a step in a precision; the result is the same in all processes."""
@@ -200,12 +219,15 @@ class Trainer:
         if skipped > self.warned:
             log.warning(
                 "up to step %d: the gradient of %d steps was not finite, they are skipped (%d in a row)",
-                self.step, skipped - self.warned, bad,
-            )  # fmt: skip
+                self.step,
+                skipped - self.warned,
+                bad,
+            )
             self.warned = skipped
         if bad >= PATIENCE:
             raise TrainingError(
-                f"diverged: no finite gradient in {bad} steps up to step {self.step}; {self.path} is the last good checkpoint"
+                f"diverged: no finite gradient in {bad} steps up to step {self.step}; "
+                f"{self.path} is the last good checkpoint"
             )
 
     # ------------------------------------------------------------------ the run
@@ -256,7 +278,8 @@ class Trainer:
                     report.validate(self.step, self.module, self.valid, self.accelerator.device)
             except torch.OutOfMemoryError:
                 log.warning(
-                    "step %d: too little memory for validation, it is left out: give a smaller --validate-crop",
+                    "step %d: too little memory for validation, it is left out: "
+                    "give a smaller --validate-crop",
                     self.step,
                 )
         self.accelerator.wait_for_everyone()

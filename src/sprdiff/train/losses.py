@@ -13,7 +13,8 @@ def mse(a: Tensor, b: Tensor) -> Tensor:
 
 
 def structural_similarity(a: Tensor, b: Tensor) -> Tensor:
-    """Return the MS-SSIM of each image, [N] (Wang et al. 2003); on small crops the window is smaller, so that five scales fit."""
+    """Return the MS-SSIM of each image, [N] (Wang et al. 2003); on small crops the window is smaller, so
+    that five scales fit."""
     from pytorch_msssim import ms_ssim
 
     window = min(11, ((min(a.shape[2:]) - 1) // 16) // 2 * 2 + 1)
@@ -44,13 +45,15 @@ def unit_features(features: list[Tensor]) -> list[Tensor]:
 
 
 def feature_distance(a: list[Tensor], b: list[Tensor]) -> Tensor:
-    """Return the mean squared distance of unit channel vectors, summed over layers (LPIPS with equal weights)."""
+    """Return the mean squared distance of unit channel vectors, summed over layers (LPIPS with equal
+    weights)."""
     pairs = zip(unit_features(a), unit_features(b), strict=True)
     return torch.stack([(p - q).square().sum(1).mean() for p, q in pairs]).sum()
 
 
 def feature_statistics(a: list[Tensor], b: list[Tensor], side: int = 8) -> Tensor:
-    """Return the same distance of means and deviations in windows of `side` positions: texture may move, but not fade.
+    """Return the same distance of means and deviations in windows of `side` positions: texture may move, but
+    not fade.
 
     Like the terms of DISTS (Ding et al. 2020) it does not depend on the exact place of a texture's details.
     """

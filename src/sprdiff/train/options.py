@@ -38,8 +38,9 @@ def read_settings(texts: Sequence[str]) -> dict[str, Any]:
 class TrainOptions:
     """How one stage is trained.
 
-    What is None comes from the stage's recipe. An initial checkpoint may also be a folder of weights. If one belongs
-    to the same stage, training continues at its step and, without `steps`, ends where that stage was to end.
+    What is None comes from the stage's recipe. An initial checkpoint may also be a folder of weights. If one
+    belongs to the same stage, training continues at its step and, without `steps`, ends where that stage was
+    to end.
 
     Raises:
         TrainingError: another preset is given options of preset `sd`.
@@ -69,11 +70,16 @@ class TrainOptions:
     validate_every: int = option("Steps between validations.", 1000, low=1)
     validate_crop: int | None = option("Side of the part of a photograph that validation sees.", None, low=64)
     save_every: float = option("Seconds between checkpoints.", 180.0, low=0)
-    features: Path | None = option("Weights of SqueezeNet 1.1, which measures the samples of validation.", None)
+    features: Path | None = option(
+        "Weights of SqueezeNet 1.1, which measures the samples of validation.", None
+    )
     settings: Mapping[str, Any] = option(
-        "Another value of a setting of the stage; may repeat.", factory=dict, flag="--set", metavar="NAME=VALUE",
+        "Another value of a setting of the stage; may repeat.",
+        factory=dict,
+        flag="--set",
+        metavar="NAME=VALUE",
         read=read_settings,
-    )  # fmt: skip
+    )
     sd: SDOptions = options(SDOptions())
 
     def __post_init__(self) -> None:
@@ -89,7 +95,9 @@ class LatentsOptions:
     The checkpoints are those of the codec and, once there is one, of the VAE.
     """
 
-    out: Path = option("Folder of the latents; an interrupted run is continued there.", argument=True, metavar="OUT")
+    out: Path = option(
+        "Folder of the latents; an interrupted run is continued there.", argument=True, metavar="OUT"
+    )
     init: Sequence[Path] = option("Checkpoint of the codec, of the VAE; may repeat.")
     data: Sequence[str | Path] = option("Folder or .tar shard of photographs; may repeat.", ())
     preset: str = option("Size of the model.", "tiny")

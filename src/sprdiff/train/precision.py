@@ -1,4 +1,5 @@
-"""Training in half precision: autocast, TF32, and the loss scale of float16, whose small gradients would vanish."""
+"""Training in half precision: autocast, TF32, and the loss scale of float16, whose small gradients would
+vanish."""
 
 from __future__ import annotations
 

@@ -37,7 +37,8 @@ SD_VALIDATE_CROP = 512
 
 
 def run_stage(options: TrainOptions) -> None:
-    """Run one stage of training; write checkpoints, a log and TensorBoard files into the folder `options.out`.
+    """Run one stage of training; write checkpoints, a log and TensorBoard files into the folder
+    `options.out`.
 
     Raises:
         TrainingError: an option, the data or a checkpoint is wrong, or the run diverged.
@@ -53,7 +54,9 @@ def run_stage(options: TrainOptions) -> None:
         torch.set_num_threads(options.threads)
     accelerator = Accelerator(cpu=options.device == "cpu")
     if options.minutes is not None and accelerator.num_processes > 1:
-        raise TrainingError("several processes would not stop at the same step: give --steps in place of --minutes")
+        raise TrainingError(
+            "several processes would not stop at the same step: give --steps in place of --minutes"
+        )
     torch.manual_seed(options.seed)
     latents = _latents(options, recipe) if recipe.latents else None
     model = build(options.preset, options.sd)
@@ -66,8 +69,14 @@ def run_stage(options: TrainOptions) -> None:
         elif start is not None:
             trainer.start_from(start)
         judged = _judgement(options, accelerator.device)
-        report = Report(options.out, recipe.name, recipe.steps, active=accelerator.is_main_process,
-                        features=options.features, judged=judged)  # fmt: skip
+        report = Report(
+            options.out,
+            recipe.name,
+            recipe.steps,
+            active=accelerator.is_main_process,
+            features=options.features,
+            judged=judged,
+        )
         try:
             trainer.run(report)
         finally:
@@ -98,7 +107,9 @@ def check_options(options: TrainOptions, recipe: Stage) -> None:
     """
     known = [p.name for p in inspect.signature(recipe.build).parameters.values() if p.kind is p.KEYWORD_ONLY]
     if unknown := sorted(set(options.settings) - set(known)):
-        raise TrainingError(f"stage {recipe.name} has no setting {unknown[0]!r}; it has {', '.join(known) or 'none'}")
+        raise TrainingError(
+            f"stage {recipe.name} has no setting {unknown[0]!r}; it has {', '.join(known) or 'none'}"
+        )
     check_precision(options.precision)
     if recipe.crop % 64 or recipe.crop < 64:
         raise TrainingError(f"the side of a crop must be a multiple of 64 pixels, not {recipe.crop}")
@@ -125,7 +136,9 @@ def _with_end(options: TrainOptions, recipe: Stage, start: Checkpoint | None, *,
 
 def _trained(options: TrainOptions, recipe: Stage) -> tuple[str, ...]:
     """Return the prefixes of what is trained; a given distortion-oriented encoder stays as it is."""
-    given = "triple_encoder.distortion" if recipe.name == "pixel" and options.sd.distortion is not None else None
+    given = (
+        "triple_encoder.distortion" if recipe.name == "pixel" and options.sd.distortion is not None else None
+    )
     return tuple(prefix for prefix in recipe.trains if prefix != given)
 
 
@@ -175,10 +188,16 @@ def _data(
         yield holdout(store) if valid is None else (store, valid)
     else:
         crops = ShardCrops(
-            list(map(str, options.data)), ShardCache(cache), recipe.crop, options.seed,
-            world=accelerator.num_processes, exclude=options.exclude, hold_out=valid is None,
-            workers=options.sd.workers or default_workers(), device=accelerator.device,
-        )  # fmt: skip
+            list(map(str, options.data)),
+            ShardCache(cache),
+            recipe.crop,
+            options.seed,
+            world=accelerator.num_processes,
+            exclude=options.exclude,
+            hold_out=valid is None,
+            workers=options.sd.workers or default_workers(),
+            device=accelerator.device,
+        )
         try:
             yield crops, crops.validation(VALIDATION_PHOTOS) if valid is None else valid
         finally:

@@ -27,7 +27,9 @@ def collect(trainer: Trainer) -> Checkpoint:
     """Return everything from which training can be resumed."""
     tensors: dict[str, Tensor] = {}
     with trainer.ema:
-        tensors.update({f"ema.{k}": whole(v).clone() for k, v in checkpoints.own_state(trainer.model).items()})
+        tensors.update(
+            {f"ema.{k}": whole(v).clone() for k, v in checkpoints.own_state(trainer.model).items()}
+        )
     tensors.update({f"extra.{k}": whole(v).clone() for k, v in trainer.module.extra_state().items()})
     for name, parameter in trainer.ema.parameters.items():
         tensors[f"model.{name}"] = whole(parameter.detach())
@@ -37,9 +39,15 @@ def collect(trainer: Trainer) -> Checkpoint:
             tensors[f"{key}.{name}"] = state if state.dim() else state.reshape(1)
     stage = trainer.stage
     return Checkpoint(
-        stage.name, trainer.step, trainer.model.config, stage.networks, tensors,
-        checkpoints.sources_of(trainer.model), stage.steps, trainer.first,
-    )  # fmt: skip
+        stage.name,
+        trainer.step,
+        trainer.model.config,
+        stage.networks,
+        tensors,
+        checkpoints.sources_of(trainer.model),
+        stage.steps,
+        trainer.first,
+    )
 
 
 def restore(trainer: Trainer, c: Checkpoint, path: Path) -> None:
@@ -63,7 +71,9 @@ def restore(trainer: Trainer, c: Checkpoint, path: Path) -> None:
         try:
             assign(parameter.data, weights[name])
             assign(trainer.ema.averages[name], averages[name])
-            if state := {key: restored(key, part[name], parameter) for key, part in states.items() if name in part}:
+            if state := {
+                key: restored(key, part[name], parameter) for key, part in states.items() if name in part
+            }:
                 trainer.optimizer.state[parameter] = state
         except (KeyError, RuntimeError) as error:
             raise TrainingError(f"{path}: cannot resume, {name} does not fit ({error})") from error

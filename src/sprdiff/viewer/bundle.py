@@ -1,4 +1,5 @@
-"""The receiver's weights as one binary for the page, made from the arrays of a weights folder when it is asked for.
+"""The receiver's weights as one binary for the page, made from the arrays of a weights folder when it is
+asked for.
 
     8 bytes   b"SPRDWTS1"
     4 bytes   size of the description, little-endian
@@ -69,7 +70,8 @@ def make_bundle(folder: Path | None = None) -> Bundle:
         folder: None: the one that comes with the package.
 
     Raises:
-        WeightsError: it is incomplete or damaged, its arrays are not what its manifest names, or it only sends.
+        WeightsError: it is incomplete or damaged, its arrays are not what its manifest names, or it only
+            sends.
     """
     folder = default_folder() if folder is None else folder
     manifest = read_manifest(folder)
@@ -80,8 +82,12 @@ def make_bundle(folder: Path | None = None) -> Bundle:
 
 def pack(manifest: Mapping[str, Any], parts: Mapping[str, NDArray[Any]]) -> Bundle:
     """The binary of a manifest, as the page reads it, and of arrays by the names of their parts."""
-    little = {name: array.astype(array.dtype.newbyteorder("<"), "C", copy=False) for name, array in parts.items()}
-    described = [{"name": name, "dtype": array.dtype.str, "shape": array.shape} for name, array in little.items()]
+    little = {
+        name: array.astype(array.dtype.newbyteorder("<"), "C", copy=False) for name, array in parts.items()
+    }
+    described = [
+        {"name": name, "dtype": array.dtype.str, "shape": array.shape} for name, array in little.items()
+    ]
     head = json.dumps({"manifest": manifest, "parts": described}, separators=(",", ":")).encode()
     packer = zlib.compressobj()
     body = b"".join(packer.compress(array.tobytes()) for array in little.values()) + packer.flush()

@@ -1,7 +1,7 @@
 """Links and QR codes that hold a whole photograph.
 
-The fragment of a link, which browsers never send to a server, is the ``.sprd`` file in base64url (RFC 4648, without
-padding). A code holds such a link, or the bytes of the file themselves.
+The fragment of a link, which browsers never send to a server, is the ``.sprd`` file in base64url (RFC 4648,
+without padding). A code holds such a link, or the bytes of the file themselves.
 """
 
 from __future__ import annotations
@@ -76,7 +76,9 @@ def to_code(data: bytes, viewer: str | None, kind: str = "png") -> bytes:
         raise ViewerError("codes need segno: pip install 'sprdiff[qr]'") from error
     content = data if viewer is None else to_link(data, viewer).encode("ascii")
     if len(content) > CODE_BYTES:
-        raise ViewerError(f"{len(data)} bytes do not fit into one code: --max-bytes {most_bytes(viewer)} would")
+        raise ViewerError(
+            f"{len(data)} bytes do not fit into one code: --max-bytes {most_bytes(viewer)} would"
+        )
     code = segno.make_qr(content, mode="byte", error="L", boost_error=True)
     out = io.BytesIO()
     code.save(out, kind=kind, scale=_MODULE)

@@ -64,7 +64,8 @@ def page_files() -> dict[str, bytes]:
 
 
 def write_site(folder: Path, bundle: Bundle, *, force: bool = False) -> list[str]:
-    """Write the page with its weights into a folder that any web server can give out; returns the names of its files.
+    """Write the page with its weights into a folder that any web server can give out; returns the names of
+    its files.
 
     Raises:
         ViewerError: the page is not built.

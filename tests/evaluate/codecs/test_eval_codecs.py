@@ -183,7 +183,9 @@ def test_an_absent_feature_of_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_ffmpeg_without_the_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = tmp_path / "ffmpeg"
-    program.write_text("#!/bin/sh\necho 'ffmpeg version 1'; echo \"Unknown encoder 'libvvenc'\" >&2; exit 1\n")
+    program.write_text(
+        "#!/bin/sh\necho 'ffmpeg version 1'; echo \"Unknown encoder 'libvvenc'\" >&2; exit 1\n"
+    )
     program.chmod(0o755)
     monkeypatch.setattr(codecs_ffmpeg, "_ffmpeg", lambda _: str(program))
     codecs_ffmpeg._ffmpeg_version.cache_clear()
@@ -209,7 +211,12 @@ def test_sprdiff_fills_a_budget_and_can_make_the_same_file_again() -> None:
 
 
 def test_steps_and_seed_reach_the_decoder_and_are_told() -> None:
-    names = ["sprdiff-tiny", "sprdiff-tiny@seed=1", "sprdiff-tiny@steps=2", "sprdiff-tiny@realism=0.5@steps=2@seed=1"]
+    names = [
+        "sprdiff-tiny",
+        "sprdiff-tiny@seed=1",
+        "sprdiff-tiny@steps=2",
+        "sprdiff-tiny@realism=0.5@steps=2@seed=1",
+    ]
     codecs = parse(names)
     pixels = photo(96, 128)
     plain = codecs[0]
@@ -218,10 +225,14 @@ def test_steps_and_seed_reach_the_decoder_and_are_told() -> None:
     pictures = [codec.decode(data) for codec in codecs]
     assert not any(np.array_equal(a, b) for a, b in itertools.combinations(pictures, 2))
     reader = Codec()
-    assert np.array_equal(pictures[0], np.asarray(reader.decode(data))), "the default dials are the decoder's own"
+    assert np.array_equal(pictures[0], np.asarray(reader.decode(data))), (
+        "the default dials are the decoder's own"
+    )
     assert np.array_equal(pictures[3], np.asarray(reader.decode(data, realism=0.5, steps=2, seed=1)))
     told = [codec.version().removeprefix(plain.version()) for codec in codecs[:3]]
-    assert told == ["", ", seed 1", ", steps 2"] and codecs[3].version().endswith(", realism 0.5, steps 2, seed 1")
+    assert told == ["", ", seed 1", ", steps 2"] and codecs[3].version().endswith(
+        ", realism 0.5, steps 2, seed 1"
+    )
     last = codecs[3]
     assert isinstance(last, BudgetCodec)
     setting = last.encode_to(pixels, 150)[1]
@@ -260,7 +271,9 @@ def test_sprdiff_refuses() -> None:
 
 
 def test_sprdiff_names_its_weights(tmp_path: Path) -> None:
-    tiny, half, other = parse(["sprdiff-tiny", "sprdiff-tiny@realism=0.5", f"sprdiff-tiny@weights={tmp_path}"])
+    tiny, half, other = parse(
+        ["sprdiff-tiny", "sprdiff-tiny@realism=0.5", f"sprdiff-tiny@weights={tmp_path}"]
+    )
     assert "weights" in tiny.version() and tiny.version() != half.version()
     assert tiny.missing() is None
     with pytest.raises(WeightsError):

@@ -20,7 +20,9 @@ def command(code: str, *words: str) -> str:
     return f"{shlex.quote(sys.executable)} -c {shlex.quote(code)} " + " ".join(words)
 
 
-def codec(encode: str = COPY, decode: str = COPY, output: str = "{output}", timeout: float = 600.0) -> External:
+def codec(
+    encode: str = COPY, decode: str = COPY, output: str = "{output}", timeout: float = 600.0
+) -> External:
     return External(
         "mine",
         command(encode, "{input}", output, "{quality}"),
@@ -65,7 +67,9 @@ def test_the_decoder_sees_nothing_but_the_file() -> None:
 def test_no_shell_reads_the_command(tmp_path: Path) -> None:
     target = tmp_path / "written"
     words = f"; touch {target} && $(touch {target}) | touch {target}"
-    mine = External("mine", command(COPY, "{input}", "{output}", "{quality}", words), "b {input} {output}", (1,))
+    mine = External(
+        "mine", command(COPY, "{input}", "{output}", "{quality}", words), "b {input} {output}", (1,)
+    )
     assert mine.encode(photo(8, 8), 1)
     assert not target.exists()
 
@@ -90,7 +94,8 @@ def test_an_encoder_that_fails(code: str, message: str) -> None:
     [
         ("import sys; open(sys.argv[2], 'w').write('GIF89a')", "did not write a PNG file"),
         (
-            "import sys; open(sys.argv[2], 'wb').write(bytes([137]) + b'PNG' + bytes([13, 10, 26, 10]) + b'junk')",
+            "import sys; "
+            "open(sys.argv[2], 'wb').write(bytes([137]) + b'PNG' + bytes([13, 10, 26, 10]) + b'junk')",
             "the picture decoded cannot be read",
         ),
         ("import sys; sys.exit('oh no')", "oh no$"),

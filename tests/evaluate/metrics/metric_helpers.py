@@ -1,4 +1,5 @@
-"""Numbers that are the same on every machine and with every version, for the references of the perceptual metrics.
+"""Numbers that are the same on every machine and with every version, for the references of the perceptual
+metrics.
 
 Only the raw output of PCG64 and exact float32 arithmetic: numpy guarantees the former for good, but not its
 distributions, and torch guarantees neither.
@@ -26,7 +27,8 @@ def uniform(shape: tuple[int, ...], name: str, seed: int) -> Floats:
 
 
 def random_state(shapes: Shapes, seed: int) -> dict[str, Floats]:
-    """Parameters under which activations neither die nor grow: what is a variance or a weighting is positive."""
+    """Parameters under which activations neither die nor grow: what is a variance or a weighting is
+    positive."""
     state = {}
     for name, shape in shapes.items():
         values = uniform(shape, name, seed)
@@ -41,7 +43,8 @@ def random_state(shapes: Shapes, seed: int) -> dict[str, Floats]:
 
 
 def picture(height: int, width: int, seed: int) -> Bytes:
-    """uint8 [height, width, 3]: coarse blocks and fine noise, so that every depth of a network has something to see."""
+    """uint8 [height, width, 3]: coarse blocks and fine noise, so that every depth of a network has
+    something to see."""
     rows, columns = -(-height // 16), -(-width // 16)
     blocks = uniform((rows, columns, 3), "blocks", seed).repeat(16, 0).repeat(16, 1)[:height, :width]
     values = 128 + 80 * blocks + 24 * uniform((height, width, 3), "noise", seed)

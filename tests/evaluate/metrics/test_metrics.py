@@ -82,7 +82,9 @@ def test_ms_ssim_negative_terms_count_as_zero() -> None:
 def test_ms_ssim_is_given_up_only_where_it_is_less() -> None:
     for seed in range(4):
         a = photo(176, 200, seed=seed)
-        b = np.clip(a + np.random.default_rng(seed).normal(0, 10 + 40 * seed, a.shape), 0, 255).astype(np.uint8)
+        b = np.clip(a + np.random.default_rng(seed).normal(0, 10 + 40 * seed, a.shape), 0, 255).astype(
+            np.uint8
+        )
         score = ms_ssim(a, b)
         assert ms_ssim_from(a, b, score) == score, "the score itself is enough, to the last bit"
         assert ms_ssim_from(a, b, np.nextafter(score, 2.0)) is None

@@ -39,7 +39,10 @@ def vgg16() -> dict[str, Floats]:
 @pytest.fixture(scope="module")
 def lpips(vgg16: dict[str, Floats]) -> dict[Net, Lpips]:
     alexnet = random_state(ALEXNET.shapes, SEED)
-    return {"alex": Lpips("alex", alexnet, random_heads("alex")), "vgg": Lpips("vgg", vgg16, random_heads("vgg"))}
+    return {
+        "alex": Lpips("alex", alexnet, random_heads("alex")),
+        "vgg": Lpips("vgg", vgg16, random_heads("vgg")),
+    }
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +111,9 @@ def test_bad_weights_are_named(vgg16: dict[str, Floats]) -> None:
     backbone = random_state(ALEXNET.shapes, SEED)
     with pytest.raises(WeightsError, match=r"AlexNet: features\.3\.bias must be \[192\], found nothing"):
         Lpips("alex", {k: v for k, v in backbone.items() if k != "features.3.bias"}, random_heads("alex"))
-    with pytest.raises(WeightsError, match=r"LPIPS heads for AlexNet: lin1.* \[1, 192, 1, 1\], found \[1, 128, 1, 1\]"):
+    with pytest.raises(
+        WeightsError, match=r"LPIPS heads for AlexNet: lin1.* \[1, 192, 1, 1\], found \[1, 128, 1, 1\]"
+    ):
         Lpips("alex", backbone, random_heads("vgg"))
     weights = random_state(DISTS_SHAPES, SEED)
     with pytest.raises(WeightsError, match="DISTS: beta"):
@@ -128,7 +133,8 @@ def test_arrays_of_the_caller_are_copied() -> None:
 
 
 def test_modules_are_imported_without_torch() -> None:
-    code = "import sys; from sprdiff.evaluate.metrics import inception, perceptual; sys.exit('torch' in sys.modules)"
+    modules = "from sprdiff.evaluate.metrics import inception, perceptual"
+    code = f"import sys; {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -1,4 +1,5 @@
-"""Folders of results made by hand, in the schema of `sprdiff.evaluate.results`, for the tests of the report."""
+"""Folders of results made by hand, in the schema of `sprdiff.evaluate.results`, for the tests of the
+report."""
 
 from __future__ import annotations
 
@@ -41,7 +42,8 @@ Figure = Callable[[str, int, float], Mapping[str, float | None]]
 
 
 def figures(codec: str, index: int, rate: float) -> dict[str, float | None]:
-    """Figures that rise with the rate, differ between images by far more than between codecs, and are no ties.
+    """Figures that rise with the rate, differ between images by far more than between codecs, and are no
+    ties.
 
     vvc leads in PSNR by 0.5 dB, sprdiff-tiny in the others; jpeg is last.
     """
@@ -78,7 +80,14 @@ def row(codec: str, image: str, rate: float, metrics: Mapping[str, float | None]
 def lost(found: Row, message: str = "its smallest file has 900 bytes") -> Row:
     """The same row at a rate that the codec has not reached."""
     return replace(
-        found, status="unreached", message=message, setting={}, metrics={}, encode_s=None, decode_s=None, peak_mb=None
+        found,
+        status="unreached",
+        message=message,
+        setting={},
+        metrics={},
+        encode_s=None,
+        decode_s=None,
+        peak_mb=None,
     )
 
 

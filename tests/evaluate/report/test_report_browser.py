@@ -1,4 +1,5 @@
-"""The page in a real browser, Debian's Chromium: nothing leaves it, nothing fails in it, it works by keyboard."""
+"""The page in a real browser, Debian's Chromium: nothing leaves it, nothing fails in it, it works by
+keyboard."""
 
 from __future__ import annotations
 
@@ -43,7 +44,9 @@ def test_no_complaints_and_no_request_leaves_the_page(desk: Visit, address: str)
 
 
 def test_every_picture_is_drawn(desk: Visit) -> None:
-    sizes = desk.page.eval_on_selector_all(".shot img", "all => all.map(i => [i.naturalWidth, i.naturalHeight])")
+    sizes = desk.page.eval_on_selector_all(
+        ".shot img", "all => all.map(i => [i.naturalWidth, i.naturalHeight])"
+    )
     assert len(sizes) == 2 * (1 + 4 * 2) and all(size == [192, 128] for size in sizes)
 
 
@@ -119,7 +122,8 @@ def test_the_page_follows_the_colour_scheme(browser: Browser, address: str) -> N
     def brightness(scheme: str) -> tuple[float, float]:
         visit = Visit(browser, address, DESK, scheme)
         read = (
-            "e => { const c = getComputedStyle(e).%s.match(/[\\d.]+/g).map(Number); return (c[0] + c[1] + c[2]) / 3; }"
+            "e => { const c = getComputedStyle(e).%s.match(/[\\d.]+/g).map(Number); "
+            "return (c[0] + c[1] + c[2]) / 3; }"
         )
         paper = visit.page.locator("body").evaluate(read % "backgroundColor")
         ink = visit.page.locator(".plot svg text").first.evaluate(read % "fill")

@@ -26,7 +26,12 @@ def test_the_best_mean_wins_in_the_direction_of_the_metric(tmp_path: Path) -> No
         name: verdict(results, metric(results, name), Target(0.02)).best
         for name in ("psnr", "ms_ssim", "lpips_alex", "frechet")
     }
-    assert best == {"psnr": "vvc", "ms_ssim": "sprdiff-tiny", "lpips_alex": "sprdiff-tiny", "frechet": "sprdiff-tiny"}
+    assert best == {
+        "psnr": "vvc",
+        "ms_ssim": "sprdiff-tiny",
+        "lpips_alex": "sprdiff-tiny",
+        "frechet": "sprdiff-tiny",
+    }
 
 
 def test_pairs_decide_although_the_intervals_of_the_means_overlap(tmp_path: Path) -> None:
@@ -44,7 +49,9 @@ def test_equal_codecs_tie(tmp_path: Path) -> None:
 
 
 def test_one_image_or_one_figure_per_set_gives_no_ties(tmp_path: Path) -> None:
-    results = load(make_run(tmp_path, images=["a.png"], figure=lambda codec, index, rate: figures("vvc", index, rate)))
+    results = load(
+        make_run(tmp_path, images=["a.png"], figure=lambda codec, index, rate: figures("vvc", index, rate))
+    )
     for name in ("psnr", "frechet"):
         assert verdict(results, metric(results, name), Target(0.02)).ties == ()
 
@@ -65,7 +72,9 @@ def test_a_codec_that_lacks_images_cannot_win(tmp_path: Path) -> None:
 
 def test_a_rate_that_nobody_has_whole_has_no_best(tmp_path: Path) -> None:
     missing = dict(zip(CODECS, ("a.png", "b.png", "c.png"), strict=True))
-    results = load(make_run(tmp_path, change=lambda row: lost(row) if missing[row.codec] == row.image else row))
+    results = load(
+        make_run(tmp_path, change=lambda row: lost(row) if missing[row.codec] == row.image else row)
+    )
     assert verdict(results, metric(results, "psnr"), Target(0.02)).best is None
     assert sentences(results, Target(0.02), "vvc") == [
         "No codec has every picture at this rate, so none is called best."
@@ -96,9 +105,9 @@ def test_sentences_name_winners_and_the_losses_of_the_reference(tmp_path: Path) 
 
 
 def test_the_reference_is_the_first_sprdiff_or_the_first(tmp_path: Path) -> None:
-    assert load(make_run(tmp_path / "1", codecs=["vvc", "sprdiff-tiny@coarse", "sprdiff-tiny"])).reference == (
-        "sprdiff-tiny@coarse"
-    )
+    assert load(
+        make_run(tmp_path / "1", codecs=["vvc", "sprdiff-tiny@coarse", "sprdiff-tiny"])
+    ).reference == ("sprdiff-tiny@coarse")
     assert load(make_run(tmp_path / "2", codecs=["vvc", "jpeg"])).reference == "vvc"
 
 
@@ -119,10 +128,16 @@ def test_worst_cases(tmp_path: Path) -> None:
     results = load(make_run(tmp_path, figure=figure, metrics=[MS_SSIM]))
     sprdiff, vvc, jpeg = worst_cases(results, metric(results, "ms_ssim"), "sprdiff-tiny")
     assert jpeg.lowest is not None and jpeg.lowest[:2] == ("c.png", Target(0.03))
-    assert jpeg.loss is not None and (jpeg.loss[:2], jpeg.loss[3]) == (("c.png", Target(0.03)), "sprdiff-tiny")
+    assert jpeg.loss is not None and (jpeg.loss[:2], jpeg.loss[3]) == (
+        ("c.png", Target(0.03)),
+        "sprdiff-tiny",
+    )
     assert jpeg.loss[2] == pytest.approx(-0.31)
     assert vvc.loss is None
-    assert sprdiff.loss is not None and (sprdiff.loss[:2], sprdiff.loss[3]) == (("d.png", Target(0.04)), "vvc")
+    assert sprdiff.loss is not None and (sprdiff.loss[:2], sprdiff.loss[3]) == (
+        ("d.png", Target(0.04)),
+        "vvc",
+    )
     assert sprdiff.loss[2] == pytest.approx(-0.1)
 
 
@@ -145,7 +160,11 @@ def test_differences_table_decides_by_pairs(tmp_path: Path) -> None:
 
 def test_bd_table_has_values_and_reasons(tmp_path: Path) -> None:
     table = tables.deltas(load(make_run(tmp_path / "4")), "sprdiff-tiny")
-    assert table.rows[0][1].mark == tables.BETTER and " %" in table.rows[0][1].text and "dB" in table.rows[0][1].small
+    assert (
+        table.rows[0][1].mark == tables.BETTER
+        and " %" in table.rows[0][1].text
+        and "dB" in table.rows[0][1].small
+    )
     few = tables.deltas(load(make_run(tmp_path / "2", rates=(0.01, 0.02))), "sprdiff-tiny")
     assert few.rows[0][1].text == "n/a (a)" and few.notes == ("(a) fewer than 3 rates",)
 
@@ -160,12 +179,18 @@ def test_settings_are_counted_or_spanned(tmp_path: Path) -> None:
         return row
 
     results = load(make_run(tmp_path / "2", change=spread))
-    assert tables.settings(results).rows[0][1].text == "quality 1 – 5.5 – 9; factor 2 (75%), 1.5 (25%); tune ssim"
+    assert (
+        tables.settings(results).rows[0][1].text
+        == "quality 1 – 5.5 – 9; factor 2 (75%), 1.5 (25%); tune ssim"
+    )
 
 
 def test_reasons_of_missing_figures_of_sets_are_listed_once(tmp_path: Path) -> None:
     make_run(tmp_path)
-    rows = [replace(found, metrics={"frechet": None}, notes={"frechet": "too few"}) for found in read_sets(tmp_path)]
+    rows = [
+        replace(found, metrics={"frechet": None}, notes={"frechet": "too few"})
+        for found in read_sets(tmp_path)
+    ]
     write_sets(tmp_path, rows)
     table = tables.skipped(load(tmp_path))
     assert table is not None
@@ -188,7 +213,9 @@ def test_budget_is_said_in_the_other_unit(tmp_path: Path) -> None:
 
 def test_failures_are_listed_up_to_a_limit(tmp_path: Path) -> None:
     images = [f"{i:02}.png" for i in range(20)]
-    results = load(make_run(tmp_path, images=images, change=lambda row: lost(row) if row.codec == "jpeg" else row))
+    results = load(
+        make_run(tmp_path, images=images, change=lambda row: lost(row) if row.codec == "jpeg" else row)
+    )
     table = tables.failures(results)
     assert table is not None and len(table.rows) == tables.SHOWN_FAILURES
     assert table.notes == (f"{20 * len(RATES) - tables.SHOWN_FAILURES} further rows are in rows.jsonl.",)

@@ -133,13 +133,17 @@ def test_hostile_names_are_text(tmp_path: Path) -> None:
     assert not [name for _, attributes in page.elements for name in attributes if name.startswith("on")]
     content = index.read_text("utf-8")
     assert "\u202e" not in content and "\x07" not in content
-    assert {path.name for path in (index.parent / "plots").iterdir()} == {f"{r.name}.svg" for r in METRICS} | {
-        "metric-4.svg"
-    }
+    assert {path.name for path in (index.parent / "plots").iterdir()} == {
+        f"{r.name}.svg" for r in METRICS
+    } | {"metric-4.svg"}
     markdown = (index.parent / "report.md").read_text("utf-8")
     assert "\u202e" not in markdown
     commands = [line for line in markdown.splitlines() if line.startswith("    ")]
-    assert all("<script" not in line.replace(r"\<script", "") for line in markdown.splitlines() if line not in commands)
+    assert all(
+        "<script" not in line.replace(r"\<script", "")
+        for line in markdown.splitlines()
+        if line not in commands
+    )
 
 
 def test_plots_with_hostile_names_are_sound_xml(tmp_path: Path) -> None:
@@ -193,7 +197,12 @@ def test_inline_plots_follow_the_colour_scheme_and_keep_their_names_apart(tmp_pa
     drawn = [plots.inline_curves(results, metric) for metric in results.metrics]
     ids: list[str] = []
     for svg in drawn:
-        assert svg is not None and svg.startswith("<svg viewBox=") and plots.INK not in svg and "var(--ink)" in svg
+        assert (
+            svg is not None
+            and svg.startswith("<svg viewBox=")
+            and plots.INK not in svg
+            and "var(--ink)" in svg
+        )
         ids += re.findall(r'\bid="([^"]*)"', svg)
         assert set(re.findall(r'(?:href="|url\()#([^")]*)', svg)) <= set(re.findall(r'\bid="([^"]*)"', svg))
     assert len(ids) == len(set(ids))
@@ -215,8 +224,11 @@ def test_scenes_hold_original_and_decoded_pictures_at_the_size_of_the_run(tmp_pa
     assert (scene.image, scene.width, scene.height, notes) == ("b.png", WIDTH, HEIGHT, ())
     assert scene.original is not None and scene.original.startswith("data:image/webp;base64,")
     assert [(shot.codec, shot.rate) for shot in scene.shots] == [
-        ("sprdiff-tiny", Target(0.01)), ("vvc", Target(0.01)), ("sprdiff-tiny", Target(0.04)), ("vvc", Target(0.04)),
-    ]  # fmt: skip
+        ("sprdiff-tiny", Target(0.01)),
+        ("vvc", Target(0.01)),
+        ("sprdiff-tiny", Target(0.04)),
+        ("vvc", Target(0.04)),
+    ]
     assert scene.shots[0].caption.startswith("30 bytes, MS-SSIM 0.6")
 
 
@@ -296,7 +308,9 @@ def test_unknown_reference_and_rate_name_what_there_is(tmp_path: Path) -> None:
     make_run(tmp_path)
     with pytest.raises(ResultsError, match="has no codec avif: it has sprdiff-tiny, vvc, jpeg"):
         write(tmp_path, reference="avif")
-    with pytest.raises(ResultsError, match=r"has no rate 0\.5 bpp: it has 0\.01 bpp, 0\.02 bpp, 0\.03 bpp, 0\.04 bpp"):
+    with pytest.raises(
+        ResultsError, match=r"has no rate 0\.5 bpp: it has 0\.01 bpp, 0\.02 bpp, 0\.03 bpp, 0\.04 bpp"
+    ):
         write(tmp_path, picture_rates=[Target(0.5)])
     assert not (tmp_path / "report").exists()
 

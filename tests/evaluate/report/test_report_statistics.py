@@ -92,7 +92,10 @@ def test_lower_is_better_keeps_the_meaning_of_the_rate_and_the_direction_of_the_
     [
         (ANCHOR[:2], "fewer than 3 rates"),
         ([(rate, quality + 20) for rate, quality in ANCHOR], "no quality that both reach"),
-        ([(1000.0, 35.0), (2000.0, 36.0), (3000.0, 35.5), (4000.0, 37.0)], "quality does not rise with every rate"),
+        (
+            [(1000.0, 35.0), (2000.0, 36.0), (3000.0, 35.5), (4000.0, 37.0)],
+            "quality does not rise with every rate",
+        ),
         ([(1000.0, 35.0), (2000.0, math.nan), (3000.0, 36.0)], "a rate or a figure is not usable"),
     ],
 )
@@ -133,6 +136,8 @@ def test_every_published_lpips_warns_of_its_backbone() -> None:
 
 def test_published_curves_belong_to_kodak_only() -> None:
     assert is_kodak(["kodim01.png", "KODIM24.webp"])
-    assert not is_kodak(["kodim01.png", "other.png"]) and not is_kodak([]) and not is_kodak(["kodim01.png.bak"])
+    assert (
+        not is_kodak(["kodim01.png", "other.png"]) and not is_kodak([]) and not is_kodak(["kodim01.png.bak"])
+    )
     assert published_for("ms_ssim", ["kodim01.png"]) and not published_for("ms_ssim", ["mine.png"])
     assert not published_for("ssimulacra2", ["kodim01.png"])

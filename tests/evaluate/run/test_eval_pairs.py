@@ -47,7 +47,9 @@ def test_without_a_network() -> None:
 def test_with_a_network_of_the_callers_own() -> None:
     found, network = filled(Pairs(Means())), Means()
     assert found["feature_distance"] == fmean(network.feature_distance(*pair) for pair in PICTURES)
-    originals, decoded = (np.concatenate([network.patch_features(pair[i]) for pair in PICTURES]) for i in (0, 1))
+    originals, decoded = (
+        np.concatenate([network.patch_features(pair[i]) for pair in PICTURES]) for i in (0, 1)
+    )
     assert len(originals) >= MIN_CROPS and found["frechet"] == frechet_distance(originals, decoded) > 0
 
 
@@ -56,7 +58,9 @@ def test_with_the_file_of_the_network(tmp_path: Path) -> None:
     arrays: dict[str, Any] = {k: rng.normal(0, 0.1, v).astype(np.float32) for k, v in _shapes().items()}
     np.savez(tmp_path / "net.npz", **arrays)
     found, metric = filled(Pairs(tmp_path / "net.npz")), FeatureNetwork.load(tmp_path / "net.npz")
-    assert found["feature_distance"] == pytest.approx(fmean(metric.feature_distance(*pair) for pair in PICTURES))
+    assert found["feature_distance"] == pytest.approx(
+        fmean(metric.feature_distance(*pair) for pair in PICTURES)
+    )
     assert "frechet" not in found, "a dozen crops are too few"
 
 

@@ -42,7 +42,11 @@ from sprdiff.evaluate.targets import Target
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file() and path.name != LOCK}
+    return {
+        str(path): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != LOCK
+    }
 
 
 def filled(folder: Path, *lines: bytes) -> Path:
@@ -56,7 +60,10 @@ def filled(folder: Path, *lines: bytes) -> Path:
 class TestReading:
     def test_rows_come_back(self, tmp_path: Path) -> None:
         failed = dict.fromkeys(["bytes", "bpp", "encode_s", "decode_s", "peak_mb"])
-        rows = [a_row(), a_row(image="ü.png", status="failed", message="no", setting={}, metrics={}, **failed)]
+        rows = [
+            a_row(),
+            a_row(image="ü.png", status="failed", message="no", setting={}, metrics={}, **failed),
+        ]
         folder = filled(tmp_path / "out", *map(to_line, rows))
         assert read_rows(folder) == rows
         # A quality of 3 stays an integer: it is what the codec was given.
@@ -99,8 +106,7 @@ class TestReading:
             assert read_rows(folder) == [a_row()]
 
     @pytest.mark.parametrize(
-        "line",
-        [b"", b"{}", b"[]", b"nonsense", b"\xff", to_line(a_row())[:-9], b"null"],
+        "line", [b"", b"{}", b"[]", b"nonsense", b"\xff", to_line(a_row())[:-9], b"null"]
     )
     def test_damaged_line(self, tmp_path: Path, line: bytes) -> None:
         folder = filled(tmp_path / "out", to_line(a_row()), line + b"\n", to_line(a_row(image="b.png")))
@@ -132,7 +138,9 @@ class TestReading:
     def test_other_fields(self, tmp_path: Path, change: dict[str, Any]) -> None:
         content = json.loads(to_line(a_row())) | change
         line = json.dumps({key: value for key, value in content.items() if value is not ...}).encode() + b"\n"
-        with pytest.raises(ResultsError, match=r"line 1 is damaged: object (contains unknown|missing required) field"):
+        with pytest.raises(
+            ResultsError, match=r"line 1 is damaged: object (contains unknown|missing required) field"
+        ):
             read_rows(filled(tmp_path / "out", line))
 
     def test_row_stored_twice(self, tmp_path: Path) -> None:
@@ -156,12 +164,18 @@ class TestReading:
         }
 
     def test_members_stay_inside_the_folder(self, tmp_path: Path) -> None:
-        path = member(tmp_path, "images", "sprdiff-tiny@weights=/../a b", Target(0.0138), "kodim01.png", ".png")
+        path = member(
+            tmp_path, "images", "sprdiff-tiny@weights=/../a b", Target(0.0138), "kodim01.png", ".png"
+        )
         parts = path.relative_to(tmp_path).parts
         assert parts == ("images", "sprdiff-tiny@weights=%2F..%2Fa%20b", "0.0138", "kodim01.png")
         one = Target(bytes=1)
-        assert member(tmp_path, "images", "a/b", one, "x", "") != member(tmp_path, "images", "a%2Fb", one, "x", "")
-        assert member(tmp_path, "images", "a", one, "x", "") != member(tmp_path, "images", "a", Target(1.0), "x", "")
+        assert member(tmp_path, "images", "a/b", one, "x", "") != member(
+            tmp_path, "images", "a%2Fb", one, "x", ""
+        )
+        assert member(tmp_path, "images", "a", one, "x", "") != member(
+            tmp_path, "images", "a", Target(1.0), "x", ""
+        )
 
 
 class TestHolding:
@@ -204,7 +218,11 @@ class TestHolding:
     def test_second_run_is_told_who_holds_it(self, tmp_path: Path) -> None:
         out = tmp_path / "out"
         holder = rf"in use by process {os.getpid()} on .*: sprdiff eval photos"
-        with taken(out, a_run()), pytest.raises(ResultsError, match=holder), taken(out, a_run(commands=["other"])):
+        with (
+            taken(out, a_run()),
+            pytest.raises(ResultsError, match=holder),
+            taken(out, a_run(commands=["other"])),
+        ):
             pass
         with taken(out, a_run(commands=["other"])):
             pass
@@ -226,7 +244,9 @@ class TestHolding:
 
     def test_codecs_and_rates_are_added(self, tmp_path: Path) -> None:
         out = filled(tmp_path / "out", to_line(a_row()))
-        more = a_run(rates=[0.25, 1.0], budgets=[1200], codecs=[CodecInfo("jpeg", "9")], commands=["sprdiff eval more"])
+        more = a_run(
+            rates=[0.25, 1.0], budgets=[1200], codecs=[CodecInfo("jpeg", "9")], commands=["sprdiff eval more"]
+        )
         for _ in range(2):
             with taken(out, more) as results:
                 results.begin(set())
@@ -241,7 +261,9 @@ class TestHolding:
     def test_another_machine_is_told(self, tmp_path: Path) -> None:
         out = filled(tmp_path / "out", to_line(a_row()))
         with taken(out, a_run(cpu="quicker abacus")) as results:
-            assert results.notes == ["earlier rows were measured on another machine (abacus): times do not compare"]
+            assert results.notes == [
+                "earlier rows were measured on another machine (abacus): times do not compare"
+            ]
 
     IMAGE = ImageInfo("a.png", 160, 200, "00ff")
     METRIC = MetricInfo("psnr", "PSNR", "dB", "up", "known", "image", None)

@@ -58,7 +58,11 @@ def photos(tmp_path: Path) -> Path:
 def run(photos: Path, tmp_path: Path) -> Callable[..., tuple[Outcome, Notebook]]:
     def call(*codecs: ImageCodec, **options: Any) -> tuple[Outcome, Notebook]:
         progress = Notebook()
-        given: dict[str, Any] = {"rates": RATES, "out": tmp_path / "out", "command": "sprdiff eval photos"} | options
+        given: dict[str, Any] = {
+            "rates": RATES,
+            "out": tmp_path / "out",
+            "command": "sprdiff eval photos",
+        } | options
         return evaluate(photos, codecs=codecs, progress=progress, **given), progress
 
     return call
@@ -106,7 +110,10 @@ class TestEvaluate:
         ]
         assert progress.notes[0] == "without absent: pip install absent"
         # One line for each reason, not for each metric.
-        assert "without feature_distance, frechet_squeezenet: needs SqueezeNet 1.1: --features FILE" in progress.notes
+        assert (
+            "without feature_distance, frechet_squeezenet: needs SqueezeNet 1.1: --features FILE"
+            in progress.notes
+        )
         with pytest.raises(MissingCodec, match="pip install absent"):
             run(Absent("absent"), out=tmp_path / "other")
         assert not (tmp_path / "other").exists()
@@ -275,7 +282,8 @@ class TestCommand:
 
     @pytest.fixture
     def started(self, command: list[str], tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-        """The command in a process group of its own, as a shell would start it, once it has finished a unit."""
+        """The command in a process group of its own, as a shell would start it, once it has finished a
+        unit."""
         errors: IO[str]
         # A run of the tests in the background has Ctrl-C ignored, and its children would inherit that.
         before = signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -295,7 +303,9 @@ class TestCommand:
             process.kill()
             process.wait()
 
-    def test_kill_and_resume(self, started: subprocess.Popen[str], command: list[str], tmp_path: Path) -> None:
+    def test_kill_and_resume(
+        self, started: subprocess.Popen[str], command: list[str], tmp_path: Path
+    ) -> None:
         rows = tmp_path / "out" / ROWS
         second = subprocess.run(command, capture_output=True, text=True, check=False)
         assert second.returncode == 1
@@ -333,7 +343,9 @@ class TestCommand:
         assert 0 < len(read_rows(tmp_path / "out")) < len(self.CODECS) * self.COUNT * len(self.SOME_RATES)
 
     def test_what_was_run_is_written_down(self, command: list[str], tmp_path: Path) -> None:
-        done = subprocess.run([*command, "--limit", "1", "-j", "2"], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [*command, "--limit", "1", "-j", "2"], capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stderr
         folder, out = tmp_path / "photos", tmp_path / "out"
         assert read_run(out).commands == [
@@ -369,7 +381,10 @@ class TestUsage:
         ("arguments", "words"),
         [
             (["photos"], "Missing option"),
-            (["photos", "-o", "out", "--bpp", "1,x"], "rates are numbers above 0 with commas between, not 1,x"),
+            (
+                ["photos", "-o", "out", "--bpp", "1,x"],
+                "rates are numbers above 0 with commas between, not 1,x",
+            ),
             (["photos", "-o", "out", "--bpp", "0"], "rates are numbers above 0"),
             (["photos", "-o", "out", "--bpp", "nan"], "rates are numbers above 0"),
             (["photos", "-o", "out", "--bpp", ""], "rates are numbers above 0"),
@@ -394,7 +409,10 @@ class TestUsage:
                 ],
                 "needs {output}",
             ),
-            (["photos", "-o", "out", *EXTERNAL, "--external-quality", "mine=1"], "takes FROM:TO or FROM:TO:STEP"),
+            (
+                ["photos", "-o", "out", *EXTERNAL, "--external-quality", "mine=1"],
+                "takes FROM:TO or FROM:TO:STEP",
+            ),
             (["photos", "-o", "out", *EXTERNAL, "--external-quality", "mine=1:2:3:4"], "takes FROM:TO"),
             (["photos", "-o", "out", *EXTERNAL, "--external-quality", "mine=1:2:0"], "takes FROM:TO"),
             (["photos", "-o", "out", *EXTERNAL, "--external-quality", "mine=1:9:0.0001"], "80001 qualities"),
@@ -434,9 +452,16 @@ class TestUsage:
         out, err = capsys.readouterr()
         assert out == "out: 2 rows, 1 unreached\n", "the usual rates are not asked for as well"
         assert err.splitlines()[-1] == "sprdiff: error: no codec reaches 90 bytes on any image"
-        assert cli.main(["eval", "photos", "-o", "out", "--codecs", "jpeg", "--bytes", "3000", "--bpp", "1"]) == 0
+        assert (
+            cli.main(["eval", "photos", "-o", "out", "--codecs", "jpeg", "--bytes", "3000", "--bpp", "1"])
+            == 0
+        )
         assert capsys.readouterr().out == "out: 2 rows\n"
-        assert [row.target for row in read_rows(Path("out"))] == [Target(bytes=90), Target(bytes=3000), Target(1.0)]
+        assert [row.target for row in read_rows(Path("out"))] == [
+            Target(bytes=90),
+            Target(bytes=3000),
+            Target(1.0),
+        ]
         assert cli.main(["report", "out", "--picture-rates", "1,3000B"]) == 0
         text = Path("out/report/report.md").read_text()
         assert "Means at 1 bpp" in text and "**At 3000 bytes** (0.7748 bpp)" in text
@@ -449,8 +474,12 @@ class TestUsage:
         out, err = capsys.readouterr()
         assert out == "out: 2 rows, 1 failed\n"
         assert err.splitlines()[-1].startswith("sprdiff: error: mine, a.png, 1 bpp: ")
-        # It has joined without being among --codecs, and is written down so that a shell takes it apart again.
-        assert "'mine=false {input} {output} {quality}'" in json.loads(Path("out/run.json").read_text())["commands"][0]
+        # It has joined without being among --codecs, and is written down so that a shell takes it apart
+        # again.
+        assert (
+            "'mine=false {input} {output} {quality}'"
+            in json.loads(Path("out/run.json").read_text())["commands"][0]
+        )
 
     @pytest.mark.parametrize(
         ("text", "values"),
@@ -484,7 +513,8 @@ def test_bar_on_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pyte
 
 
 def test_help_is_light() -> None:
-    code = "import sprdiff.cli, sys; sprdiff.cli.main(['eval', '--help']); print(sorted(sys.modules), file=sys.stderr)"
+    show = "print(sorted(sys.modules), file=sys.stderr)"
+    code = f"import sprdiff.cli, sys; sprdiff.cli.main(['eval', '--help']); {show}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "--external-quality" in done.stdout
     assert not {"'numpy'", "'torch'", "'PIL'", "'scipy'"} & set(done.stderr.strip("[]\n").split(", "))

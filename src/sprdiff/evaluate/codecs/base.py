@@ -7,8 +7,7 @@ become pixels.
     decode_at:  bytes ─► decode ─► Lanczos to the original's size (which the decoder is told for free)
 
 Ordinary codecs only have `encode` at a quality; `evaluate.run.search` finds quality and factor for a budget
-of bytes. A
-codec with its own rate control is a `BudgetCodec`.
+of bytes. A codec with its own rate control is a `BudgetCodec`.
 """
 
 from __future__ import annotations
@@ -115,7 +114,9 @@ class ImageCodec(ABC):
 
     def _cropped(self, picture: Bytes, coded: Size) -> Bytes:
         if any(have - want not in (0, 1) for have, want in zip(picture.shape, coded, strict=False)):
-            raise CodecError(f"{self.name} decoded {_text(size_of(picture))} pixels where {_text(coded)} were encoded")
+            raise CodecError(
+                f"{self.name} decoded {_text(size_of(picture))} pixels where {_text(coded)} were encoded"
+            )
         return picture[: coded[0], : coded[1]]
 
 

@@ -31,8 +31,7 @@ class External(ImageCodec):
     The commands are templates such as ``cwebp -q {quality} {input} -o {output}.webp`` and ``dwebp {input} -o
     {output}``.
     The encoder's input and the decoder's output are PNG files. An extension after the encoder's ``{output}``
-    is also that
-    of the decoder's ``{input}``. The decoder's folder contains only the compressed file.
+    is also that of the decoder's ``{input}``. The decoder's folder contains only the compressed file.
 
     Attributes:
         name: the codec's name in the results.
@@ -55,7 +54,9 @@ class External(ImageCodec):
             words = " ".join(self._words(template))
             absent = [field for field in _FIELDS[kind] if field not in words]
             if absent:
-                raise UnknownCodec(f"{self.name}: the command to {kind} needs {' and '.join(absent)}: {template}")
+                raise UnknownCodec(
+                    f"{self.name}: the command to {kind} needs {' and '.join(absent)}: {template}"
+                )
         if not self.values:
             raise UnknownCodec(f"{self.name}: there are no qualities")
 
@@ -104,7 +105,9 @@ class External(ImageCodec):
             raise UnknownCodec(f"{self.name}: a command is empty")
         return words
 
-    def _run(self, template: str, folder: Path, source: Path, target: Path, quality: Quality | None = None) -> None:
+    def _run(
+        self, template: str, folder: Path, source: Path, target: Path, quality: Quality | None = None
+    ) -> None:
         fields = {"{input}": str(source), "{output}": str(target), "{quality}": str(quality)}
         words = [_filled(word, fields) for word in self._words(template)]
         with tempfile.TemporaryFile() as errors:
@@ -112,7 +115,9 @@ class External(ImageCodec):
             if code:
                 errors.seek(0)
                 lines = errors.read().decode("utf-8", "replace").strip().splitlines()
-                raise CodecError(f"{self.name}: {words[0]} failed ({code}): {lines[-1] if lines else 'no message'}")
+                raise CodecError(
+                    f"{self.name}: {words[0]} failed ({code}): {lines[-1] if lines else 'no message'}"
+                )
 
     def _ended(self, words: Sequence[str], folder: Path, errors: int) -> int:
         """Run a command and return its exit status; when it takes too long, it and all that it started is

@@ -50,9 +50,21 @@ class FfmpegCodec(ImageCodec):
 
     def _run(self, arguments: Sequence[str], data: bytes) -> bytes:
         try:
-            quiet = ["-hide_banner", "-nostdin", "-loglevel", "error", "-threads", "1", "-filter_threads", "1"]
+            quiet = [
+                "-hide_banner",
+                "-nostdin",
+                "-loglevel",
+                "error",
+                "-threads",
+                "1",
+                "-filter_threads",
+                "1",
+            ]
             done = subprocess.run(
-                [_ffmpeg(self.name), *quiet, *arguments, "-"], input=data, capture_output=True, timeout=TIMEOUT
+                [_ffmpeg(self.name), *quiet, *arguments, "-"],
+                input=data,
+                capture_output=True,
+                timeout=TIMEOUT,
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise CodecError(f"{self.name}: {error}") from error
@@ -79,7 +91,9 @@ class JpegXl(FfmpegCodec):
         return [round(15 * 0.96**step, 3) for step in range(100)]
 
     def encode(self, pixels: Bytes, quality: Quality) -> bytes:
-        return self._encoded(pixels, ["-distance", str(quality), "-effort", str(self.effort), "-f", "image2pipe"])
+        return self._encoded(
+            pixels, ["-distance", str(quality), "-effort", str(self.effort), "-f", "image2pipe"]
+        )
 
 
 @dataclass(frozen=True)
@@ -88,12 +102,10 @@ class Vvc(FfmpegCodec):
     MS-SSIM.
 
     The file is the raw stream of one intra picture. As vvenc is told that no other pictures follow, it omits
-    lists of
-    reference pictures and the delimiter, which take 170 of about 1000 bytes with ffmpeg's defaults.
+    lists of reference pictures and the delimiter, which take 170 of about 1000 bytes with ffmpeg's defaults.
 
     Sides are made even by repeating the last row or column, which stays in the decoded picture:
-    `ImageCodec.decode_at`
-    knows the size and cuts it off.
+    `ImageCodec.decode_at` knows the size and cuts it off.
     """
 
     name: str = "vvc"
@@ -109,7 +121,17 @@ class Vvc(FfmpegCodec):
         height, width = pixels.shape[:2]
         even = np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         still = ["-qpa", "0", "-vvenc-params", "IntraPeriod=1:GOPSize=1:AccessUnitDelimiter=0"]
-        options = ["-pix_fmt", "yuv420p10le", "-preset", self.preset, "-qp", str(quality), *still, "-f", "vvc"]
+        options = [
+            "-pix_fmt",
+            "yuv420p10le",
+            "-preset",
+            self.preset,
+            "-qp",
+            str(quality),
+            *still,
+            "-f",
+            "vvc",
+        ]
         return self._encoded(even, options)
 
 
@@ -142,6 +164,8 @@ def _encoder_version(name: str, encoder: str) -> str:
     source = ["-f", "lavfi", "-i", "color=s=64x64", "-frames:v", "1", "-c:v", encoder]
     text = _output(name, "-hide_banner", *source, "-f", "null", "-")
     if "Unknown encoder" in text:
-        raise MissingCodec(f"{name}: this ffmpeg has no {encoder}; pip install 'sprdiff[eval]' brings another")
+        raise MissingCodec(
+            f"{name}: this ffmpeg has no {encoder}; pip install 'sprdiff[eval]' brings another"
+        )
     found = re.search(rf"{encoder} version: (\S+)", text)
     return f"{encoder} {found[1]}" if found else encoder

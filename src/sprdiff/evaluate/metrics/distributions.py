@@ -1,8 +1,8 @@
 """FID and KID on patches: how far the decoded images as a set are from the originals as a set.
 
-Codecs are compared on patches since HiFiC (Mentzer et al., NeurIPS 2020, appendix; "FID/256"), because a dataset of
-photographs has too few images for these distances. Any features will do for the formulas; FID and KID
-are the names of their values on `inception.Inception`.
+Codecs are compared on patches since HiFiC (Mentzer et al., NeurIPS 2020, appendix; "FID/256"), because a
+dataset of photographs has too few images for these distances. Any features will do for the formulas; FID and
+KID are the names of their values on `inception.Inception`.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class TooFewPatchesError(SprdiffError):
 def hific_patches(image: Bytes) -> Bytes:
     """Return the patches uint8 [N, 256, 256, 3] of an image, in the protocol of HiFiC.
 
-    Patches side by side from the upper left corner, then once more from (128, 128); each time as many as fit, in
-    raster order. A 768x512 image gives 6 + 2, so Kodak 192, as HiFiC states. Where a remainder of half a patch or
-    more is left at an edge, the second grid is as in NeuralCompression's ``update_patch_fid``, which publications
-    use: one line longer than the count that the paper's text gives.
+    Patches side by side from the upper left corner, then once more from (128, 128); each time as many as fit,
+    in raster order. A 768x512 image gives 6 + 2, so Kodak 192, as HiFiC states. Where a remainder of half a
+    patch or more is left at an edge, the second grid is as in NeuralCompression's ``update_patch_fid``, which
+    publications use: one line longer than the count that the paper's text gives.
 
     Args:
         image: uint8 RGB [H, W, 3], both sides at least 256 pixels.
@@ -45,7 +45,8 @@ def hific_patches(image: Bytes) -> Bytes:
 
 
 def fid(a: Features | Floats, b: Features | Floats) -> float:
-    """Return the Fréchet Inception distance of two sets (Heusel et al., NeurIPS 2017), 0 and up; smaller is better.
+    """Return the Fréchet Inception distance of two sets (Heusel et al., NeurIPS 2017), 0 and up; smaller is
+    better.
 
     Args:
         a, b: features [N, 2048] and [M, 2048] of originals and decoded images, at least ``MIN_PATCHES`` each.
@@ -62,11 +63,13 @@ def fid(a: Features | Floats, b: Features | Floats) -> float:
 
 
 def kid(a: Features | Floats, b: Features | Floats) -> float:
-    """Return the Kernel Inception distance (Bińkowski et al., ICLR 2018): unbiased at any number of patches; smaller is better.
+    """Return the Kernel Inception distance (Bińkowski et al., ICLR 2018): unbiased at any number of patches;
+    smaller is better.
 
-    Squared maximum mean discrepancy with the kernel ``(x·y / D + 1)^3``, its unbiased estimate over the whole sets.
-    Packages such as torch-fidelity and torchmetrics average the same estimate over random subsets of 1,000; the mean
-    over all subsets is this value, so theirs scatter around it. Near equality it can be slightly negative.
+    Squared maximum mean discrepancy with the kernel ``(x·y / D + 1)^3``, its unbiased estimate over the whole
+    sets. Packages such as torch-fidelity and torchmetrics average the same estimate over random subsets of
+    1,000; the mean over all subsets is this value, so theirs scatter around it. Near equality it can be
+    slightly negative.
 
     Args:
         a, b: features [N, D] and [M, D], at least two rows each; the counts may differ.
@@ -86,13 +89,15 @@ def _within(x: Floats) -> float:
 
 
 def _kernel_sum(x: Floats, y: Floats) -> float:
-    """Return the sum of the kernel over all pairs of rows; in strips, so that 30,000 patches need no matrix of 7 GB."""
+    """Return the sum of the kernel over all pairs of rows; in strips, so that 30,000 patches need no
+    matrix of 7 GB."""
     strips = (x[start : start + _ROWS] @ y.T for start in range(0, len(x), _ROWS))
     return float(sum(((strip / x.shape[1] + 1.0) ** 3).sum() for strip in strips))
 
 
 def _grid(image: Bytes) -> Bytes:
-    """Return the patches side by side from the upper left corner, [N, 256, 256, C]; none where the image is too small."""
+    """Return the patches side by side from the upper left corner, [N, 256, 256, C]; none where the image
+    is too small."""
     rows, columns = image.shape[0] // PATCH, image.shape[1] // PATCH
     cut = image[: rows * PATCH, : columns * PATCH].reshape(rows, PATCH, columns, PATCH, image.shape[2])
     return cut.transpose(0, 2, 1, 3, 4).reshape(rows * columns, PATCH, PATCH, image.shape[2])

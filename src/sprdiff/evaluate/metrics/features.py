@@ -93,10 +93,13 @@ class FeatureNetwork:
         with _exactly():
             # One image after the other: half the memory of a batch of two.
             taps = zip(self._taps(_input(a[None])), self._taps(_input(b[None])), strict=True)
-            return float(sum((unit_channels(p) - unit_channels(q)).square().sum(1).mean().double() for p, q in taps))
+            return float(
+                sum((unit_channels(p) - unit_channels(q)).square().sum(1).mean().double() for p, q in taps)
+            )
 
     def patch_features(self, image: Bytes) -> Features:
-        """Return the raw features float32 [N, 512] of all 128x128 crops, stride 64, raster order, each run by itself.
+        """Return the raw features float32 [N, 512] of all 128x128 crops, stride 64, raster order, each run by
+        itself.
 
         An incomplete crop at the right or lower edge is left out.
 
@@ -142,14 +145,16 @@ class FeatureNetwork:
 
 @contextmanager
 def _exactly() -> Iterator[None]:
-    """No gradients, and float32 even where the caller computes under autocast, as validation in training does."""
+    """No gradients, and float32 even where the caller computes under autocast, as validation in training
+    does."""
     torch = need("torch")
     with torch.inference_mode(), torch.autocast("cpu", enabled=False):
         yield
 
 
 def frechet_distance(a: Features | Floats, b: Features | Floats) -> float:
-    """Return the Fréchet distance of the Gaussians fitted to two sets of features (Heusel et al., NeurIPS 2017).
+    """Return the Fréchet distance of the Gaussians fitted to two sets of features (Heusel et al., NeurIPS
+    2017).
 
     ``|mean_a - mean_b|^2 + trace(A + B - 2 (A B)^(1/2))`` with full covariances A and B (divided by n - 1).
 
@@ -200,7 +205,8 @@ def _crops(image: Bytes) -> Iterator[Bytes]:
 
 
 def _input(pixels: Bytes) -> Tensor:
-    """Return uint8 RGB [N, H, W, 3] to the network's input: float32 [N, 3, H, W], BGR, 0-255, less the mean."""
+    """Return uint8 RGB [N, H, W, 3] to the network's input: float32 [N, 3, H, W], BGR, 0-255, less the
+    mean."""
     bgr = pixels[..., ::-1].astype(np.float32) - np.asarray(_MEAN_BGR, np.float32)
     tensor: Tensor = need("torch").from_numpy(np.ascontiguousarray(bgr.transpose(0, 3, 1, 2)))
     return tensor

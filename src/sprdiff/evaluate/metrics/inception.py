@@ -2,12 +2,13 @@
 
 ::
 
-    x/127.5 - 1, 299x299 ─ stem, 192 at 35x35 ─ 5b 5c 5d ─ 6a, 768 at 17x17 ─ 6b…6e ─ 7a, 1280 at 8x8 ─ 7b 7c ─ mean
+    x/127.5 - 1, 299x299 ─ stem, 192 at 35x35 ─ 5b 5c 5d ─ 6a, 768 at 17x17 ─ 6b…6e ─┐
+                                                         mean ─ 7b 7c ─ 7a, 1280 at 8x8 ─┘
 
-The network of TensorFlow's ``inception-2015-12-05`` as pytorch-fid 0.3.0 publishes it (Szegedy et al., CVPR 2016).
-Two oddities of that release are part of the definition: average pooling does not count the padding, and 7c pools by
-maximum. Batch normalisation (epsilon 0.001) is folded into the convolutions, which changes nothing but the rounding.
-Resizing is bilinear without anti-aliasing, as in pytorch-fid.
+The network of TensorFlow's ``inception-2015-12-05`` as pytorch-fid 0.3.0 publishes it (Szegedy et al., CVPR
+2016). Two oddities of that release are part of the definition: average pooling does not count the padding,
+and 7c pools by maximum. Batch normalisation (epsilon 0.001) is folded into the convolutions, which changes
+nothing but the rounding. Resizing is bilinear without anti-aliasing, as in pytorch-fid.
 """
 
 from __future__ import annotations
@@ -65,7 +66,9 @@ def _block_5(pooled: int) -> _Block:
 def _block_6(c: int) -> _Block:
     double: Chain = ((c, *_POINT), (c, 7, 1), (c, 1, 7), (c, 7, 1), (192, 1, 7))
     single: Chain = ((c, *_POINT), (c, 1, 7), (192, 7, 1))
-    return _Block("average", 192, {"branch1x1": ((192, *_POINT),), "branch7x7": single, "branch7x7dbl": double})
+    return _Block(
+        "average", 192, {"branch1x1": ((192, *_POINT),), "branch7x7": single, "branch7x7dbl": double}
+    )
 
 
 def _block_7(pool: Literal["average", "maximum"]) -> _Block:
@@ -152,7 +155,8 @@ class Inception:
             return np.concatenate([self._pooled(batch).numpy() for batch in batches])
 
     def patch_features(self, image: Bytes) -> Features:
-        """Return the features float32 [N, 2048] of an image's 256x256 patches (`distributions.hific_patches`).
+        """Return the features float32 [N, 2048] of an image's 256x256 patches
+        (`distributions.hific_patches`).
 
         Args:
             image: uint8 RGB [H, W, 3], both sides at least 256 pixels.
@@ -205,7 +209,9 @@ def shapes() -> dict[str, tuple[int, ...]]:
     found: dict[str, tuple[int, ...]] = {}
     for name, inputs, (channels, height, width) in _layers():
         found[f"{name}.conv.weight"] = (channels, inputs, height, width)
-        found |= {f"{name}.bn.{kind}": (channels,) for kind in ("weight", "bias", "running_mean", "running_var")}
+        found |= {
+            f"{name}.bn.{kind}": (channels,) for kind in ("weight", "bias", "running_mean", "running_var")
+        }
     return found
 
 
@@ -229,7 +235,8 @@ def _layers() -> Iterator[tuple[str, int, Kernel]]:
 
 
 def _steps(branch: str, chain: Chain) -> Iterator[Sequence[tuple[str, Kernel]]]:
-    """Yield the layers of each step with their published names: ``b``, or ``b_1``, ``b_2``, or ``b_2a`` beside ``b_2b``."""
+    """Yield the layers of each step with their published names: ``b``, or ``b_1``, ``b_2``, or ``b_2a``
+    beside ``b_2b``."""
     for number, step in enumerate(chain, start=1):
         name = branch if len(chain) == 1 else f"{branch}_{number}"
         if isinstance(step[0], tuple):

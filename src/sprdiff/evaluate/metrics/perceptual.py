@@ -2,13 +2,14 @@
 
 ::
 
-    LPIPS   x/127.5 - 1 ─ shift, scale ─ AlexNet or VGG16 ─ five taps ─ unit channels ─ squared difference
-                                                                        ─ learned weight per channel ─ mean, sum
-    DISTS   x/255 ─ mean, deviation ─ VGG16 with L2 pooling ─ five taps and x ─ means and covariances per channel
-                                                                        ─ learned weight per channel ─ 1 - sum
+    LPIPS   x/127.5 - 1 ─ shift, scale ─ AlexNet or VGG16 ─ five taps ─ unit channels
+                  ─ squared difference ─ learned weight per channel ─ mean, sum
+    DISTS   x/255 ─ mean, deviation ─ VGG16 with L2 pooling ─ five taps and x
+                  ─ means and covariances per channel ─ learned weight per channel ─ 1 - sum
 
-Both are computed at the images' own size, without resizing, as codecs are compared in the literature. Values equal
-those of the packages lpips 0.1.4 and DISTS_pytorch 0.1 (checked by tests; `scripts/make_metric_references.py`).
+Both are computed at the images' own size, without resizing, as codecs are compared in the literature. Values
+equal those of the packages lpips 0.1.4 and DISTS_pytorch 0.1 (checked by tests;
+`scripts/make_metric_references.py`).
 """
 
 from __future__ import annotations
@@ -23,7 +24,15 @@ import numpy as np
 from sprdiff.errors import WeightsError
 from sprdiff.evaluate.metrics import backbones
 from sprdiff.evaluate.metrics.distortion import Bytes, check_pair
-from sprdiff.evaluate.metrics.tensors import Array, channels_last, check_rgb, need, parameters, planes, unit_channels
+from sprdiff.evaluate.metrics.tensors import (
+    Array,
+    channels_last,
+    check_rgb,
+    need,
+    parameters,
+    planes,
+    unit_channels,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -282,7 +291,8 @@ def _dists_term(alpha: Tensor, beta: Tensor, p: Tensor, q: Tensor) -> Tensor:
 
 
 def _l2_pool(x: Tensor) -> Tensor:
-    """Return the root of the Hann-weighted mean square over 3x3 windows, stride 2: pooling without aliasing."""
+    """Return the root of the Hann-weighted mean square over 3x3 windows, stride 2: pooling without
+    aliasing."""
     torch = need("torch")
     hann = np.hanning(5)[1:-1] / np.hanning(5).sum()
     kernel = torch.tensor(np.outer(hann, hann), dtype=torch.float32).expand(x.shape[1], 1, 3, 3)

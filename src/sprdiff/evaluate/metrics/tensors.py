@@ -29,7 +29,8 @@ def need(module: str) -> Any:
 
 
 def check_rgb(image: Bytes, side: int) -> None:
-    """Raise ImageError unless the image [H, W, C] has three channels and both sides at least `side` pixels."""
+    """Raise ImageError unless the image [H, W, C] has three channels and both sides at least `side`
+    pixels."""
     if image.shape[2] != 3:
         raise ImageError(f"expected RGB, got {image.shape[2]} channels")
     if min(image.shape[:2]) < side:
@@ -40,7 +41,8 @@ def check_rgb(image: Bytes, side: int) -> None:
 def parameters(
     arrays: Mapping[str, Array] | Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], network: str
 ) -> dict[str, Tensor]:
-    """Return the named arrays as float32 tensors of their own memory; what `shapes` does not name is left out.
+    """Return the named arrays as float32 tensors of their own memory; what `shapes` does not name is left
+    out.
 
     Raises:
         WeightsError: an array is missing or has another shape; `network` opens the message.
@@ -69,12 +71,15 @@ def _own(array: Array | Tensor) -> Tensor:
 
 def planes(pixels: Bytes) -> Tensor:
     """Return uint8 [N, H, W, C], 0-255, as float32 [N, C, H, W], still 0-255."""
-    tensor: Tensor = need("torch").from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2), dtype=np.float32))
+    tensor: Tensor = need("torch").from_numpy(
+        np.ascontiguousarray(pixels.transpose(0, 3, 1, 2), dtype=np.float32)
+    )
     return tensor
 
 
 def channels_last(kernel: Tensor) -> Tensor:
-    """Return the same kernel [out, in, height, width] laid out channels last: convolutions take 15 to 30% less time."""
+    """Return the same kernel [out, in, height, width] laid out channels last: convolutions take 15 to 30%
+    less time."""
     return kernel.to(memory_format=need("torch").channels_last)
 
 

@@ -2,10 +2,9 @@
 quality.
 
 They are defined in Bjøntegaard, "Calculation of average PSNR differences between RD-curves", ITU-T VCEG-M33,
-2001, and
-the package `bjontegaard` computes them. Curves are interpolated with PCHIP (piecewise cubic, monotone), as in
-JVET's
-common test conditions: a cubic through all of the three or four points of a run may overshoot, PCHIP cannot.
+2001, and the package `bjontegaard` computes them. Curves are interpolated with PCHIP (piecewise cubic,
+monotone), as in JVET's common test conditions: a cubic through all of the three or four points of a run may
+overshoot, PCHIP cannot.
 """
 
 from __future__ import annotations

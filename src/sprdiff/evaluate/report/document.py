@@ -12,22 +12,24 @@ from .pictures import Scene
 from .tables import BETTER, EVEN, SYMBOLS, TIE, WORSE, Table
 
 COMPARED = (
-    "Best is the best mean over all pictures. ≈ names ties: compared picture by picture, the 95 % interval of their "
-    "difference to the best holds zero."
+    "The best codec has the best mean over all pictures. ≈ names ties: the 95 % interval of their paired "
+    "difference to the best contains zero."
 )
-BYTES = "Rates count whole files, every header byte: bpp is 8 × bytes / pixels of the original."
+BYTES = "Rates count whole files with every header byte: bpp is 8 × bytes / pixels of the original."
 SEARCHED = (
-    "Ordinary codecs were searched for their best MS-SSIM within the bytes, over quality and over coding a smaller "
-    "picture that is enlarged again (Lanczos); the original's size is given to the receiver for free, in their favour."
+    "Ordinary codecs were searched for their best MS-SSIM within the bytes, over quality and over coding a "
+    "smaller picture that is enlarged again (Lanczos). The decoder is told the original's size for free, "
+    "which favours them."
 )
 RANKING = "SSIMULACRA2 is far outside its range here: read it as a ranking, not as a score."
 DELTAS = (
-    "BD-rate: bytes needed for the same quality, in percent (− is fewer). Second line, BD-metric: the figure at the "
-    "same bytes. By the package bjontegaard with PCHIP interpolation, which does not swing between few points."
+    "BD-rate is the rate needed for the same quality, in percent (− is less). The second line is BD-metric, "
+    "the figure at the same rate. Both come from the package bjontegaard with PCHIP interpolation, which "
+    "does not overshoot between few points."
 )
 QUOTED = (
-    "Quoted, not measured here, and never to be compared across LPIPS backbones. They are means over Kodak's 24 "
-    "photographs."
+    "These curves are quoted, not measured here, and must not be compared across LPIPS backbones. They are "
+    "means over Kodak's 24 photographs."
 )
 INVENTED = "At these rates details are invented: not for evidence, faces or text."
 
@@ -124,7 +126,9 @@ def _glance(results: Results, reference: str) -> Section:
 
 
 def _means(results: Results, reference: str) -> Section:
-    blocks: list[Block] = [f"Mean ± half of the 95 % confidence interval (Student's t over the pictures). {BYTES}"]
+    blocks: list[Block] = [
+        f"Mean ± half of the 95 % confidence interval (Student's t over the pictures). {BYTES}"
+    ]
     if any(metric.name == "ssimulacra2" for metric in results.metrics):
         blocks.append(RANKING)
     signs = f"{SYMBOLS[BETTER]} better, {SYMBOLS[WORSE]} worse, {SYMBOLS[EVEN]} undecided"
@@ -133,7 +137,8 @@ def _means(results: Results, reference: str) -> Section:
         if len(results.codecs) > 1:
             blocks.append(Folded(tables.differences(results, rate, reference)))
     blocks.append(
-        f"★ best, {SYMBOLS[TIE]} tie with the best. Differences are paired, picture by picture ({signs}): most of the "
+        f"★ best, {SYMBOLS[TIE]} tie with the best. "
+        f"Differences are paired, picture by picture ({signs}): most of the "
         "width of the intervals above is that some pictures are harder than others, which falls out."
     )
     return Section("means", "Means", tuple(blocks))

@@ -77,7 +77,9 @@ def sentences(results: Results, rate: Target, reference: str) -> list[str]:
     if not wins:
         return ["No codec has every picture at this rate, so none is called best."]
     lines = [f"{winner} is best at {listed(what)}." for winner, what in _longest_first(wins)]
-    return lines + [f"{reference} loses to {winner} by {listed(by)}." for winner, by in _longest_first(losses)]
+    return lines + [
+        f"{reference} loses to {winner} by {listed(by)}." for winner, by in _longest_first(losses)
+    ]
 
 
 def _longest_first(found: dict[str, list[str]]) -> list[tuple[str, list[str]]]:
@@ -123,7 +125,9 @@ def worst_cases(results: Results, metric: Metric, reference: str) -> list[Worst]
 
 def _lowest(results: Results, metric: Metric, codec: str) -> tuple[str, Target, float] | None:
     cases = [
-        (image, rate, value) for rate in results.rates for image, value in results.values(codec, rate, metric).items()
+        (image, rate, value)
+        for rate in results.rates
+        for image, value in results.values(codec, rate, metric).items()
     ]
     return min(cases, key=lambda case: metric.gain(case[2]), default=None)
 

@@ -44,9 +44,13 @@ def _block(block: Block, plots: dict[str, str]) -> Iterator[str]:
             yield f"- **{escape(saying.title)}**{remark}: {' '.join(map(escape, saying.lines))}"
     elif isinstance(block, Plots):
         shown = [metric for metric in block.metrics if metric.name in plots]
-        yield "\n".join(f"![{escape(metric.title)} over bits per pixel]({plots[metric.name]})" for metric in shown)
+        yield "\n".join(
+            f"![{escape(metric.title)} over bits per pixel]({plots[metric.name]})" for metric in shown
+        )
     elif isinstance(block, Pictures):
-        yield escape("index.html shows the pictures with a slider." if block.scenes else " ".join(block.notes))
+        yield escape(
+            "index.html shows the pictures with a slider." if block.scenes else " ".join(block.notes)
+        )
     elif isinstance(block, Command):
         yield from (f"    {printable(line)}" for line in block.lines)
 

@@ -1,8 +1,7 @@
 """The report as one HTML page without external resources: styles, script, drawings and pictures are inside.
 
 The template ``page.html`` escapes everything that comes from a run: names of files and codecs, messages,
-versions. A
-content security policy allows only the page's own script, which it knows by its hash.
+versions. A content security policy allows only the page's own script, which it knows by its hash.
 """
 
 from __future__ import annotations
@@ -29,7 +28,9 @@ GENERATOR = '<meta name="generator" content="sprdiff report">'
 _NUMBER = re.compile(r"[+−]?\d[\d.,]*( %| \w{1,2})?( \(\w\))?|n/a.*|" + DASH)
 
 
-def page(title: str, lead: Sequence[str], sections: Sequence[Section], results: Results, reference: str) -> str:
+def page(
+    title: str, lead: Sequence[str], sections: Sequence[Section], results: Results, reference: str
+) -> str:
     """Return the whole page.
 
     Args:
@@ -41,7 +42,9 @@ def page(title: str, lead: Sequence[str], sections: Sequence[Section], results: 
     digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
     place = {codec: index for index, codec in enumerate(results.codecs)}
     looks = [plots.style(index) for index in place.values()]
-    names = {curve.codec for metric in results.metrics for curve in published_for(metric.name, results.images)}
+    names = {
+        curve.codec for metric in results.metrics for curve in published_for(metric.name, results.images)
+    }
 
     def drawn(block: Plots) -> list[tuple[Metric, str, Any]]:
         found = ((metric, plots.inline_curves(results, metric)) for metric in block.metrics)
@@ -69,7 +72,9 @@ def page(title: str, lead: Sequence[str], sections: Sequence[Section], results: 
             script_hash=digest,
             generator=safe(GENERATOR),
             newline=safe("\n"),
-            colours=[(i, "var(--ink)" if look.colour == plots.INK else look.colour) for i, look in enumerate(looks)],
+            colours=[
+                (i, "var(--ink)" if look.colour == plots.INK else look.colour) for i, look in enumerate(looks)
+            ],
             markers=[(i, plots.marker_path(look.marker)) for i, look in enumerate(looks)],
             quoted=[(name, plots.marker_path(plots.quoted_marker(name))) for name in sorted(names)],
             drawn=drawn,
@@ -91,14 +96,20 @@ def _environment() -> Any:
     jinja2, markupsafe = need("jinja2"), need("markupsafe")
 
     def shown(value: Any) -> Any:
-        return printable(value) if isinstance(value, str) and not isinstance(value, markupsafe.Markup) else value
+        return (
+            printable(value) if isinstance(value, str) and not isinstance(value, markupsafe.Markup) else value
+        )
 
     def breakable(name: str) -> Any:
         """Return a codec's name as HTML with a possible line break before each of its options."""
         return markupsafe.Markup("<wbr>@").join(printable(part) for part in name.split("@"))
 
     environment = jinja2.Environment(
-        autoescape=True, finalize=shown, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True,
+        finalize=shown,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters["breakable"] = breakable
     return environment

@@ -118,7 +118,10 @@ def _shot(results: Results, row: Row, info: ImageInfo, notes: dict[str, None]) -
         return None
     metric = main_metric(results)
     figure = None if metric is None else row.metrics.get(metric.name)
-    parts = [f"{row.bytes} bytes", f"{metric.title} {metric.text(figure)}" if metric and figure is not None else ""]
+    parts = [
+        f"{row.bytes} bytes",
+        f"{metric.title} {metric.text(figure)}" if metric and figure is not None else "",
+    ]
     return Shot(row.codec, row.target, uri, ", ".join(filter(None, parts)))
 
 

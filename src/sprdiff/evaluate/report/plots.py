@@ -1,8 +1,7 @@
 """Rate-quality curves as SVG, drawn by matplotlib. Every codec has a colour and a marker.
 
 The palette of Okabe and Ito ("Color universal design", 2008) suits all common kinds of colour blindness.
-Lines also
-differ by marker and, after seven codecs, by dashes, so that nothing depends on colour alone.
+Lines also differ by marker and, after seven codecs, by dashes, so that nothing depends on colour alone.
 """
 
 from __future__ import annotations
@@ -81,7 +80,9 @@ def marker_path(marker: str) -> str:
     letters = {1: "M", 2: "L", 3: "Q", 4: "C"}
     parts = []
     for points, code in path.iter_segments(simplify=False):
-        numbers = " ".join(f"{v / reach * (1 if i % 2 == 0 else -1):.2f}" for i, v in enumerate(map(float, points)))
+        numbers = " ".join(
+            f"{v / reach * (1 if i % 2 == 0 else -1):.2f}" for i, v in enumerate(map(float, points))
+        )
         parts.append(f"{letters[int(code)]}{numbers}" if int(code) in letters else "Z")
     return "".join(parts)
 
@@ -113,7 +114,9 @@ def _draw(results: Results, metric: Metric, *, inline: bool) -> str | None:
     quoted = published_for(metric.name, results.images)
     stream = io.StringIO()
     with need("matplotlib").rc_context(_SETTINGS), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a name in a script that matplotlib's own font lacks; the page's font has it
+        warnings.simplefilter(
+            "ignore"
+        )  # a name in a script that matplotlib's own font lacks; the page's font has it
         figure = need("matplotlib.figure").Figure(figsize=SIZE if inline else FILE_SIZE, layout="constrained")
         axes = figure.add_subplot()
         _own_lines(axes, own)
@@ -132,13 +135,19 @@ def _own_lines(axes: Any, curves: Mapping[str, Curve]) -> None:
     for index, (name, curve) in enumerate(curves.items()):
         look = style(index)
         if curve:
-            (line,) = axes.plot(*zip(*curve, strict=True), color=look.colour, marker=look.marker, linestyle=look.dashes)
-            line.set(label=_literal(name), gid=f"c{index}", markersize=6, linewidth=1.8, zorder=4 - index / 100)
+            (line,) = axes.plot(
+                *zip(*curve, strict=True), color=look.colour, marker=look.marker, linestyle=look.dashes
+            )
+            line.set(
+                label=_literal(name), gid=f"c{index}", markersize=6, linewidth=1.8, zorder=4 - index / 100
+            )
 
 
 def _quoted_lines(axes: Any, quoted: Sequence[PublishedCurve]) -> None:
     for item in quoted:
-        (line,) = axes.plot(item.rates, item.values, color=INK, linestyle=DASHED, marker=quoted_marker(item.codec))
+        (line,) = axes.plot(
+            item.rates, item.values, color=INK, linestyle=DASHED, marker=quoted_marker(item.codec)
+        )
         line.set(label=f"{item.codec}, published", alpha=0.6, linewidth=1.1, markersize=7, zorder=2)
 
 
@@ -149,9 +158,13 @@ def _frame(axes: Any, points: Curve, quoted: Sequence[PublishedCurve]) -> None:
     left, right = low - margin, high + margin
     values = [value for _, value in points]
     for item in quoted:
-        values += [value for rate, value in zip(item.rates, item.values, strict=True) if left <= rate <= right]
+        values += [
+            value for rate, value in zip(item.rates, item.values, strict=True) if left <= rate <= right
+        ]
     pad = 0.06 * (max(values) - min(values)) or 0.06 * abs(values[0]) or 1.0
-    axes.set(xlim=(left, right), ylim=(min(values) - pad, max(values) + pad), xlabel="bits per pixel, whole file")
+    axes.set(
+        xlim=(left, right), ylim=(min(values) - pad, max(values) + pad), xlabel="bits per pixel, whole file"
+    )
     axes.locator_params(nbins=5)
     axes.tick_params(length=0)
     axes.grid(True)

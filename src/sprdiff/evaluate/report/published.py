@@ -40,7 +40,10 @@ class PublishedCurve:
 
 
 _GUESSED_VGG = "the paper does not name LPIPS' backbone: its figures look like VGG"
-_ALEX = "LPIPS with the AlexNet backbone, as their code computes it; resizing and value range may differ from ours"
+_ALEX = (
+    "LPIPS with the AlexNet backbone, as their code computes it; "
+    "resizing and value range may differ from ours"
+)
 _ALEX_PLOT = "LPIPS with the AlexNet backbone according to the paper; not checked in code"
 _DISTS = "DISTS of their own code: its weights or its resizing may differ from ours"
 
@@ -57,7 +60,9 @@ _ONEDC_BPP = (0.0034, 0.0101, 0.0165, 0.0245, 0.0354)
 Values = tuple[float, ...]
 
 
-def _curve(of: tuple[str, str, str], metric: str, rates: Values, values: Values, warning: str = "") -> PublishedCurve:
+def _curve(
+    of: tuple[str, str, str], metric: str, rates: Values, values: Values, warning: str = ""
+) -> PublishedCurve:
     assert len(rates) == len(values)
     codec, source, accuracy = of
     return PublishedCurve(codec, metric, rates, values, source, accuracy, warning)
@@ -69,7 +74,12 @@ KODAK = (
     _curve(_SPRDIFF, "lpips_vgg", _SPRDIFF_BPP, (0.325, 0.300, 0.283), _GUESSED_VGG),
     _curve(_SPRDIFF, "dists", _SPRDIFF_BPP, (0.122, 0.108, 0.099), _DISTS),
     _curve(_STABLECODEC, "psnr", _STABLECODEC_BPP, (20.27, 21.31, 21.65, 22.05, 22.30, 22.63, 22.78, 23.01)),
-    _curve(_STABLECODEC, "ms_ssim", _STABLECODEC_BPP, (0.6434, 0.7120, 0.7336, 0.7573, 0.7736, 0.7909, 0.8001, 0.8122)),
+    _curve(
+        _STABLECODEC,
+        "ms_ssim",
+        _STABLECODEC_BPP,
+        (0.6434, 0.7120, 0.7336, 0.7573, 0.7736, 0.7909, 0.8001, 0.8122),
+    ),
     _curve(
         _STABLECODEC,
         "lpips_alex",

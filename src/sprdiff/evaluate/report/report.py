@@ -64,12 +64,18 @@ def write(
         *scenes(results, count=images, rates=rates, originals=None if originals is None else Path(originals))
     )
     sections = document(results, reference, shown)
-    lead = (f"{summary(results)}. Every codec has the same number of bytes for a picture, "
-            "and every picture is decoded from its file alone.",)  # fmt: skip
+    lead = (
+        f"{summary(results)}. Every codec has the same number of bytes for a picture, "
+        "and every picture is decoded from its file alone.",
+    )
     files = _plots(results)
     files[PAGE] = page(TITLE, lead, sections, results, reference)
-    paths = {name: f"{PLOTS}/{_plot_name(results, name)}" for name in (metric.name for metric in results.metrics)}
-    files[TEXT] = markdown(TITLE, lead, sections, {name: path for name, path in paths.items() if path in files})
+    paths = {
+        name: f"{PLOTS}/{_plot_name(results, name)}" for name in (metric.name for metric in results.metrics)
+    }
+    files[TEXT] = markdown(
+        TITLE, lead, sections, {name: path for name, path in paths.items() if path in files}
+    )
     _write(target, files)
     return target / PAGE
 
@@ -85,12 +91,16 @@ def _picture_rates(results: Results, rates: Sequence[Target] | None) -> list[Tar
         return sorted({results.rates[0], results.rates[-1]})
     for rate in rates:
         if rate not in results.rates:
-            raise ResultsError(f"{results.folder} has no rate {rate}: it has {', '.join(map(str, results.rates))}")
+            raise ResultsError(
+                f"{results.folder} has no rate {rate}: it has {', '.join(map(str, results.rates))}"
+            )
     return sorted(set(rates))
 
 
 def _plots(results: Results) -> dict[str, str]:
-    drawn = {f"{PLOTS}/{_plot_name(results, metric.name)}": curves(results, metric) for metric in results.metrics}
+    drawn = {
+        f"{PLOTS}/{_plot_name(results, metric.name)}": curves(results, metric) for metric in results.metrics
+    }
     return {path: text for path, text in drawn.items() if text is not None}
 
 

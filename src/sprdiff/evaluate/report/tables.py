@@ -198,7 +198,8 @@ def costs(results: Results) -> Table:
         rows.append((Cell(codec=codec), *cells))
     head = ("codec", "encode, s", "decode, s", "peak memory, MB")
     notes = (
-        "Medians over pictures and rates of one encode and one decode at the chosen setting, in seconds of one core; "
+        "Medians over pictures and rates of one encode and one decode at the chosen setting, "
+        "in seconds of one core; "
         "the largest memory of the process.",
         f"Measured on {results.run.cpu or results.run.platform}.",
     )
@@ -285,7 +286,9 @@ def failures(results: Results) -> Table | None:
     )
     rest = len(rows) - len(cells)
     notes = (f"{rest} further rows are in rows.jsonl.",) if rest else ()
-    return Table("Rates not reached and failures", ("codec", "picture", "rate", "what happened"), cells, notes)
+    return Table(
+        "Rates not reached and failures", ("codec", "picture", "rate", "what happened"), cells, notes
+    )
 
 
 def published(results: Results) -> Table | None:

@@ -63,7 +63,9 @@ class ResultsFolder:
         _check_versions(path, [row for row, _ in stored], run.codecs)
         self.run = run if before is None else _joined(path, before, run)
         if before is not None and before.cpu != run.cpu:
-            self.notes.append(f"earlier rows were measured on another machine ({before.cpu}): times do not compare")
+            self.notes.append(
+                f"earlier rows were measured on another machine ({before.cpu}): times do not compare"
+            )
         self._stored = stored
         self.rows = {row.key: row for row, _ in stored}
 
@@ -164,5 +166,6 @@ def _metrics_differ(before: Run, run: Run) -> str:
         if name not in new:
             return f"it was measured with {name}, which is not at hand now{reasons.get(name, '')}"
         if old[name] != new[name]:
-            return f"{name} was {old[name].source}, {old[name].weights}; now {new[name].source}, {new[name].weights}"
+            was, now = (f"{known[name].source}, {known[name].weights}" for known in (old, new))
+            return f"{name} was {was}; now {now}"
     return ""

@@ -2,7 +2,7 @@
 
 ::
 
-    parent ─► codec, pixels, setting ─► child: small picture both ways (loads libraries), then the real one, timed
+    parent ─► codec, pixels, setting ─► child: a small picture both ways (loads libraries), then the real one
        └─ watches what the child has started   ◄─ seconds, bytes, its own peak of memory
 """
 
@@ -52,13 +52,10 @@ class Measured:
 
     Attributes:
         encode_s, decode_s: seconds of processor time of the process and of those that it starts, with
-            resizing,
-            but without loading libraries and networks. Every codec runs on one thread here, so this is its
-                time on
-            an idle core, whatever else the machine does meanwhile.
+            resizing, but without loading libraries and networks. Every codec runs on one thread here, so this
+            is its time on an idle core, whatever else the machine does meanwhile.
         peak_bytes: the peak of resident memory of the whole process (interpreter and libraries included) and
-            of
-            the processes that it starts; None if the system has no ``/proc``.
+            of the processes that it starts; None if the system has no ``/proc``.
     """
 
     encode_s: float
@@ -98,7 +95,9 @@ def measure(
         report, others = _watched(process, ours, timeout)
     except (EOFError, OSError):
         process.join(1.0)
-        raise MeasurementError(f"{codec.name}: the measuring process ended with status {process.exitcode}") from None
+        raise MeasurementError(
+            f"{codec.name}: the measuring process ended with status {process.exitcode}"
+        ) from None
     finally:
         _end(process)
         ours.close()
@@ -107,7 +106,9 @@ def measure(
     if report is None:
         raise MeasurementError(f"{codec.name}: the measurement took more than {timeout:g} s")
     if expected_bytes is not None and report.size != expected_bytes:
-        raise MeasurementError(f"{codec.name} made {report.size} bytes where it had made {expected_bytes} before")
+        raise MeasurementError(
+            f"{codec.name} made {report.size} bytes where it had made {expected_bytes} before"
+        )
     return Measured(report.encode_s, report.decode_s, report.peak + others if report.peak else None)
 
 
@@ -117,7 +118,9 @@ def _work(pipe: Connection, codec: ImageCodec, pixels: Bytes, setting: Setting) 
     try:
         pipe.send(_timed(codec, pixels, setting))
     except Exception as error:  # the parent reports whatever a library raises
-        pipe.send(str(error) if isinstance(error, CodecError) else f"{codec.name}: {type(error).__name__}: {error}")
+        pipe.send(
+            str(error) if isinstance(error, CodecError) else f"{codec.name}: {type(error).__name__}: {error}"
+        )
 
 
 def _timed(codec: ImageCodec, pixels: Bytes, setting: Setting) -> _Report:
@@ -172,7 +175,9 @@ def _descendants(pid: int) -> list[int]:
     for path in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError, ValueError, IndexError):
             # The name in brackets may contain anything; state and parent come after it.
-            parents[int(path.parent.name)] = int(path.read_text("utf-8", "replace").rpartition(")")[2].split()[1])
+            parents[int(path.parent.name)] = int(
+                path.read_text("utf-8", "replace").rpartition(")")[2].split()[1]
+            )
     found = [pid]
     for ancestor in found:
         found += [child for child, parent in parents.items() if parent == ancestor]

@@ -15,7 +15,9 @@ from ..results import ImageInfo
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm")
 
 
-def find_photos(folder: Path, *, limit: int | None = None, known: Sequence[ImageInfo] = ()) -> list[ImageInfo]:
+def find_photos(
+    folder: Path, *, limit: int | None = None, known: Sequence[ImageInfo] = ()
+) -> list[ImageInfo]:
     """Return the images of a folder, without its subfolders, sorted by name; all of them can be opened.
 
     Args:
@@ -25,8 +27,7 @@ def find_photos(folder: Path, *, limit: int | None = None, known: Sequence[Image
 
     Raises:
         ImageError: there is no folder or no image, an image cannot be read or is too small for MS-SSIM, or
-            two
-            names differ in their extension only.
+            two names differ in their extension only.
     """
     names = _names(folder)[:limit]
     if not names:
@@ -35,7 +36,9 @@ def find_photos(folder: Path, *, limit: int | None = None, known: Sequence[Image
     for name in names:
         other = stems.setdefault(Path(name).stem, name)
         if other != name:
-            raise ImageError(f"{other} and {name} in {folder} differ in their extension only; results need other names")
+            raise ImageError(
+                f"{other} and {name} in {folder} differ in their extension only; results need other names"
+            )
     return list(_check(folder, names, known))
 
 
@@ -60,5 +63,7 @@ def _check(folder: Path, names: Sequence[str], known: Sequence[ImageInfo]) -> It
 def _open(path: Path, digest: str) -> ImageInfo:
     height, width = open_rgb(path).pixels.shape[:2]
     if min(height, width) < MIN_SIDE:
-        raise ImageError(f"{path} is too small: {width}x{height}, MS-SSIM needs {MIN_SIDE} pixels on each side")
+        raise ImageError(
+            f"{path} is too small: {width}x{height}, MS-SSIM needs {MIN_SIDE} pixels on each side"
+        )
     return ImageInfo(path.name, width, height, digest)

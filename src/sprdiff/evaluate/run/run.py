@@ -19,7 +19,18 @@ from ... import __version__
 from ...common.processes import in_processes
 from ..codecs.base import ImageCodec, MissingCodec
 from ..metrics.catalogue import Weights, choose
-from ..results import FORMAT, CodecInfo, ImageInfo, Key, ResultsError, Row, Run, Skipped, read_sets, write_sets
+from ..results import (
+    FORMAT,
+    CodecInfo,
+    ImageInfo,
+    Key,
+    ResultsError,
+    Row,
+    Run,
+    Skipped,
+    read_sets,
+    write_sets,
+)
 from ..targets import Target
 from .folder import ResultsFolder, earlier_run, taken
 from .photos import find_photos
@@ -115,7 +126,9 @@ def evaluate(
         ValueError: a number is out of its range.
     """
     folder, out, progress = Path(folder), Path(out), progress or Progress()
-    targets = sorted({*(Target(float(rate)) for rate in rates), *(Target(bytes=budget) for budget in budgets)})
+    targets = sorted(
+        {*(Target(float(rate)) for rate in rates), *(Target(bytes=budget) for budget in budgets)}
+    )
     if jobs < 1 or not targets:
         raise ValueError("jobs must be at least 1, and there must be a target")
     before = earlier_run(out)
@@ -126,7 +139,9 @@ def evaluate(
     _tell_skipped(run, progress)
     with taken(out, run) as results:
         _fill(results, _units(results, here, run, folder, weights, keep), jobs, progress)
-        wanted = {(codec.name, photo.name, target) for codec in here for photo in photos for target in run.targets}
+        wanted = {
+            (codec.name, photo.name, target) for codec in here for photo in photos for target in run.targets
+        }
         return _outcome(run, [row for row in results.rows.values() if row.key in wanted])
 
 
@@ -202,7 +217,9 @@ def _units(
         for codec in codecs:
             keys = {target: results.rows.get((codec.name, photo.name, target)) for target in run.targets}
             todo = tuple(target for target, row in keys.items() if row is None or row.status == "failed")
-            unit = Unit(codec, versions[codec.name], folder, photo, todo, results.path, metrics, weights, keep)
+            unit = Unit(
+                codec, versions[codec.name], folder, photo, todo, results.path, metrics, weights, keep
+            )
             units += [unit] if todo else []
     return units
 

@@ -73,12 +73,13 @@ class Trials:
         self.smallest = size if self.smallest is None else min(self.smallest, size)
 
 
-def best_at(codec: ImageCodec, pixels: Bytes, budget_bytes: int, trials: Trials | None = None) -> Choice | None:
+def best_at(
+    codec: ImageCodec, pixels: Bytes, budget_bytes: int, trials: Trials | None = None
+) -> Choice | None:
     """Find the file of at most `budget_bytes` with the highest MS-SSIM, over qualities and `FACTORS`.
 
     The decoder is told the original's size and the factor for free. This favours all codecs but sprdiff,
-    whose files
-    contain both. A `BudgetCodec` uses its own rate control instead.
+    whose files contain both. A `BudgetCodec` uses its own rate control instead.
 
     Args:
         codec: the codec.
@@ -167,7 +168,11 @@ class _Image:
         found = [qualities[low]]
         after = qualities[low + 1 : low + 1 + _LOOK_AHEAD]
         # If the next file is far too large, no later one fits: sizes fluctuate by a few percent only.
-        if after and self.size(qualities[low]) < _WELL_USED * budget and self.size(after[0]) <= _NEAR * budget:
+        if (
+            after
+            and self.size(qualities[low]) < _WELL_USED * budget
+            and self.size(after[0]) <= _NEAR * budget
+        ):
             found += [q for q in after[1:] if self.size(q) <= budget]
         return found
 
@@ -176,8 +181,8 @@ class _Image:
         two fits.
 
         Sizes grow about geometrically, so the next quality to try is extrapolated from the last two. Large
-        files, which take
-        longest to encode, are therefore rarely made. If this does not converge, bisection does.
+        files, which take longest to encode, are therefore rarely made. If this does not converge, bisection
+        does.
         """
         first = next((i for i in range(min(2, len(qualities))) if self.size(qualities[i]) <= budget), None)
         if first is None:
@@ -188,7 +193,11 @@ class _Image:
             growth = self._growth(qualities, last, trial)
             last, trials = trial, trials + 1
             low, high = (trial, high) if self.size(qualities[trial]) <= budget else (low, trial)
-            ahead = math.log(budget / self.size(qualities[low])) / growth if trials <= _TRIALS else (high - low) / 2
+            ahead = (
+                math.log(budget / self.size(qualities[low])) / growth
+                if trials <= _TRIALS
+                else (high - low) / 2
+            )
             trial = low + min(max(1, int(ahead)), max(1, high - low - 1))
         return low
 

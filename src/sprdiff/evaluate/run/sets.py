@@ -20,7 +20,12 @@ Load = Callable[[str], Features]
 
 
 def set_rows(
-    folder: Path, run: Run, rows: Collection[Row], *, before: Sequence[SetRow], changed: Collection[tuple[str, Target]]
+    folder: Path,
+    run: Run,
+    rows: Collection[Row],
+    *,
+    before: Sequence[SetRow],
+    changed: Collection[tuple[str, Target]],
 ) -> list[SetRow]:
     """Return a `SetRow` for each codec and target that has rows; an empty list if no set metric is in use.
 
@@ -57,7 +62,13 @@ def _counts(run: Run, rows: Collection[Row]) -> dict[tuple[str, Target], int]:
 
 
 def _set_row(
-    folder: Path, run: Run, metrics: Sequence[SetMetric], codec: str, target: Target, images: int, originals: Load
+    folder: Path,
+    run: Run,
+    metrics: Sequence[SetMetric],
+    codec: str,
+    target: Target,
+    images: int,
+    originals: Load,
 ) -> SetRow:
     patches: dict[str, int] = {}
     values: dict[str, float] = {}

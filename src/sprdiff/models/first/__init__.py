@@ -1,1 +1,2 @@
-"""The first generation of `tiny` (weights 8f4b), kept until new weights ship: it decodes, and nothing trains it."""
+"""The first generation of `tiny` (weights 8f4b), kept until new weights ship: it decodes, and nothing
+trains it."""

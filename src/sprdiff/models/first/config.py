@@ -80,7 +80,9 @@ class FirstConfig:
     @classmethod
     def from_json(cls, text: str) -> FirstConfig:
         """Return the configuration of a manifest; unknown or missing fields raise ``TypeError``."""
-        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(text).items()}
+        fields: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(text).items()
+        }
         if set(fields) != {f.name for f in dataclasses.fields(cls)}:
             raise TypeError("the stored configuration has other fields than the first generation's")
         check_sizes(fields)

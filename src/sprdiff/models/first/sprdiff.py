@@ -12,7 +12,8 @@ from .weights_only import Denoiser, TripleEncoder, VAEDecoder
 
 
 class SPRDiff(nn.Module):
-    """All networks of the first generation; refinement runs the latent codec, the synthesis and the coarse image."""
+    """All networks of the first generation; refinement runs the latent codec, the synthesis and the coarse
+    image."""
 
     def __init__(self, config: FirstConfig) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """The networks of the first generation that torch only has to hold the weights of.
 
-Pictures are encoded and decoded by the exported graphs. Refinement runs the synthesis and the coarse reconstruction in
-torch, but a folder is loaded whole, so that no weight can be missing or unknown.
+Pictures are encoded and decoded by the exported graphs. Refinement runs the synthesis and the coarse
+reconstruction in torch, but a folder is loaded whole, so that no weight can be missing or unknown.
 """
 
 from __future__ import annotations
@@ -78,7 +78,9 @@ class Denoiser(nn.Module):
         self.enter = conv(config.vae_latent, width)
         self.condition = conv(config.pixel_condition, width)
         self.condition_mid = conv(config.pixel_condition, width)
-        self.blocks = nn.ModuleList(DenoiserBlock(config, attend=i % 2 == 0) for i in range(config.denoiser_blocks))
+        self.blocks = nn.ModuleList(
+            DenoiserBlock(config, attend=i % 2 == 0) for i in range(config.denoiser_blocks)
+        )
         self.leave = conv(width, config.vae_latent)
         self.residual = conv(config.pixel_condition, config.vae_latent)
 

@@ -1,8 +1,9 @@
-"""``sprdiff data pack``: a folder of photographs becomes WebDataset shards, in an order that mixes its subfolders.
+"""``sprdiff data pack``: a folder of photographs becomes WebDataset shards, in an order that mixes its
+subfolders.
 
-Photographs are copied byte for byte if possible, and otherwise made smaller or encoded again. Large ones are cut into
-tiles, so that a crop costs only the decoding of a tile. A shard appears complete or not at all; ``pack.json`` says which
-are done, so that a second run continues after the last of them.
+Photographs are copied byte for byte if possible, and otherwise made smaller or encoded again. Large ones are
+cut into tiles, so that a crop costs only the decoding of a tile. A shard appears complete or not at all;
+``pack.json`` says which are done, so that a second run continues after the last of them.
 """
 
 from __future__ import annotations
@@ -58,7 +59,9 @@ class Packing:
 
     def __post_init__(self) -> None:
         if self.tile and self.tile < self.min_side:
-            raise TrainingError(f"tiles of {self.tile} pixels are smaller than the smallest side, {self.min_side}")
+            raise TrainingError(
+                f"tiles of {self.tile} pixels are smaller than the smallest side, {self.min_side}"
+            )
 
 
 Member = tuple[str, bytes]
@@ -67,8 +70,8 @@ Member = tuple[str, bytes]
 
 @dataclass(frozen=True)
 class Packed:
-    """What a folder of shards holds after a run: files (photographs or tiles) and shards, and how many photographs
-    the run left out."""
+    """What a folder of shards holds after a run: files (photographs or tiles) and shards, and how many
+    photographs the run left out."""
 
     photos: int
     shards: int
@@ -83,7 +86,8 @@ def pack(
     workers: int = 4,
     advance: Callable[[int, int], None] = lambda done, total: None,
 ) -> Packed:
-    """Pack all photographs of a folder and its subfolders into shards; continue where an earlier run was killed.
+    """Pack all photographs of a folder and its subfolders into shards; continue where an earlier run was
+    killed.
 
     Args:
         folder: the photographs.
@@ -110,7 +114,9 @@ def pack(
             members, size = [], 0
     photos = sum(shard["photos"] for shard in index["shards"])
     if not photos:
-        raise TrainingError(f"{folder}: no photograph can be used (both sides of at least {packing.min_side} pixels)")
+        raise TrainingError(
+            f"{folder}: no photograph can be used (both sides of at least {packing.min_side} pixels)"
+        )
     return Packed(photos, len(index["shards"]), left_out)
 
 
@@ -135,8 +141,12 @@ def _open_index(out: Path, packing: Packing, files: Sequence[Path]) -> dict[str,
             return fresh
         index: dict[str, Any] = json.loads((out / INDEX).read_text("utf-8"))
         same = {k: index[k] for k in ("packing", "files")} == {k: fresh[k] for k in ("packing", "files")}
-        if not same or not all((out / shard["name"]).stat().st_size == shard["bytes"] for shard in index["shards"]):
-            raise TrainingError(f"{out}: was packed from other photographs or in another way: give an empty folder")
+        if not same or not all(
+            (out / shard["name"]).stat().st_size == shard["bytes"] for shard in index["shards"]
+        ):
+            raise TrainingError(
+                f"{out}: was packed from other photographs or in another way: give an empty folder"
+            )
         return index
     except OSError as error:
         raise OutputError(f"{out} cannot be written: {describe(error)}") from error
@@ -147,7 +157,8 @@ def _open_index(out: Path, packing: Packing, files: Sequence[Path]) -> dict[str,
 def _prepared(
     folder: Path, files: Sequence[Path], start: int, packing: Packing, workers: int
 ) -> Iterator[tuple[int, list[Member]]]:
-    """Yield the position after every photograph, and its files in the shard; there are none if it is left out."""
+    """Yield the position after every photograph, and its files in the shard; there are none if it is left
+    out."""
     names = _names(files)
 
     def prepare(position: int) -> list[Member]:
@@ -162,7 +173,8 @@ def _prepared(
 
 
 def _names(files: Sequence[Path]) -> list[str]:
-    """Return unique names for the shards, without suffix and dots: WebDataset's key of a sample ends at a dot."""
+    """Return unique names for the shards, without suffix and dots: WebDataset's key of a sample ends at a
+    dot."""
     names: list[str] = []
     taken: set[str] = set()
     for file in files:
@@ -236,5 +248,7 @@ def _write_shard(out: Path, index: dict[str, Any], members: Sequence[tuple[str, 
     name = f"photos-{len(index['shards']):06d}.tar"
     write_atomic(out / name, data, force=True)
     digest = hashlib.sha256(data).hexdigest()
-    index["shards"].append({"name": name, "photos": len(members), "bytes": len(data), "sha256": digest, "end": end})
+    index["shards"].append(
+        {"name": name, "photos": len(members), "bytes": len(data), "sha256": digest, "end": end}
+    )
     write_atomic(out / INDEX, (json.dumps(index, indent=1) + "\n").encode(), force=True)

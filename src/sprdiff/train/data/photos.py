@@ -1,7 +1,7 @@
 """Photographs for training: they are decoded once into one memory map and then cropped at random.
 
-A crop depends on seed, step, rank and its index in the batch only. A resumed run therefore sees exactly the crops that
-the killed one would have seen, and no position has to be saved.
+A crop depends on seed, step, rank and its index in the batch only. A resumed run therefore sees exactly the
+crops that the killed one would have seen, and no position has to be saved.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class PhotoStore:
-    """All photographs in one flat uint8 array: photo i is ``pixels[offset_i :][: h_i * w_i * 3]`` as [h,w,3]."""
+    """All photographs in one flat uint8 array: photo i is ``pixels[offset_i :][: h_i * w_i * 3]`` as
+    [h,w,3]."""
 
     pixels: np.ndarray
     offsets: np.ndarray
@@ -55,7 +56,8 @@ class PhotoStore:
 
 
 def open_store(sources: list[Path], cache: Path, exclude: list[str]) -> PhotoStore:
-    """Open the photographs of folders and ``.tar`` shards; the first time they are decoded into the folder `cache`.
+    """Open the photographs of folders and ``.tar`` shards; the first time they are decoded into the folder
+    `cache`.
 
     Args:
         exclude: prefixes of file names that are left out, such as a collection whose licence does not fit.
@@ -151,9 +153,9 @@ def _decode(name: str, data: bytes) -> np.ndarray | None:
 class CropSampler:
     """Draws random, augmented crops; the chance of a photograph is proportional to its area.
 
-    A crop is mirrored, turned and made smaller at random, and its brightness and colour are changed a little. Crops that
-    are made smaller stand for large photographs that are coded at a smaller scale. All photographs are on `device` as
-    bytes.
+    A crop is mirrored, turned and made smaller at random, and its brightness and colour are changed a little.
+    Crops that are made smaller stand for large photographs that are coded at a smaller scale. All photographs
+    are on `device` as bytes.
 
     Raises:
         TrainingError: no photograph is as large as the crop.
@@ -163,7 +165,9 @@ class CropSampler:
     """The share of the crops that are made smaller, and the smallest factor."""
     TURNED, RECOLOURED = 0.3, 0.5
 
-    def __init__(self, store: PhotoStore, crop: int, seed: int, device: str = "cpu", *, augment: bool = True) -> None:
+    def __init__(
+        self, store: PhotoStore, crop: int, seed: int, device: str = "cpu", *, augment: bool = True
+    ) -> None:
         keep = store.shapes.min(axis=1) >= crop
         if not keep.any():
             raise TrainingError(f"no photograph has both sides of at least {crop} pixels")
@@ -179,7 +183,8 @@ class CropSampler:
 
     def batch(self, step: int, rank: int, count: int) -> torch.Tensor:
         """Return the crops of a step and a process, float32 [count,3,crop,crop] in 0-1, channels last."""
-        # The lowest word of the counter counts the draws; with the step there, steps would share random numbers.
+        # The lowest word of the counter counts the draws; with the step there, steps would share random
+        # numbers.
         rng = np.random.Generator(np.random.Philox(key=self.seed, counter=[0, rank, step, 0]))
         crops = torch.stack([self._crop(rng) for _ in range(count)])
         return crops.contiguous(memory_format=torch.channels_last)
@@ -217,7 +222,9 @@ class CropSampler:
 
 def holdout(store: PhotoStore, every: int = 64) -> tuple[PhotoStore, PhotoStore]:
     """Split the store into photographs for training and for validation: one in 64, by a hash of its name."""
-    marks = np.array([int.from_bytes(hashlib.sha256(n.encode()).digest()[:4], "big") % every == 0 for n in store.names])
+    marks = np.array(
+        [int.from_bytes(hashlib.sha256(n.encode()).digest()[:4], "big") % every == 0 for n in store.names]
+    )
     if not marks.any() or marks.all():
         marks[:] = False
         marks[0] = True

@@ -1,7 +1,8 @@
 """Where shards come from; remote ones are fetched whole into a folder of limited size.
 
-A source is a folder, a file, an address that fsspec knows (``https://…``, ``s3://…``) or ``pipe:COMMAND``, the output of
-a command as in WebDataset. Ranges stand in braces: ``https://host/photos-{000000..000041}.tar``.
+A source is a folder, a file, an address that fsspec knows (``https://…``, ``s3://…``) or ``pipe:COMMAND``,
+the output of a command as in WebDataset. Ranges stand in braces:
+``https://host/photos-{000000..000041}.tar``.
 """
 
 from __future__ import annotations

@@ -38,7 +38,9 @@ class Shard:
                 if member.isfile() and member.name.lower().endswith(SUFFIXES)
             ]
         except TrainingError as error:
-            raise TrainingError(f"{source}: not a readable shard ({reason(error.__cause__ or error)})") from error
+            raise TrainingError(
+                f"{source}: not a readable shard ({reason(error.__cause__ or error)})"
+            ) from error
         return cls(path, tuple(name for name, _ in found), tuple(place for _, place in found))
 
     def read(self, index: int) -> bytes:

@@ -1,8 +1,8 @@
 """Random crops of photographs in WebDataset shards, for preset `sd`.
 
-A process reads from several *lanes* at once. A lane visits one shard after another and draws a number of crops from
-each. The shard, the photograph and the crop depend on seed, step, process and place in the batch only: a resumed run
-sees exactly the crops that the killed one would have seen, from any kind of storage.
+A process reads from several *lanes* at once. A lane visits one shard after another and draws a number of
+crops from each. The shard, the photograph and the crop depend on seed, step, process and place in the batch
+only: a resumed run sees exactly the crops that the killed one would have seen, from any kind of storage.
 
     draw k of a lane ─ k // DRAWS ─► visit ─► shard (all of them once per epoch, in random order)
                        k %  DRAWS ─► photograph of the shard (random order) ─► crop, flip
@@ -55,7 +55,8 @@ def open_shard(source: str, path: Path) -> Shard:
 
 
 class ShardCrops:
-    """Draws random crops of the photographs in shards, half of them mirrored; the interface is that of `CropSampler`.
+    """Draws random crops of the photographs in shards, half of them mirrored; the interface is that of
+    `CropSampler`.
 
     Photographs that cannot be read or are smaller than the crop are skipped.
 
@@ -65,15 +66,26 @@ class ShardCrops:
         hold_out: whether the photographs of :meth:`validation` are left out.
         world: the number of processes.
         workers: the number of threads that decode.
-        device: where batches go. They go to a GPU as bytes from pinned memory, so that the copy waits for nothing.
+        device: where batches go. They go to a GPU as bytes from pinned memory, so that the copy waits for
+            nothing.
 
     Raises:
         TrainingError: a source is missing.
     """
 
-    def __init__(self, sources: Sequence[str], cache: ShardCache, crop: int, seed: int, *, world: int = 1,
-                 exclude: Sequence[str] = (), hold_out: bool = False, workers: int = 4,
-                 device: torch.device | str = "cpu") -> None:  # fmt: skip
+    def __init__(
+        self,
+        sources: Sequence[str],
+        cache: ShardCache,
+        crop: int,
+        seed: int,
+        *,
+        world: int = 1,
+        exclude: Sequence[str] = (),
+        hold_out: bool = False,
+        workers: int = 4,
+        device: torch.device | str = "cpu",
+    ) -> None:
         self.sources = expand(sources)
         if not self.sources:
             raise TrainingError("no photographs: give --data")
@@ -100,7 +112,9 @@ class ShardCrops:
         for key in wanted:
             if key not in self.ahead:
                 self.ahead[key] = self._start(*key)
-        pixels = torch.from_numpy(np.stack([f.result() for f in self.ahead.pop(wanted[0])])).permute(0, 3, 1, 2)
+        pixels = torch.from_numpy(np.stack([f.result() for f in self.ahead.pop(wanted[0])])).permute(
+            0, 3, 1, 2
+        )
         if self.device.type == "cuda":
             pixels = pixels.pin_memory().to(self.device, non_blocking=True)
         return pixels.to(torch.float32).div_(255).contiguous(memory_format=torch.channels_last)
@@ -124,7 +138,9 @@ class ShardCrops:
             found = [(f"crop {i}", self._crop(0, 0, i)) for i in range(2)]
         sizes = np.cumsum([0, *(p.size for _, p in found)])
         shapes = np.array([p.shape[:2] for _, p in found])
-        return PhotoStore(np.concatenate([p.ravel() for _, p in found]), sizes[:-1], shapes, tuple(n for n, _ in found))
+        return PhotoStore(
+            np.concatenate([p.ravel() for _, p in found]), sizes[:-1], shapes, tuple(n for n, _ in found)
+        )
 
     def close(self) -> None:
         """Stop the threads."""
@@ -134,7 +150,9 @@ class ShardCrops:
     def _start(self, step: int, rank: int, count: int) -> list[Future[np.ndarray]]:
         per_lane = -(-count // self.lanes)
         return [
-            self.decoders.submit(self._crop, rank * self.lanes + j % self.lanes, step * per_lane + j // self.lanes, j)
+            self.decoders.submit(
+                self._crop, rank * self.lanes + j % self.lanes, step * per_lane + j // self.lanes, j
+            )
             for j in range(count)
         ]
 
@@ -157,7 +175,9 @@ class ShardCrops:
         return self._random(_PHOTO, lane, visit).permutation(kept)
 
     def _usable(self, shard: Shard) -> list[int]:
-        usable = [i for i, name in enumerate(shard.names) if not (self.exclude and name.startswith(self.exclude))]
+        usable = [
+            i for i, name in enumerate(shard.names) if not (self.exclude and name.startswith(self.exclude))
+        ]
         if not usable:
             raise TrainingError(f"{shard.path}: no photograph is left after --exclude")
         return usable
@@ -200,7 +220,8 @@ class ShardCrops:
 
 
 def held_out(name: str) -> bool:
-    """Whether a photograph is kept for validation, by a hash of its name; the tiles of a photograph stay together."""
+    """Whether a photograph is kept for validation, by a hash of its name; the tiles of a photograph stay
+    together."""
     photo = name.split(TILE_MARK)[0]
     return int.from_bytes(hashlib.sha256(photo.encode()).digest()[:4], "big") % HELD_OUT == 0
 

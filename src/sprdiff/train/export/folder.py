@@ -1,6 +1,6 @@
 """Stage ``export``: a trained model becomes a weights folder (``models/stored.py`` reads it back).
 
-checkpoint ─► entropy.npz (integer networks, tables) · encoder.npz, decoder.npz (fp16) · graphs · manifest · card
+checkpoint ─► entropy.npz (integer networks, tables), encoder.npz, decoder.npz (fp16), graphs, manifest
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ FILES = (*_ARRAYS, *(f"{graph}.onnx" for graph in GRAPHS[GENERATION]), *KEPT)
 def refit_tables(
     arrays: Arrays, model: SPRDiff, sampler: CropSampler | ShardCrops, crops: int = 256, device: str = "cpu"
 ) -> None:
-    """Replace the Gaussian tables by ones fitted to the residuals of training crops at all levels, in place."""
+    """Replace the Gaussian tables by ones fitted to the residuals of training crops at all levels, in
+    place."""
     entropy = EntropyModel(arrays)
     counter = SymbolCounter(entropy.tables)
     for start in range(0, crops, 8):
@@ -78,7 +79,10 @@ def receptive_field(model: SPRDiff, graph: str) -> int:
             lambda *known: CoarseGraph(model)(*known, level),
         ),
         "condition": ([(3, 32), (c16, 2), (c32, 1)], ConditionGraph(model)),
-        "flow": ([(config.vae_latent, 4), *conditions], lambda z, *c: (model.flow(z, ones, 0 * ones, level, c),)),
+        "flow": (
+            [(config.vae_latent, 4), *conditions],
+            lambda z, *c: (model.flow(z, ones, 0 * ones, level, c),),
+        ),
         "vae_decode": ([(config.vae_latent, 4), (3, 32)], lambda *known: (VAEDecodeGraph(model)(*known),)),
     }
     return _reach(*graphs[graph])

@@ -1,7 +1,7 @@
 """The ONNX graphs: what each computes, and their export with the weights kept outside.
 
-A graph file holds structure only. Its initialisers stay in one ``.npz`` as fp16 under the torch parameter names, so
-there is a single copy of every weight, from which torch loads as strictly as onnxruntime does.
+A graph file holds structure only. Its initialisers stay in one ``.npz`` as fp16 under the torch parameter
+names, so there is a single copy of every weight, from which torch loads as strictly as onnxruntime does.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ class EncoderGraph(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         encoder = self.triple_encoder
         latent = encoder.vae(image, blurred(image))[0] if self.branches.vae else None
-        semantic = encoder.semantic(image) if self.branches.semantic and encoder.semantic is not None else None
+        semantic = (
+            encoder.semantic(image) if self.branches.semantic and encoder.semantic is not None else None
+        )
         y, z = self.latent_codec.analyse(encoder.fuse(encoder.distortion(image), latent, semantic))
         return y, z
 
@@ -52,7 +54,9 @@ class CoarseGraph(nn.Module):
         super().__init__()
         self.synthesis, self.reconstruction = model.synthesis, model.reconstruction
 
-    def forward(self, y_hat: Tensor, means: Tensor, features: Tensor, level: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, y_hat: Tensor, means: Tensor, features: Tensor, level: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         f32, f16 = self.synthesis(y_hat, means, features, level)
         return self.reconstruction.coarse(f16), f16, f32
 
@@ -76,7 +80,14 @@ class FlowGraph(nn.Module):
         self.flow = model.flow
 
     def forward(
-        self, z_t: Tensor, time: Tensor, stride: Tensor, level: Tensor, at8: Tensor, at16: Tensor, at32: Tensor
+        self,
+        z_t: Tensor,
+        time: Tensor,
+        stride: Tensor,
+        level: Tensor,
+        at8: Tensor,
+        at16: Tensor,
+        at32: Tensor,
     ) -> Tensor:
         velocity: Tensor = self.flow(z_t, time, stride, level, (at8, at16, at32))
         return velocity
@@ -136,7 +147,9 @@ def export_graphs(model: SPRDiff, folder: Path) -> dict[str, dict[str, np.ndarra
     given = _inputs(model.config)
     graphs = {}
     for name, (inputs, outputs) in GRAPHS[GENERATION].items():
-        graphs[name] = _export(modules[name], {i: given[i] for i in inputs}, outputs, folder / f"{name}.onnx", known)
+        graphs[name] = _export(
+            modules[name], {i: given[i] for i in inputs}, outputs, folder / f"{name}.onnx", known
+        )
     return graphs
 
 
@@ -196,7 +209,8 @@ def _interleaved(model: SPRDiff) -> SPRDiff:
 
 
 def _any_weights(model: SPRDiff) -> SPRDiff:
-    """A copy with random weights: the exporter merges those that are equal, and drops an addition of zeros."""
+    """A copy with random weights: the exporter merges those that are equal, and drops an addition of
+    zeros."""
     model = copy.deepcopy(model)
     random = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -211,10 +225,16 @@ def _export(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            module.eval(), tuple(v for v, _ in inputs.values()), dynamo=True, opset_version=OPSET, verbose=False,
-            input_names=list(inputs), output_names=list(outputs),
-            dynamic_shapes=tuple(shape for _, shape in inputs.values()), optimize=True,
-        )  # fmt: skip
+            module.eval(),
+            tuple(v for v, _ in inputs.values()),
+            dynamo=True,
+            opset_version=OPSET,
+            verbose=False,
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamic_shapes=tuple(shape for _, shape in inputs.values()),
+            optimize=True,
+        )
         assert program is not None
     graph: onnx.ModelProto = program.model_proto
     weights: dict[str, np.ndarray] = {}
@@ -235,7 +255,8 @@ def _export(
 
 
 def _externalise(graph: onnx.ModelProto, names: set[str]) -> None:
-    """Replace the weights by references that the runtime fills at load; nothing else is left of them in the file."""
+    """Replace the weights by references that the runtime fills at load; nothing else is left of them in
+    the file."""
     for tensor in graph.graph.initializer:
         if tensor.name in names:
             tensor.ClearField("raw_data")

@@ -52,7 +52,8 @@ def run_export(
         sd: the options of preset `sd`, whose folder holds only what was trained.
 
     Raises:
-        TrainingError: a network is missing, does not fit or is not finite; there is no data; the disk is full.
+        TrainingError: a network is missing, does not fit or is not finite; there is no data; the disk is
+            full.
         WeightsError: a pretrained part of preset `sd` cannot be loaded.
     """
     model = build(preset, sd)
@@ -67,7 +68,9 @@ def run_export(
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
             place = cache or Path(scratch)
             if preset == SD_PRESET:
-                shards = ShardCrops(list(map(str, data)), ShardCache(place), crop or 512, seed=0, exclude=exclude)
+                shards = ShardCrops(
+                    list(map(str, data)), ShardCache(place), crop or 512, seed=0, exclude=exclude
+                )
                 _refit_sd(arrays, model, shards, crops)
             else:
                 store = open_store([Path(source) for source in data], place, list(exclude))

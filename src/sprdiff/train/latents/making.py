@@ -23,7 +23,9 @@ Codec = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 """From images and their levels to x̃, f16 and f32."""
 
 
-def make_latents(codec: Codec, photos: PhotoStore, folder: Path, count: int, seed: int, device: str) -> Iterator[int]:
+def make_latents(
+    codec: Codec, photos: PhotoStore, folder: Path, count: int, seed: int, device: str
+) -> Iterator[int]:
     """Code `count` augmented crops, each at its own level, and go on where an earlier run stopped.
 
     Yields:
@@ -94,7 +96,8 @@ def _open(folder: Path, count: int, values: dict[str, np.ndarray]) -> dict[str, 
     mode = "w+" if fresh else "r+"
     try:
         arrays: dict[str, np.ndarray] = {
-            n: open_memmap(folder / f"{n}.npy", mode, v.dtype, (count, *v.shape[1:])) for n, v in values.items()
+            n: open_memmap(folder / f"{n}.npy", mode, v.dtype, (count, *v.shape[1:]))
+            for n, v in values.items()
         }
         if fresh:  # it says which crops are done: it appears when it says that none is
             partial = folder / "level.part.npy"

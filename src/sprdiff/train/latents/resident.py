@@ -16,7 +16,9 @@ class ResidentLatents(LatentSampler):
         super().__init__(store, crop, seed)
         count = len(store)
         self.device = torch.device(device)
-        self.arrays = {n: torch.from_numpy(np.array(a[:count])).to(self.device) for n, a in store.arrays.items()}
+        self.arrays = {
+            n: torch.from_numpy(np.array(a[:count])).to(self.device) for n, a in store.arrays.items()
+        }
 
     def batch(self, step: int, rank: int, count: int) -> Batch:
         picks, corners = self.draw(step, rank, count)
@@ -33,5 +35,7 @@ class ResidentLatents(LatentSampler):
         stride = STRIDES[name]
         reach = torch.arange(self.crop // stride, device=self.device)
         rows, columns = (corner[:, None] // stride + reach for corner in (top, left))
-        values = array[index[:, None, None], rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).float()
+        values = (
+            array[index[:, None, None], rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).float()
+        )
         return values.div_(255) if array.dtype == torch.uint8 else values

@@ -51,7 +51,8 @@ class LatentsResult:
 
 
 def run_latents(options: LatentsOptions, advance: Advance = lambda done, total: None) -> LatentsResult:
-    """Code crops of photographs, and add the VAE's latent if a checkpoint has its encoder; continue an older run.
+    """Code crops of photographs, and add the VAE's latent if a checkpoint has its encoder; continue an older
+    run.
 
     Args:
         advance: a function that is called with the number of crops that are done, and of all.
@@ -65,7 +66,9 @@ def run_latents(options: LatentsOptions, advance: Advance = lambda done, total: 
         torch.set_num_threads(options.threads)
     device, out = choose_device(options.device).type, options.out
     model = build(options.preset)
-    found = {part for path in options.init for part in checkpoints.load_networks(model, read_initial(path), path)}
+    found = {
+        part for path in options.init for part in checkpoints.load_networks(model, read_initial(path), path)
+    }
     needed = {ENCODER} if options.vae_only else set(CODEC_PARTS)
     if missing := sorted(needed - found):
         raise TrainingError(f"the latents need a trained {missing[0]}: give --init")
@@ -81,7 +84,12 @@ def _code(options: LatentsOptions, model: SPRDiff, device: str, advance: Advance
     """Code the crops, and return the folder's index."""
     sources, cache = [Path(source) for source in options.data], options.cache or options.out / "photos"
     store, codec = open_store(sources, cache, list(options.exclude)), codec_of(model)
-    wanted = {"preset": options.preset, "count": options.count, "seed": options.seed, **_made_with(model, store)}
+    wanted = {
+        "preset": options.preset,
+        "count": options.count,
+        "seed": options.seed,
+        **_made_with(model, store),
+    }
     index = _begin(options.out, wanted)
     index["precision"] = index.get("precision") or _faster(codec, options.precision, device)
     _write(options.out, index)
@@ -92,7 +100,8 @@ def _code(options: LatentsOptions, model: SPRDiff, device: str, advance: Advance
 
 
 def codec_of(model: SPRDiff) -> Codec:
-    """Return a function from images and levels to x̃, f16 and f32, with the encoders that the codec was trained with."""
+    """Return a function from images and levels to x̃, f16 and f32, with the encoders that the codec was
+    trained with."""
 
     def code(x: Tensor, level: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         coarse, f16, f32, _ = receive(model, x, level)

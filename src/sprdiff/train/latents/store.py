@@ -62,11 +62,14 @@ class LatentSampler:
     def __init__(self, store: LatentStore, crop: int, seed: int) -> None:
         """Take the side of the parts in pixels: a multiple of 32, at most `SIDE`."""
         if crop % ALIGNED or not 0 < crop <= SIDE:
-            raise TrainingError(f"with latents --crop must be a multiple of {ALIGNED} up to {SIDE}, not {crop}")
+            raise TrainingError(
+                f"the parts of latents have sides of multiples of {ALIGNED} up to {SIDE}, not {crop}"
+            )
         self.store, self.crop, self.seed = store, crop, seed
 
     def batch(self, step: int, rank: int, count: int) -> Batch:
-        """Return the batch of a step: images in 0-1, features and latents, float32 [count,C,h,w]; levels [count]."""
+        """Return the batch of a step: images in 0-1, features and latents, float32 [count,C,h,w]; levels
+        [count]."""
         picks, corners = self.draw(step, rank, count)
         found: Batch = {}
         for name, array in self.store.arrays.items():
@@ -74,7 +77,10 @@ class LatentSampler:
                 found[name] = torch.from_numpy(array[picks].astype(np.float32))
                 continue
             side, s = self.crop // STRIDES[name], STRIDES[name]
-            parts = [array[i, a // s : a // s + side, b // s : b // s + side] for i, (a, b) in zip(picks, corners)]  # noqa: B905
+            parts = [
+                array[i, a // s : a // s + side, b // s : b // s + side]
+                for i, (a, b) in zip(picks, corners, strict=True)
+            ]
             values = torch.from_numpy(np.stack(parts)).permute(0, 3, 1, 2).float()
             found[name] = values.div_(255) if array.dtype == np.uint8 else values
         return found

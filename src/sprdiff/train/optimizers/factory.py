@@ -37,7 +37,8 @@ def make_optimizer(
 def _groups(stage: Stage, named: list[tuple[str, nn.Parameter]]) -> list[dict[str, Any]]:
     """Divide the parameters into groups with their settings; ``scale`` is the factor on the learning rate.
 
-    A parameter belongs to the first group whose prefix fits. All others are in a group of their own, which comes first.
+    A parameter belongs to the first group whose prefix fits. All others are in a group of their own, which
+    comes first.
     """
     own = Group("", betas=stage.betas)
     chosen: dict[Group, list[nn.Parameter]] = {group: [] for group in (own, *stage.groups)}

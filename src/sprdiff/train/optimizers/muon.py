@@ -1,7 +1,7 @@
 """Muon (Jordan et al. 2024) for dense convolutions: momentum with orthogonalised steps. AdamW does the rest.
 
-The root mean square of a step's entries is 0.2, the usual size of Adam's, so that one learning rate suits both (Liu et
-al. 2025).
+The root mean square of a step's entries is 0.2, the usual size of Adam's, so that one learning rate suits
+both (Liu et al. 2025).
 """
 
 from __future__ import annotations
@@ -28,7 +28,11 @@ class Muon(torch.optim.AdamW):
     """
 
     def __init__(
-        self, named: Sequence[tuple[str, nn.Parameter]], lr: float, weight_decay: float = 0.01, momentum: float = 0.95
+        self,
+        named: Sequence[tuple[str, nn.Parameter]],
+        lr: float,
+        weight_decay: float = 0.01,
+        momentum: float = 0.95,
     ) -> None:
         super().__init__([p for _, p in named], lr=lr, weight_decay=0.0, betas=(0.9, 0.99))
         self._matrices = [p for name, p in named if is_matrix(name, p)]

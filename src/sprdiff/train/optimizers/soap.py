@@ -1,8 +1,8 @@
 """SOAP for dense convolutions, the optimiser of `tiny`. AdamW does the rest.
 
-SOAP (Vyas et al. 2024) is Adam in the eigenbasis of Shampoo's preconditioner. Here only the smaller side of a kernel has
-a basis, as the authors suggest for wide layers: on a CPU this costs a fifth of a step, and both sides would double the
-time. In stage `codec`, 450 steps were worth 1,500 of AdamW (dev/LOG.md 28).
+SOAP (Vyas et al. 2024) is Adam in the eigenbasis of Shampoo's preconditioner. Here only the smaller side of a
+kernel has a basis, as the authors suggest for wide layers: on a CPU this costs a fifth of a step, and both
+sides would double the time. In stage `codec`, 450 steps were worth 1,500 of AdamW (dev/LOG.md 28).
 """
 
 from __future__ import annotations
@@ -75,7 +75,8 @@ class Soap(torch.optim.AdamW):
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
-    """Multiply matrices to float32; in bfloat16 where that is fast, for its error is far below a gradient's noise."""
+    """Multiply matrices to float32; in bfloat16 where that is fast, for its error is far below a
+    gradient's noise."""
     return (a.bfloat16() @ b.bfloat16()).float() if HALF else a @ b
 
 

@@ -26,9 +26,16 @@ _BESIDE_ONE = (0.5, 0.99)
 """The receiver's own betas beside a discriminator."""
 _ENTROPY_PATH = tuple(
     Group(f"model.{prefix}", lr=0.1, betas=_BESIDE_ONE)
-    for prefix in ("triple_encoder.fuse", "latent_codec", "reconstruction.coarse", "synthesis.enter",
-                   "synthesis.modulate", "synthesis.body", "synthesis.up")
-)  # fmt: skip
+    for prefix in (
+        "triple_encoder.fuse",
+        "latent_codec",
+        "reconstruction.coarse",
+        "synthesis.enter",
+        "synthesis.modulate",
+        "synthesis.body",
+        "synthesis.up",
+    )
+)
 
 SD_STAGES = {
     stage.name: stage
@@ -36,8 +43,16 @@ SD_STAGES = {
         Stage(
             "pixel",
             SDPixelStage,
-            ("triple_encoder.distortion", "triple_encoder.fuse_distortion", "latent_codec", "synthesis.enter",
-             "synthesis.modulate", "synthesis.body", "synthesis.up", "reconstruction.coarse"),
+            (
+                "triple_encoder.distortion",
+                "triple_encoder.fuse_distortion",
+                "latent_codec",
+                "synthesis.enter",
+                "synthesis.modulate",
+                "synthesis.body",
+                "synthesis.up",
+                "reconstruction.coarse",
+            ),
             _PIXEL,
             steps=150_000,
             crop=512,
@@ -80,4 +95,4 @@ SD_STAGES = {
             groups=(_DISCRIMINATOR, *_ENTROPY_PATH),
         ),
     )
-}  # fmt: skip
+}

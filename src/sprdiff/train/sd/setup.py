@@ -45,7 +45,9 @@ def build_model(options: SDOptions) -> SDSPRDiff:
         WeightsError: one of them cannot be loaded or is of the wrong kind, or ELIC's encoder does not fit.
     """
     if options.base is None or options.semantic is None:
-        raise TrainingError("preset sd needs --base (stabilityai/sd-turbo, say) and --semantic (facebook/dinov2-base)")
+        raise TrainingError(
+            "preset sd needs --base (stabilityai/sd-turbo, say) and --semantic (facebook/dinov2-base)"
+        )
     with needed("train,sd", TrainingError, "preset sd"):
         from ...sd.loading import load_base, load_semantic
         from ...sd.model import build
@@ -68,7 +70,9 @@ def check_config(config: Any, checkpoint: Checkpoint, path: Path) -> None:
         theirs, own = getattr(checkpoint.config, name), getattr(config, name, None)
         if theirs != own:
             option = name.replace("_", "-")
-            raise TrainingError(f"{path}: was trained with {name} {theirs}, not {own}: give the same --{option}")
+            raise TrainingError(
+                f"{path}: was trained with {name} {theirs}, not {own}: give the same --{option}"
+            )
 
 
 def load_trained(folder: Path) -> Checkpoint:

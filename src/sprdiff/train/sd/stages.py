@@ -52,7 +52,9 @@ class SDStage(StageModule):
         self.lpips = lpips
         self.band = int(levels[0]), int(levels[1])
         if not 0 <= self.band[0] <= self.band[1] < LEVELS:
-            raise TrainingError(f"levels must be two numbers from 0 to {LEVELS - 1} in ascending order, not {levels}")
+            raise TrainingError(
+                f"levels must be two numbers from 0 to {LEVELS - 1} in ascending order, not {levels}"
+            )
 
     def draw_levels(self, count: int, device: torch.device) -> Tensor:
         low, high = self.band

@@ -1,7 +1,8 @@
 """The base class of the stages.
 
-A stage's ``forward(batch, levels)`` returns a dictionary of scalars: the training loop minimises ``loss`` and logs the
-others. The loop runs the networks under autocast; losses and the integer networks compute in float32.
+A stage's ``forward(batch, levels)`` returns a dictionary of scalars: the training loop minimises ``loss`` and
+logs the others. The loop runs the networks under autocast; losses and the integer networks compute in
+float32.
 """
 
 from __future__ import annotations
@@ -50,14 +51,16 @@ class StageModule(nn.Module):
         return draw_levels(count, device)
 
     def set_precision(self, word: str, device: torch.device) -> str:
-        """Prepare for a precision before the first step; return it, or what the stage chose where it is ``auto``."""
+        """Prepare for a precision before the first step; return it, or what the stage chose where it is
+        ``auto``."""
         return word
 
     def forward(self, x: Any, level: Tensor) -> Scalars:
         raise TypeError(f"{type(self).__name__} is abstract")
 
     def reconstruct(self, x: Tensor, level: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Return images [N,3,H,W] and their bits per pixel [N] for validation; None if the stage makes no images.
+        """Return images [N,3,H,W] and their bits per pixel [N] for validation; None if the stage makes no
+        images.
 
         Args:
             x: N images, or one image that is coded at N levels.
@@ -70,7 +73,9 @@ class StageModule(nn.Module):
 
     def extra_state(self) -> dict[str, Tensor]:
         """Return the parameters and buffers under ``extras``."""
-        return {k: v for k, v in self.state_dict().items() if k.startswith(self.extras)} if self.extras else {}
+        return (
+            {k: v for k, v in self.state_dict().items() if k.startswith(self.extras)} if self.extras else {}
+        )
 
     def finish(self, batches: list[Any]) -> None:
         """Complete the stage after its last step, with a few batches of training data."""

@@ -22,9 +22,14 @@ from .base import Scalars, StageModule
 
 
 def code(
-    model: SPRDiff, x: Tensor, level: Tensor, branches: Sequence[str], semantic: Tensor | None = None, *,
+    model: SPRDiff,
+    x: Tensor,
+    level: Tensor,
+    branches: Sequence[str],
+    semantic: Tensor | None = None,
+    *,
     hard: bool = True,
-) -> tuple[Quantised, Reconstruction]:  # fmt: skip
+) -> tuple[Quantised, Reconstruction]:
     """Send images through the latent codec and back to x̃; one image at several levels is analysed once.
 
     Args:
@@ -52,7 +57,8 @@ def active_branches(model: SPRDiff) -> tuple[str, ...]:
 
 @torch.no_grad()
 def receive(model: SPRDiff, x: Tensor, level: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return what a receiver has of images: x̃ rounded to bytes, in 0-1; f16; f32; and the bits of each image."""
+    """Return what a receiver has of images: x̃ rounded to bytes, in 0-1; f16; f32; and the bits of each
+    image."""
     q, r = code(model, x, level, active_branches(model))
     coarse = r.coarse.float().clamp(0, 1).mul(255).round().div(255)
     return coarse, r.f16.float(), r.f32.float(), q.y_bits + q.z_bits
@@ -61,34 +67,43 @@ def receive(model: SPRDiff, x: Tensor, level: Tensor) -> tuple[Tensor, Tensor, T
 class CodecStage(StageModule):
     """The loss is rate + λ(level)·distortion, and every sample of a batch has its own level.
 
-    The distortion is the squared error, together with MS-SSIM if `structure` is above 0. The tokens c_sem learn to
-    predict EfficientNet-Lite0's features of the original (semantic distillation, as in OneDC); the gradient reaches the
-    encoder.
+    The distortion is the squared error, together with MS-SSIM if `structure` is above 0. The tokens c_sem
+    learn to predict EfficientNet-Lite0's features of the original (semantic distillation, as in OneDC); the
+    gradient reaches the encoder.
 
     Args:
         structure: the weight of 1 − MS-SSIM beside the squared error.
         semantic: the weight of the distillation; 0 switches it off.
         branches: the encoders that join the fusion beside the distortion-oriented one: ``vae``, ``semantic``.
-        noisy_steps: for so many steps the bits are those of latents with uniform noise, which makes a good start.
+        noisy_steps: for so many steps the bits are those of latents with uniform noise, which makes a good
+            start.
     """
 
     SQUARED = 0.6
-    """The weight of the squared error beside MS-SSIM, so that both are worth about as many bits (Kodak, 0.01 to
-    0.03 bpp)."""
+    """The weight of the squared error beside MS-SSIM, so that both are worth about as many bits (Kodak, 0.01
+    to 0.03 bpp)."""
     extras = ("tell.",)
     hard = False
-    """Whether the bits are those of rounded latents. If `forward` read the step's number, every step would be compiled
-    again."""
+    """Whether the bits are those of rounded latents. If `forward` read the step's number, every step would be
+    compiled again."""
 
     def __init__(
-        self, model: SPRDiff, trains: tuple[str, ...], *, structure: float = 0.0, semantic: float = 0.0,
-        branches: tuple[str, ...] = (), noisy_steps: int = 1500,
-    ) -> None:  # fmt: skip
+        self,
+        model: SPRDiff,
+        trains: tuple[str, ...],
+        *,
+        structure: float = 0.0,
+        semantic: float = 0.0,
+        branches: tuple[str, ...] = (),
+        noisy_steps: int = 1500,
+    ) -> None:
         super().__init__(model, trains)
         self.structure, self.semantic_weight = structure, semantic
         self.branches, self.noisy_steps = branches, noisy_steps
         width = model.config.semantic_condition
-        self.tell = nn.Sequential(nn.SiLU(), nn.Conv2d(width, 4 * model.config.semantic, 1), nn.PixelShuffle(2))
+        self.tell = nn.Sequential(
+            nn.SiLU(), nn.Conv2d(width, 4 * model.config.semantic, 1), nn.PixelShuffle(2)
+        )
         self.tell.requires_grad_(semantic > 0)
         # Parts that the settings leave out get no gradient; with several processes they would wait for one.
         if not semantic:

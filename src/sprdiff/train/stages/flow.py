@@ -15,19 +15,21 @@ from .base import Scalars, StageModule
 from .codec import receive
 
 UNIFORM, LAST = 0.25, 0.03
-"""Shares of the batch with a uniform time, and with t = 1 exactly: samples start there, and a logit-normal time is
-rarely close to the ends."""
+"""Shares of the batch with a uniform time, and with t = 1 exactly: samples start there, and a logit-normal
+time is rarely close to the ends."""
 SLOW = 0.99
 """Decay of the moving average of the network that few steps learn from."""
 STEPS_JUDGED = (1, 2, 4, 8, 16)
 
 
 class FlowStage(StageModule):
-    """The loss is the mean squared error of the velocity v = ε − z at z_t = (1 − t)·z + t·ε; most times are logit-normal.
+    """The loss is the mean squared error of the velocity v = ε − z at z_t = (1 − t)·z + t·ε; most times are
+    logit-normal.
 
-    If `few` is above 0, that share of each batch learns that one step equals two half steps (Frans et al., ICLR 2025):
-    the velocity for a step size d at time t is trained towards the mean of two velocities for d/2, at t and at t − d/2,
-    which a moving average of the network computes. The rest of the batch goes on learning the flow itself.
+    If `few` is above 0, that share of each batch learns that one step equals two half steps (Frans et al.,
+    ICLR 2025): the velocity for a step size d at time t is trained towards the mean of two velocities for
+    d/2, at t and at t − d/2, which a moving average of the network computes. The rest of the batch goes on
+    learning the flow itself.
 
     Args:
         few: the share of the batch that learns few steps.
@@ -63,36 +65,49 @@ class FlowStage(StageModule):
 
     @torch.no_grad()
     def _two_halves(
-        self, z_t: Tensor, time: Tensor, stride: Tensor, level: Tensor, coarse: Tensor,
-        given: tuple[Tensor, Tensor], jumps: int,
-    ) -> Tensor:  # fmt: skip
+        self,
+        z_t: Tensor,
+        time: Tensor,
+        stride: Tensor,
+        level: Tensor,
+        coarse: Tensor,
+        given: tuple[Tensor, Tensor],
+        jumps: int,
+    ) -> Tensor:
         slow = self.slow
         assert not isinstance(slow, nn.Identity)
         z_t, time, stride, level, coarse = (part[-jumps:] for part in (z_t, time, stride, level, coarse))
         conditions = slow.condition(coarse, *(part[-jumps:] for part in given))
         half = stride_size(stride) / 2
         first = slow(z_t, time, stride - 1, level, conditions).float()
-        second = slow(z_t - half[:, None, None, None] * first, time - half, stride - 1, level, conditions).float()
+        second = slow(
+            z_t - half[:, None, None, None] * first, time - half, stride - 1, level, conditions
+        ).float()
         torch._foreach_lerp_(list(slow.parameters()), list(self.model.flow.parameters()), 1 - SLOW)
         return (first + second) / 2
 
     @torch.no_grad()
     def samples(self, x: Tensor, level: Tensor) -> dict[str, Tensor]:
-        """Return x̃, samples in several numbers of steps, and the mean of x̃ and the sample in eight steps."""
+        """Return x̃, samples in several numbers of steps, and the mean of x̃ and the sample in eight
+        steps."""
         coarse, f16, f32, _ = receive(self.model, x, level)
         found = {"coarse": coarse}
         for steps in STEPS_JUDGED:
-            found[f"{steps} steps"] = draw(self.model, coarse, f16, f32, level, steps=steps, few=bool(self.few))
+            found[f"{steps} steps"] = draw(
+                self.model, coarse, f16, f32, level, steps=steps, few=bool(self.few)
+            )
         return {**found, "half of 8 steps": (coarse + found["8 steps"]) / 2}
 
 
 def stride_size(index: Tensor) -> Tensor:
-    """Return the step sizes at indices from 1 on. They are computed: a table would be copied to the device in each step."""
+    """Return the step sizes at indices from 1 on. They are computed: a table would be copied to the device
+    in each step."""
     return torch.exp2(index - (len(STEP_SIZES) - 1))
 
 
 def draw_times(count: int, device: torch.device) -> Tensor:
-    """Draw times, [N] in 0-1: logit-normal (Esser et al., ICML 2024), some of them uniform, some exactly 1."""
+    """Draw times, [N] in 0-1: logit-normal (Esser et al., ICML 2024), some of them uniform, some exactly
+    1."""
     time = torch.sigmoid(torch.randn(count, device=device))
     kind = torch.rand(count, device=device)
     time = torch.where(kind < UNIFORM, torch.rand(count, device=device), time)

@@ -19,15 +19,17 @@ from .base import Scalars, StageModule
 from .codec import receive
 
 SHIFT = 4
-"""The features see the picture from one of 4x4 corners. A pooling grid that never moves would leave a pattern."""
+"""The features see the picture from one of 4x4 corners. A pooling grid that never moves would leave a
+pattern."""
 
 
 class VAEStage(StageModule):
-    """A conditional VAE (Kingma & Welling 2014): z = E(x, x̃), x̂ = D(z, x̃). A controller holds the rate of z.
+    """A conditional VAE (Kingma & Welling 2014): z = E(x, x̃), x̂ = D(z, x̃). A controller holds the rate of
+    z.
 
-    The loss is L1, plus the distance of EfficientNet-Lite0's features, plus the distance of their means and deviations
-    in windows (so that texture does not fade), plus β·KL. β rises while z carries more than `nats` per position and
-    falls otherwise.
+    The loss is L1, plus the distance of EfficientNet-Lite0's features, plus the distance of their means and
+    deviations in windows (so that texture does not fade), plus β·KL. β rises while z carries more than `nats`
+    per position and falls otherwise.
 
     Args:
         nats: the rate of z that is held, in nats per position at 1/8 of the side.
@@ -37,7 +39,9 @@ class VAEStage(StageModule):
     extras = ("log_beta",)
     ABSOLUTE, TEXTURE, FIRST_BETA, PACE = 16.0, 5.0, 1e-5, 0.01
 
-    def __init__(self, model: SPRDiff, trains: tuple[str, ...], *, nats: float = 24.0, perceptual: int = 4) -> None:
+    def __init__(
+        self, model: SPRDiff, trains: tuple[str, ...], *, nats: float = 24.0, perceptual: int = 4
+    ) -> None:
         super().__init__(model, trains)
         self.features = EfficientNetLite0().load_package()
         self.nats, self.perceptual = nats, perceptual
@@ -78,7 +82,8 @@ class VAEStage(StageModule):
 
     @torch.no_grad()
     def finish(self, batches: list[Any]) -> None:
-        """Measure mean and deviation of the sampled latent by channel; the flow works on the standardised latent."""
+        """Measure mean and deviation of the sampled latent by channel; the flow works on the standardised
+        latent."""
         pairs = [self.model.triple_encoder.vae(b["x"], b["coarse"]) for b in batches]
         mean = torch.cat([m.float() for m, _ in pairs])
         variance = torch.cat([(2 * d.float()).exp() for _, d in pairs])

@@ -1,7 +1,8 @@
-"""Rate and distortion of a codec in training, measured on validation photographs at several levels and scales.
+"""Rate and distortion of a codec in training, measured on validation photographs at several levels and
+scales.
 
-The bits are those of rounded latents with the Gaussian tables, plus the header. x̃ is compared at the size of the
-original.
+The bits are those of rounded latents with the Gaussian tables, plus the header. x̃ is compared at the size of
+the original.
 """
 
 from __future__ import annotations
@@ -82,10 +83,15 @@ def padded(x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def curve(
-    module: StageModule, photo: np.ndarray, scale: float, levels: Sequence[int], device: torch.device,
+    module: StageModule,
+    photo: np.ndarray,
+    scale: float,
+    levels: Sequence[int],
+    device: torch.device,
     perceptual: Distance | None = None,
-) -> list[Point]:  # fmt: skip
-    """Return the point of each level for a photograph, uint8 [H,W,3], that is coded smaller by a factor `scale`."""
+) -> list[Point]:
+    """Return the point of each level for a photograph, uint8 [H,W,3], that is coded smaller by a factor
+    `scale`."""
     original = torch.from_numpy(np.array(photo)).to(device).permute(2, 0, 1)[None].float() / 255
     height, width = original.shape[2:]
     small = original
@@ -116,7 +122,8 @@ def _compared(image: Tensor, original: Tensor, perceptual: Distance | None) -> t
 
 
 def at_rate(points: Sequence[Point], bpp: float) -> Point | None:
-    """Interpolate the point at a rate, linear in the logarithm of the rate; return None outside of the levels."""
+    """Interpolate the point at a rate, linear in the logarithm of the rate; return None outside of the
+    levels."""
     ordered = sorted(points)
     for low, high in itertools.pairwise(ordered):
         if low.bpp <= bpp <= high.bpp:
@@ -147,6 +154,10 @@ def best_of(curves: Sequence[Sequence[Sequence[Point]]], rates: Sequence[float])
     return {rate: Point(*np.mean(points, 0)) for rate, points in found.items() if len(points) == len(curves)}
 
 
-def by_level(curves: Sequence[Sequence[Sequence[Point]]], levels: Sequence[int] = LEVELS_TRIED) -> dict[int, Point]:
+def by_level(
+    curves: Sequence[Sequence[Sequence[Point]]], levels: Sequence[int] = LEVELS_TRIED
+) -> dict[int, Point]:
     """Return the mean over photographs of the point at each level, at the first scale."""
-    return {level: Point(*np.mean([of_photo[0][i] for of_photo in curves], 0)) for i, level in enumerate(levels)}
+    return {
+        level: Point(*np.mean([of_photo[0][i] for of_photo in curves], 0)) for i, level in enumerate(levels)
+    }

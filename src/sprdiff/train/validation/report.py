@@ -1,4 +1,5 @@
-"""The report of a run: progress on a terminal, a JSON line every few steps, TensorBoard, figures of validation."""
+"""The report of a run: progress on a terminal, a JSON line every few steps, TensorBoard, figures of
+validation."""
 
 from __future__ import annotations
 
@@ -36,12 +37,19 @@ SAMPLED_LEVEL = 128.0
 
 
 class Report:
-    """Collects scalars and writes the log. Progress is shown on a terminal only; only the main process is active."""
+    """Collects scalars and writes the log. Progress is shown on a terminal only; only the main process is
+    active."""
 
     def __init__(
-        self, out: Path, name: str, steps: int, *, active: bool, features: Path | None = None,
+        self,
+        out: Path,
+        name: str,
+        steps: int,
+        *,
+        active: bool,
+        features: Path | None = None,
         judged: Judgement | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Open the log.
 
         Args:
@@ -64,8 +72,13 @@ class Report:
         out.mkdir(parents=True, exist_ok=True)
         self.file = (out / f"{name}.jsonl").open("a", buffering=1)
         self.board = SummaryWriter(str(out / "tensorboard" / name))
-        columns = (TextColumn(f"[bold]{name}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[text]}"),
-                   TimeRemainingColumn())  # fmt: skip
+        columns = (
+            TextColumn(f"[bold]{name}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[text]}"),
+            TimeRemainingColumn(),
+        )
         self.progress = Progress(
             *columns, console=Console(stderr=True), disable=sys.stderr is None or not sys.stderr.isatty()
         )
@@ -94,7 +107,9 @@ class Report:
         pace = (now - self.started[0]) / max(step - self.started[1], 1) if self.started else 0.0
         self.started = (now, step)
         row = {"step": step, "lr": lr, "seconds_per_step": pace, **means}
-        self.file.write(json.dumps({k: float(f"{v:.5g}") if k != "step" else v for k, v in row.items()}) + "\n")
+        self.file.write(
+            json.dumps({k: float(f"{v:.5g}") if k != "step" else v for k, v in row.items()}) + "\n"
+        )
         for key, value in row.items():
             self.board.add_scalar(key, value, step)
         text = " ".join(f"{k} {means[k]:.4g}" for k in ("loss", "bpp", "mse") if k in means)
@@ -112,7 +127,8 @@ class Report:
             self.file.write(json.dumps(row) + "\n")
 
     def _rates(self, module: StageModule, photos: list[np.ndarray], device: torch.device) -> dict[str, Any]:
-        """Return the figures at fixed rates for small and for large photographs and, if wanted, at each level."""
+        """Return the figures at fixed rates for small and for large photographs and, if wanted, at each
+        level."""
         found: dict[str, Any] = {}
         curves = []
         for large, name, scales in ((False, "small", (1.0,)), (True, "large", LARGE_SCALES)):

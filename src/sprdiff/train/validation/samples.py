@@ -23,9 +23,18 @@ Pixels = np.ndarray
 
 @torch.no_grad()
 def draw(
-    model: SPRDiff, coarse: Tensor, f16: Tensor, f32: Tensor, level: Tensor, *,
-    steps: int, few: bool = False, seed: int = 0, scale: float = 1.0, latest: float = 1.0,
-) -> Tensor:  # fmt: skip
+    model: SPRDiff,
+    coarse: Tensor,
+    f16: Tensor,
+    f32: Tensor,
+    level: Tensor,
+    *,
+    steps: int,
+    few: bool = False,
+    seed: int = 0,
+    scale: float = 1.0,
+    latest: float = 1.0,
+) -> Tensor:
     """Draw a sample of the decoded picture, [1,3,H,W], not clipped.
 
     Args:
@@ -55,7 +64,8 @@ def to_pixels(image: Tensor, size: tuple[int, int]) -> Pixels:
 
 
 def sheet(path: Path, columns: Sequence[Sequence[Pixels]], side: int = SHEET_SIDE) -> None:
-    """Write a contact sheet: one row for each photograph, one column for each list of pictures, cut from the middle."""
+    """Write a contact sheet: one row for each photograph, one column for each list of pictures, cut from
+    the middle."""
     rows = []
     for pictures in list(zip(*columns, strict=True))[:SHEET_ROWS]:
         height, width = pictures[0].shape[:2]
