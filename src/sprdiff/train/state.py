@@ -6,21 +6,33 @@ Of a sharded model every process takes part, in the same order: the processes ha
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
+import torch
 from torch import Tensor, tensor
 
 from ..errors import TrainingError
 from . import checkpoints
 from .checkpoints import DERIVED, Checkpoint
+from .ema import ModelEMA
+from .recipes import Stage
 from .sd.sharding import assign, restored, whole
 from .stages.base import StageModule
 
-if TYPE_CHECKING:
-    from .loop import Trainer
-
 WEIGHTS = ("ema", "extra", "model", "average")
 """The prefixes of weights in a checkpoint; every other prefix is a state of the optimiser."""
+
+
+class Trainer(Protocol):
+    """What a trainer has of its state; `loop.Trainer` is one."""
+
+    stage: Stage
+    module: StageModule
+    model: Any
+    ema: ModelEMA
+    optimizer: torch.optim.AdamW
+    step: int
+    first: int
 
 
 def collect(trainer: Trainer) -> Checkpoint:
