@@ -22,7 +22,7 @@ from ..options import DecodeOptions, EncodeOptions
 
 _FURTHER = (".dib", ".gif", ".heic", ".heif", ".j2k", ".jfif", ".jpe", ".jpf", ".jpx", ".jxl", ".pbm", ".pgm", ".psd")
 SUFFIXES = frozenset({*FORMATS, *_FURTHER})
-"""Files with these suffixes are taken for pictures; one that this Pillow cannot read fails and is not passed over."""
+"""Files with these suffixes count as pictures; one that this Pillow cannot read fails and is not skipped."""
 
 
 @dataclass(frozen=True)
