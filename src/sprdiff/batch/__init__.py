@@ -1,10 +1,11 @@
-"""Whole collections: trees, lists, WebDataset shards and Parquet, encoded or decoded on all cores or a cluster.
+"""Whole collections, encoded or decoded: trees, lists, WebDataset shards and Parquet files.
 
 ::
 
-    source ─ discover ─► plan, one unit per file ─► engine: processes, or Ray ─► journal ─► manifest
-                         (picture, shard, table)     │ one codec per worker
-                                                     └► outputs, each placed whole
+    source ─ look_at ─► items, one for each file ─► engine: processes, or Ray ─► records ─► manifest
+                        (picture, shard, table)     │ one codec in each worker
+                                                    └► outputs, each placed whole
 
-A unit is finished when the journal says so; a run that was stopped in whatever way goes on with the others.
+`run.batch` is where a reader starts. An item is done when its output is there as the record of the run describes it
+and its source has not changed; a run that was stopped in any way goes on with the others.
 """

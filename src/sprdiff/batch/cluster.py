@@ -123,12 +123,10 @@ class Cluster:
         return rows
 
     def _connect(self) -> Any:
-        """Ray, connected; it stays so until the process ends: Ray Data does not always survive a second start."""
+        """Connect Ray until the process ends: Ray Data does not always survive a second start."""
         settings = {"RAY_BACKEND_LOG_LEVEL": "fatal"}
         if self._address != "local":
-            settings["RAY_NUM_REDIS_GET_RETRIES"] = (
-                "1"  # by default Ray waits minutes for a cluster that has ended
-            )
+            settings["RAY_NUM_REDIS_GET_RETRIES"] = "1"  # else Ray waits minutes for one that has ended
         os.environ.update(settings | dict(os.environ))
         ray = need("ray", "ray", BatchError)
         need("ray.data", "ray", BatchError)

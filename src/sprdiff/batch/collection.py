@@ -96,7 +96,7 @@ def in_words(found: Counter[str]) -> str:
 
 
 def _kind(name: str, work: Work) -> str | None:
-    """The kind of collection that a file of this name belongs to; None for no kind."""
+    """Return the kind of collection that a file of this name belongs to; None for no kind."""
     suffix = posixpath.splitext(name)[1].lower()
     if suffix in work.sources:
         return PICTURES
@@ -132,10 +132,8 @@ def _look_at_tree(source: str, dest: str, work: Work, kind: str | None) -> Colle
     return Collection(chosen, items, others)
 
 
-def _look_at_names(
-    shown: str, named: Sequence[tuple[str, str]], dest: str, work: Work, kind: str | None
-) -> Collection:
-    """A collection whose files are named one by one, each with the name of its output before its suffix is changed."""
+def _look_at_names(shown: str, named: Sequence[tuple[str, str]], dest: str, work: Work, kind: str | None) -> Collection:
+    """Make a collection of named files; each comes with its output's name before the suffix is changed."""
     unique = dict(named)
     if not unique:
         raise BatchError(f"{shown} names nothing to {work.verb}")
@@ -162,7 +160,7 @@ def _item(source: str, dest: str, name: str, stamp: Stamp) -> Item:
 
 
 def _beside_each_other(sources: Sequence[str]) -> list[tuple[str, str]]:
-    """Containers, each with its name below the folder that they have in common."""
+    """Return containers, each with its name below the folder that they have in common."""
     plain = [_plain(source).rpartition("://")[2].replace(os.sep, "/") for source in sources]
     shared = posixpath.commonpath([posixpath.dirname(name) for name in plain]) if plain else ""
     return [(source, name[len(shared) :].lstrip("/")) for source, name in zip(sources, plain, strict=True)]

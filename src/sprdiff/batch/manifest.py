@@ -103,7 +103,7 @@ def write_manifest(path: Path, rows: Iterable[ManifestRow]) -> Totals:
 
 
 def _as_text(row: ManifestRow) -> dict[str, Any]:
-    """A file name need not be valid Unicode, but text in Parquet must be."""
+    """Return the values of a row; a file name need not be valid Unicode, but text in Parquet must be."""
     values = asdict(row)
     return {
         k: v.encode("utf-8", "backslashreplace").decode() if isinstance(v, str) else v

@@ -13,7 +13,7 @@ _DRIVE = re.compile(r"[A-Za-z]:")
 
 
 def targets(names: Collection[str], suffix: str, others: Collection[str] = ()) -> dict[str, str]:
-    """Name the outputs of a folder: ``a.jpg`` becomes ``a.sprd``, but next to ``a.png`` it becomes ``a.jpg.sprd``.
+    """Name the outputs of a folder: ``a.jpg`` becomes ``a.sprd``, but ``a.jpg.sprd`` next to ``a.png``.
 
     Upper and lower case count as equal, because they are on some disks.
 
@@ -43,7 +43,7 @@ def is_safe(name: str) -> bool:
 
 
 def has_controls(name: str) -> bool:
-    """Whether a name holds what acts on a terminal: control characters, line ends, marks that turn the direction."""
+    """Whether a name holds what acts on a terminal: control characters, line ends, marks of direction."""
     return any(unicodedata.category(c) in ("Cc", "Zl", "Zp") or c in _DIRECTION_MARKS for c in name)
 
 

@@ -1,4 +1,4 @@
-"""How much memory a Parquet file would unpack to, from the headers of its pages, before a library reads any of them.
+"""How much memory a Parquet file would unpack to, by the headers of its pages, before a library reads them.
 
 A column chunk is a row of pages. Each begins with its sizes in Thrift's compact protocol. A page of kilobytes may
 unpack to gigabytes, and every row may repeat one entry of a dictionary. What the footer says of all this need not be
@@ -20,12 +20,12 @@ from ..errors import BatchError
 
 MAX_ROWS = 10_000_000
 MAX_PAGE = 2**26
-"""Bytes that a page may unpack to, whatever it is packed in; a larger one to `MAX_RATIO` times its packed size."""
+"""Bytes that any page may unpack to; beyond that, a page may unpack to `MAX_RATIO` times its packed size."""
 MAX_RATIO = 16
 MAX_BATCH = 2**26
-"""Bytes of one column of the rows that are read together, unless one row has more."""
+"""Bytes of one column in the rows that are read together, unless a single row has more."""
 MAX_VALUES = 2**24
-"""Values in a chunk of a column that holds lists: one row may have all of them."""
+"""Values in a chunk of a column of lists; one row may hold all of them."""
 _HEAD = 2**16
 _DATA, _DICTIONARY, _DATA_2 = 0, 2, 3
 _ABOUT = {_DATA: 5, _DICTIONARY: 7, _DATA_2: 8}
@@ -36,7 +36,7 @@ _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "FLOAT": 4, "INT64": 8, "DOUBLE": 8, "INT96
 
 @dataclass(frozen=True)
 class Page:
-    """One page: its kind, its place and sizes in bytes, how many values it has and how they are written."""
+    """One page: its kind, its place and sizes in bytes, the number of its values, and their encoding."""
 
     kind: int
     place: int
@@ -47,7 +47,7 @@ class Page:
 
 
 def rows_together(path: Path, metadata: Any, most: int) -> int:
-    """How many rows of a table may be read at a time, at most `most`.
+    """Return how many rows of a table may be read at a time, at most `most`.
 
     Args:
         metadata: of the file, as pyarrow has it.
@@ -82,7 +82,7 @@ def rows_together(path: Path, metadata: Any, most: int) -> int:
 
 
 def _rows_of(file: BinaryIO, chunk: Any, column: Any) -> int:
-    """How many rows of a chunk are read together; 0: not even one can be."""
+    """Return how many rows of a chunk may be read at a time; 0: not even one."""
     widest, values, lists = _WIDTHS.get(chunk.physical_type, 0), 0, column.max_repetition_level > 0
     if chunk.physical_type == "FIXED_LEN_BYTE_ARRAY":
         widest = column.length
@@ -120,7 +120,7 @@ def _pages(file: BinaryIO, chunk: Any) -> Iterator[Page]:
 
 
 def _widest(file: BinaryIO, page: Page, codec: str) -> int:
-    """Bytes of the longest entry of a dictionary of byte strings."""
+    """Return how many bytes the longest entry of a dictionary of byte strings has."""
     file.seek(page.place)
     data: Any = file.read(page.packed)
     if codec != "UNCOMPRESSED":
@@ -144,7 +144,7 @@ class _Thrift:
         self._data, self.place = data, 0
 
     def struct(self, depth: int = 0) -> dict[int, Any]:
-        """The fields of a structure by number; those of lists are passed over."""
+        """Read a structure; return its fields by number, without the entries of lists."""
         found: dict[int, Any] = {}
         number = 0
         while (head := self._byte()) != 0:

@@ -64,7 +64,7 @@ class ParquetTable:
         self._schema = _replaced(schema, self._column, self._output)
 
     def pictures(self) -> Iterator[tuple[str, str, bytes | ImageError]]:
-        """Iterate over the rows: label, the same again, and the picture's file or the reason why there is none.
+        """Yield for each row its label, the label of the output, and the picture's file or why there is none.
 
         Raises:
             BatchError: the table cannot be read.
@@ -115,7 +115,7 @@ def _arrow(module: str = "") -> Any:
 
 
 def _open(path: Path) -> Any:
-    """A Parquet file, of which little more is in memory at a time than what is asked for."""
+    """Open a Parquet file so that little more of it is in memory than what is asked for."""
     try:
         open_regular(path).close()  # the library would wait at a pipe for ever
         return _arrow(".parquet").ParquetFile(path, buffer_size=_BUFFER, pre_buffer=False)
@@ -124,7 +124,7 @@ def _open(path: Path) -> Any:
 
 
 def _column(path: Path, schema: Any, work: Work, wanted: str | None) -> str:
-    """The name of the column of the pictures."""
+    """Return the name of the column of the pictures."""
     usable = [field.name for field in schema if _holds_pictures(field.type)]
     there = f"it has {', '.join(schema.names)}"
     if wanted is not None:
@@ -139,7 +139,7 @@ def _column(path: Path, schema: Any, work: Work, wanted: str | None) -> str:
 
 
 def _holds_pictures(kind: Any) -> bool:
-    """Whether a column holds bytes, or bytes with a path beside them, as data sets of the Hugging Face hub do."""
+    """Whether a column holds bytes, or bytes beside a path, as data sets of the Hugging Face hub do."""
     types = _arrow(".types")
     if types.is_struct(kind):
         index = kind.get_field_index("bytes")
@@ -154,7 +154,7 @@ def _picture(value: Any) -> bytes | ImageError:
 
 
 def _replaced(schema: Any, column: str, output: str) -> Any:
-    """The schema with the output's column in the place of the pictures' column."""
+    """Return the schema with the output's column in the place of the pictures' column."""
     arrow = _arrow()
     kept = {k: v for k, v in (schema.metadata or {}).items() if k not in _SPECIFIC}
     changed = schema.set(schema.get_field_index(column), arrow.field(output, arrow.binary()))

@@ -36,7 +36,7 @@ _FURTHER = (
     ".psd",
 )
 SUFFIXES = frozenset({*FORMATS, *_FURTHER})
-"""Files with these suffixes are taken for pictures; one that this Pillow cannot read fails and is not passed over."""
+"""Files with these suffixes count as pictures; one that this Pillow cannot read fails and is not skipped."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from .collection import Item
 from .work import Result
 
 _VERSION = 1
-# The lock of the run makes SQLite's own unnecessary. With the write-ahead log a note needs no flush of the disk.
+# The run has a lock of its own, so SQLite needs none. With the write-ahead log, notes need no flush of the disk.
 _SCHEMA = f"""
 PRAGMA locking_mode = EXCLUSIVE;
 PRAGMA journal_mode = WAL;

@@ -1,4 +1,4 @@
-"""A whole run: the source is looked at, its files are planned, worked on and noted, and the manifest is written.
+"""A whole run: it looks at the source, works on the files that are not done, and writes the manifest.
 
 A file is done when its output is there as the record of the run describes it, made from the source as it is now and
 with the settings of now. What is done is not done again, so a run that was stopped in any way, even by a kill, goes
@@ -129,7 +129,7 @@ def batch(
 
 
 def _finder(dest: str) -> Callable[[str], Stamp | None]:
-    """A function that says what is at a target; a remote destination is listed for it, not asked file by file."""
+    """Return a function that says what is at a target; a remote destination is listed once for that."""
     if not is_remote(dest):
         return lambda target: stat(target) if target else None
     found = dict[str, Stamp]()
@@ -145,9 +145,7 @@ def _finder(dest: str) -> Callable[[str], Stamp | None]:
 def _check_free(items: Sequence[Item], manifest: str, find: Callable[[str], Stamp | None]) -> None:
     """Raise OutputError if a first run finds a manifest or outputs: they belong to somebody else."""
     if find(manifest):
-        raise OutputError(
-            f"{manifest} already exists, of a run that cannot go on; only -f (force) overwrites it"
-        )
+        raise OutputError(f"{manifest} already exists, of a run that cannot go on; only -f (force) overwrites it")
     there = [item.target for item in items if find(item.target)]
     if there:
         more = f" and {len(there) - _SHOWN} more" if len(there) > _SHOWN else ""
@@ -156,36 +154,29 @@ def _check_free(items: Sequence[Item], manifest: str, find: Callable[[str], Stam
 
 
 def _begin(records: Records, settings: dict[str, Any], *, force: bool) -> None:
-    """Note the settings of this run; raise BatchError if an earlier one had others, unless all is to be made anew."""
+    """Note the settings of this run; if an earlier one had others, raise BatchError or forget its outcome."""
     before = records.settings() or settings
     names = dict.fromkeys([*settings, *before])
     different = [name for name in names if name not in _FREE and settings.get(name) != before.get(name)]
     if different and not force:
-        old, new = (
-            "none" if told.get(different[0]) is None else told[different[0]] for told in (before, settings)
-        )
-        told = f"{different[0]} {old}, now {new}"
-        raise BatchError(
-            f"{settings['dest']} is of a run with {told}: use another destination, or -f to begin anew"
-        )
+        old, new = ("none" if told.get(different[0]) is None else told[different[0]] for told in (before, settings))
+        which = f"{settings['dest']} is of a run with {different[0]} {old}, now {new}"
+        raise BatchError(f"{which}: use another destination, or -f to begin anew")
     records.begin(settings, anew=bool(different))
 
 
-def _unfinished(
-    records: Records, items: Sequence[Item], find: Callable[[str], Stamp | None]
-) -> Iterator[Item]:
-    """The files that are to be worked on, with what is known of their outputs."""
+def _unfinished(records: Records, items: Sequence[Item], find: Callable[[str], Stamp | None]) -> Iterator[Item]:
+    """Yield the files that are to be worked on, with what is known of their outputs."""
 
     def look(item: Item, before: Result | None) -> Item | None:
-        source, output = (before.source, before.output) if before else (None, None)
-        if source is None or output is None or not unchanged(item.target, output, find(item.target)):
-            return item
-        with suppress(BatchError):  # the worker will say why the source cannot be read
-            if unchanged(
-                item.source, source, Stamp(item.size, item.time) if item.time else stat(item.source)
-            ):
-                return None
-        return replace(item, own=output.sha256)
+        own = ""
+        with suppress(BatchError):  # the worker will say what cannot be read
+            if before and before.output and unchanged(item.target, before.output, find(item.target)):
+                own = before.output.sha256
+                now = Stamp(item.size, item.time) if item.time else stat(item.source)
+                if before.source and unchanged(item.source, before.source, now):
+                    return None
+        return replace(item, own=own)
 
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="look") as pool:
         for start in range(0, len(items), _TOGETHER):
@@ -193,9 +184,7 @@ def _unfinished(
             yield from filter(None, pool.map(look, some, map(records.get, some)))
 
 
-def _work(
-    records: Records, options: RunOptions, todo: Sequence[Item], engine: Engine, progress: Progress
-) -> int:
+def _work(records: Records, options: RunOptions, todo: Sequence[Item], engine: Engine, progress: Progress) -> int:
     """Work on files and note what becomes of them; return how many pictures that were."""
     pictures = 0
     progress.begin(len(todo), pictures=options.kind == PICTURES)

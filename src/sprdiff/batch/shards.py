@@ -68,7 +68,7 @@ class TarShard:
         return len(self._members)
 
     def pictures(self) -> Iterator[tuple[str, str, bytes | ImageError]]:
-        """Iterate over the pictures: label, label of the output, and the file or the reason why it is not read.
+        """Yield for each picture its label, the label of the output, and its file or why it is not read.
 
         Raises:
             BatchError: the shard cannot be read.
@@ -81,7 +81,7 @@ class TarShard:
             raise BatchError(f"{self.path} cannot be read: {reason(error)}") from error
 
     def write(self, outputs: Iterator[bytes | None], out: Path) -> None:
-        """Write the shard anew, with an output in the place of each picture; for None the picture is left out.
+        """Write the shard anew with an output in the place of each picture; a failed picture is left out.
 
         Raises:
             BatchError: the shard cannot be read.
@@ -99,7 +99,7 @@ class TarShard:
                     tar.addfile(_header(member.name, member.size, member), source)
 
     def _read(self, file: IO[bytes], member: Member) -> bytes | ImageError:
-        """The bytes of a picture, once its beginning has told how many they may be."""
+        """Read a picture, whose first bytes tell how many it may have."""
         if member.refused:
             return ImageError(member.refused)
         file.seek(member.offset)
@@ -133,7 +133,7 @@ class TarShard:
 
 
 def _header(name: str, size: int, member: tarfile.TarInfo) -> tarfile.TarInfo:
-    """A header without owner or rights: the same shard gives the same bytes, and nothing in it can be run."""
+    """Make a header without owner or rights: equal shards give equal bytes, and no member can be run."""
     header = tarfile.TarInfo(name)
     header.size, header.mode = size, _MODE
     header.mtime = int(member.mtime) if 0 <= member.mtime <= _LATEST else 0

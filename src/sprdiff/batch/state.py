@@ -64,7 +64,7 @@ def opened(folder: Path, dest: str, command: str) -> Iterator[Records]:
 
 @contextmanager
 def _held_remotely(dest: str, own: str, command: str) -> Iterator[None]:
-    """Hold a remote destination by a file in it; one that a killed run of the same record has left is taken over."""
+    """Hold a remote destination by a file in it; what a killed run of this record has left is taken over."""
     address = join(dest, f"{OWN}/{HOLDER}")
     holder = {"id": own, "pid": os.getpid(), "host": platform.node(), "command": command}
     data = json.dumps(holder).encode()

@@ -158,7 +158,10 @@ def read(address: str, bound: Callable[[bytes], int] = lambda head: MAX_FILE) ->
 
 
 def place(finished: Path, address: str, *, force: bool) -> None:
-    """Give a finished local file its address, whole or not at all; for a local address it must be on the same disk.
+    """Give a finished file of this machine its address, whole or not at all.
+
+    Args:
+        finished: on the same disk as the address, unless that is remote.
 
     Raises:
         OutputExistsError: another file is there, and `force` is not given.
@@ -190,7 +193,7 @@ def _ask(address: str, question: Callable[[Any, str], T]) -> T:
 
 
 def _reading(address: str, use: Callable[[Any], T]) -> T:
-    """What a function makes of a file that is read from its start to its end."""
+    """Return what a function makes of a file, which it reads from its start to its end."""
 
     def ask(files: Any, path: str) -> T:
         # A web server need not know how long a file is: block_size=0 does not ask it.
@@ -208,7 +211,7 @@ def _reading(address: str, use: Callable[[Any], T]) -> T:
 
 
 def _entries(address: str) -> list[tuple[str, str, Stamp]]:
-    """What is in a folder: name, ``file``, ``directory`` or a word for what else it is, and size and time."""
+    """List a folder: names; ``file``, ``directory`` or a word for what else it is; sizes and times."""
 
     def ask(files: Any, path: str) -> list[tuple[str, str, Stamp]]:
         files.invalidate_cache(path)

@@ -191,7 +191,7 @@ def recode(work: Work, picture: Picture) -> Recoded:
     source, target, data = picture.source, picture.target, picture.data
     if isinstance(data, ImageError):
         return ManifestRow(source, target, error=str(data)), None
-    codec(work.weights, work.max_pixels).runtime  # noqa: B018 (the networks are loaded before the clock starts)
+    codec(work.weights, work.max_pixels).runtime  # noqa: B018 (loaded before the clock starts)
     start = time.perf_counter()
     try:
         with warnings.catch_warnings():
@@ -215,7 +215,7 @@ def scratch(staging: Path | None) -> Iterator[Path]:
 
 
 def _open(options: RunOptions, item: Item, local: Callable[[], Path]) -> tuple[Container, str]:
-    """The file of an item, open for reading, and its SHA-256."""
+    """Open the file of an item; return it with its SHA-256."""
     work = options.work
     if options.kind == PICTURES:
         data = read(item.source, work.most)
@@ -240,8 +240,8 @@ def _store(options: RunOptions, item: Item, out: Path) -> Stamp:
         there = ""
         with suppress(BatchError):
             there = digest(item.target)
-        if there == item.own != "" and there != sha256:
+        if there != sha256:
+            if not item.own or there != item.own:
+                raise  # the file belongs to somebody else
             place(out, item.target, force=True)
-        elif there != sha256:
-            raise  # the file belongs to somebody else
     return replace(stat(item.target) or Stamp(), sha256=sha256)

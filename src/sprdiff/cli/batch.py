@@ -169,7 +169,7 @@ def _tell(outcome: Outcome, dest: str, *, quiet: bool) -> int:
 
 
 class Shown(Progress):
-    """Shows notes on a line each, and on a terminal a bar with the images that are done and those that have failed.
+    """Shows notes on a line each, and on a terminal a bar with images that are done and that have failed.
 
     The number of all images is known if each file is one; of containers it is estimated from those that are open.
     """
