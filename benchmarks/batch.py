@@ -2,9 +2,9 @@
 
     python benchmarks/batch.py [FOLDER] [--photos N] [--small N] [--jobs 1,2] [--repeats N]
 
-It prints two Markdown tables. The first has the images per second at each number of processes, over the photographs
-of a folder, or over made-up ones of 768x512. The second has the memory of all processes together over many small
-pictures, which must not grow with their number. Run it on a machine that does nothing else.
+It prints two Markdown tables. The first has the images per second at each number of processes, over the
+photographs of a folder, or over made-up ones of 768x512. The second has the memory of all processes together
+over many small pictures, which must not grow with their number. Run it on a machine that does nothing else.
 """
 
 from __future__ import annotations

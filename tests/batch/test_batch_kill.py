@@ -1,4 +1,4 @@
-"""Runs that are stopped anywhere, politely or by SIGKILL, go on: nothing is lost, nothing is doubled or half-written.
+"""Runs that are stopped anywhere, even by SIGKILL, go on: nothing is lost, doubled or half-written.
 
 At most one file for each worker is worked on twice, which may be a shard or a table with all its pictures.
 """
@@ -63,7 +63,7 @@ def sources(kind: str, folder: Path) -> Path:
 
 
 def count_steps(patch: pytest.MonkeyPatch, limit: int | None = None) -> list[str]:
-    """Let a run die before its limit-th step that leaves something on the disk; the list grows with the steps."""
+    """Let a run die before its limit-th step that writes to the disk; the list grows with the steps."""
     steps: list[str] = []
 
     def stepping(name: str, function: Callable[..., Any]) -> Callable[..., Any]:

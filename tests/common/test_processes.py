@@ -1,4 +1,4 @@
-"""A pool of processes: tasks are taken as processes are free, and a process that dies takes one task along."""
+"""A pool of processes: a process takes a task when it is free, and one that dies takes one task along."""
 
 from __future__ import annotations
 

@@ -6,6 +6,6 @@
                         (picture, shard, table)     │ one codec in each worker
                                                     └► outputs, each placed whole
 
-`run.batch` is where a reader starts. An item is done when its output is there as the record of the run describes it
-and its source has not changed; a run that was stopped in any way goes on with the others.
+`run.batch` is where a reader starts. An item is done when its output is there as the record of the run
+describes it and its source has not changed; a run that was stopped in any way goes on with the others.
 """

@@ -1,8 +1,8 @@
 """The engine of a cluster: Ray Data, whose pool of actors grows with the work; there is one codec in each.
 
-What a worker writes must be within reach of all: a shared file system, or an address. When a worker dies, Ray repeats
-what it was at as often as it takes. The starts of each file are counted, and a file at which several workers have
-died is given up.
+What a worker writes must be within reach of all: a shared file system, or an address. When a worker dies, Ray
+repeats what it was at as often as it takes. The starts of each file are counted, and a file at which several
+workers have died is given up.
 """
 
 from __future__ import annotations

@@ -132,7 +132,9 @@ def _look_at_tree(source: str, dest: str, work: Work, kind: str | None) -> Colle
     return Collection(chosen, items, others)
 
 
-def _look_at_names(shown: str, named: Sequence[tuple[str, str]], dest: str, work: Work, kind: str | None) -> Collection:
+def _look_at_names(
+    shown: str, named: Sequence[tuple[str, str]], dest: str, work: Work, kind: str | None
+) -> Collection:
     """Make a collection of named files; each comes with its output's name before the suffix is changed."""
     unique = dict(named)
     if not unique:

@@ -21,7 +21,8 @@ class ManifestRow:
     """One picture in the manifest.
 
     Attributes:
-        source, target: where the picture comes from and goes to; in containers ``file:member`` or ``file:row``.
+        source, target: where the picture comes from and goes to; in containers ``file:member`` or
+            ``file:row``.
         source_bytes, bytes: the sizes of the two.
         width, height: of the picture, in pixels.
         bpp: bits per pixel of the ``.sprd`` file.
@@ -43,7 +44,8 @@ class ManifestRow:
 
 
 _TYPES = {
-    "source_bytes": "int64", "bytes": "int64", "width": "int32", "height": "int32", "bpp": "double", "seconds": "double"
+    "source_bytes": "int64", "bytes": "int64", "width": "int32", "height": "int32", "bpp": "double",
+    "seconds": "double"
 }  # fmt: skip
 
 

@@ -1,8 +1,8 @@
 """How much memory a Parquet file would unpack to, by the headers of its pages, before a library reads them.
 
-A column chunk is a row of pages. Each begins with its sizes in Thrift's compact protocol. A page of kilobytes may
-unpack to gigabytes, and every row may repeat one entry of a dictionary. What the footer says of all this need not be
-true.
+A column chunk is a row of pages. Each begins with its sizes in Thrift's compact protocol. A page of kilobytes
+may unpack to gigabytes, and every row may repeat one entry of a dictionary. What the footer says of all this
+need not be true.
 """
 
 from __future__ import annotations

@@ -47,7 +47,8 @@ class Made:
         data: the whole file.
         width, height: of the picture, in pixels.
         bpp: bits per pixel of the ``.sprd`` file, in either direction.
-        dropped: what the picture has and the output lacks, such as ``alpha``, and which damage the picture has.
+        dropped: what the picture has and the output lacks, such as ``alpha``, and which damage the picture
+            has.
     """
 
     data: bytes

@@ -1,7 +1,7 @@
 """The record of a run: an SQLite file that holds its settings and what has become of each file.
 
-It belongs to one run at a time (`state.opened`). After a kill all that was noted is there; after a power cut the last
-notes may be missing, and what they were about is worked on once more.
+It belongs to one run at a time (`state.opened`). After a kill all that was noted is there; after a power cut
+the last notes may be missing, and what they were about is worked on once more.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from .collection import Item
 from .work import Result
 
 _VERSION = 1
-# The run has a lock of its own, so SQLite needs none. With the write-ahead log, notes need no flush of the disk.
+# The run has a lock of its own, so SQLite needs none. With the write-ahead log, notes need no flush of the
+# disk.
 _SCHEMA = f"""
 PRAGMA locking_mode = EXCLUSIVE;
 PRAGMA journal_mode = WAL;

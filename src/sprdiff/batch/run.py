@@ -1,8 +1,8 @@
 """A whole run: it looks at the source, works on the files that are not done, and writes the manifest.
 
-A file is done when its output is there as the record of the run describes it, made from the source as it is now and
-with the settings of now. What is done is not done again, so a run that was stopped in any way, even by a kill, goes
-on when the same command is given again.
+A file is done when its output is there as the record of the run describes it, made from the source as it is
+now and with the settings of now. What is done is not done again, so a run that was stopped in any way, even
+by a kill, goes on when the same command is given again.
 """
 
 from __future__ import annotations
@@ -82,16 +82,18 @@ def batch(
 ) -> Outcome:
     """Encode or decode a collection into a folder or prefix.
 
-    Worker processes import the main module of the program, so a script needs its ``if __name__ == "__main__"``.
+    Worker processes import the main module of the program, so a script needs its
+    ``if __name__ == "__main__"``.
 
     Args:
-        source: a folder or prefix, a list (``.txt``, or ``-`` for standard input), ``.tar`` or ``.parquet``; a path
-            or an address.
+        source: a folder or prefix, a list (``.txt``, or ``-`` for standard input), ``.tar`` or ``.parquet``;
+            a path or an address.
         dest: the folder or prefix of the outputs; a run that was stopped goes on there.
         engine: does the work; None: the cores of this machine.
         kind: one of `collection.KINDS`, where the names of the files leave it open.
         column, output_column: of the pictures in Parquet, before and after.
-        force: overwrite outputs that exist, and begin anew where the settings differ from those of an earlier run.
+        force: overwrite outputs that exist, and begin anew where the settings differ from those of an earlier
+            run.
         folder: for what is needed to go on; None: in `dest` or, of a remote one, below ``~/.local/state``.
         command: what is noted as having been run.
         progress: is told how the run goes.
@@ -145,7 +147,9 @@ def _finder(dest: str) -> Callable[[str], Stamp | None]:
 def _check_free(items: Sequence[Item], manifest: str, find: Callable[[str], Stamp | None]) -> None:
     """Raise OutputError if a first run finds a manifest or outputs: they belong to somebody else."""
     if find(manifest):
-        raise OutputError(f"{manifest} already exists, of a run that cannot go on; only -f (force) overwrites it")
+        raise OutputError(
+            f"{manifest} already exists, of a run that cannot go on; only -f (force) overwrites it"
+        )
     there = [item.target for item in items if find(item.target)]
     if there:
         more = f" and {len(there) - _SHOWN} more" if len(there) > _SHOWN else ""
@@ -159,13 +163,17 @@ def _begin(records: Records, settings: dict[str, Any], *, force: bool) -> None:
     names = dict.fromkeys([*settings, *before])
     different = [name for name in names if name not in _FREE and settings.get(name) != before.get(name)]
     if different and not force:
-        old, new = ("none" if told.get(different[0]) is None else told[different[0]] for told in (before, settings))
+        old, new = (
+            "none" if told.get(different[0]) is None else told[different[0]] for told in (before, settings)
+        )
         which = f"{settings['dest']} is of a run with {different[0]} {old}, now {new}"
         raise BatchError(f"{which}: use another destination, or -f to begin anew")
     records.begin(settings, anew=bool(different))
 
 
-def _unfinished(records: Records, items: Sequence[Item], find: Callable[[str], Stamp | None]) -> Iterator[Item]:
+def _unfinished(
+    records: Records, items: Sequence[Item], find: Callable[[str], Stamp | None]
+) -> Iterator[Item]:
     """Yield the files that are to be worked on, with what is known of their outputs."""
 
     def look(item: Item, before: Result | None) -> Item | None:
@@ -184,7 +192,9 @@ def _unfinished(records: Records, items: Sequence[Item], find: Callable[[str], S
             yield from filter(None, pool.map(look, some, map(records.get, some)))
 
 
-def _work(records: Records, options: RunOptions, todo: Sequence[Item], engine: Engine, progress: Progress) -> int:
+def _work(
+    records: Records, options: RunOptions, todo: Sequence[Item], engine: Engine, progress: Progress
+) -> int:
     """Work on files and note what becomes of them; return how many pictures that were."""
     pictures = 0
     progress.begin(len(todo), pictures=options.kind == PICTURES)

@@ -48,8 +48,8 @@ class Stamp:
 def walk(address: str, without: str | None = None) -> Iterator[tuple[str, dict[str, Stamp], Counter[str]]]:
     """List all folders of a tree, in an order that depends on names only.
 
-    Each comes as its path inside the tree, with slashes; its files; and how many entries of each kind are neither
-    files nor searched, which are hidden names and links to folders above all.
+    Each comes as its path inside the tree, with slashes; its files; and how many entries of each kind are
+    neither files nor searched, which are hidden names and links to folders above all.
 
     Args:
         without: a folder inside the tree that is left out.

@@ -34,8 +34,8 @@ class RunOptions:
     Attributes:
         kind: of the files, one of `collection.KINDS`.
         force: overwrite outputs that exist.
-        staging: the folder in which local outputs are made, on the disk of the destination. What a killed process
-            leaves is there and not among the outputs. None if the destination is remote.
+        staging: the folder in which local outputs are made, on the disk of the destination. What a killed
+            process leaves is there and not among the outputs. None if the destination is remote.
         column, output_column: of the pictures in Parquet, before and after.
     """
 

@@ -171,7 +171,8 @@ def _tell(outcome: Outcome, dest: str, *, quiet: bool) -> int:
 class Shown(Progress):
     """Shows notes on a line each, and on a terminal a bar with images that are done and that have failed.
 
-    The number of all images is known if each file is one; of containers it is estimated from those that are open.
+    The number of all images is known if each file is one; of containers it is estimated from those that are
+    open.
     """
 
     def __init__(self, bar: ProgressBar) -> None:

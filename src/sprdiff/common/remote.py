@@ -85,8 +85,8 @@ def ask(
         extra: the extra of sprdiff that installs fsspec.
 
     Raises:
-        SprdiffError: of the class `error`: there is no answer; its ``__cause__`` says why. An error of the package
-            that the question raises comes as it is.
+        SprdiffError: of the class `error`: there is no answer; its ``__cause__`` says why. An error of the
+            package that the question raises comes as it is.
     """
     fsspec = need("fsspec", extra, error)
     try:
