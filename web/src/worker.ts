@@ -4,7 +4,7 @@ import { Refused } from "./errors";
 import { codedSize, weightsName } from "./format/container";
 import type { Answer, Facts, Request, Stage } from "./page/messages";
 import { startRuntime, THREADS } from "./runtime/onnx";
-import type { Raster } from "./runtime/raster";
+import type { Raster, Sample } from "./runtime/raster";
 import { agrees } from "./runtime/trial";
 import type { Weights } from "./weights/bundle";
 import { fetchWeights } from "./weights/fetch";
@@ -18,7 +18,7 @@ interface Known {
   readonly partial: boolean;
   readonly opened: Opened;
   coarse?: { readonly picture: Raster };
-  sample?: { readonly seed: bigint; readonly picture: Raster };
+  sample?: { readonly seed: bigint; readonly picture: Sample };
 }
 
 interface Started {
