@@ -7,8 +7,8 @@ import { build } from "esbuild";
 
 const OUT = "../src/sprdiff/viewer/page";
 const ONNXRUNTIME = "node_modules/onnxruntime-web/dist";
-// The one variant with both WebAssembly and WebGPU; browsers without threads or WebGPU take it as well.
-const VARIANT = "ort-wasm-simd-threaded.asyncify";
+// A visitor loads one of them: that for the processor, or with WebGPU where a browser can run it.
+const VARIANTS = { onnxruntime: "ort-wasm-simd-threaded", "onnxruntime-gpu": "ort-wasm-simd-threaded.jspi" };
 const ICON = "../src/sprdiff/serve/page/icon.svg";
 const SOURCES = ["src", "build.mjs", "index.html", "page.css", "package.json", "package-lock.json"];
 
@@ -43,37 +43,30 @@ async function buildTests() {
 async function buildPage() {
   rmSync(OUT, { recursive: true, force: true });
   mkdirSync(OUT, { recursive: true });
-  const wasm = readFileSync(`${ONNXRUNTIME}/${VARIANT}.wasm`);
-  await bundle("src/page/main.ts", "page.js", {});
-  await bundle("src/worker.ts", "worker.js", { RUNTIME_BYTES: String(wasm.length) });
-  write("onnxruntime.wasm.zlib", deflateSync(wasm, { level: 9 }));
-  for (const [from, to] of [
-    [`${ONNXRUNTIME}/${VARIANT}.mjs`, "onnxruntime.mjs"],
-    [ICON, "icon.svg"],
-    ["index.html", "index.html"],
-    ["page.css", "page.css"],
-  ]) {
-    write(to, readFileSync(from));
+  const sizes = {};
+  for (const [name, variant] of Object.entries(VARIANTS)) {
+    const wasm = readFileSync(`${ONNXRUNTIME}/${variant}.wasm`);
+    sizes[name] = wasm.length;
+    write(`${name}.wasm.zlib`, deflateSync(wasm, { level: 9 }));
+    write(`${name}.mjs`, readFileSync(`${ONNXRUNTIME}/${variant}.mjs`));
   }
-  const files = readdirSync(OUT).filter((name) => name !== "index.html");
-  await bundle("src/sw.ts", "sw.js", {
-    FILES: JSON.stringify(files),
-    VERSION: JSON.stringify(hash(listed()).slice(0, 16)),
-  });
+  await bundle("src/page/main.ts", {});
+  await bundle("src/worker.ts", { RUNTIME_BYTES: JSON.stringify(sizes) });
+  write("icon.svg", readFileSync(ICON));
+  for (const name of ["index.html", "page.css"]) write(name, readFileSync(name));
+  // What only some visitors need is kept when they ask for it.
+  const rare = (name) => name === "index.html" || name.startsWith("onnxruntime-gpu");
+  const files = JSON.stringify(readdirSync(OUT).filter((name) => !rare(name)));
+  const version = JSON.stringify(hash(JSON.stringify(listed())).slice(0, 16));
+  await bundle("src/sw.ts", { FILES: files, VERSION: version });
   write("build.json", `${JSON.stringify({ source: sourceHash(), files: listed() }, null, 2)}\n`);
 }
 
-async function bundle(entry, name, define) {
-  // onnxruntime's own script stays apart: its threads load it by its address.
+async function bundle(entry, define) {
+  // onnxruntime's own scripts stay apart: their threads load them by their addresses.
   const conditions = ["onnxruntime-web-use-extern-wasm"];
-  await build({
-    ...common,
-    entryPoints: [entry],
-    outfile: `${OUT}/${name}`,
-    minify: true,
-    conditions,
-    define,
-  });
+  const entryPoints = [{ in: entry, out: entry === "src/page/main.ts" ? "page" : entry.slice(4, -3) }];
+  await build({ ...common, entryPoints, outdir: OUT, splitting: true, minify: true, conditions, define });
 }
 
 function write(name, data) {
@@ -100,6 +93,5 @@ function everyFile(folder) {
 }
 
 function hash(data) {
-  const text = typeof data === "string" || data instanceof Uint8Array ? data : JSON.stringify(data);
-  return createHash("sha256").update(text).digest("hex");
+  return createHash("sha256").update(data).digest("hex");
 }

@@ -13,7 +13,7 @@ import { EntropyModel, type Exact } from "./format/entropy";
 import type { Checkpoint, Decoder, Dials } from "./runtime/decoder";
 import type { Engine } from "./runtime/engine";
 import { makeDecoder } from "./runtime/load";
-import { blended, Raster } from "./runtime/raster";
+import { blended, Raster, type Sample } from "./runtime/raster";
 import { resized } from "./runtime/resize";
 import type { Weights } from "./weights/bundle";
 
@@ -32,7 +32,7 @@ export interface Opened {
 export interface Picture {
   readonly header: Header;
   readonly coarse: Raster;
-  readonly sample?: Raster;
+  readonly sample?: Sample;
 }
 
 export class Codec {
@@ -72,7 +72,7 @@ export class Codec {
     header: Header,
     dials: Dials,
     at: Checkpoint,
-  ): Promise<Raster> {
+  ): Promise<Sample> {
     return this.decoder.sample(coarse, header.level, dials, at);
   }
 }

@@ -4,6 +4,8 @@ declare const FILES: readonly string[];
 declare const VERSION: string;
 
 const scope = globalThis as unknown as ServiceWorkerGlobalScope;
+/** What only some visitors need. */
+const RARE = /\/onnxruntime-gpu\.[a-z.]+$/;
 const PREFIX = "sprdiff-page-";
 const CACHE = `${PREFIX}${VERSION}`;
 /** With these a page may have threads, also where its server does not send them. */
@@ -33,9 +35,16 @@ scope.addEventListener("fetch", (event) => {
 });
 
 async function answered(request: Request): Promise<Response> {
-  const kept = await caches.open(CACHE).then((cache) => cache.match(request, { ignoreSearch: true }));
-  if (kept === undefined) return fetch(request);
+  const cache = await caches.open(CACHE);
+  const kept = await cache.match(request, { ignoreSearch: true });
+  if (kept === undefined) return RARE.test(request.url) ? fetchedToKeep(request, cache) : fetch(request);
   const headers = new Headers(kept.headers);
   for (const [name, value] of Object.entries(ISOLATED)) headers.set(name, value);
   return new Response(kept.body, { status: kept.status, statusText: kept.statusText, headers });
+}
+
+async function fetchedToKeep(request: Request, cache: Cache): Promise<Response> {
+  const answer = await fetch(request);
+  if (answer.ok) await cache.put(request, answer.clone());
+  return answer;
 }

@@ -3,16 +3,11 @@ import { Codec, NotWhole, type Opened, rendered } from "./codec";
 import { Refused } from "./errors";
 import { codedSize, weightsName } from "./format/container";
 import type { Answer, Facts, Request, Stage } from "./page/messages";
-import { gpuEngine, hasGpu, plainEngine, startRuntime, THREADS } from "./runtime/onnx";
-import type { Raster } from "./runtime/raster";
+import { startRuntime, THREADS } from "./runtime/onnx";
+import type { Raster, Sample } from "./runtime/raster";
 import { agrees } from "./runtime/trial";
-import { unpacked, type Weights } from "./weights/bundle";
+import type { Weights } from "./weights/bundle";
 import { fetchWeights } from "./weights/fetch";
-
-/** The WebAssembly of onnxruntime, packed by the build, and the bytes that it unpacks to. */
-declare const RUNTIME_BYTES: number;
-const RUNTIME_FILE = "onnxruntime.wasm.zlib";
-const GLUE_FILE = "onnxruntime.mjs";
 
 /** There is a newer request. */
 class Superseded extends Error {}
@@ -23,13 +18,14 @@ interface Known {
   readonly partial: boolean;
   readonly opened: Opened;
   coarse?: { readonly picture: Raster };
-  sample?: { readonly seed: bigint; readonly picture: Raster };
+  sample?: { readonly seed: bigint; readonly picture: Sample };
 }
 
 interface Started {
   readonly codec: Codec;
+  /** The codec on the processor; the same where there is no graphics processor. */
+  readonly plain: Codec;
   readonly weights: Weights;
-  readonly gpu: boolean;
 }
 
 let latest: Request | undefined;
@@ -56,19 +52,12 @@ async function start(): Promise<Started> {
 async function load(): Promise<Started> {
   const base = new URL(".", location.href).href;
   const report = (bytes: number, total: number) => tell({ kind: "loading", bytes, total });
-  const [{ weights, kept }] = await Promise.all([fetchWeights(base, report), fetchRuntime(base)]);
-  const codec = new Codec(weights, plainEngine);
-  const gpu = (await hasGpu()) && (await agrees(weights, codec.entropy, gpuEngine, plainEngine));
-  tell({ kind: "ready", weights: weights.manifest.hash, kept, threads: THREADS, gpu });
-  return { codec: gpu ? new Codec(weights, gpuEngine) : codec, weights, gpu };
-}
-
-async function fetchRuntime(base: string): Promise<void> {
-  const answer = await fetch(new URL(RUNTIME_FILE, base)).catch(() => undefined);
-  if (!answer?.ok)
-    throw new Refused("A part of this page cannot be loaded: there is no connection to its server.");
-  const binary = await unpacked(new Uint8Array(await answer.arrayBuffer()), RUNTIME_BYTES);
-  startRuntime(binary, new URL(GLUE_FILE, base).href);
+  const [{ weights, kept }, runtime] = await Promise.all([fetchWeights(base, report), startRuntime(base)]);
+  const plain = new Codec(weights, runtime.plain);
+  const trusted = runtime.gpu && (await agrees(weights, plain.entropy, runtime.gpu, runtime.plain));
+  const gpu = trusted ? runtime.gpu : undefined;
+  tell({ kind: "ready", weights: weights.manifest.hash, kept, threads: THREADS, gpu: gpu !== undefined });
+  return { codec: gpu ? new Codec(weights, gpu) : plain, plain, weights };
 }
 
 /** Answers the latest request, until there is no newer one. */
@@ -89,16 +78,15 @@ async function work(): Promise<void> {
   working = false;
 }
 
-async function answer(request: Request, { codec, weights, gpu }: Started): Promise<void> {
+async function answer(request: Request, { codec, plain, weights }: Started): Promise<void> {
   try {
     await show(codec, weights, request);
   } catch (error) {
-    if (!gpu || error instanceof Refused || error instanceof Superseded) throw error;
+    if (codec === plain || error instanceof Refused || error instanceof Superseded) throw error;
     // Graphics memory is small, and drivers give up: the processor does it all from now on.
     known = undefined;
-    const plain = { codec: new Codec(weights, plainEngine), weights, gpu: false };
-    started = Promise.resolve(plain);
-    await show(plain.codec, weights, request);
+    started = Promise.resolve({ codec: plain, plain, weights });
+    await show(plain, weights, request);
   }
 }
 

@@ -4,7 +4,7 @@ import { createHash } from "node:crypto";
 import { test } from "node:test";
 import { inflateSync } from "node:zlib";
 import { png } from "../src/page/png";
-import { blended, Raster } from "../src/runtime/raster";
+import { blended, Raster, Sample } from "../src/runtime/raster";
 import { resized } from "../src/runtime/resize";
 import { eulerSteps } from "../src/runtime/sampler";
 import { cut } from "../src/runtime/tiling";
@@ -36,13 +36,15 @@ test("Lanczos gives Pillow's pixels, enlarging and shrinking", () => {
   assert.deepEqual([...resized(source(), 4, 3).data], SMALL);
 });
 
-test("a blend lies between two pictures", () => {
-  const black = new Raster(7, 5);
-  assert.equal(blended(black, source(), 0), black);
-  assert.deepEqual(
-    [...blended(black, source(), 0.5).data],
-    PIXELS.map((value) => Math.floor(value / 2 + 0.5)),
-  );
+test("a blend lies between two pictures and is rounded once", () => {
+  const sample = new Sample(7, 5);
+  sample.data.fill(65535 / 2);
+  for (const share of [0, 0.3, 1]) {
+    const wanted = PIXELS.map((value) =>
+      Math.floor((1 - share) * value + (share * 255 * 32767) / 65535 + 0.5),
+    );
+    assert.deepEqual([...blended(source(), sample, share).data], wanted);
+  }
 });
 
 for (const grey of [false, true]) {

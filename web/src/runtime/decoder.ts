@@ -1,6 +1,6 @@
 /** From what is known exactly to two pictures: the coarse one, and one that it may have been. */
 import type { Exact } from "../format/entropy";
-import type { Raster } from "./raster";
+import type { Raster, Sample } from "./raster";
 
 /** Called before each run of a network with the part of the work that is done; it may throw to end the work. */
 export type Checkpoint = (done: number) => Promise<void>;
@@ -15,5 +15,5 @@ export interface Dials {
 /** Both pictures have whole cells of 32 pixels: the whole grid of y. */
 export interface Decoder<Coarse extends { readonly picture: Raster } = { readonly picture: Raster }> {
   coarse(exact: Exact, level: number, at: Checkpoint): Promise<Coarse>;
-  sample(coarse: Coarse, level: number, dials: Dials, at: Checkpoint): Promise<Raster>;
+  sample(coarse: Coarse, level: number, dials: Dials, at: Checkpoint): Promise<Sample>;
 }

@@ -9,7 +9,7 @@ import type { Checkpoint, Decoder, Dials } from "./decoder";
 import type { Engine } from "./engine";
 import { normalNoise } from "./noise";
 import { Planes, store } from "./planes";
-import { Raster } from "./raster";
+import { Raster, Sample } from "./raster";
 import { Sessions } from "./sessions";
 import { cut, length, times, Y_STRIDE } from "./tiling";
 
@@ -52,14 +52,14 @@ export class FirstDecoder implements Decoder<Coarse> {
     return { picture, parts };
   }
 
-  async sample(coarse: Coarse, _level: number, dials: Dials, at: Checkpoint): Promise<Raster> {
+  async sample(coarse: Coarse, _level: number, dials: Dials, at: Checkpoint): Promise<Sample> {
     const estimate = coarse.parts.get("z_est") as Planes;
     let z0 = estimate;
     for (let step = 0; step < dials.steps; step++) {
       await at(step / (dials.steps + 1));
       z0 = await this.denoise(coarse, z0, step, 1 - step / dials.steps, dials.seed);
     }
-    const picture = new Raster(coarse.picture.width, coarse.picture.height);
+    const picture = new Sample(coarse.picture.width, coarse.picture.height);
     const channels = this.noiseChannels();
     for (const tile of cut(this.grid(coarse), this.weights.manifest.halo.vae_decode)) {
       await at(dials.steps / (dials.steps + 1));

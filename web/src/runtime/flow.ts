@@ -12,7 +12,7 @@ import type { Checkpoint, Decoder, Dials } from "./decoder";
 import type { Engine, Tensor, Tensors } from "./engine";
 import { normalNoise } from "./noise";
 import { coreOf, HalfPlanes, Planes, store } from "./planes";
-import { Raster } from "./raster";
+import { Raster, Sample } from "./raster";
 import { solve } from "./sampler";
 import { Sessions } from "./sessions";
 import { cut, type Tile, times, widened, Y_STRIDE } from "./tiling";
@@ -67,7 +67,7 @@ export class FlowDecoder implements Decoder<Coarse> {
     return { picture, features: kept };
   }
 
-  async sample(coarse: Coarse, level: number, dials: Dials, at: Checkpoint): Promise<Raster> {
+  async sample(coarse: Coarse, level: number, dials: Dials, at: Checkpoint): Promise<Sample> {
     const { width, height } = coarse.picture;
     const grid = { rows: height / Y_STRIDE, columns: width / Y_STRIDE };
     const flowTiles = this.tiles("flow", grid);
@@ -76,7 +76,7 @@ export class FlowDecoder implements Decoder<Coarse> {
     let done = 0;
     const next = () => at(done++ / runs);
     const z0 = await this.draw(coarse, flowTiles, level, dials, next);
-    const picture = new Raster(width, height);
+    const picture = new Sample(width, height);
     for (const tile of tiles) {
       await next();
       const inputs = {

@@ -1,30 +1,62 @@
-/** onnxruntime-web as the engine of a worker: WebGPU where there is one that computes what WebAssembly computes. */
-import * as ort from "onnxruntime-web/webgpu";
+/** onnxruntime-web as the engine of a worker. */
+import type * as Onnx from "onnxruntime-web";
+import { Refused } from "../errors";
+import { unpacked } from "../weights/bundle";
 import type { Engine, Session, Tensor, Tensors } from "./engine";
 
 /** More threads than these gain little and keep a phone's cores from the page. */
 const MOST_THREADS = 8;
-const WASM = "wasm";
-const WEBGPU = "webgpu";
+/** Bytes of each variant's WebAssembly, which the build has packed. */
+declare const RUNTIME_BYTES: Readonly<Record<Variant, number>>;
+
+/**
+ * The variants that the build brings; a visitor loads one of them. That for WebGPU needs promises inside WebAssembly
+ * (JSPI); the third, which every browser with WebGPU could run, takes three times as long on the processor.
+ */
+type Variant = "onnxruntime" | "onnxruntime-gpu";
 
 /** Threads share memory, which browsers allow only to pages that are isolated (COOP and COEP headers). */
 export const THREADS = globalThis.crossOriginIsolated
   ? Math.min(navigator.hardwareConcurrency || 1, MOST_THREADS)
   : 1;
 
-/** Prepares onnxruntime: `binary` is its WebAssembly, `glue` the address of the script that belongs to it. */
-export function startRuntime(binary: Uint8Array<ArrayBuffer>, glue: string): void {
-  ort.env.logLevel = "fatal";
-  ort.env.wasm.wasmBinary = binary;
-  ort.env.wasm.wasmPaths = { mjs: glue };
-  ort.env.wasm.numThreads = THREADS;
+export interface Runtime {
+  readonly plain: Engine;
+  /** What runs on the graphics processor, if there is one. */
+  readonly gpu?: Engine;
 }
 
-export const plainEngine: Engine = engineOn(WASM);
-export const gpuEngine: Engine = engineOn(WEBGPU);
+/** Loads onnxruntime from the folder of the page. */
+export async function startRuntime(base: string): Promise<Runtime> {
+  if (await hasGpu()) {
+    try {
+      const ort = await started(import("onnxruntime-web/jspi"), "onnxruntime-gpu", base);
+      return { plain: engineOn(ort, "wasm"), gpu: engineOn(ort, "webgpu") };
+    } catch {
+      // Without a connection it may be missing.
+    }
+  }
+  return { plain: engineOn(await started(import("onnxruntime-web/wasm"), "onnxruntime", base), "wasm") };
+}
 
-/** Whether there is a graphics processor; software that plays one is slower than WebAssembly. */
-export async function hasGpu(): Promise<boolean> {
+async function started(module: Promise<typeof Onnx>, variant: Variant, base: string): Promise<typeof Onnx> {
+  const answer = await fetch(new URL(`${variant}.wasm.zlib`, base)).catch(() => undefined);
+  if (!answer?.ok)
+    throw new Refused("A part of this page cannot be loaded: there is no connection to its server.");
+  const ort = await module;
+  ort.env.logLevel = "fatal";
+  ort.env.wasm.wasmBinary = await unpacked(
+    new Uint8Array(await answer.arrayBuffer()),
+    RUNTIME_BYTES[variant],
+  );
+  ort.env.wasm.wasmPaths = { mjs: new URL(`${variant}.mjs`, base).href };
+  ort.env.wasm.numThreads = THREADS;
+  return ort;
+}
+
+/** Whether there is a graphics processor that can be used; software that plays one is slower than WebAssembly. */
+async function hasGpu(): Promise<boolean> {
+  if (!("Suspending" in WebAssembly)) return false;
   try {
     const adapter = await navigator.gpu?.requestAdapter();
     return Boolean(adapter) && !adapter?.info?.isFallbackAdapter;
@@ -33,7 +65,7 @@ export async function hasGpu(): Promise<boolean> {
   }
 }
 
-function engineOn(provider: typeof WASM | typeof WEBGPU): Engine {
+function engineOn(ort: typeof Onnx, provider: "wasm" | "webgpu"): Engine {
   return {
     async load(model) {
       const options = {
@@ -41,16 +73,19 @@ function engineOn(provider: typeof WASM | typeof WEBGPU): Engine {
         graphOptimizationLevel: "all",
         logSeverityLevel: 4,
       } as const;
-      return new OnnxSession(await ort.InferenceSession.create(model, options));
+      return new OnnxSession(ort, await ort.InferenceSession.create(model, options));
     },
   };
 }
 
 class OnnxSession implements Session {
-  constructor(private readonly session: ort.InferenceSession) {}
+  constructor(
+    private readonly ort: typeof Onnx,
+    private readonly session: Onnx.InferenceSession,
+  ) {}
 
   async run(inputs: Tensors): Promise<Tensors> {
-    const feeds = mapped(inputs, ({ data, dims }: Tensor) => new ort.Tensor("float32", data, dims));
+    const feeds = mapped(inputs, ({ data, dims }: Tensor) => new this.ort.Tensor("float32", data, dims));
     const outputs = await this.session.run(feeds);
     return mapped({ ...outputs }, ({ data, dims }) => ({ data: data as Float32Array, dims }));
   }

@@ -31,11 +31,7 @@ export class Raster {
 
   /** Paints the core of a graph's output, in 0-1; values beyond are cut, and what is no number becomes 0. */
   put(value: Tensor, tile: Tile, scale: number): void {
-    eachRow(value, tile, scale, 3, (channel, row, column, from, count) => {
-      let to = 3 * (row * this.width + column) + channel;
-      for (let i = from; i < from + count; i++, to += 3)
-        this.data[to] = Math.floor(clip(value.data[i]) * 255 + 0.5);
-    });
+    paint(this.data, 255, this.width, value, tile, scale);
   }
 
   /** The first rows and columns. */
@@ -50,15 +46,46 @@ export class Raster {
   }
 }
 
-/** The picture between two: a share of 0 gives the first, of 1 the second. */
-export function blended(first: Raster, second: Raster, share: number): Raster {
-  if (share === 0) return first;
-  if (share === 1) return second;
-  const out = new Raster(first.width, first.height);
+/** A picture of 16 bits a channel: a share of it is blended into another picture before both are rounded to 8. */
+export class Sample {
+  readonly data: Uint16Array;
+
+  constructor(
+    readonly width: number,
+    readonly height: number,
+  ) {
+    this.data = new Uint16Array(3 * width * height);
+  }
+
+  /** As of `Raster`. */
+  put(value: Tensor, tile: Tile, scale: number): void {
+    paint(this.data, 65535, this.width, value, tile, scale);
+  }
+}
+
+/** The picture between two: a share of 0 gives the coarse one, of 1 the sample. */
+export function blended(coarse: Raster, sample: Sample, share: number): Raster {
+  const out = new Raster(coarse.width, coarse.height);
+  const unit = (share * 255) / 65535;
   for (let i = 0; i < out.data.length; i++) {
-    out.data[i] = Math.floor(first.data[i] + share * (second.data[i] - first.data[i]) + 0.5);
+    out.data[i] = Math.floor((1 - share) * coarse.data[i] + unit * sample.data[i] + 0.5);
   }
   return out;
+}
+
+function paint(
+  data: Uint8ClampedArray | Uint16Array,
+  white: number,
+  width: number,
+  value: Tensor,
+  tile: Tile,
+  scale: number,
+): void {
+  eachRow(value, tile, scale, 3, (channel, row, column, from, count) => {
+    let to = 3 * (row * width + column) + channel;
+    for (let i = from; i < from + count; i++, to += 3)
+      data[to] = Math.floor(clip(value.data[i]) * white + 0.5);
+  });
 }
 
 function clip(value: number): number {
