@@ -244,7 +244,7 @@ def test_a_bug_is_answered_with_an_id_and_logged_under_it(
         raise ZeroDivisionError("/secret/path")
 
     codec = Codec()
-    monkeypatch.setattr(codec, "encode", fail)
+    monkeypatch.setattr(codec, "encode_with", fail)
     with api(codec=codec) as broken, caplog.at_level(logging.ERROR):
         answer = broken.post("/encode", jpeg())
     content = refused(answer, 500, "its log")
@@ -257,7 +257,7 @@ def test_too_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
         raise MemoryError
 
     codec = Codec()
-    monkeypatch.setattr(codec, "encode", fail)
+    monkeypatch.setattr(codec, "encode_with", fail)
     with api(codec=codec) as broken:
         answer = broken.post("/encode", jpeg())
     refused(answer, 503, "not enough memory")
@@ -284,7 +284,7 @@ def test_the_page_fetches_nothing_from_elsewhere(service: Api) -> None:
     answer = service.get("/")
     assert answer.status_code == 200 and answer.headers["content-type"] == "text/html; charset=utf-8"
     names = re.findall(r'(?:src|href)="([^"]+)"', answer.text)
-    assert {"page.css", "page.js", "icon.svg", "openapi.json"} == set(names)
+    assert {"page.css", "page.js", "icon.svg", "openapi.json", "view/"} == set(names)
     scripts = "".join(service.get(f"/{name}").text for name in ("page.js", "api.js", "viewer.js"))
     for name in re.findall(r'from "\./([\w.]+)"', scripts):
         assert service.get(f"/{name}").headers["content-type"] == "text/javascript; charset=utf-8"

@@ -35,7 +35,7 @@ class Held(Codec):
         super().__init__(threads=1)
         self.begun, self.go = threading.Semaphore(0), threading.Event()
 
-    def encode(self, *_: object, **__: object) -> bytes:
+    def encode_with(self, *_: object, **__: object) -> bytes:
         self.begun.release()
         assert self.go.wait(60)
         return CODEC.encode(jpeg(), quality=0)
@@ -79,7 +79,7 @@ def test_a_content_length_that_lies_does_not_help() -> None:
 def test_pixels_of_a_picture_are_counted_before_it_is_decoded(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sprdiff.serve.jobs.open_rgb", None)
+    monkeypatch.setattr("sprdiff.imageio.open._loaded", None)
     limit = replace(SMALL, max_upload=10**6)
     with api(limit) as service:
         large = saved(Image.new("L", (251, 200)), kind)

@@ -101,7 +101,8 @@ def test_wrong_options(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_without_the_extra(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in sys.modules if name.startswith("sprdiff.serve")]:
+    # The settings stay: the command line reads their types.
+    for name in [name for name in sys.modules if name.startswith("sprdiff.serve") and "settings" not in name]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     status, line = failure(capsys)
@@ -176,7 +177,7 @@ def encode(self, *given, **options):
         {between}
 
 server.warm_up = lambda codec: None
-Codec.encode = encode
+Codec.encode_with = encode
 sys.exit(cli.main(["serve", "--port", "0", "--threads", "1"]))
 """
 
