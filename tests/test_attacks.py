@@ -20,7 +20,7 @@ from fuzz import damaged
 MEGABYTES = 1024
 PATIENCE = 300
 """Seconds after which something waits for ever."""
-REFUSED = re.compile(r"(Image|Bitstream|Weights|Batch|Plugin)Error: [^\n]+")
+REFUSED = re.compile(r"((?:Unsupported|Large)?Image|Bitstream|Weights|Batch|Plugin)Error: [^\n]+")
 HARMLESS = {
     "picture/ispe.avif": r"a picture of \(10, 10, 3\)",
     "sprd/noise.sprd": r"a picture of \(64, 64\)",

@@ -144,7 +144,7 @@ def test_resume_without_a_checkpoint_still_needs_what_the_stage_needs(
     tmp_path: Path, training_data: Path
 ) -> None:
     with pytest.raises(TrainingError, match="give --init"):
-        run_case("flow", training_data, tmp_path, Path(), init=None, resume=True)
+        run_case("flow", training_data, tmp_path, Path(), init=[], resume=True)
 
 
 def test_resume_refuses_another_stage_or_size(tmp_path: Path, latents: Path, start: Path) -> None:
