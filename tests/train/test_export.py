@@ -29,7 +29,6 @@ from sprdiff.runtime.noise import normal_noise
 from sprdiff.runtime.onnx import OnnxRuntime
 from sprdiff.runtime.sessions import Sessions
 from sprdiff.runtime.weights import GRAPHS, read_arrays, read_manifest
-from sprdiff.train import run_export
 from sprdiff.train.checkpoints import PARTS, load, load_networks
 from sprdiff.train.data.photos import CropSampler
 from sprdiff.train.export.folder import FILES, KEPT, refit_tables, write_folder
@@ -44,6 +43,7 @@ from sprdiff.train.export.graphs import (
     _export,
     _inputs,
 )
+from sprdiff.train.export.run import run_export
 from sprdiff.train.initial import read_initial
 from training_helpers import memory_store, nano_model, write_checkpoint, write_photos
 

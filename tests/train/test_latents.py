@@ -19,12 +19,12 @@ from conftest import photo
 from sprdiff.cli.data import app
 from sprdiff.errors import TrainingError
 from sprdiff.models.config import NANO
-from sprdiff.train import LatentsOptions, run_latents
 from sprdiff.train.data.photos import CropSampler, open_store
 from sprdiff.train.latents.making import make_latents
 from sprdiff.train.latents.resident import ResidentLatents
-from sprdiff.train.latents.run import LatentsResult, codec_of
+from sprdiff.train.latents.run import LatentsResult, codec_of, run_latents
 from sprdiff.train.latents.store import SIDE, STRIDES, VAE, LatentSampler, LatentStore
+from sprdiff.train.options import LatentsOptions
 from sprdiff.train.recipes import STAGES
 from training_helpers import memory_store, nano_model, write_checkpoint, write_photos
 

@@ -22,9 +22,11 @@ from sprdiff.errors import TrainingError, WeightsError
 from sprdiff.models.latent_codec import LatentCodec
 from sprdiff.models.rate import lambda_of
 from sprdiff.sd.config import SD
-from sprdiff.train import TrainOptions, checkpoints, run_stage
+from sprdiff.train import checkpoints
 from sprdiff.train.data.pack import Packing, pack
+from sprdiff.train.options import TrainOptions
 from sprdiff.train.precision import PATIENT, START, LossScale
+from sprdiff.train.run import run_stage
 from sprdiff.train.sd.losses import LpipsLoss
 from sprdiff.train.sd.recipes import RATES, SD_PARTS, SD_STAGES
 from sprdiff.train.sd.setup import check_config, default_workers

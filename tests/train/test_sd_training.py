@@ -31,10 +31,13 @@ from sprdiff.errors import TrainingError, WeightsError
 from sprdiff.evaluate.metrics.perceptual import Lpips
 from sprdiff.sd import pretrained
 from sprdiff.sd.model import is_trained
-from sprdiff.train import TrainOptions, checkpoints, run_export, run_stage
+from sprdiff.train import checkpoints
 from sprdiff.train.data.pack import Packing, pack
 from sprdiff.train.data.photos import CropSampler
+from sprdiff.train.export.run import run_export
 from sprdiff.train.loop import Trainer
+from sprdiff.train.options import TrainOptions
+from sprdiff.train.run import run_stage
 from sprdiff.train.sd.losses import feature_distance, quarters
 from sprdiff.train.sd.options import SDOptions
 from sprdiff.train.sd.recipes import SD_PARTS, SD_STAGES

@@ -68,7 +68,7 @@ def pack(
 def latents(options: LatentsOptions) -> int:
     """Code crops of photographs for the stages vae and flow."""
     with needed("train", TrainingError, "coding latents"):
-        from ..train import run_latents
+        from ..train.latents.run import run_latents
     with ProgressBar("crops") as bar:
         done = run_latents(options, bar.show)
     vae = "with the VAE's latent" if done.vae else "without a VAE's latent"

@@ -20,8 +20,9 @@ def train(
 ) -> int:
     """Train one stage of a preset (needs the extra: train)."""
     with needed("train", TrainingError, "training"):
-        from ..train import run_export, run_stage
         from ..train.export.folder import read_card
+        from ..train.export.run import run_export
+        from ..train.run import run_stage
     if options.stage != "export":
         run_stage(options)
         return 0
