@@ -82,7 +82,7 @@ class Memory(threading.Thread):
         while not self._end.wait(0.5):
             try:
                 family = [self._process, *self._process.children(recursive=True)]
-                done = sum(1 for _ in self._dest.rglob("*.sprd"))
+                done = sum(1 for _ in self._dest.glob("[0-9]*/*.sprd"))
                 self.samples.append((done, sum(_memory(process) for process in family)))
             except psutil.Error:
                 continue

@@ -38,7 +38,7 @@ from batch_helpers import (
 )
 from conftest import photo
 from serve_helpers import api, refused
-from sprdiff.batch import pages
+from sprdiff.batch import pages, storage, work
 from sprdiff.batch.names import has_controls
 from sprdiff.batch.parquet import ParquetTable
 from sprdiff.batch.shards import TarShard
@@ -606,11 +606,17 @@ def test_what_nobody_foresaw_is_one_pictures_failure(tmp_path: Path, monkeypatch
     (tmp_path / "in").mkdir()
     for name in ("a", "b"):
         (tmp_path / "in" / f"{name}.png").write_bytes(png(ord(name)))
-    monkeypatch.setattr(
-        "sprdiff.batch.work.stat", lambda address: 1 // (not address.endswith("a.sprd")) or None
-    )
-    outcome = run(tmp_path / "in", tmp_path / "out", force=False)
-    assert "unexpected ZeroDivisionError" in outcome.totals.failures[0][1]
+    sound = storage.read
+
+    def odd(address: str, bound: Callable[[bytes], int]) -> bytes:
+        if address.endswith("a.png"):
+            raise ZeroDivisionError
+        return sound(address, bound)
+
+    monkeypatch.setattr(work, "read", odd)
+    outcome = run(tmp_path / "in", tmp_path / "out")
+    assert "unexpected ZeroDivisionError" in outcome.totals.failures[0][1] and outcome.totals.failed == 1
+    assert set(outputs(tmp_path / "out")) == {"b.sprd"}
 
 
 def test_rights_and_names_of_members_do_no_harm(tmp_path: Path) -> None:

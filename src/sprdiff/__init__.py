@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         TargetError,
         TrainingError,
         UnsupportedImageError,
+        ViewerError,
         WeightsError,
     )
     from .fileinfo import FileInfo, ModelInfo, info, model_info
@@ -69,6 +70,7 @@ _HOME = {
         "TargetError",
         "TrainingError",
         "UnsupportedImageError",
+        "ViewerError",
         "WeightsError",
     ),
     "fileinfo": ("FileInfo", "ModelInfo", "info", "model_info"),
@@ -101,6 +103,7 @@ __all__ = [
     "TargetError",
     "TrainingError",
     "UnsupportedImageError",
+    "ViewerError",
     "WeightsError",
     "__version__",
     "decode",

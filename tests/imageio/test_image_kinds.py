@@ -60,7 +60,7 @@ def test_without_the_package_a_phone_photograph_is_named_with_the_extra(
     data = heic()
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     with pytest.raises(
-        ImageError, match=r"is a HEIC picture, which needs a package: pip install 'sprdiff\[heif\]'"
+        ImageError, match=r"is a HEIC picture, which needs pillow_heif: pip install 'sprdiff\[heif\]'"
     ):
         open_rgb(data)
 
@@ -147,7 +147,7 @@ def test_without_the_package_jpeg_xl_is_named_with_the_extra(monkeypatch: pytest
     data = jxl()
     monkeypatch.setitem(sys.modules, "pillow_jxl.JpegXLImagePlugin", None)
     with pytest.raises(
-        ImageError, match=r"is a JPEG XL picture, which needs a package: pip install 'sprdiff\[jxl\]'"
+        ImageError, match=r"is a JPEG XL picture, which needs pillow_jxl: pip install 'sprdiff\[jxl\]'"
     ):
         open_rgb(data)
 

@@ -87,7 +87,7 @@ OTHER = "ab" * 32
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda f: (f / "manifest.json").unlink(), r"manifest\.json cannot be read: No such file"),
+        (lambda f: (f / "manifest.json").unlink(), r"manifest\.json cannot be read: no such file"),
         (write("manifest.json", b"\xff{"), "is not a manifest"),
         (write("manifest.json", b"[" * 100_000), "is not a manifest"),
         (write("manifest.json", b"[1]"), "is not a manifest"),

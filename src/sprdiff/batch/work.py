@@ -221,9 +221,10 @@ def _open(options: RunOptions, item: Item, local: Callable[[], Path]) -> tuple[C
         data = read(item.source, work.most)
         return SinglePicture(data), hashlib.sha256(data).hexdigest()
     path = local()
+    sha256 = digest(str(path))  # before anything else is read: a change from now on will be noticed
     if options.kind == SHARDS:
-        return TarShard(path, work), digest(str(path))
-    return ParquetTable(path, work, options.column, options.output_column), digest(str(path))
+        return TarShard(path, work), sha256
+    return ParquetTable(path, work, options.column, options.output_column), sha256
 
 
 def _pictures(item: Item, container: Container) -> Iterator[Picture]:
@@ -233,15 +234,19 @@ def _pictures(item: Item, container: Container) -> Iterator[Picture]:
 
 def _store(options: RunOptions, item: Item, out: Path) -> Stamp:
     """Give an output its place, unless a run that was stopped has left the same output there."""
-    sha256 = digest(str(out))
+    sha256, made = digest(str(out)), stat(str(out))
     try:
         place(out, item.target, force=options.force)
     except OutputExistsError:
         there = ""
         with suppress(BatchError):
             there = digest(item.target)
-        if there != sha256:
-            if not item.own or there != item.own:
-                raise  # the file belongs to somebody else
+        if there == sha256:
+            made = stat(item.target)
+        elif item.own and there == item.own:
             place(out, item.target, force=True)
-    return replace(stat(item.target) or Stamp(), sha256=sha256)
+        else:
+            raise  # the file belongs to somebody else
+    if is_remote(item.target):
+        made = stat(item.target)
+    return replace(made or Stamp(), sha256=sha256)
