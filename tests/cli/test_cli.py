@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import os
@@ -267,7 +268,8 @@ def test_version_and_help(run: Run) -> None:
 
 def test_training_without_its_packages(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    # The options stay: the command line reads their types.
+    # The options stay: the command line reads their types. The package itself is put back afterwards.
+    monkeypatch.setattr("sprdiff.train", importlib.import_module("sprdiff.train"))
     for name in [name for name in sys.modules if name.startswith("sprdiff.train") and "options" not in name]:
         monkeypatch.delitem(sys.modules, name)
     assert_fails(run("train", "pixel", "--data", ".", "--out", "run"), 1, "pip install 'sprdiff[train]'")

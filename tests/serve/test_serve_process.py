@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import signal
 import socket
@@ -101,7 +102,8 @@ def test_wrong_options(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_without_the_extra(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    # The settings stay: the command line reads their types.
+    # The settings stay: the command line reads their types. The package itself is put back afterwards.
+    monkeypatch.setattr("sprdiff.serve", importlib.import_module("sprdiff.serve"))
     for name in [name for name in sys.modules if name.startswith("sprdiff.serve") and "settings" not in name]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "uvicorn", None)
