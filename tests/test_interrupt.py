@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from conftest import photo
-from sd_helpers import write_trained_folder
+from sd_helpers import exactly, write_trained_folder
 from sprdiff.codec import Codec
 from sprdiff.errors import StoppedError
 from sprdiff.format.entropy import Exact
@@ -189,11 +189,11 @@ def test_the_networks_on_torch_stop_between_tiles(torch_tiled: TorchRuntime) -> 
     told = work_of(lambda: torch_tiled.analyse(picture))
     assert len(told) > 1 and min(told) >= 128 * 64 and sum(told) >= 192 * 256
     stops_after(1, lambda: torch_tiled.analyse(picture))
-    y_hat = np.zeros((torch_tiled.entropy.y_channels, 3, 4), np.float32)
-    coarse = work_of(lambda: torch_tiled.synthesise(y_hat, level=LEVEL, realism=0.0))
-    told = work_of(lambda: torch_tiled.synthesise(y_hat, level=LEVEL))
+    exact = exactly(torch_tiled, np.zeros((torch_tiled.entropy.y_channels, 3, 4), np.float32), LEVEL)
+    coarse = work_of(lambda: torch_tiled.decode(exact, level=LEVEL, realism=0.0))
+    told = work_of(lambda: torch_tiled.decode(exact, level=LEVEL))
     assert told[: len(coarse)] == coarse and sum(coarse) >= 192 * 256
     # Denoiser and VAE decoder go over the picture once each.
     assert sum(told[len(coarse) :]) >= 2 * 192 * 256
     for pieces in range(len(told)):
-        stops_after(pieces, lambda: torch_tiled.synthesise(y_hat, level=LEVEL))
+        stops_after(pieces, lambda: torch_tiled.decode(exact, level=LEVEL))

@@ -106,7 +106,8 @@ def test_the_sdist_holds_what_a_contributor_needs(sdist: Path) -> None:
         names = {name.partition("/")[2] for name in archive.getnames()}
     for needed in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "mkdocs.yml", "docs/index.md",
                    "docs/demo.webp", "tests/conftest.py", "scripts/make_cli_docs.py", "runs/tiny.sh", "Containerfile",
-                   "benchmarks/speed.py", "web/package-lock.json", "web/src/worker.ts", "share/mime/packages/sprdiff.xml"):  # fmt: skip
+                   "benchmarks/speed.py", "web/package-lock.json", "web/src/worker.ts",
+                   "share/mime/packages/sprdiff.xml"):  # fmt: skip
         assert needed in names, needed
     assert not [name for name in names if RUBBISH.search(name)]
 

@@ -95,7 +95,7 @@ class Codec:
         base: str | Path | None = None,
         semantic: str | Path | None = None,
         device: str = "auto",
-        dtype: str = "auto",
+        precision: str = "auto",
         tile: int | None = None,
         threads: int | None = None,
         max_pixels: int = MAX_PIXELS,
@@ -107,7 +107,8 @@ class Codec:
             revision: of the hub; None: its main branch.
             base, semantic: folders of the pretrained parts, if they are not where they were in training.
             device: ``cpu``, ``cuda``, ``cuda:1`` ...; ``auto``: a GPU if there is one.
-            dtype: of the large networks: ``float32``, ``float16``, ``bfloat16``; ``auto``: bfloat16 on a GPU.
+            precision: of the large networks: ``fp32``, ``tf32``, ``fp16``, ``bf16``; ``auto``: on a GPU the fastest one
+                that the decoded latent allows, elsewhere ``fp32``.
             tile: side of tiles in pixels, a multiple of 64: less memory, more seams; None: 768 and 1024.
             threads: of torch on the CPU, for the whole process.
             max_pixels: limit on width x height of a picture, both ways.
@@ -119,7 +120,7 @@ class Codec:
         from .sd.pretrained import load
 
         runtime = load(
-            name, revision=revision, base=base, semantic=semantic, device=device, dtype=dtype, tile=tile,
+            name, revision=revision, base=base, semantic=semantic, device=device, precision=precision, tile=tile,
             threads=threads,
         )  # fmt: skip
         return cls.from_runtime(runtime, max_pixels=max_pixels)

@@ -3,42 +3,30 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from numpy.typing import NDArray
 from transformers import Dinov2Config, Dinov2Model, Dinov2WithRegistersConfig, Dinov2WithRegistersModel
 
+from sprdiff.format.entropy import Exact
 from sprdiff.models.stored import entropy_arrays
-from sprdiff.sd.config import SD, SDConfig
-from sprdiff.sd.model import SDSPRDiff, build, load_base, load_semantic
+from sprdiff.sd.config import SMALL as SMALL
+from sprdiff.sd.config import SDConfig
+from sprdiff.sd.loading import load_base, load_semantic
+from sprdiff.sd.model import SDSPRDiff, build
 from sprdiff.sd.pretrained import save
+from sprdiff.sd.runtime import TorchRuntime
 
-SMALL = replace(
-    SD,
-    distortion=(8, 16),
-    fused=16,
-    trunk=16,
-    y_channels=12,
-    z_channels=4,
-    groups=(4, 8),
-    hyper_hidden=16,
-    hyper_features=8,
-    context_hidden=16,
-    synthesis=(16, 16, 16),
-    depth=1,
-    estimate=8,
-    coarse=8,
-    pixel_condition=8,
-    semantic_condition=16,
-    lora_rank=2,
-)  # fmt: skip
-"""The trained parts small enough for tests; widths of pretrained parts follow from the folders."""
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 SCHEDULER = {
-    "_class_name": "EulerDiscreteScheduler", "num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012,
+    "_class_name": "EulerDiscreteScheduler", "num_train_timesteps": 1000, "beta_start": 0.00085,
+    "beta_end": 0.012,
     "beta_schedule": "scaled_linear", "prediction_type": "epsilon",
 }  # fmt: skip
 
@@ -86,7 +74,7 @@ def write_semantic(folder: Path, seed: int = 0, *, registers: bool = False, patc
 
 
 def small_model(folder: Path, seed: int = 0, config: SDConfig = SMALL) -> SDSPRDiff:
-    """A random model as training starts with it; its parts are written to ``folder`` if they are not there."""
+    """A random model as training starts with it; its parts are written to ``folder`` if need be."""
     if not (folder / "base").exists():
         write_base(folder / "base")
         write_semantic(folder / "semantic")
@@ -104,8 +92,37 @@ def stir(model: SDSPRDiff, scale: float = 0.05) -> None:
 
 
 def write_trained_folder(folder: Path, seed: int = 0, parts: Path | None = None) -> Path:
-    """``folder/trained``: a random SPRDiff, no path of it switched off; its parts lie in ``parts`` or ``folder``."""
+    """``folder/trained``: a random SPRDiff, no path of it switched off; its parts lie in ``parts`` or
+    ``folder``."""
     model = small_model(parts or folder, seed)
     stir(model)
     save(folder / "trained", model, entropy_arrays(model.latent_codec), {"data": "none: random weights"})
     return folder / "trained"
+
+
+def exactly(runtime: TorchRuntime, y_hat: NDArray[np.float32], level: int, seed: int = 0) -> Exact:
+    """What is known exactly of a picture whose unscaled ŷ this nearly is; means and features are random."""
+    rng = np.random.default_rng(seed)
+    unit = runtime.entropy.dequantise(np.ones(y_hat.shape, np.int32), level)
+    values = np.clip(np.rint(y_hat / unit), -(2.0**30), 2.0**30).astype(np.int32)
+    means = rng.integers(-300, 300, y_hat.shape).astype(np.int32)
+    features = runtime.model.config.hyper_features
+    h = rng.integers(0, 2000, (features, *y_hat.shape[1:])).astype(np.int16)
+    return Exact(values, means, h)
+
+
+def show(runtime: TorchRuntime, y_hat: NDArray[np.float32], *, level: int, **dials: Any) -> NDArray[Any]:
+    """The picture of such a ŷ."""
+    return runtime.decode(exactly(runtime, y_hat, level), level=level, **dials)
+
+
+def change(path: Path, **values: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def cache(source: Path, name: str, folder: Path) -> None:
+    """What huggingface_hub leaves of a model that was fetched once."""
+    root = folder / "cache" / f"models--{name.replace('/', '--')}"
+    shutil.copytree(source, root / "snapshots" / COMMIT)
+    (root / "refs").mkdir()
+    (root / "refs" / "main").write_text(COMMIT)

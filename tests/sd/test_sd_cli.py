@@ -45,4 +45,4 @@ def test_files_there_and_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     wanted = capsys.readouterr().err
     assert f"made with the weights sd-{about['tag']}" in wanted and wanted.count("\n") == 1
     assert main(["decode", coded, back, "-f", "--weights", weights, "--steps", "4"]) == 1
-    assert "one step" in capsys.readouterr().err
+    assert "evaluates its UNet once" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The networks of preset `sd` on tiny random parts: shapes, what starts as what, one step, exactness, reach."""
+"""The networks of preset `sd` on tiny random parts: shapes, what starts as what, exactness, reach."""
 
 from __future__ import annotations
 
@@ -16,12 +16,15 @@ from torch import Tensor, nn
 from sd_helpers import SMALL, small_model, stir, write_base, write_semantic
 from sprdiff.errors import WeightsError
 from sprdiff.format.entropy import EntropyModel
+from sprdiff.models.config import FOUR_PASSES
 from sprdiff.models.stored import entropy_arrays
 from sprdiff.sd.config import SD, SDConfig
 from sprdiff.sd.elic import ElicAnalysis
-from sprdiff.sd.model import IMAGENET_MEAN, SDSPRDiff, build, is_trained, load_base, load_semantic
+from sprdiff.sd.loading import load_base, load_semantic
+from sprdiff.sd.model import SDSPRDiff, build, is_trained
 from sprdiff.sd.modules import SDReconstruction, SDSynthesis, tokens
-from sprdiff.sd.runtime import Tiling
+from sprdiff.sd.parts import IMAGENET_MEAN
+from sprdiff.sd.tiling import Tiling
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +74,7 @@ def test_widths_are_read_off_the_parts(folder: Path, tmp_path: Path, model: SDSP
 
 
 def test_configuration_survives_json() -> None:
-    for config in (SD, SMALL):
+    for config in (SD, SMALL, replace(SMALL, passes=FOUR_PASSES, prediction="base")):
         assert SDConfig.from_json(config.to_json()) == config
     with pytest.raises(TypeError, match="other fields"):
         SDConfig.from_json('{"preset": "sd"}')
@@ -103,10 +106,13 @@ def test_the_unet_starts_as_the_pretrained_one(model: SDSPRDiff, folder: Path) -
     """Adapters, conditions and residual are silent: what comes out is the base model's step without text."""
     base = load_base(str(folder / "base"))
     z, c_pix, c_sem = torch.randn(1, 4, 16, 16), torch.randn(1, 8, 16, 16), torch.zeros(1, 12, 2, 2)
-    found = model.denoiser(z, torch.ones(1), c_pix, c_sem)
     last = base.schedule.alphas[-1]
     noise = base.unet(z, torch.tensor([999]), encoder_hidden_states=torch.zeros(1, 5, 12)).sample
-    assert torch.allclose(found, (z - (1 - last).sqrt() * noise) / last.sqrt(), atol=1e-3)
+    step = (z - (1 - last).sqrt() * noise) / last.sqrt()
+    plain = small_model(folder, config=replace(SMALL, prediction="base"))
+    assert torch.allclose(plain.denoiser(z, torch.ones(1), c_pix, c_sem), step, atol=1e-3)
+    damped = z + (last / (1 - last)).sqrt() * (step - z)
+    assert torch.allclose(model.denoiser(z, torch.ones(1), c_pix, c_sem), damped, atol=1e-4)
 
 
 def test_every_zero_start_gets_a_gradient(model: SDSPRDiff) -> None:
@@ -132,6 +138,16 @@ def test_conditions_take_the_coarse_image_as_given(model: SDSPRDiff) -> None:
         r = model(x, level).reconstruction
         (r.c_pix.square().mean() + r.c_sem.square().mean()).backward()
     assert all(p.grad is None for p in model.reconstruction.coarse.parameters())
+
+
+def test_means_and_features_are_heard(model: SDSPRDiff) -> None:
+    """They are known exactly and cost nothing: the synthesis takes them beside ŷ."""
+    x, level = inputs()
+    q = model(x, level).quantised
+    before = model.receive(q, level)
+    for changed in (q._replace(means=q.means + 1), q._replace(features=q.features + 1)):
+        after = model.receive(changed, level)
+        assert not torch.allclose(before.coarse, after.coarse) and not torch.allclose(before.z_est, after.z_est)
 
 
 def test_both_conditions_are_heard_once_trained(model: SDSPRDiff) -> None:
@@ -186,14 +202,20 @@ def test_one_step_by_the_prediction_type(folder: Path, tmp_path: Path, predictio
     from diffusers import DDIMScheduler
 
     base = load_base(str(write_base(tmp_path, scheduler={"prediction_type": prediction})))
-    model = build(base, load_semantic(str(small_parts(folder) / "semantic")), SMALL).eval()
-    scheduler = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False,
-                              prediction_type=prediction)  # fmt: skip
+    config = replace(SMALL, prediction="base")
+    model = build(base, load_semantic(str(small_parts(folder) / "semantic")), config).eval()
+    scheduler = DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        prediction_type=prediction,
+    )
     scheduler.set_timesteps(1000)
     z, out = torch.randn(1, 4, 8, 8), torch.randn(1, 4, 8, 8)
     for step in (999, 400):
         expected = scheduler.step(out, step, z).pred_original_sample
-        assert torch.allclose(model.denoiser._clean(z, out, torch.tensor([step])), expected, rtol=1e-4, atol=1e-4)
+        assert torch.allclose(model.denoiser.clean(z, out, torch.tensor([step])), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_zero_terminal_snr_schedule(tmp_path: Path) -> None:
@@ -228,7 +250,8 @@ def test_torch_and_integers_quantise_alike(model: SDSPRDiff) -> None:
     found = double.latent_codec(y.double(), z.double(), torch.tensor([100.0]).double(), hard=True)
     exact = entropy.encode(y[0].numpy(), z[0].numpy(), 100).y_hat
     theirs = entropy.dequantise(exact, 100)
-    # Gains are 16-bit fractions there and floats here: a latent at the edge of its bin may fall on either side.
+    # Gains are 16-bit fractions there and floats here: a latent at the edge of its bin may fall on either
+    # side.
     assert (np.abs(found.y_hat[0].numpy() - theirs) < 1e-3).mean() > 0.99
 
 
@@ -272,14 +295,14 @@ def test_the_halo_covers_what_the_new_modules_see() -> None:
     small = replace(SMALL, depth=SD.depth, cross_attention=12)
     synthesis, module = SDSynthesis(small).double(), SDReconstruction(small).double()
     nn.init.normal_(module.semantic.project.weight)
-    base = torch.randn(1, 12, 1, 33).double()
+    base = torch.randn(1, 12 + 12 + 8, 1, 33).double()
     changed = base.clone()
     changed[..., 16] += 4
     level = torch.tensor([100.0]).double()
 
     def part(index: int) -> Any:
-        def run(y: Tensor) -> Tensor:
-            f64, f16, z_est = synthesis(y, level)
+        def run(known: Tensor) -> Tensor:
+            f64, f16, z_est = synthesis(*known.split((12, 12, 8), 1), level)
             return (*module(f64, f16), z_est)[index]
 
         return run

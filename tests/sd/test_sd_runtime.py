@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from conftest import photo
-from sd_helpers import write_trained_folder
+from sd_helpers import show, write_trained_folder
 from sprdiff import BitstreamError, Codec, DeviceError, DialError, ModelMismatchError, info
 from sprdiff.fileinfo import model_info
 from sprdiff.format.container import parse_file
@@ -63,6 +64,20 @@ def test_files_name_preset_and_grid(codec: Codec, data: bytes, folder: Path) -> 
     assert model_info(folder).hash == codec.runtime.weights_hash.hex()
     picture = codec.decode(data)
     assert picture.size == (SIZE[1], SIZE[0]) and picture.mode == "RGB"
+
+
+def test_files_are_of_format_2_and_dials_default_to_the_weights(folder: Path, data: bytes, tmp_path: Path) -> None:
+    assert (data[:3], data[3] >> 4) == (b"SPR", 2)
+    for name in ("base", "semantic", "trained"):
+        shutil.copytree(folder.parent / name, tmp_path / name)
+    config = tmp_path / "trained" / "config.json"
+    content = json.loads(config.read_text())
+    assert (content["realism"], content["steps"], content["lambda_range"]) == (1.0, 1, [0.25, 6.0])
+    config.write_text(json.dumps(content | {"realism": 0.0}))
+    other = Codec.from_pretrained(tmp_path / "trained", device="cpu")
+    coarse, full = (np.asarray(other.decode(data, realism=r)) for r in (0.0, 1.0))
+    assert np.array_equal(np.asarray(other.decode(data)), coarse) and not np.array_equal(coarse, full)
+    assert np.array_equal(np.asarray(other.decode(data, steps=1)), coarse)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (64, 64), (65, 300), (257, 129)])
@@ -129,7 +144,7 @@ def test_damage_is_found(codec: Codec, data: bytes) -> None:
 
 def test_realism_is_linear(runtime: TorchRuntime) -> None:
     y_hat = np.random.default_rng(0).normal(size=(12, 3, 4)).astype(np.float32)
-    coarse, half, full = (runtime.synthesise(y_hat, level=90, realism=r) for r in (0.0, 0.5, 1.0))
+    coarse, half, full = (show(runtime, y_hat, level=90, realism=r) for r in (0.0, 0.5, 1.0))
     assert not np.allclose(coarse, full, atol=0.01)
     inside = (full > 0) & (full < 1)  # colours are matched before anything is clipped
     assert np.allclose(half[inside], (0.5 * coarse + 0.5 * full)[inside], atol=1e-5)
@@ -138,18 +153,18 @@ def test_realism_is_linear(runtime: TorchRuntime) -> None:
 def test_the_coarse_picture_needs_no_denoiser(runtime: TorchRuntime, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(TorchRuntime, "_denoise")
     y_hat = np.zeros((12, 1, 1), np.float32)
-    picture = runtime.synthesise(y_hat, level=0, realism=0.0, dtype=np.uint8, size=(50, 60))
+    picture = show(runtime, y_hat, level=0, realism=0.0, dtype=np.uint8, size=(50, 60))
     assert picture.shape == (50, 60, 3) and picture.dtype == np.uint8
 
 
 def test_more_steps_are_refused(codec: Codec, data: bytes) -> None:
-    with pytest.raises(DialError, match="in one step, not 2"):
+    with pytest.raises(DialError, match="evaluates its UNet once, not 2 times"):
         codec.decode(data, steps=2)
 
 
 def test_strange_latents_give_a_picture(runtime: TorchRuntime) -> None:
     y_hat = np.full((12, 2, 2), 1e30, np.float32)
-    picture = runtime.synthesise(y_hat, level=255)
+    picture = show(runtime, y_hat, level=255)
     assert np.isfinite(picture).all() and picture.min() >= 0 and picture.max() <= 1
 
 
@@ -207,7 +222,7 @@ def test_colours_are_matched_without_edges() -> None:
 
 
 def test_tiles_that_differ_meet_without_seams(runtime: TorchRuntime, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A decoder and a denoiser whose tiles are dark and bright by turns: no step is larger than the ramp's."""
+    """Decoder and denoiser make tiles dark and bright by turns: no step is larger than the ramp's."""
     tiles = itertools.count()
 
     def decode(self: SDSPRDiff, z0: Tensor) -> Tensor:
@@ -236,26 +251,26 @@ def test_tiles_that_drift_in_colour_are_put_right(runtime: TorchRuntime, monkeyp
 
     y_hat = np.random.default_rng(1).normal(size=(12, 4, 8)).astype(np.float32)
     small = tiled(runtime, 192)
-    expected = cell_means(small.synthesise(y_hat, level=100, realism=0.0).transpose(2, 0, 1), 64)
+    expected = cell_means(show(small, y_hat, level=100, realism=0.0).transpose(2, 0, 1), 64)
     errors = []
     for matching in (True, False):
         monkeypatch.setattr(SDSPRDiff, "decode_latent", drifting)
         if not matching:
             monkeypatch.setattr("sprdiff.sd.runtime.match_colours", lambda *_: None)
-        found = small.synthesise(y_hat, level=100).transpose(2, 0, 1)
+        found = show(small, y_hat, level=100).transpose(2, 0, 1)
         errors.append(float(np.abs(cell_means(found, 64) - expected).mean()))
     assert errors[0] < 0.4 * errors[1]
 
 
 def test_tiling_does_change_something(runtime: TorchRuntime) -> None:
     y_hat = np.random.default_rng(1).normal(size=(12, 2, 8)).astype(np.float32)
-    whole, pieces = (r.synthesise(y_hat, level=100) for r in (runtime, tiled(runtime, 192)))
+    whole, pieces = (show(r, y_hat, level=100) for r in (runtime, tiled(runtime, 192)))
     assert 0 < np.abs(whole - pieces).mean() < 0.05
 
 
 def test_the_coarse_picture_is_that_of_the_whole(runtime: TorchRuntime) -> None:
     y_hat = np.random.default_rng(1).normal(size=(12, 3, 40)).astype(np.float32)
-    pictures = [r.synthesise(y_hat, level=100, realism=0.0) for r in (runtime, tiled(runtime, 128))]
+    pictures = [show(r, y_hat, level=100, realism=0.0) for r in (runtime, tiled(runtime, 128))]
     assert np.abs(pictures[0] - pictures[1]).max() < 1 / 255
 
 
@@ -269,7 +284,7 @@ def test_tiled_analysis_is_near_that_of_the_whole(runtime: TorchRuntime) -> None
 
 def test_colour_comes_from_the_coarse_picture(runtime: TorchRuntime) -> None:
     y_hat = np.random.default_rng(3).normal(size=(12, 3, 4)).astype(np.float32)
-    coarse, full = (runtime.synthesise(y_hat, level=90, realism=r) for r in (0.0, 1.0))
+    coarse, full = (show(runtime, y_hat, level=90, realism=r) for r in (0.0, 1.0))
     assert np.abs(coarse.mean((0, 1)) - full.mean((0, 1))).max() < 0.02
 
 
@@ -277,10 +292,10 @@ def test_colour_comes_from_the_coarse_picture(runtime: TorchRuntime) -> None:
 
 
 def test_half_precision_is_near(runtime: TorchRuntime, folder: Path) -> None:
-    half = load(folder, device="cpu", dtype="bfloat16")
+    half = load(folder, device="cpu", precision="bf16")
     assert next(half.model.denoiser.unet.parameters()).dtype == torch.bfloat16
     y_hat = np.random.default_rng(3).normal(size=(12, 2, 2)).astype(np.float32)
-    full, low = (r.synthesise(y_hat, level=90) for r in (runtime, half))
+    full, low = (show(r, y_hat, level=90) for r in (runtime, half))
     assert np.abs(full - low).mean() < 0.05
     assert half.analyse(photo(64, 64))[0].dtype == np.float32
 
@@ -290,8 +305,8 @@ def test_devices_and_sizes_that_are_not_there(runtime: TorchRuntime, folder: Pat
         load(folder, device="cuda:7")
     with pytest.raises(ValueError, match="multiple of 64"):
         tiled(runtime, 100)
-    with pytest.raises(ValueError, match="dtype must be"):
-        TorchRuntime(runtime.model, runtime.entropy, runtime.manifest, device="cpu", dtype="int4")
+    with pytest.raises(ValueError, match="precision must be"):
+        TorchRuntime(runtime.model, runtime.entropy, runtime.manifest, device="cpu", precision="int4")
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("not enough memory")])
@@ -301,7 +316,7 @@ def test_memory_that_ends_is_told(runtime: TorchRuntime, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(TorchRuntime, "_denoise", fail)
     with pytest.raises(DeviceError, match=r"too little memory for tiles of 768 pixels: give a smaller tile \(tile=384"):
-        runtime.synthesise(np.zeros((12, 1, 1), np.float32), level=0)
+        show(runtime, np.zeros((12, 1, 1), np.float32), level=0)
 
 
 def test_other_errors_pass(runtime: TorchRuntime, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -310,7 +325,7 @@ def test_other_errors_pass(runtime: TorchRuntime, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(TorchRuntime, "_denoise", fail)
     with pytest.raises(RuntimeError, match="something else"):
-        runtime.synthesise(np.zeros((12, 1, 1), np.float32), level=0)
+        show(runtime, np.zeros((12, 1, 1), np.float32), level=0)
 
 
 def test_config_is_readable_json(folder: Path) -> None:

@@ -21,15 +21,18 @@ from sprdiff.evaluate.metrics.perceptual import VGG16
 from sprdiff.train.loop import Options, Trainer
 from sprdiff.train.report import Report
 from sprdiff.train.sd.losses import LpipsLoss
-from sprdiff.train.sd.stages import SD_STAGES, SDOptions
+from sprdiff.train.sd.options import SDOptions
+from sprdiff.train.sd.recipes import SD_STAGES
 from training_helpers import crop_of, digest, disturb, memory_store
 
 
 def made_up_lpips(seed: int = 0) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """Random weights in the shape of VGG16's trunk and of LPIPS's heads."""
     rng = torch.Generator().manual_seed(seed)
-    backbone = {k: torch.randn(s, generator=rng) * (2 / (s[1] * 9 if len(s) == 4 else 1e4)) ** 0.5
-                for k, s in VGG16.shapes.items()}  # fmt: skip
+    backbone = {
+        k: torch.randn(s, generator=rng) * (2 / (s[1] * 9 if len(s) == 4 else 1e4)) ** 0.5
+        for k, s in VGG16.shapes.items()
+    }
     heads = {f"lin{i}.model.1.weight": torch.rand(1, c, 1, 1, generator=rng) for i, c in enumerate(VGG16.channels)}
     return backbone, heads
 
@@ -44,7 +47,14 @@ def sd_options(folder: Path, **changes: Any) -> SDOptions:
 
 
 def make_sd_trainer(
-    stage: str, folder: Path, *, photos: int = 1, steps: int = 20, lr: float = 3e-3, lpips: LpipsLoss | None = None
+    stage: str,
+    folder: Path,
+    *,
+    photos: int = 1,
+    steps: int = 20,
+    lr: float = 3e-3,
+    lpips: LpipsLoss | None = None,
+    **options: Any,
 ) -> Trainer:
     """A trainer on photographs of 64x64, batch 2, from fixed random weights none of which is zero."""
     recipe = replace(SD_STAGES[stage], steps=steps, batch=2, crop=64, lr=lr, ema=0.9)
@@ -56,7 +66,7 @@ def make_sd_trainer(
     extra = {} if stage == "pixel" else {"lpips": lpips}
     module = recipe.build(model, recipe.trains, **extra)
     store = memory_store([photo(64, 64, seed) for seed in range(photos)])
-    return Trainer(recipe, module, store, store, Options(folder / "run"), Accelerator(cpu=True))
+    return Trainer(recipe, module, store, store, Options(folder / "run", **options), Accelerator(cpu=True))
 
 
 def lpips_loss() -> LpipsLoss:
@@ -87,18 +97,36 @@ def local(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def worker(folder: Path) -> None:
-    """Two steps of every stage on the processes that torchrun started; ``refine`` also in shards, and resumed."""
+    """Two steps of every stage on the processes that torchrun started; ``refine`` also in shards, and
+    resumed."""
     vars(sprdiff.train.run)["Trainer"] = RecordingTrainer
     ddp, fsdp = folder / "ddp", folder / "fsdp"
-    runs = [("pixel", ddp, None, 2), ("codec", ddp, "pixel", 2), ("refine", ddp, "codec", 2), ("refine", ddp, None, 3),
-            ("refine", fsdp, "codec", 2), ("refine", fsdp, None, 3)]  # fmt: skip
+    runs = [
+        ("pixel", ddp, None, 2),
+        ("codec", ddp, "pixel", 2),
+        ("refine", ddp, "codec", 2),
+        ("refine", ddp, None, 3),
+        ("joint", ddp, "codec", 2),
+        ("refine", fsdp, "codec", 2),
+        ("refine", fsdp, None, 3),
+    ]
     for stage, out, earlier, steps in runs:
         sprdiff.train.run.run_stage(
-            stage, preset="sd", data=[folder / "shards"], out=out, steps=steps, batch=1, crop=64, lr=1e-3,
-            device="cpu", threads=1, precision="fp32",
-            init=[ddp / f"{earlier}.safetensors"] if earlier else [], resume=steps == 3,
+            stage,
+            preset="sd",
+            data=[folder / "shards"],
+            out=out,
+            steps=steps,
+            batch=1,
+            crop=64,
+            lr=1e-3,
+            device="cpu",
+            threads=1,
+            precision="fp32",
+            init=[ddp / f"{earlier}.safetensors"] if earlier else [],
+            resume=steps == 3,
             sd=sd_options(folder, shard=out == fsdp),
-        )  # fmt: skip
+        )
     torch.distributed.destroy_process_group()
 
 

@@ -294,7 +294,7 @@ def test_early_averages_forget_faster() -> None:
         ({"preset": "huge"}, "no preset 'huge'"),
         ({"crop": 100}, "multiple of 64"),
         ({"device": "abacus"}, "no device 'abacus'"),
-        ({"precision": "fp8"}, "must be one of auto, fp32, bf16, not 'fp8'"),
+        ({"precision": "fp8"}, "must be one of auto, fp32, tf32, fp16, bf16, not 'fp8'"),
         ({"stage": "flow", "data": ["latents"]}, "starts from trained .*flow|starts from trained latent"),
         ({"stage": "vae", "init": ["start.safetensors"]}, "not a complete folder of latents"),
         (

@@ -21,7 +21,7 @@ from sprdiff.errors import OutputError, TrainingError
 from sprdiff.train.data import pack as packing
 from sprdiff.train.data.pack import Packing, pack
 from sprdiff.train.data.remote import Cache, expand, is_remote
-from sprdiff.train.data.shards import DRAWS, ShardCrops, open_shard
+from sprdiff.train.data.shards import DRAWS, ShardCrops, held_out, open_shard
 from training_helpers import write_photos
 from web_helpers import served
 
@@ -49,6 +49,39 @@ def crops(sources: list[Path | str], cache: Path, crop: int = 64, seed: int = 0,
 
 
 # ---------------------------------------------------------------------------- packing
+
+
+def test_large_photographs_become_tiles(tmp_path: Path) -> None:
+    """A crop then costs the decoding of a tile: 768 pixels a side where photographs have 1536 and more."""
+    (tmp_path / "in").mkdir()
+    whole = photo(200, 330)
+    Image.fromarray(whole).save(tmp_path / "in" / "large~1.png")
+    Image.fromarray(photo(100, 128, 1)).save(tmp_path / "in" / "small.png")
+    done = pack(tmp_path / "in", tmp_path / "out", Packing(short_side=0, min_side=64, tile=128))
+    shard = open_shard("x", tmp_path / "out" / "photos-000000.tar")
+    tiles = {n: np.asarray(Image.open(io.BytesIO(shard.read(i)))) for i, n in enumerate(shard.names)}
+    assert done.photos == len(tiles) == 7 and done.left_out == 0
+    assert tiles.pop("small.png").shape == (100, 128, 3), "what is no larger than a tile is copied as it is"
+    assert set(tiles) == {f"large_1~{i}.jpg" for i in range(6)}
+    assert {tile.shape for tile in tiles.values()} == {(128, 128, 3)}
+    for i, (top, left) in enumerate((t, l) for t in (0, 72) for l in (0, 101, 202)):
+        part = whole[top : top + 128, left : left + 128].astype(int)
+        assert np.abs(tiles[f"large_1~{i}.jpg"] - part).mean() < 4
+    kept = {held_out(name) for name in tiles}
+    assert len(kept) == 1 and kept == {held_out("large_1")}, "tiles of one photograph stay together"
+    with pytest.raises(TrainingError, match="tiles of 100 pixels are smaller"):
+        Packing(min_side=128, tile=100)
+
+
+def test_batches_are_decoded_ahead(shards: Path, tmp_path: Path) -> None:
+    found, fresh = crops([shards], tmp_path), crops([shards], tmp_path)
+    first = found.batch(3, 0, 2)
+    assert {key[0] for key in found.ahead} == {4, 5}
+    waiting = found.ahead[4, 0, 2]
+    assert torch.equal(found.batch(4, 0, 2), fresh.batch(4, 0, 2)) and (4, 0, 2) not in found.ahead
+    assert all(future.done() for future in waiting)
+    assert torch.equal(found.batch(3, 0, 2), first), "a batch is a function of its number, whatever was asked before"
+    assert {key[0] for key in found.ahead} == {4, 5}
 
 
 def test_packing_copies_reduces_and_leaves_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -123,7 +156,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     folder = write_photos(tmp_path / "in", count=2)
     out = str(tmp_path / "out")
     assert cli.main(["data", "pack", str(folder), out, "--min-side", "64", "--shard-size", "1K"]) == 0
-    assert "2 photographs in 2 shards" in capsys.readouterr().out
+    assert "2 files in 2 shards" in capsys.readouterr().out
     assert cli.main(["data", "pack", str(folder), out, "--shard-size", "much"]) == 2
     assert cli.main(["data", "pack", str(tmp_path / "missing"), out]) == 1
     assert "no such folder" in capsys.readouterr().err

@@ -25,10 +25,11 @@ import sprdiff.train.run
 from conftest import photo
 from sprdiff.models.config import NANO
 from sprdiff.models.sprdiff import SPRDiff
+from sprdiff.train.batches import Store
 from sprdiff.train.checkpoints import PARTS, Checkpoint, save
 from sprdiff.train.data.photos import PhotoStore
 from sprdiff.train.latents import SIDE, LatentStore, encode_latents, make_latents
-from sprdiff.train.loop import Options, Store, Trainer
+from sprdiff.train.loop import Options, Trainer
 from sprdiff.train.recipes import STAGES
 from sprdiff.train.report import Report
 

@@ -45,6 +45,7 @@ def pack(
         int, typer.Option("--short-side", min=0, help="Reduce larger photographs to this; 0: never.")
     ] = 1536,
     min_side: Annotated[int, typer.Option("--min-side", min=1, help="Leave out smaller ones.")] = 512,
+    tile: Annotated[int, typer.Option("--tile", min=0, help="Cut larger ones into such tiles; 0: never.")] = 768,
     workers: Annotated[int, typer.Option("-j", "--jobs", min=1, help="Threads.")] = 4,
 ) -> int:
     """Pack photographs into WebDataset shards, as preset sd is trained on."""
@@ -57,9 +58,9 @@ def pack(
             raise
         raise TrainingError(f"packing needs {error.name}: pip install 'sprdiff[train]'") from error
     with _bar("photographs") as advance:
-        done = run(folder, out, Packing(size, short_side, min_side), workers=workers, advance=advance)
+        done = run(folder, out, Packing(size, short_side, min_side, tile), workers=workers, advance=advance)
     left = f", {done.left_out} left out" if done.left_out else ""
-    tell(f"{out}: {done.photos} photographs in {done.shards} shards{left}")
+    tell(f"{out}: {done.photos} files in {done.shards} shards{left}")
     return 0
 
 

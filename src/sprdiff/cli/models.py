@@ -21,7 +21,7 @@ _PARTS = {
     "sd": {
         "what": "the paper's scale; one GPU to use, several to train; weights are trained by whoever has them",
         "networks": "AutoencoderKL, UNet2DConditionModel with LoRA, DINOv2, ELIC's g_a: 1.1 billion parameters, "
-        "of them 76 million (151 MB) trained here",
+        "of them 77 million (154 MB) trained here",
         "extra": "'sd' to use, 'sd' and 'train' to train",
         "licence": "of what was trained: its model card; of the parts: below",
     },

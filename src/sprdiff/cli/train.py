@@ -13,7 +13,8 @@ from ..errors import TrainingError
 from .options import Threads, between
 
 OF_SD = {"base", "semantic", "base_revision", "semantic_revision", "distortion", "metric_weights", "lpips",
-         "grad_checkpointing", "adam8bit", "fsdp", "workers"}  # fmt: skip
+         "grad_checkpointing", "adam8bit", "fsdp", "workers", "variant", "lora_rank", "lora_alpha",
+         "prediction"}  # fmt: skip
 """Options that only preset sd has."""
 SD = "Preset sd"
 
@@ -42,7 +43,12 @@ def train(
     threads: Threads = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
     cache: Annotated[Path | None, typer.Option("--cache", help="Folder for decoded or fetched photographs.")] = None,
-    precision: Annotated[str, typer.Option("--precision", help="auto (the faster one), fp32 or bf16.")] = "auto",
+    precision: Annotated[
+        str, typer.Option("--precision", help="auto (the fastest that is right), fp32, tf32, fp16 or bf16.")
+    ] = "auto",
+    accumulate: Annotated[
+        int, typer.Option("--accumulate", min=1, help="Compute the batch in so many parts: less memory.")
+    ] = 1,
     minutes: Annotated[
         float | None,
         typer.Option("--minutes", callback=between(0, math.inf, open_low=True), help="How long this leg lasts."),
@@ -50,6 +56,10 @@ def train(
     decay: Annotated[bool, typer.Option("--decay", help="With --minutes: this leg ends the stage.")] = False,
     compile: Annotated[bool, typer.Option("--compile", help="Compile the stage first (on a GPU).")] = False,
     validate_every: Annotated[int, typer.Option("--validate-every", min=1, help="Steps between validations.")] = 1000,
+    validate_crop: Annotated[
+        int | None, typer.Option("--validate-crop", min=64, help="Side of what validation sees of a photograph.")
+    ] = None,
+    save_every: Annotated[float, typer.Option("--save-every", min=0, help="Seconds between checkpoints.")] = 180.0,
     features: Annotated[
         Path | None, typer.Option("--features", help="SqueezeNet 1.1, for the figures of validation's samples.")
     ] = None,
@@ -69,8 +79,12 @@ def train(
     semantic_revision: Annotated[
         str | None, typer.Option("--semantic-revision", help="Commit of the hub.", rich_help_panel=SD)
     ] = None,
+    variant: Annotated[
+        str | None, typer.Option("--variant", help="Of the base's weights: fp16, say.", rich_help_panel=SD)
+    ] = None,
     distortion: Annotated[
-        Path | None, typer.Option("--distortion", help="ELIC's encoder, safetensors: kept as is.", rich_help_panel=SD)
+        Path | None,
+        typer.Option("--distortion", help="ELIC's encoder, ours or CompressAI's: kept as is.", rich_help_panel=SD),
     ] = None,
     metric_weights: Annotated[
         Path | None, typer.Option("--metric-weights", metavar="DIR", help="Weights of LPIPS.", rich_help_panel=SD)
@@ -88,8 +102,20 @@ def train(
         bool, typer.Option("--fsdp", help="Spread the model over the processes of torchrun.", rich_help_panel=SD)
     ] = False,
     workers: Annotated[
-        int, typer.Option("--workers", min=1, help="Threads that decode photographs.", rich_help_panel=SD)
-    ] = 4,
+        int | None,
+        typer.Option("--workers", min=1, help="Threads that decode photographs.", rich_help_panel=SD),
+    ] = None,
+    lora_rank: Annotated[
+        int | None, typer.Option("--lora-rank", min=1, help="Rank of the UNet's adapters (32).", rich_help_panel=SD)
+    ] = None,
+    lora_alpha: Annotated[
+        int | None,
+        typer.Option("--lora-alpha", min=1, help="Their scale times the rank (8: a scale of 1/4).", rich_help_panel=SD),
+    ] = None,
+    prediction: Annotated[
+        str | None,
+        typer.Option("--prediction", help="What the UNet's output is taken for: clean or base.", rich_help_panel=SD),
+    ] = None,
 ) -> int:
     """Train one stage of a preset (needs the extra: train)."""
     options = dict(locals())
@@ -100,7 +126,8 @@ def train(
         if (error.name or "").startswith("sprdiff"):
             raise
         raise TrainingError(f"training needs {error.name}: pip install 'sprdiff[train]'") from error
-    sd = SDOptions(shard=special.pop("fsdp"), **special)
+    given_sizes = {name: special.pop(name) for name in ("lora_rank", "lora_alpha", "prediction")}
+    sd = SDOptions(shard=special.pop("fsdp"), **special).with_config(given_sizes)
     if preset != "sd" and sd != SDOptions(workers=workers):
         raise TrainingError("--base, --semantic and the other options of preset sd need --preset sd")
     if stage == "export":

@@ -35,15 +35,18 @@ def read_schedule(source: Source) -> Schedule:
     config = read_json(source.folder / "scheduler" / "scheduler_config.json")
     prediction = config.get("prediction_type", "epsilon")
     if prediction not in ("epsilon", "v_prediction", "sample"):
-        raise WeightsError(f"the scheduler of {source.name} predicts {prediction!r}: "
-                           "epsilon, v_prediction or sample is due")  # fmt: skip
+        raise WeightsError(
+            f"the scheduler of {source.name} predicts {prediction!r}: epsilon, v_prediction or sample is due"
+        )
     try:
         alphas = _alphas(config)
     except (TypeError, ValueError, RuntimeError, KeyError) as error:
         raise WeightsError(f"the scheduler of {source.name} cannot be computed: {brief(error)}") from error
     if prediction == "epsilon" and float(alphas[-1]) < 1e-6:
-        raise WeightsError(f"the scheduler of {source.name} ends in pure noise, of which epsilon tells nothing: "
-                           "one step needs a model that predicts v or the sample")  # fmt: skip
+        raise WeightsError(
+            f"the scheduler of {source.name} ends in pure noise, of which epsilon tells nothing: "
+            "one step needs a model that predicts v or the sample"
+        )
     return Schedule(prediction, alphas.float())
 
 
@@ -83,13 +86,16 @@ def check_widths(source: Source, vae: dict[str, Any], unet: dict[str, Any]) -> N
     """Refuse VAE and UNet that are not of one Stable-Diffusion-1.x/2.x-class model.
 
     Raises:
-        WeightsError: latents do not fit, the VAE is not at 1/8, or the UNet wants what the codec does not have.
+        WeightsError: latents do not fit, the VAE is not at 1/8, or the UNet wants what the codec does not
+            have.
     """
     latent = vae.get("latent_channels", 4)
     for key in ("in_channels", "out_channels"):
         if unet.get(key, 4) != latent:
-            raise WeightsError(f"{source.name}: the UNet's {key} are {unet.get(key, 4)} but the VAE's latent has "
-                               f"{latent} channels: give a text-to-image model of SD 1.x or 2.x class")  # fmt: skip
+            raise WeightsError(
+                f"{source.name}: the UNet's {key} are {unet.get(key, 4)} but the VAE's latent has "
+                f"{latent} channels: give a text-to-image model of SD 1.x or 2.x class"
+            )
     if not all(isinstance(config.get("block_out_channels", []), list) for config in (vae, unet)):
         raise WeightsError(f"{source.name}: block_out_channels is no list")
     if (ratio := 2 ** (len(vae.get("block_out_channels", [0])) - 1)) != 8:

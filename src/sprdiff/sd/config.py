@@ -9,6 +9,8 @@ from typing import Any, ClassVar
 
 from ..models.config import CHECKERBOARD, Order, Passes, check_sizes, pass_major
 
+PREDICTIONS = ("clean", "base")
+
 
 @dataclass(frozen=True)
 class SDConfig:
@@ -17,12 +19,20 @@ class SDConfig:
     Grids: 1/8 the VAE latent and c_pix, 1/16 ELIC, DINOv2 and the fusion, 1/64 ``y`` and c_sem, 1/256 ``z``.
 
     Attributes:
-        vae_latent, semantic, cross_attention: widths read off the pretrained parts: channels of the VAE's latent,
-            of DINOv2's tokens, and of the text tokens that c_sem replaces.
+        vae_latent, semantic, cross_attention: widths read off the pretrained parts: channels of the VAE's
+            latent, of DINOv2's tokens, and of the text tokens that c_sem replaces.
         distortion: inner and outer channels of ELIC's analysis transform.
-        synthesis: channels at 1/64, 1/32 and 1/16; estimate, coarse: at 1/8, of ẑ's head and of the coarse image.
+        synthesis: channels at 1/64, 1/32 and 1/16; estimate, coarse: at 1/8, of ẑ's head and of the coarse
+            image.
         depth: blocks at each grid of the synthesis.
-        lora_rank: of the UNet's low-rank adapters.
+        passes: the order in which the positions of y are coded.
+        lambda_range: weight of the distortion against bits per pixel at levels 0 and 255. With this loss
+            StableCodec's published rates, 0.005 to 0.035 bits per pixel on Kodak, lie inside of it
+            (docs/sd.md).
+        lora_rank, lora_alpha: of the UNet's low-rank adapters, whose output is multiplied by alpha / rank.
+        prediction: what the UNet's output is taken for. ``clean``: a correction of ẑ towards the clean
+            latent, whose errors are never multiplied; ``base``: what the base model predicts, see
+            `denoiser.SDDenoiser`.
     """
 
     y_downs: ClassVar[int] = 2
@@ -33,7 +43,7 @@ class SDConfig:
 
     preset: str = "sd"
     preset_id: int = 2
-    lambda_range: tuple[float, float] = (0.7, 60.0)
+    lambda_range: tuple[float, float] = (0.25, 6.0)
     vae_latent: int = 4
     semantic: int = 768
     cross_attention: int = 1024
@@ -44,6 +54,7 @@ class SDConfig:
     y_channels: int = 320
     z_channels: int = 160
     groups: tuple[int, ...] = (16, 16, 32, 64, 192)
+    passes: Passes = CHECKERBOARD
     hyper_hidden: int = 320
     hyper_features: int = 192
     context_hidden: int = 256
@@ -54,15 +65,14 @@ class SDConfig:
     pixel_condition: int = 64
     semantic_condition: int = 512
     lora_rank: int = 32
+    lora_alpha: int = 8
+    prediction: str = "clean"
 
     def __post_init__(self) -> None:
+        if self.prediction not in PREDICTIONS:
+            raise ValueError(f"the prediction must be one of {', '.join(PREDICTIONS)}, not {self.prediction!r}")
         if sum(self.groups) != self.y_channels:
             raise ValueError(f"channel groups {self.groups} do not sum to {self.y_channels}")
-
-    @property
-    def passes(self) -> Passes:
-        """Which positions of y each pass codes."""
-        return CHECKERBOARD
 
     @property
     def tables(self) -> int:
@@ -77,7 +87,7 @@ class SDConfig:
     @property
     def order(self) -> Order:
         """The steps of the coding of y."""
-        return pass_major(2, len(self.groups))
+        return pass_major(max(max(row) for row in self.passes) + 1, len(self.groups))
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), sort_keys=True)
@@ -85,12 +95,38 @@ class SDConfig:
     @classmethod
     def from_json(cls, text: str) -> SDConfig:
         """Inverse of :meth:`to_json`; unknown or missing fields raise ``TypeError``."""
-        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(text).items()}
+        fields: dict[str, Any] = {k: _frozen(v) for k, v in json.loads(text).items()}
         if set(fields) != {f.name for f in dataclasses.fields(cls)}:
             raise TypeError("the stored configuration has other fields than this version's SDConfig")
-        check_sizes(fields)
+        check_sizes({name: value for name, value in fields.items() if name != "prediction"})
         return cls(**fields)
 
 
+def _frozen(value: Any) -> Any:
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
+
+
 SD = SDConfig()
-"""The preset; widths of pretrained parts are those of SD-2.x or SD-Turbo and DINOv2-base until parts are loaded."""
+"""The preset; widths of pretrained parts are those of SD-2.x or SD-Turbo and DINOv2-base until parts are
+loaded."""
+
+SMALL = dataclasses.replace(
+    SD,
+    distortion=(8, 16),
+    fused=16,
+    trunk=16,
+    y_channels=12,
+    z_channels=4,
+    groups=(4, 8),
+    hyper_hidden=16,
+    hyper_features=8,
+    context_hidden=16,
+    synthesis=(16, 16, 16),
+    depth=1,
+    estimate=8,
+    coarse=8,
+    pixel_condition=8,
+    semantic_condition=16,
+    lora_rank=2,
+)
+"""Trained parts small enough for tests and rehearsals; widths of pretrained parts follow from these parts."""

@@ -1,15 +1,21 @@
 """Analysis transform of ELIC (He et al., CVPR 2022): the distortion-oriented encoder of preset `sd`.
 
-    x ─ conv5 ↓2 ─ RB×3 ─ conv5 ↓2 ─ RB×3 ─ attention ─ conv5 ↓2 ─ RB×3 ─ conv5 ↓2 ─ attention ─► 320 ch at 1/16
+    x ─ conv5 ↓2 ─ RB×3 ─ conv5 ↓2 ─ RB×3 ─ attention ─ conv5 ↓2 ─ RB×3 ─ conv5 ↓2 ─ attention ─► 320 at 1/16
 
-RB is a residual bottleneck 1×1 → 3×3 → 1×1 with ReLU in place of GDN, as in the paper's figure 6. Everything is
-convolutional, so what a position sees ends 132 pixels away (tests/sd/test_sd_models.py).
+RB is a residual bottleneck 1×1 → 3×3 → 1×1 with ReLU in place of GDN, as in the paper's figure 6. Layers,
+input range and the ReLU after each block inside the attention are those of CompressAI's
+``Elic2022Official.g_a``, whose trained weights `load_distortion` takes. Everything is convolutional, so what
+a position sees ends 132 pixels away.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -35,13 +41,20 @@ class ResidualBottleneck(nn.Module):
         return x + branch
 
 
+class ResidualUnit(ResidualBottleneck):
+    """The block inside the attention: a ResidualBottleneck with a ReLU behind the sum."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(super().forward(x))
+
+
 class ConvAttention(nn.Module):
     """Attention by a convolutional mask (Cheng et al., CVPR 2020): x + a(x) · sigmoid(b(x)), [N,C,H,W]."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.value = nn.Sequential(*(ResidualBottleneck(channels) for _ in range(3)))
-        self.mask = nn.Sequential(*(ResidualBottleneck(channels) for _ in range(3)), conv(channels, channels))
+        self.value = nn.Sequential(*(ResidualUnit(channels) for _ in range(3)))
+        self.mask = nn.Sequential(*(ResidualUnit(channels) for _ in range(3)), conv(channels, channels))
 
     def forward(self, x: Tensor) -> Tensor:
         value, mask = self.value(x), self.mask(x)
@@ -63,7 +76,7 @@ class ElicAnalysis(nn.Module):
             return [ResidualBottleneck(inner) for _ in range(3)]
 
         self.body = nn.Sequential(
-            conv(3, inner, 5, stride=2),
+            _pixels(inner),
             *stage(),
             conv(inner, inner, 5, stride=2),
             *stage(),
@@ -75,19 +88,78 @@ class ElicAnalysis(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        # Pixels have a standard deviation near a quarter.
-        out: Tensor = self.body(4 * (x - 0.5))
+        out: Tensor = self.body(x)
         return out
 
     def load(self, path: Path) -> None:
-        """Take the weights of a safetensors file with this module's names, strictly.
+        """Take the weights of a file: this module's own names, or CompressAI's `Elic2022Official`.
+
+        Args:
+            path: ``.safetensors``, or what ``torch.save`` wrote of a state dict; of that only tensors are
+                read.
 
         Raises:
             WeightsError: the file cannot be read, or a weight is missing, unknown or of another shape.
         """
         try:
-            self.load_state_dict(load_file(path), strict=True)
-        except (OSError, SafetensorError, RuntimeError) as error:
+            state = load_file(path) if path.suffix == ".safetensors" else _read_pickle(path)
+            self.load_state_dict(from_compressai(state), strict=True)
+        except (OSError, SafetensorError, RuntimeError, ValueError, EOFError, KeyError) as error:
             raise WeightsError(
                 f"{path} does not hold ELIC's analysis transform of these sizes: {brief(error)}"
             ) from error
+
+
+def _pixels(channels: int) -> nn.Conv2d:
+    """The first layer; it starts as one that sees pixels with a mean of 0 and a deviation near 1."""
+    layer = conv(3, channels, 5, stride=2)
+    with torch.no_grad():
+        layer.weight.mul_(4)
+        assert layer.bias is not None
+        layer.bias.copy_(-0.5 * layer.weight.sum((1, 2, 3)))
+    return layer
+
+
+_LAYERS = (("conv1", "enter"), ("conv2", "body"), ("conv3", "leave"))
+_UNIT = {"0": "enter", "2": "body", "4": "leave"}
+_BRANCH = {"a": "value", "b": "mask"}
+
+
+def from_compressai(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of CompressAI's ``Elic2022Official.g_a`` under the names of `ElicAnalysis`.
+
+    Other parts of that model are left out. A state dict without any ``g_a.`` is returned as it is.
+    """
+    plain = {name.removeprefix("module."): value for name, value in state.items()}
+    analysis = {name[4:]: value for name, value in plain.items() if name.startswith("g_a.")}
+    return {_renamed(name): value for name, value in analysis.items()} if analysis else dict(state)
+
+
+def _renamed(name: str) -> str:
+    """``5.conv1.weight`` -> ``body.5.enter.weight``, ``8.conv_a.0.conv.2.bias`` ->
+    ``body.8.value.0.body.bias``."""
+    if inside := re.fullmatch(r"(\d+)\.conv_([ab])\.(\d)(?:\.conv\.([024]))?\.(\w+)", name):
+        place, branch, number, layer, kind = inside.groups()
+        middle = f"{number}.{_UNIT[layer]}" if layer else number
+        return f"body.{place}.{_BRANCH[branch]}.{middle}.{kind}"
+    for theirs, own in _LAYERS:
+        name = name.replace(f".{theirs}.", f".{own}.")
+    return f"body.{name}"
+
+
+def _read_pickle(path: Path) -> Mapping[str, Tensor]:
+    """A state dict that ``torch.save`` wrote, with or without what training kept beside it.
+
+    Raises:
+        ValueError: the file is none, or could run code.
+    """
+    try:
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # torch raises UnpicklingError, RuntimeError and what broken zips make of them
+        raise ValueError(f"it is no state dict that holds tensors alone ({brief(error)})") from error
+    content = content.get("state_dict", content) if isinstance(content, dict) else content
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise ValueError("it is no state dict")
+    return content

@@ -1,7 +1,7 @@
 """The folder of a trained SPRDiff of preset `sd`: only what was trained, and what it was trained on.
 
     config.json         sizes, the pretrained parts (id, revision, SHA-256 of every file), the hashes, figures
-    model.safetensors   LoRA and new modules, fp16, by torch's parameter names; `entropy.*`: the integer arrays
+    model.safetensors   LoRA and new modules, fp16, by torch's parameter names; `entropy.*`: integer arrays
     README.md, LICENSE-weights   model card for the hub, licence
 
 Nothing here needs torch: what the folder says can be read, checked and hashed without any network.
@@ -22,7 +22,15 @@ from numpy.typing import NDArray
 
 from ..common.files import open_regular, replace_folder
 from ..errors import OutputError, WeightsError
-from ..runtime.weights import MAX_MANIFEST, Manifest, check_hash, defaults, identity, read_identity, read_limited
+from ..runtime.weights import (
+    MAX_MANIFEST,
+    Manifest,
+    check_hash,
+    defaults,
+    identity,
+    read_identity,
+    read_limited,
+)
 from .config import SDConfig
 from .hub import Source
 
@@ -162,10 +170,11 @@ def write_trained(
 
 
 def hashed_parts(weights: Arrays, sources: Mapping[str, Source]) -> tuple[Arrays, Arrays]:
-    """What the hashes of decoder and encoder cover: their trained weights as stored, and the files they rest on.
+    """What the hashes of decoder and encoder cover: their trained weights as stored, and the files they rest
+    on.
 
-    A file of a pretrained part counts as an array, ``base/PATH`` or ``semantic/PATH``, of the 32 bytes of its SHA-256.
-    Both rest on the base model; only the encoder rests on the semantic one.
+    A file of a pretrained part counts as an array, ``base/PATH`` or ``semantic/PATH``, of the 32 bytes of its
+    SHA-256. Both rest on the base model; only the encoder rests on the semantic one.
     """
     base, semantic = (_digests(part, sources[part].files) for part in PARTS)
     decoder = {name: value for name, value in weights.items() if name.startswith(RECEIVER)}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,8 @@ from ..errors import WeightsError
 
 DIFFUSERS_WEIGHTS = "diffusion_pytorch_model"
 TRANSFORMERS_WEIGHTS = "model"
-_SHARDS = "-[0-9][0-9][0-9][0-9][0-9]-of-[0-9][0-9][0-9][0-9][0-9].safetensors"
+_DIGITS = r"-\d{5}-of-\d{5}"
+_NUMBERS = "-[0-9][0-9][0-9][0-9][0-9]-of-[0-9][0-9][0-9][0-9][0-9]"
 
 
 @dataclass(frozen=True)
@@ -43,28 +45,33 @@ def locate(
     parts: Sequence[tuple[str, str]],
     extra: Sequence[str] = (),
     pinned: Source | None = None,
+    variant: str | None = None,
 ) -> Source:
     """Find a model: a folder if there is one of that name, else an id on the hub.
 
     Args:
         name: folder, ``ID`` or ``ID@REVISION``.
-        revision: branch, tag or commit on the hub; None: what its main branch is (the commit is written down).
+        revision: branch, tag or commit on the hub; None: what its main branch is (the commit is written
+            down).
         parts: (subfolder or "", base name of its weights) of every network that is wanted.
         extra: further files that are wanted.
-        pinned: what a trained SPRDiff was trained on: the files must have these hashes.
+        pinned: what a trained SPRDiff was trained on: the files must have these hashes, and name the variant.
+        variant: of the weights, such as ``fp16``, whose files are called ``NAME.fp16.safetensors``.
 
     Raises:
-        WeightsError: not found, the hub cannot be reached, a file is missing, weights exist as pickles only, or
-            a file is not the one that is pinned.
+        WeightsError: not found, the hub cannot be reached, a file is missing, weights exist as pickles only,
+            or a file is not the one that is pinned.
     """
     folder = Path(name).expanduser()
     commit = None
+    if pinned is not None:
+        variant = variant_of(pinned)
     if not folder.is_dir():
         if revision is None and "@" in name:
             name, revision = name.rsplit("@", 1)
-        folder = _snapshot(name, revision, parts, extra)
+        folder = _snapshot(name, revision, _patterns(parts, extra, variant))
         commit = folder.name
-    used = [file for part in parts for file in _part_files(name, folder, *part)]
+    used = [file for sub, base in parts for file in _part_files(name, folder, sub, _Weights(base, variant))]
     for file in extra:
         if not (folder / file).is_file():
             raise WeightsError(f"{name} lacks the file {file}")
@@ -78,16 +85,62 @@ def locate(
     return source
 
 
-def _snapshot(name: str, revision: str | None, parts: Sequence[tuple[str, str]], extra: Sequence[str]) -> Path:
+def variant_of(source: Source) -> str | None:
+    """The variant of the weights that a source names, ``fp16`` or the like; None where they have none."""
+    for file in source.files:
+        name = Path(file).name
+        if (named := re.fullmatch(rf"\w+\.(\w+?)({_DIGITS})?\.safetensors", name)) is not None:
+            return named[1]
+        if (named := re.fullmatch(rf"\w+{_DIGITS}\.(\w+)\.safetensors", name)) is not None:
+            return named[1]
+    return None
+
+
+@dataclass(frozen=True)
+class _Weights:
+    """The names that the weights of one network may have, for a base name and a variant."""
+
+    base: str
+    variant: str | None
+
+    @property
+    def _middle(self) -> str:
+        return "" if self.variant is None else f".{self.variant}"
+
+    @property
+    def single(self) -> str:
+        return f"{self.base}{self._middle}.safetensors"
+
+    @property
+    def index(self) -> str:
+        return f"{self.base}.safetensors.index{self._middle}.json"
+
+    @property
+    def shards(self) -> tuple[str, ...]:
+        """Patterns of shards; diffusers has written the variant on either side of the numbers."""
+        both = (f"{self._middle}{_NUMBERS}", f"{_NUMBERS}{self._middle}")
+        return tuple(f"{self.base}{end}.safetensors" for end in dict.fromkeys(both))
+
+
+def _patterns(parts: Sequence[tuple[str, str]], extra: Sequence[str], variant: str | None) -> list[str]:
+    """What is asked of the hub."""
+    patterns = list(extra)
+    for sub, base in parts:
+        weights = _Weights(base, variant)
+        names = ("config.json", weights.single, weights.index, *weights.shards)
+        patterns += [_inside(sub, file) for file in names]
+    return patterns
+
+
+def _inside(sub: str, file: str) -> str:
+    return f"{sub}/{file}" if sub else file
+
+
+def _snapshot(name: str, revision: str | None, patterns: list[str]) -> Path:
     try:
         from huggingface_hub import errors, snapshot_download
     except ImportError as error:
         raise WeightsError(f"{name} is no folder, and a hub needs: pip install 'sprdiff[sd]'") from error
-    patterns = list(extra)
-    for sub, base in parts:
-        prefix = f"{sub}/" if sub else ""
-        names = ("config.json", f"{base}.safetensors", f"{base}.safetensors.index.json", base + _SHARDS)
-        patterns += [prefix + file for file in names]
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
     except errors.HFValidationError as error:
@@ -117,38 +170,52 @@ def _cached(name: str, revision: str | None, patterns: list[str]) -> Path | None
         return None
 
 
-def _part_files(name: str, folder: Path, sub: str, base: str) -> list[str]:
+def _part_files(name: str, folder: Path, sub: str, weights: _Weights) -> list[str]:
     """Configuration and weights of one network, by path inside the folder."""
-    prefix = f"{sub}/" if sub else ""
-    if not (folder / prefix / "config.json").is_file():
-        raise WeightsError(f"{name} lacks the file {prefix}config.json")
-    files = [f"{prefix}config.json"]
-    if (folder / prefix / f"{base}.safetensors").is_file():
-        return [*files, f"{prefix}{base}.safetensors"]
-    index = folder / prefix / f"{base}.safetensors.index.json"
+    files = [_inside(sub, "config.json")]
+    if not (folder / files[0]).is_file():
+        raise WeightsError(f"{name} lacks the file {files[0]}")
+    if (folder / sub / weights.single).is_file():
+        return [*files, _inside(sub, weights.single)]
+    index = folder / sub / weights.index
     if index.is_file():
         shards = sorted(set(read_json(index).get("weight_map", {}).values()))
         for shard in shards:
             if Path(shard).name != shard or not (index.parent / shard).is_file():
-                raise WeightsError(f"{name} lacks the file {prefix}{shard}, which {index.name} names")
-        return [*files, f"{prefix}{index.name}", *(prefix + shard for shard in shards)]
-    if _has_pickles(name, folder, prefix):
-        raise WeightsError(f"{name} has {prefix}*.bin only, which can run code: convert it to safetensors")
-    raise WeightsError(f"{name} lacks the file {prefix}{base}.safetensors")
+                raise WeightsError(f"{name} lacks the file {_inside(sub, shard)}, which {index.name} names")
+        return [*files, _inside(sub, index.name), *(_inside(sub, shard) for shard in shards)]
+    raise _missing(name, folder, sub, weights)
 
 
-def _has_pickles(name: str, folder: Path, prefix: str) -> bool:
-    if any((folder / prefix).glob("*.bin")):
-        return True
+def _missing(name: str, folder: Path, sub: str, weights: _Weights) -> WeightsError:
+    """The error that says what there is in place of the weights."""
+    wanted = _inside(sub, weights.single)
+    listed = [file for file in _listed(name, folder) if Path(file).parent == Path(sub)]
+    stem = re.escape(weights.base)
+    found = [re.fullmatch(rf"{stem}(?:\.(\w+))?(?:{_DIGITS})?(?:\.(\w+))?\.safetensors", Path(f).name) for f in listed]
+    others = sorted({match[1] or match[2] or "" for match in found if match} - {weights.variant or ""})
+    if others and others[0]:
+        advice = f": give --variant {others[0]}" if sub else ", and the plain one is due"
+        return WeightsError(f"{name} has {wanted} in the variant {others[0]} only{advice}")
+    if others:
+        return WeightsError(f"{name} has no variant {weights.variant} of {_inside(sub, weights.base)}: leave it out")
+    if any(file.endswith(".bin") for file in listed):
+        pickles = _inside(sub, "*.bin")
+        return WeightsError(f"{name} has {pickles} only, which can run code: convert it to safetensors")
+    return WeightsError(f"{name} lacks the file {wanted}")
+
+
+def _listed(name: str, folder: Path) -> list[str]:
+    """Files of a model by path; of a hub those that it has, as only what was asked for is in the folder."""
+    local = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
     if Path(name).expanduser().is_dir():
-        return False
-    try:  # of a hub only what was asked for is in the folder
+        return local
+    try:
         from huggingface_hub import HfApi
 
-        listed = HfApi().list_repo_files(name, revision=folder.name)
+        return list(HfApi().list_repo_files(name, revision=folder.name))
     except Exception:  # only the wording of an error depends on it
-        return False
-    return any(file.startswith(prefix) and file.endswith(".bin") for file in listed)
+        return local
 
 
 def read_json(path: Path) -> dict[str, Any]:

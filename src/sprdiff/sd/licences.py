@@ -31,9 +31,11 @@ _RAIL_PLUS = "https://github.com/Stability-AI/stablediffusion/blob/main/LICENSE-
 
 LICENCES = (
     Licence("stabilityai/sd-turbo", "base", "Stability AI Community License", _STABILITY,
-            "commercial use: registration, free below a yearly revenue only; early revisions: research only", 3800),
+            "commercial use: registration, free below a yearly revenue only; early revisions: research only",
+            3800),
     Licence("stabilityai/stable-diffusion-2-1", "base", "CreativeML Open RAIL++-M", _RAIL_PLUS,
-            "listed harmful uses; the same terms must be passed on; gone from its hub in 2025, mirrors only", 3800),
+            "listed harmful uses; the same terms must be passed on; gone from its hub in 2025, mirrors only",
+            3800),
     Licence("stable-diffusion-v1-5/stable-diffusion-v1-5", "base", "CreativeML Open RAIL-M", _RAIL,
             "listed harmful uses; the same terms must be passed on", 3800),
     Licence("facebook/dinov2-base", "semantic", "Apache-2.0", "https://www.apache.org/licenses/LICENSE-2.0",

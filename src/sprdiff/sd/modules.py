@@ -1,10 +1,10 @@
 """New modules of preset `sd`, plain torch: synthesis and the distortion-aware reconstruction module.
 
-ŷ ─ synthesis ─ f64 ─ f32 ─ f16 ─► ẑ [1/8] (latent estimate)
-                 │           ├────► coarse reconstruction x̃ ──┐ (an image already)
-                 │           └────────────────────────────────┤ dual feature extraction
-                 │                                            ├─► c_pix [1/8]   pixel-level condition
-                 └────────────────────────────────────────────┴─► c_sem [1/64]  semantic-level condition
+ŷ, means, hyper features ─ synthesis ─ f64 ─ f32 ─ f16 ─► ẑ [1/8] (latent estimate)
+                                        │           ├────► coarse reconstruction x̃ ──┐ (an image already)
+                                        │           └────────────────────────────────┤ dual feature extraction
+                                        │                                            ├─► c_pix [1/8]
+                                        └────────────────────────────────────────────┴─► c_sem [1/64]
 """
 
 from __future__ import annotations
@@ -20,12 +20,16 @@ from .config import SDConfig
 
 
 class SDSynthesis(nn.Module):
-    """ŷ [N,Cy,h,w] and level [N] -> features at 1/64, features at 1/16, latent estimate ẑ [N,Z,8h,8w]."""
+    """What is known exactly of y and level [N] -> features at 1/64 and 1/16, latent estimate ẑ [N,Z,8h,8w].
+
+    The means say where ŷ was predicted, and the hyper features how well; neither costs a bit more.
+    """
 
     def __init__(self, config: SDConfig) -> None:
         super().__init__()
         c64, c32, c16 = config.synthesis
-        self.enter = conv(config.y_channels, c64, 3)
+        self.enter = conv(2 * config.y_channels, c64, 3)
+        self.enter_features = conv(config.hyper_features, c64, bias=False)
         self.modulate64 = LevelModulation(c64)
         self.body64 = blocks(c64, config.depth)
         self.up32 = up(c64, c32)
@@ -36,15 +40,18 @@ class SDSynthesis(nn.Module):
         c8 = config.estimate
         self.estimate = nn.Sequential(up(c16, c8), *blocks(c8, 2), conv(c8, config.vae_latent, 3))
 
-    def forward(self, y_hat: Tensor, level: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        f64 = self.body64(self.modulate64(self.enter(y_hat), level))
+    def forward(self, y_hat: Tensor, means: Tensor, features: Tensor, level: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """``y_hat`` and ``means`` unscaled, [N,Cy,h,w]; ``features`` of the hyper-latent, [N,Ch,h,w]."""
+        x = self.enter(torch.cat([y_hat, means], 1)) + self.enter_features(features)
+        f64 = self.body64(self.modulate64(x, level))
         f32 = self.body32(self.up32(f64))
         f16 = self.body16(self.modulate16(self.up16(f32), level))
         return f64, f16, self.estimate(f16)
 
 
 class SDCoarse(nn.Module):
-    """Features [N,C,H/16,W/16] -> coarse image x̃ [N,3,H,W], nominally in 0-1, not clipped; trained for distortion."""
+    """Features [N,C,H/16,W/16] -> coarse image x̃ [N,3,H,W], nominally in 0-1, not clipped; trained for
+    distortion."""
 
     def __init__(self, config: SDConfig) -> None:
         super().__init__()
@@ -129,7 +136,7 @@ def tokens(c_sem: Tensor, pooled: Tensor | None = None) -> Tensor:
 
 
 class SDReceived(NamedTuple):
-    """What the receiver knows before the denoiser: the coarse image, the latent estimate and both conditions."""
+    """What the receiver knows before the denoiser: coarse image, latent estimate and both conditions."""
 
     coarse: Tensor
     z_est: Tensor

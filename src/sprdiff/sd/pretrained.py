@@ -37,7 +37,7 @@ def load(
     base: str | Path | None = None,
     semantic: str | Path | None = None,
     device: str = "auto",
-    dtype: str = "auto",
+    precision: str = "auto",
     tile: int | None = None,
     threads: int | None = None,
 ) -> TorchRuntime:
@@ -45,9 +45,9 @@ def load(
 
     Args:
         name: its folder, or its id on the hub (at `revision`).
-        base, semantic: where the pretrained parts lie, if not where they were when it was trained; their files
-            must be the same.
-        device, dtype, tile: see `TorchRuntime`.
+        base, semantic: where the pretrained parts lie, if not where they were when it was trained; their
+            files must be the same.
+        device, precision, tile: see `TorchRuntime`.
         threads: of torch on the CPU, for the whole process; None: as they are.
 
     Raises:
@@ -58,11 +58,12 @@ def load(
     arrays, weights = read_weights(trained)
     entropy = EntropyModel.from_arrays(dict(arrays))
     with _needed():
-        from .runtime import TorchRuntime, assemble, set_threads
+        from .assemble import assemble, set_threads
+        from .runtime import TorchRuntime
 
         set_threads(threads)
         model = assemble(trained, weights, {"base": base, "semantic": semantic})
-    return TorchRuntime(model, entropy, trained.manifest, device=device, dtype=dtype, tile=tile)
+    return TorchRuntime(model, entropy, trained.manifest, device=device, precision=precision, tile=tile)
 
 
 def load_model(name: str | Path, *, base: str | Path | None = None, semantic: str | Path | None = None) -> SDSPRDiff:
@@ -72,7 +73,7 @@ def load_model(name: str | Path, *, base: str | Path | None = None, semantic: st
     """
     trained = read_trained(Path(name))
     with _needed():
-        from .runtime import assemble
+        from .assemble import assemble
 
         return assemble(trained, read_weights(trained)[1], {"base": base, "semantic": semantic})
 
@@ -105,9 +106,16 @@ def save(
                 raise WeightsError(f"{name} holds what is no number in fp16: training diverged")
     texts = {"README.md": model_card(model.sources, card or {}, licence), "LICENSE-weights": licence + "\n"}
     return write_trained(
-        folder, model.config, dict(entropy), weights, model.sources, card=card or {}, texts=texts, version=__version__,
+        folder,
+        model.config,
+        dict(entropy),
+        weights,
+        model.sources,
+        card=card or {},
+        texts=texts,
+        version=__version__,
         lambda_range=model.config.lambda_range,
-    )  # fmt: skip
+    )
 
 
 def push_to_hub(folder: str | Path, name: str, *, private: bool = False) -> str:
@@ -123,8 +131,10 @@ def push_to_hub(folder: str | Path, name: str, *, private: bool = False) -> str:
     read_weights(trained)
     for part, source in trained.sources.items():
         if source.revision is None:
-            raise WeightsError(f"the {part} model is the folder {source.name}, which others do not have: "
-                               "train from its id on the hub before publishing")  # fmt: skip
+            raise WeightsError(
+                f"the {part} model is the folder {source.name}, which others do not have: "
+                "train from its id on the hub before publishing"
+            )
     return upload(Path(folder), name, private=private)
 
 
@@ -141,18 +151,34 @@ def model_card(sources: Mapping[str, Source], card: Mapping[str, Any], licence: 
     if not based:
         lines.pop()
     lines += ["---", "", "# SPRDiff, preset `sd`", ""]
-    lines += ["A neural image codec for less than 0.03 bits per pixel (arXiv 2606.01608), trained with",
-              "[sprdiff](https://pypi.org/project/sprdiff/).", "",
-              "Details are invented: not for evidence, faces or text.", "",
-              "```python", "from sprdiff import Codec", "",
-              'codec = Codec.from_pretrained("THIS/MODEL")', 'data = codec.encode("photo.jpg", bpp=0.02)',
-              "image = codec.decode(data)", "```", ""]  # fmt: skip
+    lines += [
+        "A neural image codec for less than 0.03 bits per pixel (arXiv 2606.01608), trained with",
+        "[sprdiff](https://pypi.org/project/sprdiff/).",
+        "",
+        "Details are invented: not for evidence, faces or text.",
+        "",
+        "```python",
+        "from sprdiff import Codec",
+        "",
+        'codec = Codec.from_pretrained("THIS/MODEL")',
+        'data = codec.encode("photo.jpg", bpp=0.02)',
+        "image = codec.decode(data)",
+        "```",
+        "",
+    ]
     lines += ["## Rests on", "", "| part | model | revision | licence |", "|---|---|---|---|"]
     for part, source in sources.items():
         lines.append(f"| {part} | {source.name} | {source.revision or 'a folder'} | {licence_of(source.name).name} |")
     lines += ["", f"What was trained on top: {licence}. The licences of the base models go on to hold.", ""]
     if card:
-        lines += ["## Figures", "", "| | |", "|---|---|", *(f"| {k} | {_cell(v)} |" for k, v in card.items()), ""]
+        lines += [
+            "## Figures",
+            "",
+            "| | |",
+            "|---|---|",
+            *(f"| {k} | {_cell(v)} |" for k, v in card.items()),
+            "",
+        ]
     return "\n".join(lines)
 
 

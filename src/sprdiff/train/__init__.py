@@ -5,6 +5,6 @@ from __future__ import annotations
 from .export.folder import read_card
 from .latents_run import run_latents
 from .run import run_export, run_stage
-from .sd.stages import SDOptions
+from .sd.options import SDOptions
 
 __all__ = ["SDOptions", "read_card", "run_export", "run_latents", "run_stage"]

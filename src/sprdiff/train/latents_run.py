@@ -20,11 +20,11 @@ from . import checkpoints
 from .checkpoints import part_of
 from .data.photos import PhotoStore, open_store
 from .latents import CHUNK, SIDE, Codec, encode_latents, make_latents
-from .loop import PRECISIONS
 from .recipes import CODEC_PARTS
 from .run import build, read_init
 from .stages import receive
 
+PRECISIONS = ("auto", "fp32", "bf16")
 INDEX = "latents.json"
 """What a folder was made with: whoever goes on in it must have the same."""
 ENCODER = "triple_encoder.vae"

@@ -7,28 +7,29 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import TrainingError
 from ..models.latent_codec import forbid_tf32
 from ..models.sprdiff import SPRDiff
 from . import checkpoints
+from .batches import Store, in_parts, make_sampler, moved
 from .checkpoints import DERIVED, Checkpoint
-from .data.photos import CropSampler, PhotoStore
-from .data.shards import ShardCrops
+from .data.photos import PhotoStore
 from .ema import EMA
-from .latents import Batch, LatentSampler, LatentStore
+from .latents import Batch
 from .optimizers import make_optimizer
 from .recipes import Stage
 from .report import Report
-from .resident import ResidentLatents
-from .sd.sharding import assign, shard, whole
-from .stages import StageModule, draw_levels
+from .scaling import LossScale, networks
+from .sd.sharding import assign, restored, shard, whole
+from .stages import StageModule
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,6 @@ SYNCHRONISE = 50
 """Steps between two looks at what the device has computed: every look waits for it."""
 DECAY = 0.3
 """Share of the stage over which the learning rate falls to zero, at the end (warm-up, stable, decay)."""
-PRECISIONS = ("auto", "fp32", "bf16")
 TRIED = 4
 """Steps of each precision that ``auto`` times, after one to warm up."""
 
@@ -54,7 +54,9 @@ class Options:
     validate_every: int = 1000
     clip: float = 1.0
     precision: str = "fp32"
-    """Of the networks: fp32, bf16 (autocast), or auto: whichever takes less time here."""
+    """Of the networks: fp32, tf32, fp16 or bf16 (autocast), or auto: what the stage says, or else the faster one."""
+    accumulate: int = 1
+    """In how many parts the gradient of a batch is computed, one after another."""
     minutes: float | None = None
     """How long this leg lasts; None: to the last step of the stage."""
     decay: bool = False
@@ -81,9 +83,12 @@ class Trainer:
     def __init__(self, stage: Stage, module: StageModule, store: Store, valid: PhotoStore | None,
                  options: Options, accelerator: Accelerator) -> None:  # fmt: skip
         self.stage, self.options, self.accelerator, self.valid = stage, options, accelerator, valid
+        if stage.batch % options.accumulate:
+            raise TrainingError(f"a batch of {stage.batch} cannot be computed in {options.accumulate} equal parts")
+        self.precision = module.set_precision(options.precision, accelerator.device)
         self.module = module if options.shard else module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model: SPRDiff = module.model
-        self.sampler = _sampler(store, stage, options.seed, accelerator)
+        self.sampler = make_sampler(store, stage, options.seed, accelerator)
         if options.shard:
             shard(module, accelerator)
         named = [(n, p) for n, p in module.named_parameters() if p.requires_grad]
@@ -100,7 +105,7 @@ class Trainer:
         self.step = self.first = self.warned = 0
         self.bad, self.skipped = torch.zeros(2, device=accelerator.device)
         self.started = time.monotonic()
-        self.precision = options.precision
+        self.scale = LossScale(accelerator.device)
         self.path = options.out / f"{stage.name}.safetensors"
 
     # ------------------------------------------------------------------ one step
@@ -110,7 +115,7 @@ class Trainer:
         done = self.done()
         factor = schedule(done, self.step - self.first)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.stage.lr * factor
+            group["lr"] = self.stage.lr * factor * group.get("scale", 1.0)
         self.module.begin(self.step, done)
         scalars = self.gradients(self.step)
         self.prepared.step()
@@ -122,13 +127,10 @@ class Trainer:
     def gradients(self, step: int) -> dict[str, Tensor]:
         """The scalars of a step, and its clipped gradients in the parameters; those that are no numbers become zero."""
         rank = self.accelerator.process_index
-        x = self.sampler.batch(step, rank, self.stage.batch)
-        x = _to(x, self.accelerator.device)
+        x = moved(self.sampler.batch(step, rank, self.stage.batch), self.accelerator.device)
         torch.manual_seed((self.options.seed * 1_000_003 + step) * 64 + rank)
-        level = draw_levels(self.stage.batch, self.accelerator.device)
-        with self.autocast():
-            scalars: dict[str, Tensor] = self.wrapped(x, level)
-        self.accelerator.backward(scalars["loss"])
+        level = self.module.draw_levels(self.stage.batch, self.accelerator.device)
+        scalars = self._backward(x, level)
         # A discriminator's gradients are tens of times larger: clipped apart, they do not silence the model's.
         own = [n.startswith("model.") for n in self.names]
         for of_model, key in ((True, "grad"), (False, "grad_beside")):
@@ -141,11 +143,29 @@ class Trainer:
                 parameter.grad = torch.where(finite, parameter.grad, 0.0)
         self.bad = torch.where(finite, 0.0, self.bad + 1)
         self.skipped = self.skipped + ~finite
+        if self.precision == "fp16":
+            self.scale.update(finite)
         return scalars
 
-    def autocast(self) -> torch.autocast:
+    def _backward(self, x: Tensor | Batch, level: Tensor) -> dict[str, Tensor]:
+        """The scalars of a batch, and its gradients in the parameters, summed over its parts."""
+        count, found = self.options.accumulate, list[dict[str, Tensor]]()
+        for i, (part, levels) in enumerate(zip(in_parts(x, count), level.chunk(count), strict=True)):
+            # Processes need to hear of each other's gradients once, after the last part.
+            alone = self.accelerator.no_sync(self.wrapped) if i < count - 1 else nullcontext()
+            with alone:
+                with self.networks():
+                    scalars: dict[str, Tensor] = self.wrapped(part, levels)
+                loss = scalars["loss"] if count == 1 else scalars["loss"] / count
+                self.accelerator.backward(self.scale.up(loss) if self.precision == "fp16" else loss)
+            found.append(scalars)
+        if self.precision == "fp16":
+            self.scale.down(self.parameters)
+        return found[0] if count == 1 else {k: torch.stack([s[k].detach() for s in found]).mean(0) for k in found[0]}
+
+    def networks(self) -> AbstractContextManager[None]:
         """The precision of the networks."""
-        return torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+        return networks(self.precision, self.accelerator.device, compiled=self.options.compile)
 
     def done(self) -> float:
         """Which part of the stage is over, 0-1."""
@@ -221,7 +241,9 @@ class Trainer:
             report.step(self.step, scalars, self.optimizer.param_groups[0]["lr"])
             if self.step % SYNCHRONISE == 0:
                 self._check_finite()
-            if self.step % self.options.validate_every == 0:
+            if self.step % self.options.validate_every == 0 and not self._over():
+                self.save_if_sound()  # whatever validation meets, the steps are not lost
+                saved = time.monotonic()
                 self.validate(report)
             if time.monotonic() - saved > self.options.save_every and not self._over() and not self.bad:
                 self.save()
@@ -237,7 +259,7 @@ class Trainer:
             return
         with self.ema:
             batches = [self.sampler.batch(10**9 + i, 0, self.stage.batch) for i in range(16)]
-            self.module.finish([_to(b, self.accelerator.device) for b in batches])
+            self.module.finish([moved(b, self.accelerator.device) for b in batches])
 
     @torch.no_grad()
     def validate(self, report: Report) -> None:
@@ -245,11 +267,22 @@ class Trainer:
             return
         # Of a model in shards no process can compute anything alone.
         if self.accelerator.is_main_process or self.options.shard:
-            with self.ema, self.autocast():
-                report.validate(self.step, self.module, self.valid, self.accelerator.device)
+            try:
+                with self.ema, self.networks():
+                    report.validate(self.step, self.module, self.valid, self.accelerator.device)
+            except torch.OutOfMemoryError:
+                log.warning(
+                    "step %d: too little memory for validation, it is left out: give a smaller --validate-crop",
+                    self.step,
+                )
         self.accelerator.wait_for_everyone()
 
     # ------------------------------------------------------------------ checkpoints
+
+    def save_if_sound(self) -> None:
+        """Write the checkpoint, unless the gradient of the last step was no number."""
+        if not self.bad:
+            self.save()
 
     def save(self) -> None:
         """Write the resumable checkpoint (main process; shards are gathered from all)."""
@@ -295,7 +328,7 @@ class Trainer:
             try:
                 assign(parameter.data, weights[name])
                 assign(average, averages[name])
-                if state := {key: _state(key, part[name], parameter) for key, part in states.items() if name in part}:
+                if state := {key: restored(key, part[name], parameter) for key, part in states.items() if name in part}:
                     self.optimizer.state[parameter] = state
             except (KeyError, RuntimeError) as error:
                 raise TrainingError(f"{self.path}: cannot resume, {name} does not fit ({error})") from error
@@ -314,36 +347,3 @@ class Trainer:
             if name not in stored or stored[name].shape != value.shape:
                 raise TrainingError(f"the checkpoint has no fitting {name}")
             assign(value, stored[name].to(value.dtype))
-
-
-Store = PhotoStore | ShardCrops | LatentStore
-"""Where the samples of a stage come from."""
-
-
-def _sampler(
-    store: Store, stage: Stage, seed: int, accelerator: Accelerator
-) -> CropSampler | ShardCrops | LatentSampler:
-    device = str(accelerator.device)
-    if isinstance(store, PhotoStore):
-        return CropSampler(store, stage.crop, seed, device)
-    if isinstance(store, LatentStore):
-        on_cpu = accelerator.device.type == "cpu"
-        return LatentSampler(store, stage.crop, seed) if on_cpu else ResidentLatents(store, stage.crop, seed, device)
-    return store
-
-
-def _to(batch: Tensor | Batch, device: torch.device) -> Tensor | Batch:
-    if isinstance(batch, Tensor):
-        return batch.to(device, non_blocking=True)
-    return {name: value.to(device, non_blocking=True) for name, value in batch.items()}
-
-
-def _state(key: str, stored: Tensor, parameter: nn.Parameter) -> Tensor | int:
-    """One entry of the optimiser's state as it was."""
-    if key == "step":  # torch counts in a tensor on the CPU, bitsandbytes in an integer
-        return stored.reshape(()) if stored.is_floating_point() else int(stored)
-    if stored.shape != parameter.shape or not stored.is_floating_point():
-        return stored.to(parameter.device)
-    state = torch.empty_like(parameter, requires_grad=False)
-    assign(state, stored)
-    return state

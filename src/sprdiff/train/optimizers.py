@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib
+from typing import Any
 
 import torch
 from torch import nn
 
 from ..errors import TrainingError
 from .muon import Muon
-from .recipes import Stage
+from .recipes import Group, Stage
 from .soap import Soap
 
 
@@ -30,7 +31,23 @@ def make_optimizer(
         return Soap(named, lr=stage.lr)
     if stage.optimizer == "muon":
         return Muon(named, lr=stage.lr)
-    return _adamw(adam8bit=adam8bit, shard=shard)([p for _, p in named], lr=stage.lr, weight_decay=1e-4)
+    return _adamw(adam8bit=adam8bit, shard=shard)(_groups(stage, named), lr=stage.lr, weight_decay=1e-4)
+
+
+def _groups(stage: Stage, named: list[tuple[str, nn.Parameter]]) -> list[dict[str, Any]]:
+    """The parameters in groups, each with its own settings; ``scale`` is its factor on the learning rate.
+
+    A parameter belongs to the first group whose prefix fits, or else to the stage's own, which comes first.
+    """
+    own = Group("", betas=stage.betas)
+    chosen: dict[Group, list[nn.Parameter]] = {group: [] for group in (own, *stage.groups)}
+    for name, parameter in named:
+        chosen[next((g for g in stage.groups if name.startswith(g.prefix)), own)].append(parameter)
+    return [
+        {"params": parameters, "betas": group.betas, "weight_decay": group.weight_decay, "scale": group.lr}
+        for group, parameters in chosen.items()
+        if parameters
+    ]
 
 
 def _adamw(*, adam8bit: bool, shard: bool) -> type[torch.optim.AdamW]:

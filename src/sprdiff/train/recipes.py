@@ -12,13 +12,28 @@ from .vae_stage import VAEStage
 
 
 @dataclass(frozen=True)
+class Group:
+    """Parameters of a stage that have settings of their own in its optimiser, by the prefix of their names.
+
+    Attributes:
+        prefix: of the names in the stage's module.
+        lr: factor on the stage's learning rate.
+    """
+
+    prefix: str
+    lr: float = 1.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 1e-4
+
+
+@dataclass(frozen=True)
 class Stage:
     """One stage's recipe.
 
     Attributes:
         trains: prefixes of the parameters with gradients. networks: parts that are real after the stage.
         needs: parts that must come from earlier stages.
-        optimizer: adamw, soap or muon.
+        optimizer: adamw, soap or muon. betas: of adamw. groups: parameters that adamw treats in another way.
         latents: arrays of a folder of latents that the stage learns from, in place of photographs.
         settings: arguments of the stage's module, such as the weights of its losses.
     """
@@ -34,6 +49,8 @@ class Stage:
     lr: float = 5e-4
     ema: float = 0.999
     optimizer: str = "adamw"
+    betas: tuple[float, float] = (0.9, 0.999)
+    groups: tuple[Group, ...] = ()
     latents: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
 

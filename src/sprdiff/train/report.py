@@ -22,13 +22,11 @@ from ..evaluate.pairs import Pairs
 from .data.photos import PhotoStore
 from .samples import sheet, to_pixels
 from .stages import StageModule
-from .validate import Point, best_at, padded
+from .validate import LEVELS_TRIED, RATES, Judgement, Point, best_of, by_level, curve, padded
 
 log = logging.getLogger(__name__)
 
 EVERY = 50
-RATES = (0.005, 0.0138, 0.0203, 0.028, 0.05, 0.1)
-"""Bits per pixel at which validation interpolates PSNR and MS-SSIM."""
 VALIDATION_PHOTOS = 12
 """How many are held out of remote shards."""
 LARGE, LARGE_SCALES = 1_000_000, (1.0, 2.0)
@@ -40,9 +38,18 @@ SAMPLED_LEVEL = 128.0
 class Report:
     """Collects scalars; silent but for the log file when standard error is no terminal or on other ranks."""
 
-    def __init__(self, out: Path, name: str, steps: int, *, active: bool, features: Path | None = None) -> None:
-        """``features``: SqueezeNet's file, which measures the samples of validation; None: PSNR and MS-SSIM only."""
+    def __init__(
+        self, out: Path, name: str, steps: int, *, active: bool, features: Path | None = None,
+        judged: Judgement | None = None,
+    ) -> None:  # fmt: skip
+        """Open the log.
+
+        Args:
+            features: SqueezeNet's file, which measures the samples of validation; None: PSNR and MS-SSIM only.
+            judged: what validation looks at; None: whole photographs at the usual rates.
+        """
         self.out, self.name = out, name
+        self.judged = judged or Judgement()
         self.network = None if features is None else FeatureNetwork.load(features)
         self.active, self.steps, self.count = active, steps, 0
         self.sums: dict[str, Tensor] = {}
@@ -66,6 +73,8 @@ class Report:
         for key, value in scalars.items():
             self.sums[key] = self.sums[key] + value.detach() if key in self.sums else value.detach()
         self.count += 1
+        if self.started is None:  # the first step loads and tunes what the others find ready
+            self.started = (time.monotonic(), step)
         self.last = step, lr
         if step % EVERY == 0 or step == self.steps:
             self._flush()
@@ -88,20 +97,33 @@ class Report:
         self.progress.update(self.task, completed=step, text=text)
 
     def validate(self, step: int, module: StageModule, store: PhotoStore, device: torch.device) -> None:
-        """PSNR (dB) and MS-SSIM of whole validation photographs at stated rates, small and large ones apart."""
-        photos = [store.photo(i) for i in range(len(store))]
-        large = [p for p in photos if p.shape[0] * p.shape[1] >= LARGE]
-        small = [p for p in photos if p.shape[0] * p.shape[1] < LARGE]
+        """PSNR (dB) and MS-SSIM of validation photographs at stated rates, small and large ones apart."""
+        photos = [self.judged.middle(store.photo(i)) for i in range(len(store))]
         row: dict[str, Any] = {"step": step}
         if photos and module.reconstruct(_probe(device), torch.zeros(1, device=device)) is not None:
-            if small:
-                row["small"] = _rounded(best_at(module, small, RATES, (1.0,), device))
-            if large:
-                row["large"] = _rounded(best_at(module, large, RATES, LARGE_SCALES, device))
+            row.update(self._rates(module, photos, device))
         else:
             row.update(self._samples(module, photos, device))
         if self.active and len(row) > 1:
             self.file.write(json.dumps(row) + "\n")
+
+    def _rates(self, module: StageModule, photos: list[np.ndarray], device: torch.device) -> dict[str, Any]:
+        """Figures at rates by the size of photographs and, where they are asked for, at levels."""
+        found: dict[str, Any] = {}
+        curves = []
+        for large, name, scales in ((False, "small", (1.0,)), (True, "large", LARGE_SCALES)):
+            some = [p for p in photos if (p.shape[0] * p.shape[1] >= LARGE) is large]
+            of_size = [
+                [curve(module, p, scale, LEVELS_TRIED, device, self.judged.perceptual) for scale in scales]
+                for p in some
+            ]
+            if some:
+                found[name] = _rounded(best_of(of_size, self.judged.rates or RATES))
+            curves += of_size
+        if self.judged.by_level:
+            means = by_level(curves)
+            found["level"] = {str(level): [round(p.bpp, 5), *p.figures] for level, p in means.items()}
+        return found
 
     @torch.no_grad()
     def _samples(
@@ -139,5 +161,5 @@ def _probe(device: torch.device) -> Tensor:
 
 
 def _rounded(found: dict[float, Point]) -> dict[str, list[float]]:
-    """For the log: [PSNR, MS-SSIM] by rate."""
-    return {str(rate): [round(p.psnr, 3), round(p.ms_ssim, 4)] for rate, p in found.items()}
+    """For the log: [PSNR, MS-SSIM, perceptual distance] by rate."""
+    return {str(rate): p.figures for rate, p in found.items()}

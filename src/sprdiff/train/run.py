@@ -20,19 +20,34 @@ from ..runtime.weights import read_arrays
 from ..sd import pretrained
 from ..sd.config import SDConfig
 from ..sd.folder import is_trained
+from ..sd.precision import PRECISIONS
 from . import checkpoints
+from .batches import Store
 from .checkpoints import PARTS
 from .data.photos import CropSampler, PhotoStore, holdout, open_store
 from .data.remote import Cache
 from .data.shards import ShardCrops
 from .export.folder import refit_tables, write_folder
 from .latents import LatentStore
-from .loop import PRECISIONS, Options, Store, Trainer
+from .loop import Options, Trainer
 from .recipes import STAGES, Stage
 from .report import VALIDATION_PHOTOS, Report
-from .sd.stages import SD_PARTS, SD_STAGES, SDOptions, build_model, load_lpips, load_trained
+from .sd.options import (
+    SDOptions,
+    build_model,
+    check_config,
+    default_workers,
+    find_alex,
+    load_lpips,
+    load_trained,
+)
+from .sd.recipes import RATES as SD_RATES
+from .sd.recipes import SD_PARTS, SD_STAGES
+from .validate import Judgement
 
 SD_PRESET = SDConfig.preset
+SD_VALIDATE_CROP = 512
+"""Side of what validation looks at of preset `sd`, whose networks need gigabytes for a whole photograph."""
 Source = str | Path
 
 
@@ -55,7 +70,9 @@ def run_stage(
     device: str = "auto",
     cache: Path | None = None,
     validate_every: int = 1000,
+    validate_crop: int | None = None,
     save_every: float = 180.0,
+    accumulate: int = 1,
     settings: Mapping[str, Any] | None = None,
     precision: str = "auto",
     minutes: float | None = None,
@@ -75,7 +92,10 @@ def run_stage(
         init: checkpoints, or weights folders, whose EMA weights the networks start from. One of the same stage is
             gone on with, at its step; without `steps` to the end that it was made for.
         settings: arguments of the stage's module that differ from its recipe, by name.
-        precision: of the networks: fp32, bf16, or auto, which times both and takes the faster.
+        precision: of the networks: fp32, tf32, fp16, bf16, or auto: of `tiny` the faster of fp32 and bf16, of `sd`
+            the fastest that `sd.precision` allows.
+        accumulate: in how many parts the gradient of a batch is computed, one after another.
+        validate_crop: side of the middle of photographs that validation looks at; None: whole ones, of `sd` 512.
         minutes, decay: this leg ends after so many minutes, its learning rate falling to zero if it is the last.
         compile: whether torch compiles the stage (worth it on a GPU).
         features: weights of the network that measures the samples of validation (SqueezeNet; measuring only).
@@ -116,15 +136,16 @@ def run_stage(
     else:
         photos, held = _photos([Path(d) for d in data], valid, exclude or [], cache or out / "photos", accelerator)
     module = recipe.build(model, _trained(recipe, stage, sd), **extra)
-    options = Options(out, seed, save_every, validate_every, precision=precision, minutes=minutes, decay=decay,
-                      compile=compile, adam8bit=sd.adam8bit, shard=sd.shard)  # fmt: skip
+    options = Options(out, seed, save_every, validate_every, precision=precision, accumulate=accumulate,
+                      minutes=minutes, decay=decay, compile=compile, adam8bit=sd.adam8bit, shard=sd.shard)  # fmt: skip
     trainer = Trainer(recipe, module, photos, held, options, accelerator)
     if resume:
         trainer.resume()
     elif start is not None:
         trainer.load_extras(start)
         trainer.step = trainer.first = start.step
-    report = Report(out, stage, recipe.steps, active=accelerator.is_main_process, features=features)
+    judged = _judgement(preset, validate_crop, sd, accelerator.device)
+    report = Report(out, stage, recipe.steps, active=accelerator.is_main_process, features=features, judged=judged)
     try:
         trainer.run(report)
     finally:
@@ -199,9 +220,18 @@ def build(preset: str, sd: SDOptions | None = None) -> SPRDiff:
 
 def _extras(recipe: Stage, preset: str, sd: SDOptions) -> dict[str, Any]:
     """What a stage is built with beside the model."""
-    if preset == SD_PRESET:
-        return {"lpips": load_lpips(sd)} if recipe.name != "pixel" else {}
-    return {}
+    if preset != SD_PRESET:
+        return {}
+    # The first stage asks for the weights of LPIPS too: its successors would miss them hours later.
+    lpips = load_lpips(sd)
+    return {} if recipe.name == "pixel" else {"lpips": lpips}
+
+
+def _judgement(preset: str, crop: int | None, sd: SDOptions, device: torch.device) -> Judgement:
+    """What validation looks at."""
+    if preset != SD_PRESET:
+        return Judgement(crop=crop)
+    return Judgement(SD_RATES, crop or SD_VALIDATE_CROP, by_level=True, perceptual=find_alex(sd.metric_weights, device))
 
 
 def _trained(recipe: Stage, stage: str, sd: SDOptions) -> tuple[str, ...]:
@@ -235,7 +265,7 @@ def _shards(
     """The same of shards, which each process opens for itself."""
     sources, world = [str(d) for d in data], accelerator.num_processes
     crops = ShardCrops(sources, Cache(cache), recipe.crop, seed, world=world, exclude=exclude, hold_out=not valid,
-                       workers=sd.workers)  # fmt: skip
+                       workers=sd.workers or default_workers(), device=accelerator.device)  # fmt: skip
     if not valid:
         return crops, crops.validation(VALIDATION_PHOTOS)
     with accelerator.main_process_first():
@@ -256,8 +286,8 @@ def _check(recipe: Stage, device: str, precision: str, settings: Mapping[str, An
     known = [p.name for p in inspect.signature(recipe.build).parameters.values() if p.kind is p.KEYWORD_ONLY]
     if unknown := sorted(set(settings) - set(known)):
         raise TrainingError(f"stage {recipe.name} has no setting {unknown[0]!r}; it has {', '.join(known) or 'none'}")
-    if precision not in PRECISIONS:
-        raise TrainingError(f"the precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
+    if precision not in ("auto", *PRECISIONS):
+        raise TrainingError(f"the precision must be one of auto, {', '.join(PRECISIONS)}, not {precision!r}")
     if recipe.crop % 64 or recipe.crop < 64:
         raise TrainingError(f"the side of a crop must be a multiple of 64 pixels, not {recipe.crop}")
     if device not in ("auto", "cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
@@ -271,7 +301,10 @@ def _same_stage(stage: str, init: list[Path]) -> checkpoints.Checkpoint | None:
 def _load(model: SPRDiff, recipe: Stage, init: list[Path], *, resume: bool) -> None:
     found: set[str] = set()
     for path in init:
-        found.update(checkpoints.load_networks(model, read_init(path), path))
+        checkpoint = read_init(path)
+        if isinstance(checkpoint.config, SDConfig):
+            check_config(model.config, checkpoint, path)
+        found.update(checkpoints.load_networks(model, checkpoint, path))
     if (missing := set(recipe.needs) - found) and not resume:
         raise TrainingError(f"stage {recipe.name} starts from trained {', '.join(sorted(missing))}: give --init")
 

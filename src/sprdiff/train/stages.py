@@ -42,7 +42,7 @@ class StageModule(nn.Module):
     """Part of the stage that is done: what ramps reads it."""
     step = 0
     extras: tuple[str, ...] = ()
-    """Prefixes of what the stage has beside the model that a later leg needs: heads, a critic."""
+    """Prefixes of what the stage has beside the model that a later leg needs: heads, a discriminator."""
 
     def __init__(self, model: nn.Module, trains: tuple[str, ...]) -> None:
         super().__init__()
@@ -54,6 +54,14 @@ class StageModule(nn.Module):
     def begin(self, step: int, progress: float) -> None:
         """Called before each step with its number and the part of the stage that is done."""
         self.step, self.progress = step, progress
+
+    def draw_levels(self, count: int, device: torch.device) -> Tensor:
+        """Levels of a batch, [N] in 0-255."""
+        return draw_levels(count, device)
+
+    def set_precision(self, word: str, device: torch.device) -> str:
+        """Prepare for a precision, before the first step; returns it, chosen where ``auto`` leaves it to the stage."""
+        return word
 
     def forward(self, x: Any, level: Tensor) -> Scalars:
         raise TypeError(f"{type(self).__name__} is abstract")

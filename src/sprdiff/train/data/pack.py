@@ -1,7 +1,9 @@
-"""`sprdiff data pack`: a folder of photographs becomes WebDataset shards, in an order that mixes its subfolders.
+"""`sprdiff data pack`: a folder of photographs becomes WebDataset shards, in an order that mixes its
+subfolders.
 
-Photographs are copied byte for byte where they can be, and made smaller or re-encoded where they cannot. Shards
-appear whole or not at all; ``pack.json`` says which are done, so a second run goes on after the last of them.
+Photographs are copied byte for byte where they can be, and made smaller or re-encoded where they cannot.
+Large ones are cut into tiles, so that a crop costs the decoding of a tile and no more. Shards appear whole or
+not at all; ``pack.json`` says which are done, so a second run goes on after the last of them.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from ...errors import ImageError, OutputError, TrainingError
 from ...imageio.open import open_rgb
 from ...imageio.resize import resize
 from .photos import SUFFIXES
+from .shards import TILE_MARK
 
 log = logging.getLogger(__name__)
 
@@ -42,16 +45,27 @@ class Packing:
         shard_size: bytes; a shard ends with the photograph that takes it there.
         short_side: larger photographs are reduced to this short side (JPEG, quality 95, 4:4:4); 0: never.
         min_side: photographs with a smaller side are left out: no crop fits into them.
+        tile: photographs with a larger side are cut into tiles of at most this side (JPEG, as above), which
+            cover them evenly and are no smaller than `min_side`; 0: never.
     """
 
     shard_size: int = 256 * 2**20
     short_side: int = 1536
     min_side: int = 512
+    tile: int = 768
+
+    def __post_init__(self) -> None:
+        if self.tile and self.tile < self.min_side:
+            raise TrainingError(f"tiles of {self.tile} pixels are smaller than the smallest side, {self.min_side}")
+
+
+Member = tuple[str, bytes]
+"""A file of a shard: its name and its bytes."""
 
 
 @dataclass(frozen=True)
 class Packed:
-    """What a run did: photographs and shards in all, and how many photographs were left out by this run."""
+    """What a run did: files (photographs or tiles) and shards in all, and photographs that it left out."""
 
     photos: int
     shards: int
@@ -66,7 +80,8 @@ def pack(
     workers: int = 4,
     advance: Callable[[int, int], None] = lambda done, total: None,
 ) -> Packed:
-    """Pack all photographs of a folder, searched through, into ``out``; goes on where an earlier run was killed.
+    """Pack all photographs of a folder, searched through, into ``out``; goes on where an earlier run was
+    killed.
 
     Args:
         workers: threads that check and re-encode.
@@ -79,15 +94,13 @@ def pack(
     files = _files(folder, out)
     index = _open_index(out, packing, files)
     position = index["shards"][-1]["end"] if index["shards"] else 0
-    members: list[tuple[str, bytes]] = []
+    members: list[Member] = []
     size = left_out = 0
-    for done, photo in _prepared(folder, files, position, packing, workers):
+    for done, found in _prepared(folder, files, position, packing, workers):
         advance(done, len(files))
-        if photo is None:
-            left_out += 1
-        else:
-            members.append(photo)
-            size += len(photo[1])
+        left_out += not found
+        members += found
+        size += sum(len(data) for _, data in found)
         if members and (size >= packing.shard_size or done == len(files)):
             _write_shard(out, index, members, done)
             members, size = [], 0
@@ -129,27 +142,29 @@ def _open_index(out: Path, packing: Packing, files: Sequence[Path]) -> dict[str,
 
 def _prepared(
     folder: Path, files: Sequence[Path], start: int, packing: Packing, workers: int
-) -> Iterator[tuple[int, tuple[str, bytes] | None]]:
-    """(position after it, (name in the shard, bytes)) of every photograph in order; None for one that is left out."""
+) -> Iterator[tuple[int, list[Member]]]:
+    """(position after it, its files in the shard) of every photograph in order; none for one that is left
+    out."""
     names = _names(files)
 
-    def prepare(position: int) -> tuple[str, bytes] | None:
+    def prepare(position: int) -> list[Member]:
         return _prepare(folder / files[position], names[position], packing)
 
     with ThreadPoolExecutor(workers) as pool:
         # In pieces: all at once, the whole folder would be in memory.
         for first in range(start, len(files), 4 * workers):
             piece = range(first, min(first + 4 * workers, len(files)))
-            for position, photo in zip(piece, pool.map(prepare, piece), strict=True):
-                yield position + 1, photo
+            for position, found in zip(piece, pool.map(prepare, piece), strict=True):
+                yield position + 1, found
 
 
 def _names(files: Sequence[Path]) -> list[str]:
-    """Names inside the shards, without suffix and unique: up to its first dot a name is the key of its sample."""
+    """Names inside the shards, without suffix and unique: up to its first dot a name is the key of its
+    sample."""
     names: list[str] = []
     taken: set[str] = set()
     for file in files:
-        name = "_".join(file.with_suffix("").parts).replace(".", "_")
+        name = "_".join(file.with_suffix("").parts).replace(".", "_").replace(TILE_MARK, "_")
         if len(name.encode(errors="replace")) > MAX_NAME:
             name = hashlib.sha256(file.as_posix().encode(errors="replace")).hexdigest()[:32]
         while name in taken:
@@ -159,23 +174,46 @@ def _names(files: Sequence[Path]) -> list[str]:
     return names
 
 
-def _prepare(path: Path, name: str, packing: Packing) -> tuple[str, bytes] | None:
+def _prepare(path: Path, name: str, packing: Packing) -> list[Member]:
+    """The files that a photograph becomes; none if it is left out."""
     try:
         data = path.read_bytes()
         pixels = open_rgb(io.BytesIO(data)).pixels
     except (OSError, ImageError, Image.DecompressionBombError) as error:
         log.warning("left out %s: %s", path, error)
-        return None
+        return []
     short = min(pixels.shape[:2])
     if short < packing.min_side:
         log.warning("left out %s: a side of %d pixels, less than %d", path, short, packing.min_side)
-        return None
-    if packing.short_side and short > packing.short_side:
+        return []
+    reduced = bool(packing.short_side) and short > packing.short_side
+    if reduced:
         h, w = (round(side * packing.short_side / short) for side in pixels.shape[:2])
-        return f"{name}.jpg", _encode(resize(pixels, (h, w)), "JPEG", quality=95, subsampling=0)
+        pixels = resize(pixels, (h, w))
+    if packing.tile and max(pixels.shape[:2]) > packing.tile:
+        cut = _tiles(pixels, packing.tile)
+        return [(f"{name}{TILE_MARK}{i}.jpg", _jpeg(tile)) for i, tile in enumerate(cut)]
+    if reduced:
+        return [(f"{name}.jpg", _jpeg(pixels))]
     if path.suffix.lower() in COPIED:
-        return f"{name}{path.suffix.lower()}", data
-    return f"{name}.png", _encode(pixels, "PNG")
+        return [(f"{name}{path.suffix.lower()}", data)]
+    return [(f"{name}.png", _encode(pixels, "PNG"))]
+
+
+def _tiles(pixels: Any, side: int) -> Iterator[Any]:
+    """Tiles of at most `side` pixels that cover a photograph evenly, and overlap as they must."""
+    starts = []
+    for length in pixels.shape[:2]:
+        count = -(-length // side)
+        last = max(0, length - side)
+        starts.append([round(last * i / (count - 1)) if count > 1 else 0 for i in range(count)])
+    for top in starts[0]:
+        for left in starts[1]:
+            yield pixels[top : top + side, left : left + side]
+
+
+def _jpeg(pixels: Any) -> bytes:
+    return _encode(pixels, "JPEG", quality=95, subsampling=0)
 
 
 def _encode(pixels: Any, kind: str, **options: Any) -> bytes:

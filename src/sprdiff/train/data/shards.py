@@ -1,8 +1,9 @@
 """Photographs of preset `sd`: WebDataset shards, cropped without state.
 
-A process reads from several *lanes* at once, each of which visits one shard after the other and draws a number of
-crops from each. Which shard, which photograph and which crop are pure functions of (seed, step, process, place in
-the batch), so a resumed run sees exactly the crops that the killed one would have seen, from any kind of storage.
+A process reads from several *lanes* at once, each of which visits one shard after the other and draws a
+number of crops from each. Which shard, which photograph and which crop are pure functions of (seed, step,
+process, place in the batch), so a resumed run sees exactly the crops that the killed one would have seen,
+from any kind of storage.
 
     draw k of a lane ─ k // DRAWS ─► visit ─► shard (all of them once per epoch, in random order)
                        k %  DRAWS ─► photograph of the shard (random order) ─► crop, flip
@@ -31,9 +32,13 @@ from .remote import Cache, expand, is_remote
 
 log = logging.getLogger(__name__)
 
+TILE_MARK = "~"
+"""What a tile's name has between that of its photograph and its number (`pack`)."""
 LANES = 4
 DRAWS = 512
 """Crops from a shard at one visit: some of 256 MB of photographs, which then are worth having fetched."""
+AHEAD = 2
+"""Batches that are decoded while the networks are busy with an earlier one."""
 HELD_OUT = 64
 """One photograph of so many is kept for validation where none is given."""
 _SHARD, _PHOTO, _CROP = range(3)
@@ -84,24 +89,26 @@ class ShardCrops:
         exclude: prefixes of file names to leave out.
         hold_out: whether to leave out what :meth:`validation` shows.
         world: number of processes. workers: threads that decode.
+        device: where batches go; to a GPU as bytes, from pinned memory, so that the copy waits for nothing.
 
     Raises:
         TrainingError: a source is missing.
     """
 
     def __init__(self, sources: Sequence[str], cache: Cache, crop: int, seed: int, *, world: int = 1,
-                 exclude: Sequence[str] = (), hold_out: bool = False, workers: int = 4) -> None:  # fmt: skip
+                 exclude: Sequence[str] = (), hold_out: bool = False, workers: int = 4,
+                 device: torch.device | str = "cpu") -> None:  # fmt: skip
         self.sources = expand(sources)
         if not self.sources:
             raise TrainingError("no photographs: give --data")
         self.cache, self.crop, self.seed, self.world = cache, crop, seed, world
-        self.exclude, self.hold_out = tuple(exclude), hold_out
+        self.exclude, self.hold_out, self.device = tuple(exclude), hold_out, torch.device(device)
         self.lanes = min(LANES, len(self.sources))
         self.decoders = ThreadPoolExecutor(max(workers, 1), thread_name_prefix="decode")
         self.fetchers = ThreadPoolExecutor(self.lanes, thread_name_prefix="fetch")
         self.lock = threading.Lock()
         self.open: dict[int, Future[Shard]] = {}
-        self.ahead: tuple[tuple[int, int, int], list[Future[np.ndarray]]] | None = None
+        self.ahead: dict[tuple[int, int, int], list[Future[np.ndarray]]] = {}
 
     def batch(self, step: int, rank: int, count: int) -> torch.Tensor:
         """[count,3,crop,crop] float32 in 0-1, channels last, of this step and process.
@@ -109,11 +116,17 @@ class ShardCrops:
         Raises:
             TrainingError: a shard cannot be fetched or read, or holds nothing as large as the crop.
         """
-        key = (step, rank, count)
-        futures = self.ahead[1] if self.ahead is not None and self.ahead[0] == key else self._start(*key)
-        # While the networks are busy with this batch, the next one is decoded.
-        self.ahead = ((step + 1, rank, count), self._start(step + 1, rank, count))
-        pixels = torch.from_numpy(np.stack([f.result() for f in futures])).permute(0, 3, 1, 2)
+        wanted = [(step + i, rank, count) for i in range(1 + AHEAD)]
+        for key in [key for key in self.ahead if key not in wanted]:
+            for future in self.ahead.pop(key):
+                future.cancel()
+        # While the networks are busy with this batch, the next ones are decoded.
+        for key in wanted:
+            if key not in self.ahead:
+                self.ahead[key] = self._start(*key)
+        pixels = torch.from_numpy(np.stack([f.result() for f in self.ahead.pop(wanted[0])])).permute(0, 3, 1, 2)
+        if self.device.type == "cuda":
+            pixels = pixels.pin_memory().to(self.device, non_blocking=True)
         return pixels.to(torch.float32).div_(255).contiguous(memory_format=torch.channels_last)
 
     def validation(self, count: int) -> PhotoStore:
@@ -211,8 +224,10 @@ class ShardCrops:
 
 
 def held_out(name: str) -> bool:
-    """Whether a photograph is one of those kept for validation, by a hash of its name."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") % HELD_OUT == 0
+    """Whether a photograph is one of those kept for validation, by a hash of its name; all its tiles are, or
+    none."""
+    photo = name.split(TILE_MARK)[0]
+    return int.from_bytes(hashlib.sha256(photo.encode()).digest()[:4], "big") % HELD_OUT == 0
 
 
 def _decode(shard: Shard, index: int) -> np.ndarray | None:

@@ -1,4 +1,4 @@
-"""What the stages of preset `sd` minimise beside rate and squared error: LPIPS, semantic distance, a critic on DINOv2.
+"""What the stages of preset `sd` minimise beside rate and squared error.
 
 x̂, x ─ VGG16 ─ five taps ─ LPIPS            x̂, x ─ DINOv2, frozen ─ last layer ─ 1 - cosine
                                                                  └ four layers ─ heads ─ hinge
@@ -16,48 +16,60 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
 from ...evaluate.metrics import backbones
-from ...evaluate.metrics.perceptual import VGG16
+from ...evaluate.metrics.perceptual import ALEXNET, VGG16, Architecture
 
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 """LPIPS's own constants, for images in [-1, 1]."""
 
 
-class LpipsLoss(nn.Module):
-    """LPIPS v0.1 on VGG16 (Zhang et al., CVPR 2018) with gradients: images [N,3,H,W] in 0-1 -> [N].
+NETS = {"vgg": (VGG16, "vgg16", "lpips_vgg"), "alex": (ALEXNET, "alexnet", "lpips_alex")}
+"""Architecture and published weights of each kind of LPIPS."""
 
-    Equal to `evaluate.perceptual.Lpips("vgg")`, which measures; AlexNet's LPIPS stays a ruler that nothing is
-    trained on.
+
+class LpipsLoss(nn.Module):
+    """LPIPS v0.1 (Zhang et al., CVPR 2018) with gradients: images [N,3,H,W] in 0-1 -> [N].
+
+    Equal to `evaluate.perceptual.Lpips`, which measures. Training is on VGG16; AlexNet's LPIPS only measures:
+    nothing is trained on it.
 
     Args:
         backbone: ``features.N.{weight,bias}``. heads: ``linN.model.1.weight`` [1,C,1,1].
     """
 
-    def __init__(self, backbone: Mapping[str, Tensor], heads: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self, backbone: Mapping[str, Tensor], heads: Mapping[str, Tensor], architecture: Architecture = VGG16
+    ) -> None:
         super().__init__()
+        self.architecture = architecture
         self.stages = nn.ModuleList()
-        for stage in VGG16.stages:
+        for stage in architecture.stages:
             layers = nn.Sequential()
-            for place in (conv.place for conv in stage):
-                weight, bias = backbone[f"features.{place}.weight"], backbone[f"features.{place}.bias"]
-                layer = nn.Conv2d(weight.shape[1], weight.shape[0], weight.shape[2], padding=1)
+            for conv in stage:
+                weight, bias = (backbone[f"features.{conv.place}.{kind}"] for kind in ("weight", "bias"))
+                layer = nn.Conv2d(conv.inputs, conv.outputs, conv.kernel, conv.stride, conv.padding)
                 layer.load_state_dict({"weight": weight, "bias": bias})
                 layers.extend([layer, nn.ReLU()])
             self.stages.append(layers)
-        for i in range(len(VGG16.stages)):
+        for i in range(len(architecture.stages)):
             self.register_buffer(f"head{i}", heads[f"lin{i}.model.1.weight"].float())
         self.register_buffer("shift", torch.tensor(SHIFT)[:, None, None])
         self.register_buffer("scale", torch.tensor(SCALE)[:, None, None])
         self.requires_grad_(False)
 
     @classmethod
-    def load(cls, folder: Path | None) -> LpipsLoss:
+    def load(cls, folder: Path | None, net: str = "vgg") -> LpipsLoss:
         """With the published weights, found and checked as `evaluate.backbones.find` says.
 
         Raises:
             WeightsError: they are missing, or other ones.
         """
-        heads = backbones.load("lpips_vgg", folder)
-        return cls(backbones.load("vgg16", folder), heads)
+        architecture, backbone, heads = NETS[net]
+        # The heads first: should they be missing, half a gigabyte of VGG16 need not be read to say so.
+        return cls(
+            heads=backbones.load(heads, folder),
+            backbone=backbones.load(backbone, folder),
+            architecture=architecture,
+        )
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """Gradients reach ``a`` only."""
@@ -72,8 +84,8 @@ class LpipsLoss(nn.Module):
     def _taps(self, x: Tensor) -> list[Tensor]:
         x = (2 * x - 1 - self.get_buffer("shift")) / self.get_buffer("scale")
         taps = []
-        for i, stage in enumerate(self.stages):
-            x = stage(F.max_pool2d(x, 2) if i else x)
+        for pooled, stage in zip(self.architecture.pooled, self.stages, strict=True):
+            x = stage(F.max_pool2d(x, self.architecture.window, 2) if pooled else x)
             taps.append(x)
         return taps
 
@@ -88,13 +100,15 @@ def feature_distance(a: Tensor, b: Tensor) -> Tensor:
     return 1 - F.cosine_similarity(a.float(), b.float(), dim=1).mean((1, 2))
 
 
-def critic_layers(count: int) -> list[int]:
-    """The layers that the critic looks at, of a backbone with so many: its quarters, each once."""
+def quarters(count: int) -> list[int]:
+    """The layers that the discriminator looks at, of a backbone with so many: the end of each quarter, each
+    once."""
     return sorted({max(1, round(count * quarter / 4)) for quarter in (1, 2, 3, 4)})
 
 
-class SemanticCritic(nn.Module):
-    """Heads on the features of a frozen backbone (Sauer et al., StyleGAN-T 2023): one for each layer, [N, patches].
+class SemanticDiscriminator(nn.Module):
+    """Heads on the features of a frozen backbone (Sauer et al., StyleGAN-T 2023): one for each layer, [N,
+    patches].
 
     Of features several hundred channels wide a small head suffices; spectral norm bounds its slope.
     """
@@ -117,5 +131,9 @@ def _head(channels: int, width: int) -> nn.Sequential:
         return spectral_norm(nn.Conv2d(cin, cout, kernel, padding=kernel // 2))
 
     return nn.Sequential(
-        conv(channels, width, 1), nn.LeakyReLU(0.2), conv(width, width, 3), nn.LeakyReLU(0.2), conv(width, 1, 1)
+        conv(channels, width, 1),
+        nn.LeakyReLU(0.2),
+        conv(width, width, 3),
+        nn.LeakyReLU(0.2),
+        conv(width, 1, 1),
     )

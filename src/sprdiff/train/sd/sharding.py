@@ -1,6 +1,8 @@
-"""Fully sharded data parallelism (FSDP2) in three functions; on tensors that are not sharded they do next to nothing.
+"""Fully sharded data parallelism (FSDP2) in three functions; on tensors that are not sharded they do next to
+nothing.
 
-accelerate's own FSDP is for GPUs only; torch's runs on gloo as well, so two processes on a CPU test what GPUs run.
+accelerate's own FSDP is for GPUs only; torch's runs on gloo as well, so two processes on a CPU test what GPUs
+run.
 """
 
 from __future__ import annotations
@@ -54,3 +56,14 @@ def assign(target: Tensor, value: Tensor) -> None:
             raise RuntimeError(f"shape {tuple(value.shape)}, not {tuple(target.shape)}")
         value = value.to(target.device, target.dtype)
         target.copy_(distribute_tensor(value, target.device_mesh, target.placements))
+
+
+def restored(key: str, stored: Tensor, parameter: nn.Parameter) -> Tensor | int:
+    """One entry of the optimiser's state of a parameter as a checkpoint has it."""
+    if key == "step":  # torch counts in a tensor on the CPU, bitsandbytes in an integer
+        return stored.reshape(()) if stored.is_floating_point() else int(stored)
+    if stored.shape != parameter.shape or not stored.is_floating_point():
+        return stored.to(parameter.device)
+    state = torch.empty_like(parameter, requires_grad=False)
+    assign(state, stored)
+    return state

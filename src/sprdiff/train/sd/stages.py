@@ -1,184 +1,155 @@
-"""The stages of preset `sd` and what they need beside the model.
+"""The stages of preset `sd` as modules: what each computes from a batch, and what it minimises.
 
-    pixel ─► codec ─► refine ─► export
+    pixel ─► codec ─► refine or joint ─► export
 
-``pixel`` is that of `tiny`. VAE, DINOv2 and the UNet's own weights come pretrained and stay frozen, so there is no
-``vae``, ``semantic`` or ``denoise``. This module loads no pretrained part until a model is built.
+VAE, DINOv2 and the UNet's own weights come pretrained and stay frozen, so there is no ``vae``, ``semantic``
+or ``flow``. `recipes` says what each stage trains, and for how long.
 """
 
 from __future__ import annotations
 
-import logging
-from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...errors import TrainingError
-from ...evaluate.metrics.backbones import MissingWeightsError
-from ...models.config import EXACT
-from ...models.latent_codec import LatentCodec, lambda_of
-from ...models.stored import load_entropy_arrays
-from ...sd.config import SD, SDConfig
-from ...sd.folder import read_trained, read_weights
+from ...models.config import LEVELS
+from ...models.latent_codec import Quantised, lambda_of
 from ...sd.modules import SDReceived
-from ..checkpoints import Checkpoint
+from ...sd.precision import choose_precision, dtype_of
 from ..losses import mse, shifted
-from ..recipes import Stage
-from ..stages import Scalars, StageModule
-from .losses import LpipsLoss, SemanticCritic, critic_layers, feature_distance
-
-if TYPE_CHECKING:
-    from ...sd.model import SDSPRDiff
-
-log = logging.getLogger(__name__)
+from ..stages import Scalars, StageModule, draw_levels
+from .losses import LpipsLoss, SemanticDiscriminator, feature_distance, quarters
 
 WEIGHTS = MappingProxyType({"pixel": 8.0, "lpips": 1.0, "semantic": 0.1})
-"""StableCodec's 2·L2 on images in ±1 (8 on 0-1) + LPIPS + 0.1 · a semantic distance; DINOv2's in place of CLIP's."""
-
-
-@dataclass(frozen=True)
-class SDOptions:
-    """What preset `sd` is told beside the options of every preset.
-
-    Attributes:
-        base, semantic: folders, or ids on the hub, at their revisions.
-        distortion: safetensors file of a trained ELIC analysis transform; stage ``pixel`` then leaves it as it is.
-        metric_weights: folder of VGG16 and the heads of LPIPS. lpips: whether to train on LPIPS at all.
-        grad_checkpointing: compute activations again on the way back: a third more time, far less memory.
-        adam8bit: optimiser states of 8 bits. shard: FSDP instead of DDP.
-        workers: threads that decode photographs.
-    """
-
-    base: str | None = None
-    semantic: str | None = None
-    base_revision: str | None = None
-    semantic_revision: str | None = None
-    config: SDConfig = SD
-    distortion: Path | None = None
-    metric_weights: Path | None = None
-    lpips: bool = True
-    grad_checkpointing: bool = False
-    adam8bit: bool = False
-    shard: bool = False
-    workers: int = 4
-
-
-def build_model(options: SDOptions) -> SDSPRDiff:
-    """A model as training starts with it.
-
-    Raises:
-        TrainingError: no base or semantic model is named. WeightsError: one cannot be had or is of the wrong kind.
-    """
-    if options.base is None or options.semantic is None:
-        raise TrainingError("preset sd needs --base (stabilityai/sd-turbo, say) and --semantic (facebook/dinov2-base)")
-    try:
-        from ...sd.model import build, load_base, load_semantic
-    except ImportError as error:
-        if (error.name or "").startswith("sprdiff"):
-            raise
-        raise TrainingError(f"preset sd needs {error.name}: pip install 'sprdiff[train,sd]'") from error
-    base = load_base(options.base, options.base_revision)
-    model = build(base, load_semantic(options.semantic, options.semantic_revision), options.config)
-    if options.distortion is not None:
-        load_distortion(model, options.distortion)
-    if options.grad_checkpointing:
-        model.gradient_checkpointing()
-    return model
-
-
-def load_distortion(model: SDSPRDiff, path: Path) -> None:
-    """Load the distortion-oriented encoder, strictly.
-
-    Raises:
-        TrainingError: the file is missing, damaged or does not fit.
-    """
-    try:
-        model.triple_encoder.distortion.load_state_dict(load_file(path), strict=True)
-    except (OSError, SafetensorError, RuntimeError) as error:
-        text = " ".join(str(error).split())[:200]
-        raise TrainingError(f"{path}: not the weights of this analysis transform ({text})") from error
-
-
-def load_trained(folder: Path) -> Checkpoint:
-    """The folder of a trained SPRDiff as a checkpoint: what a published model is trained on from.
-
-    Raises:
-        WeightsError: it is incomplete, damaged or of another version.
-    """
-    trained = read_trained(folder)
-    arrays, weights = read_weights(trained)
-    codec = LatentCodec(trained.config)
-    load_entropy_arrays(codec, arrays)
-    exact = {f"latent_codec.{k}": v for k, v in codec.state_dict().items()}
-    tensors = {f"ema.{k}": v for k, v in exact.items() if k.startswith(EXACT)}
-    tensors |= {f"ema.{k}": torch.from_numpy(v.astype(np.float32)) for k, v in weights.items()}
-    sources = {part: dict(source.files) for part, source in trained.sources.items()}
-    return Checkpoint("export", 0, trained.config, SD_PARTS, tensors, sources)
-
-
-def load_lpips(options: SDOptions) -> LpipsLoss | None:
-    """LPIPS; None, with a warning, where it is given up on purpose.
-
-    Raises:
-        MissingWeightsError: the weights are nowhere, and nobody said to go on without.
-    """
-    if not options.lpips:
-        log.warning("training without LPIPS: expect blur and poor texture")
-        return None
-    try:
-        return LpipsLoss.load(options.metric_weights)
-    except MissingWeightsError as error:
-        raise MissingWeightsError(f"{error}; --no-lpips trains without") from error
+"""StableCodec's 2·L2 on images in ±1 (8 on 0-1) + LPIPS + 0.1 · a semantic distance; DINOv2's in place of
+CLIP's."""
+ADVERSARIAL = 0.1
+"""Weight of the adversarial term beside those: StableCodec's."""
 
 
 class SDStage(StageModule):
-    """What ``codec`` and ``refine`` share: the one step, and the distances of the picture that comes of it."""
+    """What all stages share: precision, levels, what files cost, and the picture that the one step leads to.
 
-    def __init__(self, model: SDSPRDiff, trains: tuple[str, ...], lpips: LpipsLoss | None = None) -> None:
+    Args:
+        levels: the first and the last level that training draws; all of them, unless a band is to be
+            specialised.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        trains: tuple[str, ...],
+        lpips: LpipsLoss | None = None,
+        *,
+        levels: tuple[int, int] = (0, LEVELS - 1),
+    ) -> None:
         super().__init__(model, trains)
         self.lpips = lpips
+        self.band = int(levels[0]), int(levels[1])
+        if not 0 <= self.band[0] <= self.band[1] < LEVELS:
+            raise TrainingError(f"levels must be two numbers from 0 to {LEVELS - 1} in ascending order, not {levels}")
 
-    def _decode(self, r: SDReceived) -> tuple[Tensor, Tensor]:
+    def draw_levels(self, count: int, device: torch.device) -> Tensor:
+        low, high = self.band
+        share = draw_levels(count, device) / (LEVELS - 1)
+        return (low + share * (high - low)).round()
+
+    def set_precision(self, word: str, device: torch.device) -> str:
+        chosen = choose_precision(word, self.model.denoiser.gain, device)
+        self.model.keep_frozen_in(dtype_of(chosen))
+        if self.lpips is not None:
+            self.lpips.stages.to(dtype_of(chosen))
+        return chosen
+
+    def lambdas(self, level: Tensor) -> Tensor:
+        """λ of each sample, [N]."""
+        return lambda_of(level, self.model.config.lambda_range)
+
+    def decode(self, r: SDReceived) -> tuple[Tensor, Tensor]:
         """The clean latent and the picture, both float32."""
         z0 = self.model.denoise_once(r)
         return z0.float(), self.model.decode_latent(z0, r.coarse).float()
 
     def reconstruct(self, x: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
-        decoded = self.model(x, level, hard=True)
-        _, image = self._decode(decoded.reconstruction)
-        bits = decoded.quantised.y_bits + decoded.quantised.z_bits
-        return image, bits / (x.shape[2] * x.shape[3])
+        fused = self.model.triple_encoder(x)
+        y, z = (t.expand(len(level), -1, -1, -1) for t in self.model.latent_codec.analyse(fused))
+        q = self.model.latent_codec(y, z, level, hard=True)
+        _, image = self.decode(self.model.receive(q, level))
+        return image, (q.y_bits + q.z_bits) / (x.shape[2] * x.shape[3])
 
 
-class SDPixelStage(StageModule):
-    """MSE codec on the distortion-oriented encoder alone: bpp + λ(level)·MSE, each sample at a level of its own."""
+class SDPixelStage(SDStage):
+    """MSE codec on the distortion-oriented encoder alone: bpp + λ(level)·MSE, each sample at a level of its
+    own.
+
+    The logged ``bpp`` is what files cost, also while the loss prices noisy latents.
+
+    Args:
+        noisy_steps: the first steps, in which the loss prices latents with uniform noise: the way to start.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        trains: tuple[str, ...],
+        lpips: LpipsLoss | None = None,
+        *,
+        levels: tuple[int, int] = (0, LEVELS - 1),
+        noisy_steps: int = 1500,
+    ) -> None:
+        super().__init__(model, trains, None, levels=levels)
+        self.noisy_steps = noisy_steps
+        self.hard = False
+
+    def begin(self, step: int, progress: float) -> None:
+        super().begin(step, progress)
+        # A number of the step in `forward` would compile each step anew.
+        self.hard = step >= self.noisy_steps
 
     def forward(self, x: Tensor, level: Tensor) -> Scalars:
-        coarse, bpp, z_bpp = self._code(x, level)
-        weight, squared = lambda_of(level, self.model.config.lambda_range), mse(coarse, x)
+        pixels, hard = x.shape[2] * x.shape[3], self.hard
+        latents = self._analyse(x)
+        q = self.model.latent_codec(*latents, level, hard=hard)
+        weight, squared = self.lambdas(level), mse(self._coarse(q, level), x)
+        priced = (q.y_bits + q.z_bits) / pixels
         # Divided by sqrt(λ) so that high qualities do not own the gradient.
-        loss = ((bpp + weight * squared) * weight.rsqrt()).mean() * 3
+        loss = ((priced + weight * squared) * weight.rsqrt()).mean() * 3
+        with torch.no_grad():
+            cost = q if hard else self.model.latent_codec(*latents, level, hard=True)
+        bpp, z_bpp = (cost.y_bits + cost.z_bits) / pixels, cost.z_bits / pixels
         return {"loss": loss, "mse": squared.mean(), "bpp": bpp.mean(), "z_bpp": z_bpp.mean()}
 
-    def _code(self, x: Tensor, level: Tensor, *, hard: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-        model, pixels = self.model, x.shape[2] * x.shape[3]
-        encoder = model.triple_encoder
-        latents = model.latent_codec.analyse(encoder.fuse_distortion(encoder.distortion(x)))
-        q = model.latent_codec(*latents, level, hard=hard)
-        _, f16, _ = model.synthesis(q.y_hat, level)
-        return model.reconstruction.coarse(f16).float(), (q.y_bits + q.z_bits) / pixels, q.z_bits / pixels
-
     def reconstruct(self, x: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
-        coarse, bpp, _ = self._code(x, level, hard=True)
-        return coarse, bpp
+        y, z = (t.expand(len(level), -1, -1, -1) for t in self._analyse(x))
+        q = self.model.latent_codec(y, z, level, hard=True)
+        return self._coarse(q, level), (q.y_bits + q.z_bits) / (x.shape[2] * x.shape[3])
+
+    def _analyse(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        encoder = self.model.triple_encoder
+        y, z = self.model.latent_codec.analyse(encoder.fuse_distortion(encoder.distortion(x)))
+        return y, z
+
+    def _coarse(self, q: Quantised, level: Tensor) -> Tensor:
+        _, f16, _ = self.model.synthesis(q.y_hat, q.means, q.features, level)
+        coarse: Tensor = self.model.reconstruction.coarse(f16).float()
+        return coarse
+
+
+class Passed(NamedTuple):
+    """What one pass of a batch through the whole codec leaves; rates are those of files, [N]."""
+
+    bpp: Tensor
+    z_bpp: Tensor
+    coarse: Tensor
+    image: Tensor
+    semantic: Tensor
+    """DINOv2's features of the original."""
+    latent: Tensor
+    """Squared error of ẑ and of z0 against the VAE's latent of the original."""
 
 
 class SDCodecStage(SDStage):
@@ -186,61 +157,132 @@ class SDCodecStage(SDStage):
 
         loss = 3/√λ · (ρ·bpp + λ·(MSE(x̃)/2 + (8·MSE(x̂) + LPIPS(x̂) + 0.1·semantic(x̂))/8)) + latent terms
 
-    λ follows the level of each sample. ρ ramps from a quarter to one over the first half of the steps: a codec that
-    is first given more bits than it will have learns what to do with them (StableCodec's relaxed rate).
+    λ follows the level of each sample. ρ ramps from a quarter to one over the first half of the steps: a
+    codec that is first given more bits than it will have learns what to do with them (StableCodec's relaxed
+    rate).
     """
 
     LATENT_WEIGHT = 0.05
     RELAXED, RAMP = 0.25, 0.5
 
     def forward(self, x: Tensor, level: Tensor) -> Scalars:
+        return self.objective(self.through(x, level), x, level)
+
+    def through(self, x: Tensor, level: Tensor) -> Passed:
+        """A batch through encoder, latent codec, denoiser and VAE decoder."""
         model, pixels = self.model, x.shape[2] * x.shape[3]
         with torch.no_grad():
             target = model.clean_latent(x).float()
             semantic = model.triple_encoder.semantic(x)
             distortion = model.triple_encoder.distortion(x)
         fused = model.triple_encoder.fuse(distortion, target, semantic)
-        q = model.latent_codec(*model.latent_codec.analyse(fused), level)
-        r = model.receive(q.y_hat, level)
-        z0, image = self._decode(r)
-        bpp, weight = (q.y_bits + q.z_bits) / pixels, lambda_of(level, model.config.lambda_range)
-        terms = self._distances(image, x, semantic)
-        squared = mse(r.coarse.float(), x)
-        error = 0.5 * squared + sum(WEIGHTS[k] * v for k, v in terms.items()) / WEIGHTS["pixel"]
+        q = model.latent_codec(*model.latent_codec.analyse(fused), level, hard=True)
+        r = model.receive(q, level)
+        z0, image = self.decode(r)
         latent = mse(r.z_est.float(), target).mean() + mse(z0, target).mean()
+        bpp, z_bpp = (q.y_bits + q.z_bits) / pixels, q.z_bits / pixels
+        return Passed(bpp, z_bpp, r.coarse.float(), image, semantic, latent)
+
+    def objective(self, found: Passed, x: Tensor, level: Tensor) -> Scalars:
+        """The loss and what is logged beside it."""
+        weight, squared = self.lambdas(level), mse(found.coarse, x)
+        features = self.model.triple_encoder.semantic(found.image)
+        terms = {"pixel": mse(found.image, x), "semantic": feature_distance(features, found.semantic)}
+        if self.lpips is not None:
+            terms["lpips"] = self.lpips(found.image, x)
+        error = 0.5 * squared + sum(WEIGHTS[k] * v for k, v in terms.items()) / WEIGHTS["pixel"]
         # Divided by sqrt(λ) so that high qualities do not own the gradient.
-        loss = ((self.rate_weight() * bpp + weight * error) * weight.rsqrt()).mean() * 3
+        loss = ((self.rate_weight() * found.bpp + weight * error) * weight.rsqrt()).mean() * 3
         means = {k: v.mean() for k, v in terms.items()}
-        return {"loss": loss + self.LATENT_WEIGHT * latent, "mse": squared.mean(), "bpp": bpp.mean(),
-                "z_bpp": (q.z_bits / pixels).mean(), "latent": latent, **means}  # fmt: skip
+        return {
+            "loss": loss + self.LATENT_WEIGHT * found.latent,
+            "mse": squared.mean(),
+            "bpp": found.bpp.mean(),
+            "z_bpp": found.z_bpp.mean(),
+            "latent": found.latent,
+            **means,
+        }
 
     def rate_weight(self) -> float:
         """ρ at the step under way."""
         return min(1.0, self.RELAXED + (1 - self.RELAXED) * self.progress / self.RAMP)
 
-    def _distances(self, image: Tensor, x: Tensor, semantic: Tensor) -> Scalars:
-        features = self.model.triple_encoder.semantic(image)
-        terms = {"pixel": mse(image, x), "semantic": feature_distance(features, semantic)}
-        return terms if self.lpips is None else {**terms, "lpips": self.lpips(image, x)}
 
+class Judged(NamedTuple):
+    """What the discriminator says of a batch.
 
-class SDRefineStage(SDStage):
-    """Adversarial training of the receiver behind x̃; entropy path and coarse image frozen, so files stay what they are.
-
-    The critic's heads sit on four layers of the frozen DINOv2 and learn by the hinge loss (Lim & Ye 2017) from the
-    first step; the receiver hears them later and softly. High qualities weigh fidelity more than low ones.
+    Attributes:
+        fake, real: features of DINOv2, layer by layer.
+        loss: the discriminator's own. fooled: the receiver's term, [N].
     """
 
-    extras = ("critic.",)
-    ADVERSARIAL, LATENT_WEIGHT = 0.1, 0.02
-    FROM, RAMP = 0.02, 0.1
-    """Shares of the steps after which the critic is heard, and over which it gets loud."""
+    fake: list[Tensor]
+    real: list[Tensor]
+    loss: Tensor
+    fooled: Tensor
 
-    def __init__(self, model: SDSPRDiff, trains: tuple[str, ...], lpips: LpipsLoss | None = None) -> None:
-        super().__init__(model, trains, lpips)
-        backbone: Any = model.triple_encoder.semantic.backbone
-        self.layers = critic_layers(backbone.config.num_hidden_layers)
-        self.critic = SemanticCritic(backbone.config.hidden_size, len(self.layers))
+
+class SDAdversarialStage(SDStage):
+    """A stage with a discriminator: heads on four layers of the frozen DINOv2, with the hinge loss (Lim & Ye
+    2017).
+
+    The discriminator learns from the first step; the receiver hears it later and softly.
+    """
+
+    extras = ("discriminator.",)
+    FROM, RAMP_HEARD = 0.02, 0.1
+    """Shares of the steps after which the discriminator is heard, and over which it gets loud."""
+
+    def __init__(
+        self,
+        model: Any,
+        trains: tuple[str, ...],
+        lpips: LpipsLoss | None = None,
+        *,
+        levels: tuple[int, int] = (0, LEVELS - 1),
+    ) -> None:
+        super().__init__(model, trains, lpips, levels=levels)
+        backbone = model.triple_encoder.semantic.backbone
+        self.layers = quarters(backbone.config.num_hidden_layers)
+        self.discriminator = SemanticDiscriminator(backbone.config.hidden_size, len(self.layers))
+
+    def heard(self) -> float:
+        """How loud the discriminator is at the step under way, 0 to 1."""
+        return min(1.0, max(0.0, (self.progress - self.FROM) / self.RAMP_HEARD))
+
+    def judge(self, x: Tensor, image: Tensor) -> Judged:
+        """The original and the decoded picture before the discriminator."""
+        with torch.no_grad():
+            real = self.features(x)
+        fake = self.features(image)
+        loss = F.relu(1 - self.discriminator(real)).mean()
+        loss = loss + F.relu(1 + self.discriminator([f.detach() for f in fake])).mean()
+        return Judged(fake, real, loss, self.fool(fake))
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """What the discriminator looks at."""
+        found: list[Tensor] = self.model.triple_encoder.semantic.levels(x, self.layers)
+        return found
+
+    def fool(self, fake: list[Tensor]) -> Tensor:
+        """The receiver's term, [N]; the discriminator's own weights must not learn from it."""
+        parameters = list(self.discriminator.parameters())
+        for p in parameters:
+            p.requires_grad_(False)
+        fooled = -self.discriminator(fake).mean(1)
+        for p in parameters:
+            p.requires_grad_(True)
+        return fooled
+
+
+class SDRefineStage(SDAdversarialStage):
+    """Adversarial training of the receiver behind x̃; entropy path and coarse image frozen, so files stay
+    what they are.
+
+    High qualities weigh fidelity more than low ones.
+    """
+
+    LATENT_WEIGHT = 0.02
 
     def forward(self, x: Tensor, level: Tensor) -> Scalars:
         with torch.no_grad():
@@ -248,89 +290,58 @@ class SDRefineStage(SDStage):
             f64, f16, coarse = self._frozen(x, level)
         c_pix, c_sem = self.model.reconstruction.conditions(coarse, f64, f16)
         r = SDReceived(coarse, self.model.synthesis.estimate(f16), c_pix, c_sem)
-        z0, image = self._decode(r)
+        z0, image = self.decode(r)
         latent = mse(r.z_est.float(), target).mean() + mse(z0, target).mean()
-        # (λ/λ_mid)^¼: from 0.54 at the lowest quality to 1.6 at the highest.
-        weight = (lambda_of(level, self.model.config.lambda_range) / 8.5) ** 0.25
+        low, high = self.model.config.lambda_range
+        # (λ/λ_mid)^¼: with the preset's range from 0.67 at the lowest quality to 1.5 at the highest.
+        weight = (self.lambdas(level) / (low * high) ** 0.5) ** 0.25
         terms = {"pixel": weight * mse(image, x)}
         x, image = shifted(x, image)  # what judges must not always judge at the same phase of its strides
         if self.lpips is not None:
             terms["lpips"] = self.lpips(image, x)
-        with torch.no_grad():
-            real = self._features(x)
-        fake = self._features(image)
-        terms["semantic"] = feature_distance(fake[-1], real[-1])
-        critic = F.relu(1 - self.critic(real)).mean() + F.relu(1 + self.critic([f.detach() for f in fake])).mean()
-        fooled = self._fool(fake)
+        judged = self.judge(x, image)
+        terms["semantic"] = feature_distance(judged.fake[-1], judged.real[-1])
+        fooled = judged.fooled.mean()
         means = {k: v.mean() for k, v in terms.items()}
-        loss = critic + sum(WEIGHTS[k] * v for k, v in means.items()) + self.LATENT_WEIGHT * latent
-        return {"loss": loss + self.heard() * self.ADVERSARIAL * fooled, "critic": critic.detach(),
-                "mse": mse(image, x).mean(), "latent": latent, "adversarial": fooled, **means}  # fmt: skip
-
-    def heard(self) -> float:
-        """How loud the critic is at the step under way, 0 to 1."""
-        return min(1.0, max(0.0, (self.progress - self.FROM) / self.RAMP))
+        loss = judged.loss + sum(WEIGHTS[k] * v for k, v in means.items()) + self.LATENT_WEIGHT * latent
+        return {
+            "loss": loss + self.heard() * ADVERSARIAL * fooled,
+            "discriminator": judged.loss.detach(),
+            "mse": mse(image, x).mean(),
+            "latent": latent,
+            "adversarial": fooled,
+            **means,
+        }
 
     def _frozen(self, x: Tensor, level: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         codec = self.model.latent_codec
-        q = codec(*codec.analyse(self.model.triple_encoder(x)), level)
-        f64, f16, _ = self.model.synthesis(q.y_hat, level)
+        q = codec(*codec.analyse(self.model.triple_encoder(x)), level, hard=True)
+        f64, f16, _ = self.model.synthesis(q.y_hat, q.means, q.features, level)
         return f64, f16, self.model.reconstruction.coarse(f16)
 
-    def _features(self, x: Tensor) -> list[Tensor]:
-        encoder: Any = self.model.triple_encoder.semantic
-        found: list[Tensor] = encoder.levels(x, self.layers)
-        return found
 
-    def _fool(self, fake: list[Tensor]) -> Tensor:
-        # The critic's own weights must not learn from the generator's term.
-        parameters = list(self.critic.parameters())
-        for p in parameters:
-            p.requires_grad_(False)
-        fooled = -self.critic(fake).mean()
-        for p in parameters:
-            p.requires_grad_(True)
-        return fooled
+class SDJointStage(SDCodecStage, SDAdversarialStage):
+    """The whole codec against the discriminator, its entropy path at a small learning rate.
 
+    The loss is that of ``codec`` at the full rate, and the adversarial term with the weight that it has
+    beside LPIPS. StableCodec ends so, with 21,000 steps for each rate, and AEIC with 30,000; here it is one
+    model over all rates, or over a band of levels where `levels` names one.
+    """
 
-_PIXEL = ("triple_encoder.distortion", "triple_encoder.fuse", "latent_codec", "synthesis", "reconstruction.coarse")
-_DUAL = ("reconstruction.pixel", "reconstruction.semantic")
-SD_PARTS = (*_PIXEL, "synthesis.estimate", *_DUAL, "denoiser")
-"""The parts of `checkpoints.PARTS` that hold trained weights; all others are pretrained."""
+    def rate_weight(self) -> float:
+        return 1.0
 
-SD_STAGES = {
-    stage.name: stage
-    for stage in (
-        Stage(
-            "pixel",
-            SDPixelStage,
-            ("triple_encoder.distortion", "triple_encoder.fuse_distortion", "latent_codec", "synthesis.enter",
-             "synthesis.modulate", "synthesis.body", "synthesis.up", "reconstruction.coarse"),
-            _PIXEL,
-            steps=150_000,
-            crop=512,
-            lr=1e-4,
-        ),
-        Stage(
-            "codec",
-            SDCodecStage,
-            ("triple_encoder.fuse", "latent_codec", "synthesis", "reconstruction", "denoiser"),
-            SD_PARTS,
-            needs=_PIXEL,
-            steps=120_000,
-            crop=512,
-            lr=1e-4,
-        ),
-        Stage(
-            "refine",
-            SDRefineStage,
-            ("synthesis.estimate", "reconstruction.pixel", "reconstruction.semantic", "denoiser"),
-            ("synthesis.estimate", *_DUAL, "denoiser"),
-            needs=SD_PARTS,
-            steps=40_000,
-            batch=4,
-            crop=512,
-            lr=5e-5,
-        ),
-    )
-}  # fmt: skip
+    def forward(self, x: Tensor, level: Tensor) -> Scalars:
+        found = self.through(x, level)
+        scalars = self.objective(found, x, level)
+        judged = self.judge(*shifted(x, found.image))
+        # The factor that `objective` gives to LPIPS at this level.
+        share = 3 * self.lambdas(level).sqrt() / WEIGHTS["pixel"]
+        adversarial = (share * judged.fooled).mean()
+        loss = scalars["loss"] + judged.loss + self.heard() * ADVERSARIAL * adversarial
+        return {
+            **scalars,
+            "loss": loss,
+            "discriminator": judged.loss.detach(),
+            "adversarial": judged.fooled.mean(),
+        }

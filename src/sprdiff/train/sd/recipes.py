@@ -1,0 +1,83 @@
+"""The recipes of the stages of preset `sd`."""
+
+from __future__ import annotations
+
+from ..recipes import Group, Stage
+from .stages import SDCodecStage, SDJointStage, SDPixelStage, SDRefineStage
+
+RATES = (0.005, 0.0075, 0.01, 0.0138, 0.0203, 0.028, 0.04)
+"""Bits per pixel at which validation interpolates its figures: those that the preset is for."""
+
+_PIXEL = (
+    "triple_encoder.distortion",
+    "triple_encoder.fuse",
+    "latent_codec",
+    "synthesis",
+    "reconstruction.coarse",
+)
+_DUAL = ("reconstruction.pixel", "reconstruction.semantic")
+SD_PARTS = (*_PIXEL, "synthesis.estimate", *_DUAL, "denoiser")
+"""The parts of `checkpoints.PARTS` that hold trained weights; all others are pretrained."""
+
+_DISCRIMINATOR = Group("discriminator.", lr=2.0, betas=(0.0, 0.99), weight_decay=0.0)
+"""A discriminator's optimum moves with every step of the receiver, so that momentum points where it was: Adam
+without it, and twice the receiver's learning rate (StyleGAN-T; two time-scale rule of Heusel et al. 2017)."""
+_BESIDE_ONE = (0.5, 0.99)
+"""The receiver's own betas beside a discriminator."""
+_ENTROPY_PATH = tuple(
+    Group(f"model.{prefix}", lr=0.1, betas=_BESIDE_ONE)
+    for prefix in ("triple_encoder.fuse", "latent_codec", "reconstruction.coarse", "synthesis.enter",
+                   "synthesis.modulate", "synthesis.body", "synthesis.up")
+)  # fmt: skip
+
+SD_STAGES = {
+    stage.name: stage
+    for stage in (
+        Stage(
+            "pixel",
+            SDPixelStage,
+            ("triple_encoder.distortion", "triple_encoder.fuse_distortion", "latent_codec", "synthesis.enter",
+             "synthesis.modulate", "synthesis.body", "synthesis.up", "reconstruction.coarse"),
+            _PIXEL,
+            steps=150_000,
+            crop=512,
+            lr=1e-4,
+        ),
+        Stage(
+            "codec",
+            SDCodecStage,
+            ("triple_encoder.fuse", "latent_codec", "synthesis", "reconstruction", "denoiser"),
+            SD_PARTS,
+            needs=_PIXEL,
+            steps=120_000,
+            crop=512,
+            lr=1e-4,
+        ),
+        Stage(
+            "refine",
+            SDRefineStage,
+            ("synthesis.estimate", "reconstruction.pixel", "reconstruction.semantic", "denoiser"),
+            ("synthesis.estimate", *_DUAL, "denoiser"),
+            needs=SD_PARTS,
+            steps=40_000,
+            batch=4,
+            crop=512,
+            lr=5e-5,
+            betas=_BESIDE_ONE,
+            groups=(_DISCRIMINATOR,),
+        ),
+        Stage(
+            "joint",
+            SDJointStage,
+            ("triple_encoder.fuse", "latent_codec", "synthesis", "reconstruction", "denoiser"),
+            SD_PARTS,
+            needs=SD_PARTS,
+            steps=30_000,
+            batch=4,
+            crop=512,
+            lr=5e-5,
+            betas=_BESIDE_ONE,
+            groups=(_DISCRIMINATOR, *_ENTROPY_PATH),
+        ),
+    )
+}  # fmt: skip
