@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         StoppedError,
         TargetError,
         TrainingError,
+        ViewerError,
         WeightsError,
     )
     from .fileinfo import FileInfo, ModelInfo, info, model_info
@@ -63,6 +64,7 @@ _HOME = {
         "StoppedError",
         "TargetError",
         "TrainingError",
+        "ViewerError",
         "WeightsError",
     ),
     "fileinfo": ("FileInfo", "ModelInfo", "info", "model_info"),
@@ -92,6 +94,7 @@ __all__ = [
     "StoppedError",
     "TargetError",
     "TrainingError",
+    "ViewerError",
     "WeightsError",
     "__version__",
     "decode",

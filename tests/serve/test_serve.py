@@ -277,7 +277,7 @@ def test_the_page_fetches_nothing_from_elsewhere(service: Api) -> None:
     answer = service.get("/")
     assert answer.status_code == 200 and answer.headers["content-type"] == "text/html; charset=utf-8"
     names = re.findall(r'(?:src|href)="([^"]+)"', answer.text)
-    assert {"page.css", "page.js", "icon.svg", "openapi.json"} == set(names)
+    assert {"page.css", "page.js", "icon.svg", "openapi.json", "view/"} == set(names)
     scripts = "".join(service.get(f"/{name}").text for name in ("page.js", "api.js", "viewer.js"))
     for name in re.findall(r'from "\./([\w.]+)"', scripts):
         assert service.get(f"/{name}").headers["content-type"] == "text/javascript; charset=utf-8"
