@@ -224,9 +224,8 @@ def drop(target: Locator, data: bytes, name: str) -> None:
         """(target, [bytes, name]) => {
             const transfer = new DataTransfer();
             transfer.items.add(new File([new Uint8Array(bytes)], name));
-            for (const kind of ["dragover", "drop"])
-                const about = { dataTransfer: transfer, bubbles: true, cancelable: true };
-                target.dispatchEvent(new DragEvent(kind, about));
+            const about = { dataTransfer: transfer, bubbles: true, cancelable: true };
+            for (const kind of ["dragover", "drop"]) target.dispatchEvent(new DragEvent(kind, about));
         }""",
         [list(data), name],
     )

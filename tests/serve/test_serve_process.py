@@ -429,6 +429,7 @@ def test_clients_that_go_away_leave_nothing_behind(address: str) -> None:
 def test_a_client_that_does_not_read_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     size = 50_000_000
     monkeypatch.setattr("sprdiff.serve.jobs.encode_image", lambda *_: bytes(size))
+    monkeypatch.setattr("sprdiff.serve.guard._SLOWEST", size)  # one second more for all of it
     data = CODEC.encode(jpeg(64, 96), quality=0)
     with running(replace(QUICK, timeout=2)) as address, connect(address) as connection:
         connection.sendall(

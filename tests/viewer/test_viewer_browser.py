@@ -239,9 +239,8 @@ def test_dropping(viewer: Viewer) -> None:
     script = """(target, [bytes, name]) => {
         const transfer = new DataTransfer();
         transfer.items.add(new File([new Uint8Array(bytes)], name));
-        for (const kind of ["dragover", "drop"])
-            const about = { dataTransfer: transfer, bubbles: true, cancelable: true };
-            target.dispatchEvent(new DragEvent(kind, about));
+        const about = { dataTransfer: transfer, bubbles: true, cancelable: true };
+        for (const kind of ["dragover", "drop"]) target.dispatchEvent(new DragEvent(kind, about));
     }"""
     data = (TINY / "tiny_square.sprd").read_bytes()
     viewer.page.locator("main").evaluate(script, [list(data), "dropped.sprd"])
