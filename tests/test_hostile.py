@@ -24,6 +24,7 @@ import pytest
 from PIL import Image
 
 import attack_doors as doors
+import sprdiff.cli
 from batch_helpers import (
     DECODE,
     ENCODE,
@@ -711,3 +712,20 @@ def test_sound_tables_are_read_however_they_are_packed(codec: str, version: str,
         made = ParquetTable(tmp_path / "a.parquet", ENCODE)
         read = [data for _, _, data in made.pictures()]
         assert read == pictures and made._together == 16
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["link", "/dev/zero", "--viewer", "https://example.org/"],
+        ["qr", "/dev/zero", "code.png", "--raw"],
+        ["packets", "/dev/zero", "-o", "packets", "--payload", "200"],
+    ],
+)
+def test_an_endless_input_is_refused_by_its_beginning(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert sprdiff.cli.main(command) == 1
+    said = capsys.readouterr().err
+    assert "not an image" in said and said.count("\n") == 1 and not list(tmp_path.iterdir())

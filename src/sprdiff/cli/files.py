@@ -9,16 +9,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import typer
 
 from ..common import messages
-from ..common.files import STDIO, as_stdio, check_output, describe, descriptor, is_special
+from ..common.files import STDIO, as_stdio, check_output, describe, descriptor, is_special, read_bytes
 from ..common.messages import one_line
 from ..common.progress import Report
 from ..common.terminal import ProgressBar
-from ..errors import OutputError, WeightsError
+from ..errors import BitstreamError, OutputError, WeightsError
 from ..options import CodecOptions
 
 if TYPE_CHECKING:
@@ -190,3 +190,27 @@ def tell(text: str) -> None:
         raise
     except OSError as error:
         raise OutputError(f"standard output cannot be written: {describe(error)}") from error
+
+
+def read_given(name: str, max_pixels: int) -> tuple[bytes, bool]:
+    """Return an ``.sprd`` file or a picture, still coded, and whether it is the former.
+
+    Raises:
+        BitstreamError: it cannot be read, or the header of the ``.sprd`` file is invalid.
+        ImageError: it is neither, or longer than a picture of so many pixels may be.
+    """
+    from ..format.container import MAGIC, read_file
+    from ..imageio.kinds import HEAD
+    from ..imageio.open import read_whole
+
+    coded = False
+
+    def read(stream: BinaryIO) -> bytes:
+        nonlocal coded
+        head = stream.read(HEAD)
+        coded = head[: len(MAGIC)] == MAGIC
+        if not coded:
+            return read_whole(stream, name, max_pixels, head)
+        return read_file(stream, head=head)
+
+    return read_bytes(name, BitstreamError, read), coded

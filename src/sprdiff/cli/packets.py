@@ -13,11 +13,11 @@ import typer
 
 from ..common.fields import option
 from ..common.files import STDIO, check_output, describe, read_bytes, write_atomic
-from ..errors import BitstreamError, OutputError, PacketError
+from ..errors import OutputError, PacketError
 from ..limits import MAX_PIXELS
 from ..options import CodecOptions, DecodeOptions, EncodeOptions
 from .fields import takes
-from .files import explain, lazy_codec, say
+from .files import explain, lazy_codec, read_given, say
 from .options import Bpp, Force, MaxBytes, MaxPixels, Quality, Quiet, Threads, Weights, as_usage
 
 if TYPE_CHECKING:
@@ -64,8 +64,8 @@ def packets(
     with as_usage():
         options = EncodeOptions(quality, bpp, max_bytes)
     size = _check(given)
-    data = read_bytes(given.file, BitstreamError)
-    if data[:3] != b"SPR":
+    data, coded = read_given(given.file, max_pixels)
+    if not coded:
         codec = CodecOptions(weights, threads, max_pixels)
         data = _encoded(data, codec, options, (size, given.count, given.parity) if given.fit else None)
     elif given.fit or options != EncodeOptions():

@@ -7,14 +7,12 @@ from typing import Annotated
 
 import typer
 
-from ..common.files import check_output, read_bytes, write_atomic
-from ..errors import BitstreamError, ViewerError
+from ..common.files import check_output, write_atomic
+from ..errors import ViewerError
 from ..limits import MAX_PIXELS
 from ..options import CodecOptions, EncodeOptions
-from .files import tell
+from .files import read_given, tell
 from .options import Bpp, Force, MaxBytes, MaxPixels, Quality, Quiet, Threads, Weights, as_usage
-
-_MAGIC = b"SPR"
 
 
 def _page(address: str | None) -> str | None:
@@ -102,14 +100,11 @@ def viewer(
 
 def _file(name: str, options: EncodeOptions, networks: CodecOptions, most: int | None) -> bytes:
     """Return a given ``.sprd`` file, or that of a picture; without a target it has at most `most` bytes."""
-    from ..format.container import parse_file
-
     stated = options != EncodeOptions()
-    data = read_bytes(name, BitstreamError)
-    if data[: len(_MAGIC)] == _MAGIC:
+    data, coded = read_given(name, networks.max_pixels)
+    if coded:
         if stated:
             raise typer.BadParameter(f"{name} is coded already: targets are for pictures")
-        parse_file(data)
         return data
     from ..codec import Codec
 

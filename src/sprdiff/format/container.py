@@ -203,19 +203,22 @@ def _check_version(version: int) -> None:
         )
 
 
-def read_file(stream: BinaryIO, max_pixels: int | None = None, stride: int = STRIDES[0]) -> bytes:
+def read_file(
+    stream: BinaryIO, max_pixels: int | None = None, stride: int = STRIDES[0], head: bytes = b""
+) -> bytes:
     """Read a file from the current position of a stream: first its header, and then no more bytes than that
     allows.
 
     Args:
         max_pixels: as in `parse_file`.
         stride: as in `Header.most_bytes`.
+        head: what has been read of the file already.
 
     Raises:
         BitstreamError: the header is invalid, its picture is above the limit, or the file is longer than it
             can be.
     """
-    data = bytearray(stream.read(HEAD))
+    data = bytearray(head or stream.read(HEAD))
     most = parse_file(bytes(data), max_pixels).header.most_bytes(stride)
     while len(data) <= most and (piece := stream.read(min(_PIECE, most + 1 - len(data)))):
         data += piece

@@ -161,9 +161,22 @@ def _stream(source: str | Path | bytes | BinaryIO, most: int) -> tuple[str, IO[b
         return "the image", io.BytesIO(_whole(source, "the image", most))
 
 
-def _whole(stream: IO[bytes], name: str, most: int) -> bytes:
+def read_whole(stream: IO[bytes], name: str, max_pixels: int, head: bytes = b"") -> bytes:
+    """Read a file completely, if its beginning is that of a picture.
+
+    Args:
+        head: what has been read of the stream already.
+
+    Raises:
+        UnsupportedImageError: it is no picture.
+        ImageError: it is longer than a file of so many pixels may be.
+    """
+    return _whole(stream, name, most_bytes(max_pixels), head)
+
+
+def _whole(stream: IO[bytes], name: str, most: int, head: bytes = b"") -> bytes:
     """Read a stream that cannot seek completely, if its beginning is that of a picture."""
-    head = stream.read(HEAD)
+    head = head or stream.read(HEAD)
     if not may_be_picture(head):
         raise refusal(name, head)
     data = read_at_most(stream, most, head)
