@@ -105,9 +105,7 @@ def batch(
     """
     need("pyarrow", "batch", BatchError)
     progress, start = progress or Progress(), time.monotonic()
-    source, dest = source if source == STDIN else absolute(source), absolute(dest)
-    if is_web(dest):
-        raise BatchError(f"{dest}: web servers take no files")
+    source, dest = source if source == STDIN else absolute(source), _destination(dest)
     settings = {"source": source, "dest": dest, **as_record(work), "as": kind, "column": column}
     settings |= {"output-column": output_column, "command": command}
     collection = look_at(source, dest, work, kind)
@@ -128,6 +126,13 @@ def batch(
             if staging is not None:
                 shutil.rmtree(staging, ignore_errors=True)
     return Outcome(totals, manifest, worked_on, time.monotonic() - start)
+
+
+def _destination(dest: str) -> str:
+    """Return the address of a destination that accepts files."""
+    if is_web(found := absolute(dest)):
+        raise BatchError(f"{found}: web servers take no files")
+    return found
 
 
 def _finder(dest: str) -> Callable[[str], Stamp | None]:
