@@ -24,6 +24,8 @@ from .data.photos import PhotoStore
 from .ema import ModelEMA
 from .latents.store import Batch
 from .optimizers.factory import make_optimizer
+from .optimizers.muon import Muon
+from .optimizers.soap import Soap
 from .options import TrainOptions
 from .precision import LossScale, networks
 from .recipes import Stage
@@ -179,10 +181,15 @@ class Trainer:
         return self.step >= self.stage.steps if self.options.minutes is None else self.elapsed() >= 1
 
     def choose_precision(self) -> None:
-        """Time a few steps in both precisions and choose the faster; weights and random numbers are
+        """Choose the precision if it is ``auto``, and let the optimiser multiply in it, too."""
+        if self.precision == "auto":
+            self.precision = self._faster()
+        if isinstance(self.optimizer, Soap | Muon):
+            self.optimizer.half = self.precision == "bf16"
+
+    def _faster(self) -> str:
+        """Time a few steps in both precisions and return the faster; weights and random numbers are
         restored."""
-        if self.precision != "auto":
-            return
         # Stages have averages and controllers that change with every step.
         before = {name: value.clone() for name, value in self.module.state_dict().items()}
         random = torch.get_rng_state()
@@ -193,14 +200,15 @@ class Trainer:
         torch.set_rng_state(random)
         self.bad.zero_()
         self.skipped.zero_()
-        self.precision = min(took, key=lambda p: took[p])
+        faster = min(took, key=lambda p: took[p])
         log.warning(
             "%s: fp32 takes %.3f s a step, bf16 %.3f s: training in %s",
             self.stage.name,
             took["fp32"],
             took["bf16"],
-            self.precision,
+            faster,
         )
+        return faster
 
     def _seconds(self, precision: str) -> float:
         """Measure the seconds of a step in a precision; the result is the same in all processes."""

@@ -27,6 +27,9 @@ class Muon(torch.optim.AdamW):
         named: the names in the stage's module and the parameters.
     """
 
+    half = False
+    """Whether matrices are multiplied in bfloat16, for machines on which that is the faster precision."""
+
     def __init__(
         self,
         named: Sequence[tuple[str, nn.Parameter]],
@@ -52,16 +55,19 @@ class Muon(torch.optim.AdamW):
             direction = parameter.grad.add(mean, alpha=self._momentum).reshape(len(parameter), -1)
             parameter.mul_(1 - lr * self._weight_decay)
             size = _SIZE * max(direction.shape) ** 0.5
-            parameter.add_(orthogonal(direction).view_as(parameter), alpha=-lr * size)
+            parameter.add_(orthogonal(direction, half=self.half).view_as(parameter), alpha=-lr * size)
             parameter.grad = None  # AdamW skips parameters without a gradient
         super().step(closure)
 
 
-def orthogonal(matrix: Tensor) -> Tensor:
-    """Return approximately the nearest matrix with orthonormal rows or columns, float32."""
-    x = matrix.bfloat16()
-    x = x.T if x.shape[0] > x.shape[1] else x
-    x = x / (x.float().norm() + 1e-7).bfloat16()
+def orthogonal(matrix: Tensor, *, half: bool = False) -> Tensor:
+    """Return approximately the nearest matrix with orthonormal rows or columns, float32.
+
+    Args:
+        half: whether to compute in bfloat16.
+    """
+    x = matrix / (matrix.norm() + 1e-7)
+    x = (x.T if x.shape[0] > x.shape[1] else x).to(torch.bfloat16 if half else torch.float32)
     for _ in range(_ITERATIONS):
         gram = x @ x.T
         x = _A * x + (_B * gram + _C * (gram @ gram)) @ x

@@ -29,6 +29,9 @@ class Soap(torch.optim.AdamW):
         betas: the betas of SOAP: one for the gradient, one for its square and for the preconditioner.
     """
 
+    half = False
+    """Whether matrices are multiplied in bfloat16, for machines on which that is the faster precision."""
+
     def __init__(
         self,
         named: Sequence[tuple[str, nn.Parameter]],
@@ -64,9 +67,10 @@ class Soap(torch.optim.AdamW):
             state["gram"].lerp_(gradient @ gradient.mT, 2 * (1 - b2))
         basis = state["basis"]
         state["mean"].lerp_(gradient, 1 - b1)
-        state["square"].lerp_(_product(basis.mT, gradient).square(), 1 - b2)
-        mean, square = _product(basis.mT, state["mean"]) / (1 - b1**step), state["square"] / (1 - b2**step)
-        update = _product(basis, mean / (square.sqrt() + 1e-8))
+        state["square"].lerp_(product(basis.mT, gradient, self.half).square(), 1 - b2)
+        mean = product(basis.mT, state["mean"], self.half) / (1 - b1**step)
+        square = state["square"] / (1 - b2**step)
+        update = product(basis, mean / (square.sqrt() + 1e-8), self.half)
         if (step + index) % REFRESH == 0 or step in (5, 10):
             _turn(state)
         rate = lr * min(1.0, step / WARMUP)
@@ -74,20 +78,9 @@ class Soap(torch.optim.AdamW):
         parameter.mul_(1 - rate * weight_decay).sub_(rate * update.reshape(parameter.shape))
 
 
-def _product(a: Tensor, b: Tensor) -> Tensor:
-    """Multiply matrices to float32; in bfloat16 where that is fast, for its error is far below a
-    gradient's noise."""
-    return (a.bfloat16() @ b.bfloat16()).float() if HALF else a @ b
-
-
-def _fast_halves() -> bool:
-    """Whether this machine multiplies bfloat16 faster than float32."""
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported()
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-
-
-HALF = _fast_halves()
+def product(a: Tensor, b: Tensor, half: bool) -> Tensor:
+    """Multiply matrices to float32; with `half` in bfloat16, whose error is far below a gradient's noise."""
+    return (a.bfloat16() @ b.bfloat16()).float() if half else a @ b
 
 
 def is_matrix(name: str, parameter: Tensor) -> bool:
