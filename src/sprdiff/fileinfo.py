@@ -9,11 +9,20 @@ from typing import Any
 
 from .common.files import read_bytes
 from .errors import BitstreamError, WeightsError
-from .format.container import SCALES, STRIDES, VERSION, ParsedFile, parse_file, preset_name, read_file
+from .format.container import (
+    SCALES,
+    STRIDES,
+    VERSION,
+    ParsedFile,
+    is_whole,
+    parse_file,
+    preset_name,
+    read_file,
+)
 from .format.entropy import Beginning, EntropyModel
 from .format.reading import check_file, read_exact
 from .loading import folder_of, manifest_of
-from .runtime.weights import MAX_MANIFEST, read_arrays, read_limited, read_manifest
+from .runtime.weights import MAX_MANIFEST, Manifest, read_arrays, read_limited, read_manifest
 from .sd.folder import is_trained, read_trained
 
 
@@ -149,6 +158,21 @@ def info(
     )
 
 
+def is_damaged(data: bytes, weights: Path | str | None = None) -> bool:
+    """Return whether the check of an ``.sprd`` file fails; False if other weights made it, for then the check
+    cannot be tested.
+
+    Raises:
+        BitstreamError: its header is invalid.
+        WeightsError: the given folder of weights cannot be read.
+    """
+    parsed = parse_file(data)
+    manifest = _manifest(weights)
+    if manifest is None or not _made_by(parsed, manifest):
+        return False
+    return not is_whole(parsed, data, manifest.weights_hash)
+
+
 def model_info(weights: Path | str | None = None) -> ModelInfo:
     """Return what a folder of weights says about itself; only its manifest and licence are read.
 
@@ -176,17 +200,29 @@ def _compare(
     parsed: ParsedFile, data: bytes, weights: Path | str | None, *, partial: bool
 ) -> tuple[str, bool | None, float | None]:
     """Return the fields `weights`, `whole` and `known` of a `FileInfo`."""
+    manifest = _manifest(weights)
+    if manifest is None:
+        return "unknown", None, None
+    if not _made_by(parsed, manifest):
+        return "other", None, None
+    whole = check_file(parsed, data, manifest.weights_hash, manifest.preset_id, partial=partial)
+    return "at hand", whole, 1.0 if whole else _known(parsed, folder_of(weights))
+
+
+def _manifest(weights: Path | str | None) -> Manifest | None:
+    """Return the manifest of given weights, or of the shipped ones; None if there are no shipped ones."""
     try:
-        manifest = manifest_of(weights)
+        return manifest_of(weights)
     except WeightsError:
         if weights is not None:
             raise
-        return "unknown", None, None
-    digest = manifest.weights_hash
-    if (parsed.header.preset_id, parsed.header.tag) != (manifest.preset_id, digest[:2]):
-        return "other", None, None
-    whole = check_file(parsed, data, digest, manifest.preset_id, partial=partial)
-    return "at hand", whole, 1.0 if whole else _known(parsed, folder_of(weights))
+        return None
+
+
+def _made_by(parsed: ParsedFile, manifest: Manifest) -> bool:
+    """Whether a file names these weights."""
+    header = parsed.header
+    return (header.preset_id, header.tag) == (manifest.preset_id, manifest.weights_hash[:2])
 
 
 def _known(parsed: ParsedFile, folder: Path) -> float | None:

@@ -95,7 +95,7 @@ def test_without_the_first_packet_nothing_can_be_shown(capsys: pytest.CaptureFix
     capsys.readouterr()
     assert main(["join", "mesh", "-o", "back.png"]) == 1
     err = capsys.readouterr().err
-    assert "its first packet, number 0, is missing" in err and err.count("\n") == 1
+    assert "without packet 0, the first, nothing can be shown" in err and err.count("\n") == 1
     assert not Path("back.png").exists()
 
 

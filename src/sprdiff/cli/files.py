@@ -192,13 +192,17 @@ def tell(text: str) -> None:
         raise OutputError(f"standard output cannot be written: {describe(error)}") from error
 
 
-def read_given(name: str, max_pixels: int) -> tuple[bytes, bool]:
+def read_given(name: str, networks: CodecOptions) -> tuple[bytes, bool]:
     """Return an ``.sprd`` file or a picture, still coded, and whether it is the former.
+
+    An ``.sprd`` file that is damaged or cut off is returned with a warning: its beginning may be sent, too.
 
     Raises:
         BitstreamError: it cannot be read, or the header of the ``.sprd`` file is invalid.
         ImageError: it is neither, or longer than a picture of so many pixels may be.
+        WeightsError: the given folder of weights cannot be read.
     """
+    from ..fileinfo import is_damaged
     from ..format.container import MAGIC, read_file
     from ..imageio.kinds import HEAD
     from ..imageio.open import read_whole
@@ -210,7 +214,10 @@ def read_given(name: str, max_pixels: int) -> tuple[bytes, bool]:
         head = stream.read(HEAD)
         coded = head[: len(MAGIC)] == MAGIC
         if not coded:
-            return read_whole(stream, name, max_pixels, head)
+            return read_whole(stream, name, networks.max_pixels, head)
         return read_file(stream, head=head)
 
-    return read_bytes(name, BitstreamError, read), coded
+    data = read_bytes(name, BitstreamError, read)
+    if coded and is_damaged(data, networks.weights):
+        say("warning", f"{name} is damaged or cut off: its check does not match its contents")
+    return data, coded

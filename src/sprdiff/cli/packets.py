@@ -3,8 +3,9 @@ become files."""
 
 from __future__ import annotations
 
+import codecs
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 SPRD = ".sprd"
 _MOST_LISTED = 40
 """How many missing numbers a message lists."""
+_MOST_READ = 2**24
+"""The largest file in bytes that is searched for packets."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,9 +67,9 @@ def packets(
     with as_usage():
         options = EncodeOptions(quality, bpp, max_bytes)
     size = _check(given)
-    data, coded = read_given(given.file, max_pixels)
+    codec = CodecOptions(weights, threads, max_pixels)
+    data, coded = read_given(given.file, codec)
     if not coded:
-        codec = CodecOptions(weights, threads, max_pixels)
         data = _encoded(data, codec, options, (size, given.count, given.parity) if given.fit else None)
     elif given.fit or options != EncodeOptions():
         raise typer.BadParameter(f"{given.file} is coded already: targets and --fit are for pictures")
@@ -222,10 +225,7 @@ def _encoded(
 
 def _write_all(named: dict[str, bytes], folder: str, *, force: bool) -> None:
     """Write all files, or none if one exists already."""
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder} cannot be made: {describe(error)}") from error
+    _make_folder(folder)
     for name in named:
         check_output(Path(folder) / name, force=force)
     for name, data in named.items():
@@ -237,13 +237,8 @@ def _gathered(files: Sequence[str]) -> list[bytes | str]:
     from ..packets.packet import parse_packet
     from ..packets.text import from_line
 
-    paths: list[str] = []
-    for name in files:
-        folder = Path(name)
-        paths += sorted(str(p) for p in folder.iterdir() if p.is_file()) if folder.is_dir() else [name]
     found: list[bytes | str] = []
-    for path in paths:
-        raw = read_bytes(path, PacketError)
+    for path, raw in _contents(files):
         if parse_packet(raw) is not None:
             found.append(raw)
             continue
@@ -259,12 +254,45 @@ def _gathered(files: Sequence[str]) -> list[bytes | str]:
     return found
 
 
-def _lines(raw: bytes) -> list[str]:
-    """Return the lines of a text; an empty list for anything else."""
+def _make_folder(folder: str) -> None:
     try:
-        return raw.decode("utf-8").splitlines()
-    except UnicodeDecodeError:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be made: {describe(error)}") from error
+
+
+def _contents(files: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+    """Yield each file and its bytes; a file of a folder that cannot be read is passed over with a warning."""
+    for name in files:
+        folder = Path(name)
+        if not folder.is_dir():
+            yield name, _read(name)
+            continue
+        for path in sorted(str(path) for path in folder.iterdir() if path.is_file()):
+            try:
+                raw = _read(path)
+            except PacketError as error:
+                say("warning", str(error))
+                continue
+            yield path, raw
+
+
+def _read(path: str) -> bytes:
+    raw = read_bytes(path, PacketError, lambda stream: stream.read(_MOST_READ + 1))
+    if len(raw) > _MOST_READ:
+        raise PacketError(f"{path} is larger than {_MOST_READ // 2**20} MiB, it is not searched for packets")
+    return raw
+
+
+def _lines(raw: bytes) -> list[str]:
+    """Return the lines of a text; an empty list for anything else.
+
+    Chats put names before the packets in whatever encoding; the packets themselves are ASCII.
+    """
+    utf16 = raw[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    if b"\0" in raw and not utf16:
         return []
+    return raw.decode("utf-16" if utf16 else "utf-8", "replace").splitlines()
 
 
 def _targets(streams: Sequence[Received], output: str, extension: str) -> dict[str, str]:
@@ -275,20 +303,16 @@ def _targets(streams: Sequence[Received], output: str, extension: str) -> dict[s
         raise PacketError(f"there are packets of {len(streams)} streams ({ids}): -o DIR takes them all")
     if single:
         return {streams[0].id: output}
-    try:
-        Path(output).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{output} cannot be made: {describe(error)}") from error
+    if any(stream.data for stream in streams):  # else nothing will be written
+        _make_folder(output)
     return {stream.id: str(Path(output) / (stream.id + extension)) for stream in streams}
 
 
 def _save(stream: Received, target: str, codec: Callable[[], Codec], *, force: bool) -> None:
     """Write a stream in the format of the target's extension; warn of what is missing."""
-    check_output(target, force=force)
     if not stream.data:
-        raise PacketError(
-            f"its first packet, number 0, is missing{_and_others(stream)}: nothing can be shown"
-        )
+        raise PacketError(f"{_missing(stream)}; without packet 0, the first, nothing can be shown")
+    check_output(target, force=force)
     if not stream.whole:
         say("warning", f"stream {stream.id} is cut off: {_missing(stream)}")
     if Path(target).suffix.lower() == SPRD:
@@ -302,18 +326,13 @@ def _save(stream: Received, target: str, codec: Callable[[], Codec], *, force: b
 
 
 def _missing(stream: Received) -> str:
+    """Say which packets are missing, and how many of them would complete the file."""
     numbers = ",".join(map(str, stream.missing[:_MOST_LISTED]))
     more = f" and {len(stream.missing) - _MOST_LISTED} more" if len(stream.missing) > _MOST_LISTED else ""
-    which = (
-        f"packets {numbers}{more} are missing" if len(stream.missing) > 1 else f"packet {numbers} is missing"
-    )
-    return (
-        which
-        if stream.needed == len(stream.missing)
-        else f"{which}, any {stream.needed} of them would complete it"
-    )
-
-
-def _and_others(stream: Received) -> str:
-    others = len(stream.missing) - 1
-    return f" (and {others} more: {','.join(map(str, stream.missing[1:_MOST_LISTED]))})" if others else ""
+    if len(stream.missing) == 1:
+        return f"packet {numbers} is missing"
+    which = f"packets {numbers}{more} are missing"
+    if stream.needed == len(stream.missing):
+        return which
+    some = "any of them" if stream.needed == 1 else f"any {stream.needed} of them"
+    return f"{which}, {some} would complete it"

@@ -101,7 +101,7 @@ def viewer(
 def _file(name: str, options: EncodeOptions, networks: CodecOptions, most: int | None) -> bytes:
     """Return a given ``.sprd`` file, or that of a picture; without a target it has at most `most` bytes."""
     stated = options != EncodeOptions()
-    data, coded = read_given(name, networks.max_pixels)
+    data, coded = read_given(name, networks)
     if coded:
         if stated:
             raise typer.BadParameter(f"{name} is coded already: targets are for pictures")
