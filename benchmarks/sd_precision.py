@@ -19,7 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sprdiff.sd.precision import BUDGET, PRECISIONS
+from sprdiff.sd.config import PRECISIONS
+from sprdiff.sd.precision import BUDGET
 
 LAYERS = (nn.Conv2d, nn.Linear)
 NORMS = (nn.GroupNorm, nn.LayerNorm)

@@ -28,9 +28,9 @@ from torch import Tensor
 from sprdiff.evaluate.metrics.perceptual import VGG16
 from sprdiff.format.entropy import EntropyModel
 from sprdiff.models.stored import entropy_arrays
-from sprdiff.sd.config import SD, SMALL, SDConfig
+from sprdiff.sd.config import PRECISIONS, SD, SMALL, SDConfig
 from sprdiff.sd.model import SDSPRDiff
-from sprdiff.sd.precision import PRECISIONS, dtype_of, products
+from sprdiff.sd.precision import dtype_of, products
 from sprdiff.train.data.photos import PhotoStore
 from sprdiff.train.loop import Trainer
 from sprdiff.train.options import TrainOptions

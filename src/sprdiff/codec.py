@@ -66,7 +66,11 @@ class Codec:
     """
 
     def __init__(
-        self, weights: Path | str | None = None, threads: int | None = None, max_pixels: int = MAX_PIXELS
+        self,
+        weights: Path | str | None = None,
+        threads: int | None = None,
+        max_pixels: int = MAX_PIXELS,
+        precision: str = AUTO,
     ) -> None:
         """Make a codec; nothing is loaded yet.
 
@@ -75,13 +79,16 @@ class Codec:
                 if there is one (see `from_pretrained`); None: the weights that come with the package.
             threads: of the networks; None: one for each core.
             max_pixels: limit on width x height of a picture, for encoding and for decoding.
+            precision: of the networks of preset `sd`, see `from_pretrained`; those of `tiny` run in fp32.
 
         Raises:
-            ValueError: a number is below 1.
+            ValueError: a number is below 1, or there is no such precision.
         """
-        options = CodecOptions(weights, threads, max_pixels)
+        options = CodecOptions(weights, threads, max_pixels, precision)
         self.max_pixels = options.max_pixels
-        self._load: Callable[[], Runtime] = lambda: load_runtime(options.weights, options.threads)
+        self._load: Callable[[], Runtime] = lambda: load_runtime(
+            options.weights, options.threads, precision=options.precision
+        )
         self._read_manifest: Callable[[], Manifest] = lambda: manifest_of(options.weights)
         self._manifest: Manifest | None = None
         self._runtime: Runtime | None = None
@@ -90,7 +97,7 @@ class Codec:
     @classmethod
     def from_options(cls, options: CodecOptions) -> Codec:
         """Return a codec from its options as one object."""
-        return cls(options.weights, options.threads, options.max_pixels)
+        return cls(options.weights, options.threads, options.max_pixels, options.precision)
 
     @classmethod
     def from_runtime(cls, runtime: Runtime, *, max_pixels: int = MAX_PIXELS) -> Codec:

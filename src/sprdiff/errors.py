@@ -75,7 +75,7 @@ class StoppedError(SprdiffError):
 
 
 class DialError(SprdiffError, ValueError):
-    """A dial of the decoder has a value that these networks do not support."""
+    """A dial of the decoder, or the precision, has a value that these networks do not support."""
 
 
 class EffortError(SprdiffError):

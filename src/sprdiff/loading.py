@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .errors import DialError
 from .runtime.tiling import Y_STRIDE
 from .runtime.weights import Manifest, default_folder, read_manifest
 from .sd.config import SDConfig
@@ -39,7 +40,10 @@ def stride_of(weights: Path | str | None) -> int:
 
 
 def load_runtime(
-    weights: Path | str | None = None, threads: int | None = None, tile: int | None = None
+    weights: Path | str | None = None,
+    threads: int | None = None,
+    tile: int | None = None,
+    precision: str = "auto",
 ) -> Runtime:
     """Load the networks of a folder of weights.
 
@@ -47,18 +51,22 @@ def load_runtime(
         weights: the folder; None: the one that comes with the package.
         threads: of the networks; None: one for each core.
         tile: largest side of a tile in pixels; None: the runtime's own choice.
+        precision: of the networks of preset `sd`, see `Codec.from_pretrained`; those of `tiny` run in fp32.
 
     Raises:
         WeightsError: the folder is incomplete or damaged, or its arrays are not those that its manifest
             names.
+        DialError: the networks do not run in this precision.
     """
     folder = folder_of(weights)
     if is_trained(folder):
         from .sd.pretrained import load
 
-        return load(folder, tile=tile, threads=threads)
+        return load(folder, tile=tile, threads=threads, precision=precision)
     from .runtime.first import FirstRuntime
     from .runtime.onnx import OnnxRuntime
 
     manifest = read_manifest(folder)
+    if precision not in ("auto", "fp32"):
+        raise DialError(f"networks of preset {manifest.preset} run in fp32, not in {precision}")
     return (FirstRuntime if manifest.generation == 1 else OnnxRuntime)(folder, threads, tile, manifest)

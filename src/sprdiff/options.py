@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from .format.constants import LEVELS
 from .format.container import SCALES
 from .limits import MAX_PIXELS, MAX_STEPS
+from .sd.config import check_precision
 
 if TYPE_CHECKING:
     from .imageio.colour import Rgb
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 Scale = str | float
 
 AUTO = "auto"
-"""The scale that rate control chooses."""
+"""The scale that rate control chooses; the precision that the networks choose."""
 SCALE_NAMES = (AUTO, *(f"{float(factor):g}" for factor in SCALES))
 DEFAULT_BPP = 0.02
 """Bits per pixel where no target is given."""
@@ -111,18 +112,20 @@ class CodecOptions:
     """Which networks a codec runs, and within which limits. `Codec` describes the fields.
 
     Raises:
-        ValueError: a number is below 1.
+        ValueError: a number is below 1, or there is no such precision.
     """
 
     weights: Path | str | None = None
     threads: int | None = None
     max_pixels: int = MAX_PIXELS
+    precision: str = AUTO
 
     def __post_init__(self) -> None:
         if self.threads is not None and self.threads < 1:
             raise ValueError(f"threads must be at least 1, not {self.threads}")
         if self.max_pixels < 1:
             raise ValueError(f"max_pixels must be at least 1, not {self.max_pixels}")
+        check_precision(self.precision)
 
 
 def quality_level(quality: float) -> int:

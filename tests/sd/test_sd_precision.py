@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from benchmark_helpers import script
 from sd_helpers import SMALL, small_model, stir, write_base
-from sprdiff.sd.config import SD, SDConfig
+from sprdiff.sd.config import PRECISIONS, SD, SDConfig
 from sprdiff.sd.loading import load_base, load_semantic
 from sprdiff.sd.model import SDSPRDiff, build, is_trained
-from sprdiff.sd.precision import BUDGET, ERRORS, PRECISIONS, choose_precision, products
+from sprdiff.sd.precision import BUDGET, ERRORS, choose_precision, products
 
 CUDA, CPU = torch.device("cuda"), torch.device("cpu")
 budget: Any = script("sd_precision")

@@ -197,13 +197,18 @@ def test_packets_with_losses(viewer: Viewer, tmp_path: Path) -> None:
 
 
 def test_too_few_packets_show_the_beginning(viewer: Viewer, tmp_path: Path) -> None:
-    packets = to_packets(PHOTO, payload=60)[:-2]
-    viewer.give(*((f"{i}.pkt", packet) for i, packet in enumerate(packets)))
-    (received,) = from_packets(packets)
+    packets = [(f"{i}.pkt", packet) for i, packet in enumerate(to_packets(PHOTO, payload=61))]
+    viewer.give(*packets[1:-2], wait=False)
+    viewer.complaint("the first is missing")
+    viewer.give(packets[0])
+    (received,) = from_packets(packet for _, packet in packets[:-2])
     assert close_to(viewer.saved(tmp_path), CODEC.decode(received.data, partial=True))
     assert "2 more packets complete the picture" in viewer.page.locator("#remark").inner_text()
-    viewer.give(*((f"{i}.pkt", packet) for i, packet in enumerate(packets[1:])), wait=False)
-    viewer.complaint("the first is missing")
+    listed = viewer.page.locator("#list button").count()
+    viewer.give(*packets[-2:])
+    assert close_to(viewer.saved(tmp_path), CODEC.decode(PHOTO))
+    assert not viewer.page.locator("#remark").is_visible()
+    assert viewer.page.locator("#list button").count() == listed
 
 
 def pasted(viewer: Viewer, text: str) -> None:
@@ -233,6 +238,23 @@ def test_a_pasted_link_and_pasted_nonsense(viewer: Viewer) -> None:
     viewer.settled()
     pasted(viewer, "nothing of the kind")
     viewer.complaint("neither a link to a photograph nor packets")
+
+
+def test_the_paste_button_reads_what_was_copied(viewer: Viewer) -> None:
+    """Phones have no other way to paste where no text is being edited."""
+    button = viewer.page.locator("#paste-more")
+    copy = "text => navigator.clipboard.writeText(text)"
+    viewer.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    viewer.page.evaluate(copy, to_link((TINY / "odd.sprd").read_bytes(), "https://example.org/view/"))
+    button.click()
+    viewer.page.locator("#facts").filter(has_text="130 × 77").wait_for()
+    viewer.settled()
+    viewer.page.evaluate(copy, "nothing of the kind")
+    button.click()
+    viewer.complaint("neither a link to a photograph nor packets")
+    viewer.context.clear_permissions()
+    button.click()
+    viewer.complaint("does not let this page read")
 
 
 def test_dropping(viewer: Viewer) -> None:

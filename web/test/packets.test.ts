@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Refused } from "../src/errors";
+import { Heap } from "../src/packets/heap";
 import { join, type Received } from "../src/packets/join";
 import { type Packet, parsePacket } from "../src/packets/packet";
 import { fromBase64url, packetOfLine } from "../src/packets/text";
@@ -61,6 +62,44 @@ test("packets that contradict each other are refused", () => {
       Refused,
   );
   assert.ok(join([PACKETS[0], { ...PACKETS[1], data: 5 }])[0] instanceof Refused);
+});
+
+test("packets that come later complete those that came before", () => {
+  const heap = new Heap(FILE.length * 3);
+  const told = [PACKETS.slice(1, 3), PACKETS.slice(0, 2), PACKETS.slice(6)].map((packets) => {
+    const [found] = heap.add(packets);
+    assert.ok(!(found instanceof Refused));
+    return found;
+  });
+  assert.deepEqual(
+    told.map(({ data, whole, needed }) => [data.length, whole, needed]),
+    [
+      [0, false, 4],
+      [30, false, 3],
+      [FILE.length, true, 0],
+    ],
+  );
+  assert.deepEqual(told[2].data, FILE);
+});
+
+test("a stream that was cut anew takes the place of the old packets", () => {
+  const heap = new Heap(FILE.length * 3);
+  const others = PACKETS.slice(0, 3).map((packet) => ({ ...packet, parity: 1 }));
+  assert.ok(!(heap.add(others)[0] instanceof Refused));
+  const [found] = heap.add(PACKETS.slice(0, 5));
+  assert.ok(!(found instanceof Refused) && found.needed === 1);
+  const wrong = [PACKETS[5], { ...PACKETS[5], data: 5 }];
+  assert.ok(heap.add(wrong)[0] instanceof Refused);
+  const [whole] = heap.add([PACKETS[5]]);
+  assert.ok(!(whole instanceof Refused) && whole.whole);
+});
+
+test("no more packets are kept than was said", () => {
+  const heap = new Heap(35);
+  assert.ok(!(heap.add(PACKETS.slice(0, 3))[0] instanceof Refused));
+  assert.ok(!(heap.add(PACKETS.slice(0, 3))[0] instanceof Refused));
+  const [refused] = heap.add([PACKETS[3]]);
+  assert.ok(refused instanceof Refused && /more than this page keeps/.test(refused.message));
 });
 
 test("what is damaged is no packet", () => {

@@ -37,6 +37,7 @@ from .options import (
     MaxPixels,
     Out,
     Partial,
+    Precision,
     Quality,
     Quiet,
     Strict,
@@ -102,14 +103,16 @@ def encode(
     weights: Weights = None,
     max_pixels: MaxPixels = MAX_PIXELS,
     threads: Threads = None,
+    precision: Precision = AUTO,
     force: Force = False,
     quiet: Quiet = False,
 ) -> int:
     """Encode pictures to .sprd files; with no target stated to 0.02 bits per pixel."""
     with as_usage():
         options = EncodeOptions(quality, bpp, max_bytes, scale, background, effort)
+        networks = CodecOptions(weights, threads, max_pixels, precision)
     jobs = _plan_encode(files, output)
-    codec = lazy_codec(CodecOptions(weights, threads, max_pixels))
+    codec = lazy_codec(networks)
 
     def work(job: Job, report: Report) -> None:
         from ..imageio.open import open_rgb
@@ -146,14 +149,16 @@ def decode(
     weights: Weights = None,
     max_pixels: MaxPixels = MAX_PIXELS,
     threads: Threads = None,
+    precision: Precision = AUTO,
     force: Force = False,
     quiet: Quiet = False,
 ) -> int:
     """Decode .sprd files to PNG, or to the format that the output's extension names."""
     with as_usage():
         options = DecodeOptions(realism, steps, seed, partial)
+        networks = CodecOptions(weights, threads, max_pixels, precision)
     jobs = plan(files, output, ".png")
-    codec = lazy_codec(CodecOptions(weights, threads, max_pixels))
+    codec = lazy_codec(networks)
 
     def work(job: Job, _: Report) -> None:
         from ..fileinfo import read_sprd

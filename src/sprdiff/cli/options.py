@@ -44,6 +44,9 @@ Force = Annotated[bool, typer.Option("-f", "--force", help="Overwrite outputs th
 Out = Annotated[str | None, typer.Option("-o", "--output", metavar="DIR", help="Folder for the outputs.")]
 Weights = Annotated[Path | None, typer.Option("--weights", metavar="DIR", help="Use other weights.")]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads.")]
+Precision = Annotated[
+    str, typer.Option("--precision", help="Preset sd: auto, fp32, tf32, fp16 or bf16; auto is fp32 on a CPU.")
+]
 MaxPixels = Annotated[int, typer.Option("--max-pixels", min=1, help="Refuse larger pictures.")]
 Partial = Annotated[
     bool, typer.Option("--partial", help="Take files that were cut off after their header, too.")

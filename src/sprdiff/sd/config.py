@@ -10,6 +10,18 @@ from typing import Any, ClassVar
 from ..models.config import CHECKERBOARD, Order, Passes, check_sizes, pass_major
 
 PREDICTIONS = ("clean", "base")
+PRECISIONS = ("fp32", "tf32", "fp16", "bf16")
+
+
+def check_precision(word: str) -> str:
+    """Return the same word.
+
+    Raises:
+        ValueError: it is none of ``auto`` and `PRECISIONS`.
+    """
+    if word not in ("auto", *PRECISIONS):
+        raise ValueError(f"precision must be auto or one of {', '.join(PRECISIONS)}, not {word}")
+    return word
 
 
 @dataclass(frozen=True)

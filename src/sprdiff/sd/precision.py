@@ -1,12 +1,15 @@
 """The one precision policy of preset `sd`, by the same four words in training and in use.
 
-| word | pretrained parts | new modules, VAE decoder | matrix products on a GPU | |---|---|---|---| | `fp32` |
-float32 | float32 | float32 | | `tf32` | float32 | float32 | TF32 (10 bits of mantissa) | | `fp16` | float16 |
-float32; in training float16 autocast, with a loss scale | tensor cores | | `bf16` | bfloat16 | float32; in
-training bfloat16 autocast | tensor cores |
+    word   pretrained parts   new modules and VAE decoder          matrix products on a GPU
+    fp32   float32            float32                              float32
+    tf32   float32            float32                              TF32 (10 bits of mantissa)
+    fp16   float16            float32; float16 autocast and a      tensor cores
+                              loss scale in training
+    bf16   bfloat16           float32; bfloat16 autocast in        tensor cores
+                              training
 
-The latent codec's integer networks are exact, and the clean latent is computed in float32, whatever the word
-is. `auto` takes the fastest one that keeps the clean latent within `BUDGET` of float32.
+In all of them the integer networks of the latent codec are exact, and the clean latent is computed in
+float32. `auto` takes the fastest one that keeps the clean latent within `BUDGET` of float32.
 """
 
 from __future__ import annotations
@@ -17,7 +20,8 @@ from typing import Any
 
 import torch
 
-PRECISIONS = ("fp32", "tf32", "fp16", "bf16")
+from .config import check_precision
+
 BUDGET = 0.02
 """The root mean square error of the clean latent that a precision may cause; the latent has a deviation near
 1."""
@@ -26,17 +30,6 @@ ERRORS = {"fp32": 0.0, "tf32": 0.0011, "fp16": 0.0017, "bf16": 0.0126}
 FASTEST = ("bf16", "fp16", "tf32", "fp32")
 """The words in the order of their speed on a GPU; bfloat16 comes before float16, as it needs no loss scale.
 """
-
-
-def check_precision(word: str) -> str:
-    """The same word.
-
-    Raises:
-        ValueError: it is none of ``auto`` and `PRECISIONS`.
-    """
-    if word not in ("auto", *PRECISIONS):
-        raise ValueError(f"precision must be {', '.join(PRECISIONS)} or auto, not {word}")
-    return word
 
 
 def choose_precision(word: str, gain: float, device: torch.device) -> str:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import TrainingError
-from ..sd.precision import PRECISIONS, products
+from ..sd.config import PRECISIONS
+from ..sd.precision import products
 
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 """The data type of autocast, by the name of a precision."""

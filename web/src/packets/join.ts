@@ -1,5 +1,5 @@
 /** Packets in any order, some lost, some damaged, some of other streams: back to files (docs/packets.md). */
-import { concatenated } from "../bytes";
+import { concatenated, equal } from "../bytes";
 import { Refused } from "../errors";
 import { parseFile } from "../format/container";
 import { Sha256, toHex } from "../format/sha256";
@@ -83,8 +83,4 @@ function stripped(file: Uint8Array): Uint8Array | undefined {
     if (error instanceof Refused) return undefined;
     throw error;
   }
-}
-
-function equal(a: Uint8Array, b: Uint8Array): boolean {
-  return a.length === b.length && a.every((byte, i) => byte === b[i]);
 }

@@ -1,11 +1,12 @@
 /** What people give the page: files, packets, text and links. */
 import { Refused } from "../errors";
-import { join } from "../packets/join";
+import { Heap } from "../packets/heap";
 import { type Packet, parsePacket } from "../packets/packet";
 import { fromBase64url, packetOfLine } from "../packets/text";
 
 /** No file of a picture that this page shows, and no collection of packets, has more bytes. */
 const MAX_BYTES = 2 ** 23;
+const heap = new Heap(MAX_BYTES);
 
 export interface Item {
   readonly name: string;
@@ -14,6 +15,8 @@ export interface Item {
   readonly partial: boolean;
   /** What must be said about it. */
   readonly remark: string;
+  /** The id of the packets that it came in, if it did. */
+  readonly stream?: string;
 }
 
 export interface Found {
@@ -66,20 +69,22 @@ function itemOfLink(text: string): Item | undefined {
   return data && isSprd(data) ? { name: "photo", data, partial: false, remark: "" } : undefined;
 }
 
+/** The photographs of these packets and of those of their streams that came before. */
 function itemsOfPackets(packets: readonly Packet[]): Found {
   const items: Item[] = [];
   const complaints: string[] = [];
-  for (const stream of join(packets)) {
+  for (const stream of heap.add(packets)) {
     if (stream instanceof Refused) complaints.push(stream.message);
     else if (stream.data.length === 0) {
       complaints.push(
-        `Of the packets of stream ${stream.id} the first is missing, without which nothing can be shown.`,
+        `Of the packets of stream ${stream.id} the first is missing; nothing can be shown until it comes.`,
       );
     } else {
       const more =
         stream.needed === 1 ? "one more packet completes" : `${stream.needed} more packets complete`;
       const remark = stream.whole ? "" : `Only the beginning has arrived; ${more} the picture.`;
-      items.push({ name: stream.id, data: stream.data, partial: !stream.whole, remark });
+      const { id, data, whole } = stream;
+      items.push({ name: id, data, partial: !whole, remark, stream: id });
     }
   }
   return { items, complaints };

@@ -14,6 +14,8 @@ const { controls } = view;
 const client = new Client(heard);
 const items: Item[] = [];
 let current = -1;
+/** Counts what was shown: the worker keeps what it knows of a file until there is another. */
+let shown = 0;
 let facts: Facts | undefined;
 /** What was last painted for good. */
 let pixels: Uint8ClampedArray<ArrayBuffer> | undefined;
@@ -84,14 +86,23 @@ function failed({ message, cut, id }: Extract<Answer, { kind: "failed" }>): void
 function add(found: Found): void {
   view.complain(found.complaints.join(" "));
   if (found.items.length === 0) return;
-  items.push(...found.items);
+  const [first] = found.items.map(listed);
   view.openWork();
-  choose(items.length - found.items.length, found.complaints.length === 0);
+  choose(first, found.complaints.length === 0);
+}
+
+/** The place of an item in the list; more packets of a stream take the place of the beginning that was there. */
+function listed(item: Item): number {
+  const known = items.findIndex(({ stream }) => stream !== undefined && stream === item.stream);
+  if (known < 0) return items.push(item) - 1;
+  items[known] = item;
+  return known;
 }
 
 /** Shows one of the opened files; `quiet` takes away what was complained of before. */
 function choose(place: number, quiet = true): void {
   current = place;
+  shown++;
   partial = items[place].partial;
   facts = pixels = undefined;
   if (quiet) view.complain("");
@@ -105,7 +116,7 @@ function ask(): void {
   controls.save.disabled = true;
   view.showProgress(0);
   asked = performance.now();
-  client.ask({ item: current, data, partial, realism, seed });
+  client.ask({ item: shown, data, partial, realism, seed });
 }
 
 const askSoon = (
@@ -143,6 +154,17 @@ async function save(): Promise<void> {
   link.download = `${items[current].name}.png`;
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+}
+
+async function paste(): Promise<void> {
+  let text: string;
+  try {
+    text = await navigator.clipboard.readText();
+  } catch {
+    view.complain("The browser does not let this page read what was copied.");
+    return;
+  }
+  add(itemsOfText(text));
 }
 
 /** The same as Python writes into pictures: which file, weights, decoder and dials it came of. */
@@ -183,6 +205,11 @@ for (const input of [controls.file, controls.more]) {
     input.value = ""; // the same file may be chosen again
     add(await itemsOfFiles(files));
   });
+}
+for (const button of controls.pastes) {
+  // Phones offer pasting in text fields alone. Over plain http, and in some browsers, a page cannot ask for it.
+  button.hidden = navigator.clipboard?.readText === undefined;
+  button.addEventListener("click", () => void paste());
 }
 addEventListener("paste", async (event) => {
   if (event.target === controls.seed) return;

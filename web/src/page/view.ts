@@ -14,6 +14,7 @@ export const controls = {
   another: element<HTMLButtonElement>("another"),
   save: element<HTMLButtonElement>("save"),
   partial: element<HTMLButtonElement>("partial"),
+  pastes: [element<HTMLButtonElement>("paste"), element<HTMLButtonElement>("paste-more")],
 };
 
 const frame = element("frame");
