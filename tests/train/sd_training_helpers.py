@@ -18,6 +18,7 @@ import sprdiff.train.run
 from conftest import photo
 from sd_helpers import SMALL, small_model, write_base, write_semantic
 from sprdiff.evaluate.metrics.perceptual import VGG16
+from sprdiff.train.checkpoints import Checkpoint, load
 from sprdiff.train.loop import Trainer
 from sprdiff.train.options import TrainOptions
 from sprdiff.train.sd.losses import LpipsLoss
@@ -72,6 +73,24 @@ def make_sd_trainer(
     sd = SDOptions(**{name: options.pop(name) for name in ("shard", "adam8bit") if name in options})
     told = train_options(stage, folder / "run", preset="sd", sd=sd, **options)
     return Trainer(recipe, module, store, store, told, Accelerator(cpu=True))
+
+
+def run_sd_stage(stage: str, out: Path, parts: Path, shards: Path, **changes: Any) -> Checkpoint:
+    """Two steps of a stage by the public entry; returns its checkpoint."""
+    special = {k: changes.pop(k) for k in list(changes) if hasattr(SDOptions(), k)}
+    options: dict[str, Any] = {
+        "steps": 2,
+        "batch": 2,
+        "crop": 64,
+        "device": "cpu",
+        "threads": 1,
+        "precision": "fp32",
+        **changes,
+    }
+    sd = sd_options(parts, **special)
+    told = TrainOptions(stage=stage, preset="sd", data=[shards], out=out, sd=sd, **options)
+    sprdiff.train.run.run_stage(told)
+    return load(out / f"{stage}.safetensors")
 
 
 def lpips_loss() -> LpipsLoss:

@@ -31,7 +31,7 @@ from sprdiff.runtime.sessions import Sessions
 from sprdiff.runtime.weights import GRAPHS, read_arrays, read_manifest
 from sprdiff.train.checkpoints import PARTS, load, load_networks
 from sprdiff.train.data.photos import CropSampler
-from sprdiff.train.export.folder import FILES, KEPT, refit_tables, write_folder
+from sprdiff.train.export.folder import FILES, KEPT, read_card, refit_tables, write_folder
 from sprdiff.train.export.graphs import (
     GENERATION,
     Branches,
@@ -313,7 +313,8 @@ def test_damaged_folders_do_not_load(
 ) -> None:
     folder = copy_of(exported, tmp_path / "weights")
     (folder / name).unlink() if content is None else (folder / name).write_bytes(content)
-    with pytest.raises(WeightsError, match="not a weights folder"):
+    message = "not a weights folder" if content is not None else f"{name} cannot be read: no such file$"
+    with pytest.raises(WeightsError, match=message):
         load_folder(folder)
 
 
@@ -488,3 +489,11 @@ def test_a_weights_folder_is_a_start_for_training(nano_weights: Path) -> None:
     assert set(load_networks(model, start, nano_weights)) == set(PARTS)
     stored = load_folder(nano_weights).state_dict()
     assert all(torch.equal(value, stored[name]) for name, value in model.state_dict().items())
+
+
+def test_a_card_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"card\.json cannot be read: no such file$"):
+        read_card(tmp_path / "card.json")
+    (tmp_path / "card.json").write_text("{")
+    with pytest.raises(TrainingError, match="not a readable JSON file"):
+        read_card(tmp_path / "card.json")

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..common.messages import reason
 from ..errors import WeightsError
 from ..format.constants import (
     GAIN_FRACTION,
@@ -181,6 +182,8 @@ def fill(folder: Path, build: Callable[[str], Model], read: Read = read_npz) -> 
         assert isinstance(codec, LatentCodec)
         load_entropy_arrays(codec, arrays)
         model.load_state_dict({**{n: model.state_dict()[n] for n in exact}, **stored}, strict=True)
-    except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+    except OSError as error:
+        raise WeightsError(f"{error.filename or folder} cannot be read: {reason(error)}") from error
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise WeightsError(f"{folder}: not a weights folder of this version ({error})") from error
     return model

@@ -15,7 +15,7 @@ PATCH = 14
 
 
 class Schedule(NamedTuple):
-    """What of a scheduler's configuration one step needs.
+    """The part of a scheduler's configuration that one step needs.
 
     Attributes:
         prediction: what the UNet predicts: ``epsilon``, ``v_prediction`` or ``sample``.
@@ -27,16 +27,17 @@ class Schedule(NamedTuple):
 
 
 def read_schedule(source: Source) -> Schedule:
-    """Prediction type and ᾱ of ``scheduler/scheduler_config.json``, as diffusers' schedulers compute them.
+    """Read ``scheduler/scheduler_config.json``; ᾱ is computed as diffusers' schedulers compute it.
 
     Raises:
-        WeightsError: of a kind that one step cannot be taken with.
+        WeightsError: one step cannot be taken with a scheduler of this kind.
     """
     config = read_json(source.folder / "scheduler" / "scheduler_config.json")
     prediction = config.get("prediction_type", "epsilon")
     if prediction not in ("epsilon", "v_prediction", "sample"):
         raise WeightsError(
-            f"the scheduler of {source.name} predicts {prediction!r}: epsilon, v_prediction or sample is due"
+            f"the scheduler of {source.name} predicts {prediction!r}: "
+            "epsilon, v_prediction or sample is needed"
         )
     try:
         alphas = _alphas(config)
@@ -51,7 +52,7 @@ def read_schedule(source: Source) -> Schedule:
 
 
 def _alphas(config: dict[str, Any]) -> Tensor:
-    """ᾱ_t, float64 [T]; with `rescale_betas_zero_snr` by algorithm 1 of Lin et al. (WACV 2024)."""
+    """Return ᾱ_t, float64 [T]; `rescale_betas_zero_snr` applies algorithm 1 of Lin et al. (WACV 2024)."""
     rule, count = config.get("beta_schedule", "linear"), config.get("num_train_timesteps", 1000)
     start, end = config.get("beta_start", 0.0001), config.get("beta_end", 0.02)
     if config.get("trained_betas") is not None:
@@ -61,7 +62,7 @@ def _alphas(config: dict[str, Any]) -> Tensor:
     elif rule == "linear":
         betas = torch.linspace(start, end, count, dtype=torch.float64)
     else:
-        raise ValueError(f"beta schedule {rule!r} where linear or scaled_linear is due")
+        raise ValueError(f"beta schedule {rule!r} where linear or scaled_linear is needed")
     alphas = torch.cumprod(1 - betas, 0)
     if config.get("rescale_betas_zero_snr"):
         root = alphas.sqrt()
@@ -70,7 +71,7 @@ def _alphas(config: dict[str, Any]) -> Tensor:
 
 
 def check_class(source: Source, sub: str, key: str, wanted: tuple[str, ...]) -> dict[str, Any]:
-    """The configuration of one network, which must name one of the wanted classes.
+    """Read the configuration of one network, which must name one of the wanted classes.
 
     Raises:
         WeightsError: it names another.
@@ -79,7 +80,7 @@ def check_class(source: Source, sub: str, key: str, wanted: tuple[str, ...]) -> 
     if config.get(key) not in wanted:
         where = f"{sub}/" if sub else ""
         raise WeightsError(
-            f"{source.name}: {where}config.json names {config.get(key)!r} where {wanted[0]} is due"
+            f"{source.name}: {where}config.json names {config.get(key)!r} where {wanted[0]} is needed"
         )
     return config
 
@@ -101,12 +102,14 @@ def check_widths(source: Source, vae: dict[str, Any], unet: dict[str, Any]) -> N
     if not all(isinstance(config.get("block_out_channels", []), list) for config in (vae, unet)):
         raise WeightsError(f"{source.name}: block_out_channels is no list")
     if (ratio := 2 ** (len(vae.get("block_out_channels", [0])) - 1)) != 8:
-        raise WeightsError(f"{source.name}: the VAE's latent is at 1/{ratio} of the image where 1/8 is due")
+        raise WeightsError(
+            f"{source.name}: the VAE's latent is at 1/{ratio} of the image where 1/8 is needed"
+        )
     strange = [k for k in ("addition_embed_type", "class_embed_type", "encoder_hid_dim_type") if unet.get(k)]
     if strange or not isinstance(unet.get("cross_attention_dim", 1280), int):
         reason = strange[0] if strange else "several cross_attention_dim"
         raise WeightsError(
-            f"{source.name}: the UNet has {reason}, as SDXL-class models do: SD 1.x or 2.x is due"
+            f"{source.name}: the UNet has {reason}, as SDXL-class models do: SD 1.x or 2.x is needed"
         )
     if 2 ** (len(unet.get("block_out_channels", [0] * 4)) - 1) > 8:
         raise WeightsError(f"{source.name}: the UNet halves its latent more than three times")

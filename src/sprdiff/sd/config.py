@@ -90,17 +90,17 @@ class SDConfig:
 
     @property
     def tables(self) -> int:
-        """How many tables of probabilities there are."""
+        """The number of tables of probabilities."""
         return 64
 
     @property
     def sigma_max(self) -> float:
-        """Standard deviation of the widest one."""
+        """The standard deviation of the widest table."""
         return 32.0
 
     @property
     def order(self) -> Order:
-        """The steps of the coding of y."""
+        """The steps in which y is coded."""
         return pass_major(max(max(row) for row in self.passes) + 1, len(self.groups))
 
     def to_json(self) -> str:

@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..common.messages import reason
 from ..errors import WeightsError
 from ..models.blocks import conv
 from .hub import brief
@@ -92,7 +93,7 @@ class ElicAnalysis(nn.Module):
         return out
 
     def load(self, path: Path) -> None:
-        """Take the weights of a file: this module's own names, or CompressAI's `Elic2022Official`.
+        """Load the weights of a file: this module's own names, or CompressAI's `Elic2022Official`.
 
         Args:
             path: ``.safetensors``, or what ``torch.save`` wrote of a state dict; of that only tensors are
@@ -104,14 +105,16 @@ class ElicAnalysis(nn.Module):
         try:
             state = load_file(path) if path.suffix == ".safetensors" else _read_pickle(path)
             self.load_state_dict(from_compressai(state), strict=True)
-        except (OSError, SafetensorError, RuntimeError, ValueError, EOFError, KeyError) as error:
+        except OSError as error:
+            raise WeightsError(f"{path} cannot be read: {reason(error)}") from error
+        except (SafetensorError, RuntimeError, ValueError, EOFError, KeyError) as error:
             raise WeightsError(
                 f"{path} does not hold ELIC's analysis transform of these sizes: {brief(error)}"
             ) from error
 
 
 def _pixels(channels: int) -> nn.Conv2d:
-    """The first layer; it starts as one that sees pixels with a mean of 0 and a deviation near 1."""
+    """Return the first layer; it starts as if pixels had a mean of 0 and a standard deviation near 1."""
     layer = conv(3, channels, 5, stride=2)
     with torch.no_grad():
         layer.weight.mul_(4)
@@ -126,7 +129,7 @@ _BRANCH = {"a": "value", "b": "mask"}
 
 
 def from_compressai(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights of CompressAI's ``Elic2022Official.g_a`` under the names of `ElicAnalysis`.
+    """Return the weights of CompressAI's ``Elic2022Official.g_a`` under the names of `ElicAnalysis`.
 
     Other parts of that model are left out. A state dict without any ``g_a.`` is returned as it is.
     """
@@ -148,7 +151,7 @@ def _renamed(name: str) -> str:
 
 
 def _read_pickle(path: Path) -> Mapping[str, Tensor]:
-    """A state dict that ``torch.save`` wrote, with or without what training kept beside it.
+    """Read a state dict that ``torch.save`` wrote, alone or inside a checkpoint of training.
 
     Raises:
         ValueError: the file is none, or could run code.

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..common.files import open_regular, replace_folder
+from ..common.messages import reason
 from ..errors import OutputError, WeightsError
 from ..runtime.weights import (
     MAX_MANIFEST,
@@ -48,7 +49,7 @@ ENTROPY = "entropy."
 
 @dataclass(frozen=True)
 class Trained:
-    """What ``config.json`` says.
+    """The contents of ``config.json``.
 
     Attributes:
         sources: where the pretrained parts come from, by ``base`` and ``semantic``.
@@ -93,7 +94,7 @@ def read_trained(folder: Path) -> Trained:
 
 
 def read_weights(trained: Trained) -> tuple[Arrays, Arrays]:
-    """The integer arrays and the trained weights, which are what ``config.json`` names.
+    """Read the integer arrays and the trained weights; their hashes must be those of ``config.json``.
 
     The files of the base models are taken to be those that it names: whoever loads them compares them.
 
@@ -105,8 +106,10 @@ def read_weights(trained: Trained) -> tuple[Arrays, Arrays]:
     try:
         open_regular(path).close()  # the library would wait at a pipe for ever
         arrays: Arrays = load_file(path)
-    except (OSError, safetensors.SafetensorError, KeyError, ValueError) as error:
-        raise WeightsError(f"{path} is missing or damaged: {error}") from error
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {reason(error)}") from error
+    except (safetensors.SafetensorError, KeyError, ValueError) as error:
+        raise WeightsError(f"{path} is damaged: {error}") from error
     entropy = {k.removeprefix(ENTROPY): v for k, v in arrays.items() if k.startswith(ENTROPY)}
     weights = {k: v for k, v in arrays.items() if not k.startswith(ENTROPY)}
     decoder, encoder = hashed_parts(weights, trained.sources)
@@ -128,7 +131,7 @@ def write_trained(
     version: str,
     lambda_range: tuple[float, float],
 ) -> bytes:
-    """Write the folder, whole or not at all; returns H.
+    """Write the folder, whole or not at all, and return H.
 
     Args:
         texts: further files, of those in `FILES`.
@@ -170,8 +173,7 @@ def write_trained(
 
 
 def hashed_parts(weights: Arrays, sources: Mapping[str, Source]) -> tuple[Arrays, Arrays]:
-    """What the hashes of decoder and encoder cover: their trained weights as stored, and the files they rest
-    on.
+    """Return what the hashes of decoder and encoder cover: trained weights as stored, and pretrained files.
 
     A file of a pretrained part counts as an array, ``base/PATH`` or ``semantic/PATH``, of the 32 bytes of its
     SHA-256. Both rest on the base model; only the encoder rests on the semantic one.

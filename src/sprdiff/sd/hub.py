@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..common.messages import reason
 from ..errors import WeightsError
 
 DIFFUSERS_WEIGHTS = "diffusion_pytorch_model"
@@ -81,12 +82,14 @@ def locate(
         both = sorted(set(source.files) | set(pinned.files))
         other = next(file for file in both if source.files.get(file) != pinned.files.get(file))
         at = f" at revision {pinned.revision}" if pinned.revision else ""
-        raise WeightsError(f"{name}: {other} is not the file that was trained on; {pinned.name}{at} is due")
+        raise WeightsError(
+            f"{name}: {other} is not the file that was trained on; {pinned.name}{at} is needed"
+        )
     return source
 
 
 def variant_of(source: Source) -> str | None:
-    """The variant of the weights that a source names, ``fp16`` or the like; None where they have none."""
+    """Return the variant of the weights that a source names, such as ``fp16``; None if they have none."""
     for file in source.files:
         name = Path(file).name
         if (named := re.fullmatch(rf"\w+\.(\w+?)({_DIGITS})?\.safetensors", name)) is not None:
@@ -123,7 +126,7 @@ class _Weights:
 
 
 def _patterns(parts: Sequence[tuple[str, str]], extra: Sequence[str], variant: str | None) -> list[str]:
-    """What is asked of the hub."""
+    """Return the patterns of the files to fetch from the hub."""
     patterns = list(extra)
     for sub, base in parts:
         weights = _Weights(base, variant)
@@ -177,7 +180,7 @@ def _cached(name: str, revision: str | None, patterns: list[str]) -> Path | None
 
 
 def _part_files(name: str, folder: Path, sub: str, weights: _Weights) -> list[str]:
-    """Configuration and weights of one network, by path inside the folder."""
+    """Return the files of one network, configuration and weights, as paths inside the folder."""
     files = [_inside(sub, "config.json")]
     if not (folder / files[0]).is_file():
         raise WeightsError(f"{name} lacks the file {files[0]}")
@@ -194,7 +197,7 @@ def _part_files(name: str, folder: Path, sub: str, weights: _Weights) -> list[st
 
 
 def _missing(name: str, folder: Path, sub: str, weights: _Weights) -> WeightsError:
-    """The error that says what there is in place of the weights."""
+    """Return the error that says which files there are in place of the weights."""
     wanted = _inside(sub, weights.single)
     listed = [file for file in _listed(name, folder) if Path(file).parent == Path(sub)]
     stem = re.escape(weights.base)
@@ -204,7 +207,7 @@ def _missing(name: str, folder: Path, sub: str, weights: _Weights) -> WeightsErr
     ]
     others = sorted({match[1] or match[2] or "" for match in found if match} - {weights.variant or ""})
     if others and others[0]:
-        advice = f": give --variant {others[0]}" if sub else ", and the plain one is due"
+        advice = f": give --variant {others[0]}" if sub else ", and the plain one is needed"
         return WeightsError(f"{name} has {wanted} in the variant {others[0]} only{advice}")
     if others:
         return WeightsError(
@@ -217,7 +220,7 @@ def _missing(name: str, folder: Path, sub: str, weights: _Weights) -> WeightsErr
 
 
 def _listed(name: str, folder: Path) -> list[str]:
-    """Files of a model by path; of a hub those that it has, as only what was asked for is in the folder."""
+    """Return the paths of a model's files; the hub is asked, as the folder holds only what was fetched."""
     local = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
     if Path(name).expanduser().is_dir():
         return local
@@ -230,14 +233,16 @@ def _listed(name: str, folder: Path) -> list[str]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """One JSON object from a file.
+    """Read one JSON object from a file.
 
     Raises:
         WeightsError: it cannot be read or is something else.
     """
     try:
         content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {reason(error)}") from error
+    except ValueError as error:
         raise WeightsError(f"{path} is not a readable JSON file ({error})") from error
     if not isinstance(content, dict):
         raise WeightsError(f"{path} must hold one JSON object")
@@ -245,18 +250,18 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def brief(error: Exception) -> str:
-    """What another library says, in one line of bearable length."""
+    """Return the message of another library on one line of at most 200 characters."""
     return " ".join(str(error).split())[:200]
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
+    """Return the SHA-256 of a file in hex."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def upload(folder: Path, name: str, *, private: bool) -> str:
-    """Put the files of a folder on the hub under an id; returns the address of the commit.
+    """Upload the files of a folder to the hub under an id, and return the address of the commit.
 
     Raises:
         WeightsError: the hub refuses it or cannot be reached.

@@ -74,6 +74,6 @@ LICENCES = (
 
 
 def licence_of(model: str) -> Licence:
-    """The licence of a model by its id; one that says so where it is not known."""
+    """Return the licence of a model by its id; an unknown model gets one that says so."""
     known = next((licence for licence in LICENCES if licence.model == model), None)
     return known or Licence(model, "", "not known here: see its page", "", "see its page", 0)

@@ -63,7 +63,7 @@ class Semantic:
 def load_base(
     name: str, revision: str | None = None, pinned: Source | None = None, variant: str | None = None
 ) -> Base:
-    """VAE, UNet and schedule of a Stable-Diffusion-1.x/2.x-class model, float32.
+    """Load VAE, UNet and schedule of a Stable-Diffusion-1.x/2.x-class model, in float32.
 
     Args:
         name: folder as `save_pretrained` of a pipeline writes it, or id on the hub.
@@ -88,12 +88,12 @@ def load_base(
 def load_semantic(
     name: str, revision: str | None = None, pinned: Source | None = None, variant: str | None = None
 ) -> Semantic:
-    """A DINOv2 backbone, with or without registers, float32; arguments and errors as of `load_base`."""
+    """Load a DINOv2 backbone, with or without registers, in float32; see `load_base`."""
     source = locate(name, revision, [("", TRANSFORMERS_WEIGHTS)], pinned=pinned, variant=variant)
     config = check_class(source, "", "model_type", ("dinov2", "dinov2_with_registers"))
     if config.get("patch_size") != PATCH:
         raise WeightsError(
-            f"{name} has patches of {config.get('patch_size')} pixels where {PATCH} are due: "
+            f"{name} has patches of {config.get('patch_size')} pixels where {PATCH} are needed: "
             "only then do they fall on the grid of the other encoders"
         )
     kind = Dinov2WithRegistersModel if config["model_type"] == "dinov2_with_registers" else Dinov2Model
@@ -101,7 +101,7 @@ def load_semantic(
 
 
 def _load(kind: Any, source: Source, sub: str) -> Any:
-    """The network, loaded strictly: both libraries only warn of weights that are missing."""
+    """Load a network strictly: both libraries only warn of weights that are missing."""
     folder = source.folder / sub
     options: dict[str, Any] = {
         "local_files_only": True,
@@ -137,6 +137,6 @@ def _quiet() -> Iterator[None]:
 
 
 def with_adapters(unet: Any, rank: int, alpha: int) -> Any:
-    """The UNet with low-rank adapters on the layers that `LORA_TARGETS` names, in place."""
+    """Add low-rank adapters to the layers that `LORA_TARGETS` names, in place, and return the UNet."""
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=LORA_TARGETS)
     return inject_adapter_in_model(config, unet, adapter_name=ADAPTER)

@@ -46,37 +46,37 @@ class SDSPRDiff(nn.Module):
             parameter.requires_grad_(is_trained(name))
 
     def clean_latent(self, x: Tensor) -> Tensor:
-        """The frozen VAE's latent of the original: the denoiser's target."""
+        """Return the frozen VAE's latent of the original, which is the denoiser's target."""
         mean: Tensor = self.triple_encoder.vae(x)[0]
         return mean
 
     def decode_latent(self, z0: Tensor, base: Tensor | None = None) -> Tensor:
-        """Latent -> image."""
+        """Decode a latent to an image."""
         out: Tensor = self.vae_decoder(z0)
         return out
 
     def receive(self, q: Quantised, level: Tensor) -> SDReceived:
-        """From what is known exactly to the coarse image, the latent estimate and both conditions."""
+        """Compute coarse image, latent estimate and both conditions from what the entropy decoder returns."""
         f64, f16, z_est = self.synthesis(q.y_hat, q.means, q.features, level)
         coarse, c_pix, c_sem = self.reconstruction(f64, f16)
         return SDReceived(coarse, z_est, c_pix, c_sem)
 
     def denoise_once(self, r: SDReceived) -> Tensor:
-        """The one step the codec takes: the last timestep, from ẑ."""
+        """Take the codec's one step: from ẑ at the last timestep."""
         out: Tensor = self.denoiser(r.z_est, torch.ones_like(r.z_est[:, 0, 0, 0]), r.c_pix, r.c_sem)
         return out
 
     def forward(self, x: Tensor, level: Tensor, *, hard: bool = False) -> SDDecoded:
-        """``hard``: the bits that a file costs, see LatentCodec."""
+        """Run the codec up to the denoiser; with ``hard`` bits are those of a file, see `LatentCodec`."""
         quantised = self.latent_codec(*self.latent_codec.analyse(self.triple_encoder(x)), level, hard=hard)
         return SDDecoded(quantised, self.receive(quantised, level))
 
     def trained_state(self) -> dict[str, Tensor]:
-        """The weights that are this project's, by name: all but those of the pretrained parts."""
+        """Return the weights that are trained here, by name: all but those of the pretrained parts."""
         return {name: value for name, value in self.state_dict().items() if is_trained(name)}
 
     def load_trained_state(self, state: dict[str, Tensor]) -> None:
-        """Inverse of :meth:`trained_state`, strict.
+        """Load what `trained_state` returned, strictly.
 
         Raises:
             WeightsError: a weight is missing, unknown or of another shape.
@@ -115,8 +115,7 @@ def is_trained(name: str) -> bool:
 
 
 def build(base: Base, semantic: Semantic, config: SDConfig = SD) -> SDSPRDiff:
-    """SPRDiff on loaded parts, whose networks become its own; widths in `config` that are theirs are
-    replaced."""
+    """Build SPRDiff on loaded parts, whose networks it takes; their widths replace those in `config`."""
     config = dataclasses.replace(
         config,
         vae_latent=base.vae.config.latent_channels,

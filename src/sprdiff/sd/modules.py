@@ -121,7 +121,7 @@ class SDReconstruction(nn.Module):
         self.semantic = SDSemanticFeatures(config)
 
     def conditions(self, coarse: Tensor, f64: Tensor, f16: Tensor) -> tuple[Tensor, Tensor]:
-        """Dual feature extraction; the coarse image is taken as given (no gradient into it)."""
+        """Extract both conditions; no gradient reaches the coarse image."""
         c_pix = self.pixel(coarse.detach().clamp(0, 1), f16)
         return c_pix, self.semantic(c_pix, f64)
 
@@ -141,7 +141,7 @@ def tokens(c_sem: Tensor, pooled: Tensor | None = None) -> Tensor:
 
 
 class SDReceived(NamedTuple):
-    """What the receiver knows before the denoiser: coarse image, latent estimate and both conditions."""
+    """The input of the denoiser: coarse image, latent estimate and both conditions."""
 
     coarse: Tensor
     z_est: Tensor
@@ -150,7 +150,7 @@ class SDReceived(NamedTuple):
 
 
 class SDDecoded(NamedTuple):
-    """Everything that a training step looks at."""
+    """The result of a forward pass, for training."""
 
     quantised: Quantised
     reconstruction: SDReceived

@@ -33,7 +33,7 @@ FASTEST = ("bf16", "fp16", "tf32", "fp32")
 
 
 def choose_precision(word: str, gain: float, device: torch.device) -> str:
-    """What ``auto`` means on a device; any other word is returned as it is.
+    """Return what ``auto`` means on a device; any other word is returned as it is.
 
     Args:
         gain: the factor by which one step multiplies errors of the UNet's output (`SDDenoiser.gain`).
@@ -49,13 +49,13 @@ def choose_precision(word: str, gain: float, device: torch.device) -> str:
 
 
 def dtype_of(precision: str) -> torch.dtype:
-    """The dtype in which the pretrained parts are kept."""
+    """Return the dtype in which the pretrained parts are kept."""
     return {"fp16": torch.float16, "bf16": torch.bfloat16}.get(precision, torch.float32)
 
 
 @contextmanager
 def products(precision: str) -> Iterator[None]:
-    """Allow TF32 for ``tf32`` and forbid it for all else, meanwhile: cuDNN would take it unasked."""
+    """Allow TF32 inside the ``with`` block for ``tf32`` alone: cuDNN would use it unasked."""
     flags: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
     before = [flag.allow_tf32 for flag in flags]
     try:

@@ -42,7 +42,7 @@ R = TypeVar("R")
 
 
 def _guarded(method: Callable[Concatenate[TorchRuntime, P], R]) -> Callable[Concatenate[TorchRuntime, P], R]:
-    """Without gradients, in the runtime's precision, and with a clear error where memory ends."""
+    """Run a method without gradients and in the runtime's precision; a lack of memory is a `DeviceError`."""
 
     @functools.wraps(method)
     def run(self: TorchRuntime, /, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -82,7 +82,7 @@ class TorchRuntime:
         precision: str = "auto",
         tile: int | None = None,
     ) -> None:
-        """Move the model to its device; it is no longer for training then.
+        """Move the model to its device, where it can no longer be trained.
 
         Args:
             device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``; ``auto``: a GPU if there is one.
@@ -155,7 +155,7 @@ class TorchRuntime:
         size: tuple[int, int] | None = None,
         dtype: DTypeLike = np.float32,
     ) -> NDArray[Any]:
-        """The picture of what is known exactly; arguments and result as of `OnnxRuntime.decode`.
+        """Decode what the entropy decoder returned; arguments and result are those of `OnnxRuntime.decode`.
 
         Args:
             steps: evaluations of the UNet, of which there is one. seed: has no effect, as no noise is drawn.
@@ -221,7 +221,7 @@ class TorchRuntime:
         return self._blended((z_est.shape[2], z_est.shape[3]), sides, denoise)
 
     def _decode_latent(self, z0: Tensor) -> Floats:
-        """x̂ [3, H, W], in the memory of the host: on a GPU only one tile of it lies at a time."""
+        """Return x̂ [3, H, W] in the memory of the host; the GPU holds one tile of it at a time."""
         t = self.tiling
         picture = np.zeros((3, LATENT * z0.shape[2], LATENT * z0.shape[3]), np.float32)
         total = np.zeros(picture.shape[1:], np.float32)

@@ -36,7 +36,7 @@ class Tiling:
 
     @classmethod
     def of(cls, side: int) -> Tiling:
-        """All tiles of one side, at least 128; overlaps are a third and a sixth of it.
+        """Return tiles of one side, at least 128; overlaps are a third and a sixth of it.
 
         Raises:
             ValueError: the side is no such multiple of 64.
@@ -50,7 +50,7 @@ class Tiling:
 
 
 def mix(coarse: Floats, picture: Floats, realism: float) -> Floats:
-    """(1 - realism) · x̃ + realism · x̂, in place of the second."""
+    """Compute (1 - realism) · x̃ + realism · x̂ in place of x̂."""
     picture *= np.float32(realism)
     for row in range(picture.shape[1]):
         picture[:, row] += np.float32(1 - realism) * coarse[:, row]
@@ -58,7 +58,7 @@ def mix(coarse: Floats, picture: Floats, realism: float) -> Floats:
 
 
 def finished(picture: Floats, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """[3, h, w] -> [h, w, 3], clipped; uint8 is rounded, NaN is black."""
+    """Return [3, h, w] as [h, w, 3], clipped; uint8 is rounded, and NaN becomes black."""
     if dtype not in (np.dtype(np.float32), np.dtype(np.uint8)):
         raise ValueError(f"a picture is float32 or uint8, not {dtype}")
     out = np.empty((*picture.shape[1:], 3), dtype)

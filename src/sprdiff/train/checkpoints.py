@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ..common.messages import reason
 from ..errors import TrainingError
 from ..models.config import ModelConfig
 from ..sd.config import SDConfig
@@ -143,7 +144,9 @@ def load(path: Path) -> Checkpoint:
             int(meta.get("total", 0)),
             int(meta.get("first", 0)),
         )
-    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
+    except OSError as error:
+        raise TrainingError(f"{path} cannot be read: {reason(error)}") from error
+    except (SafetensorError, KeyError, ValueError, TypeError) as error:
         raise TrainingError(f"{path}: not a checkpoint of this version ({error})") from error
 
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sprdiff.common.messages import reason
 from sprdiff.errors import ImageError, WeightsError
 from sprdiff.evaluate.metrics.distortion import Bytes, Floats, check_pair
 from sprdiff.evaluate.metrics.tensors import Array, Features, check_rgb, need, parameters, unit_channels
@@ -74,7 +75,7 @@ class FeatureNetwork:
                 is_hdf5 = file.read(len(_HDF5_MAGIC)) == _HDF5_MAGIC
             return cls(_read_hdf5(path) if is_hdf5 else _read_npz(path))
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise WeightsError(f"cannot read feature network {path}: {error}") from error
+            raise WeightsError(f"cannot read feature network {path}: {reason(error)}") from error
 
     def feature_distance(self, a: Bytes, b: Bytes) -> float:
         """Return the distance of two images on the network, 0 (identical) to 14; smaller is better.

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ...common.files import replace_folder
+from ...common.messages import reason
 from ...errors import TrainingError
 from ...format.constants import LEVELS
 from ...format.entropy import EntropyModel
@@ -184,7 +185,9 @@ def read_card(path: Path) -> dict[str, Any]:
     """
     try:
         card = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise TrainingError(f"{path} cannot be read: {reason(error)}") from error
+    except ValueError as error:
         raise TrainingError(f"{path}: not a readable JSON file ({error})") from error
     if not isinstance(card, dict):
         raise TrainingError(f"{path}: must hold one JSON object")

@@ -58,7 +58,7 @@ class LpipsLoss(nn.Module):
 
     @classmethod
     def load(cls, folder: Path | None, net: str = "vgg") -> LpipsLoss:
-        """With the published weights, found and checked as `evaluate.backbones.find` says.
+        """Load the published weights, found and checked as `evaluate.backbones.find` says.
 
         Raises:
             WeightsError: they are missing, or other ones.
@@ -72,7 +72,7 @@ class LpipsLoss(nn.Module):
         )
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        """Gradients reach ``a`` only."""
+        """Return LPIPS of each pair; gradients reach ``a`` only."""
         with torch.no_grad():
             reference = self._taps(b)
         total = a.new_zeros(a.shape[0], dtype=torch.float32)
@@ -96,13 +96,12 @@ def _unit(x: Tensor) -> Tensor:
 
 
 def feature_distance(a: Tensor, b: Tensor) -> Tensor:
-    """Semantic distance of features [N,S,h,w]: one minus the cosine, averaged over positions, [N] in 0-2."""
+    """Return one minus the cosine of features [N,S,h,w], averaged over positions: [N] in 0-2."""
     return 1 - F.cosine_similarity(a.float(), b.float(), dim=1).mean((1, 2))
 
 
 def quarters(count: int) -> list[int]:
-    """The layers that the discriminator looks at, of a backbone with so many: the end of each quarter, each
-    once."""
+    """Return the layers of a backbone that the discriminator sees: the last of each quarter."""
     return sorted({max(1, round(count * quarter / 4)) for quarter in (1, 2, 3, 4)})
 
 

@@ -38,7 +38,7 @@ def shard(module: nn.Module, accelerator: Accelerator) -> None:
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """The full tensor; of a sharded one all processes must ask together."""
+    """Return the full tensor; all processes must call this together for a sharded one."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
@@ -59,7 +59,7 @@ def assign(target: Tensor, value: Tensor) -> None:
 
 
 def restored(key: str, stored: Tensor, parameter: nn.Parameter) -> Tensor | int:
-    """One entry of the optimiser's state of a parameter as a checkpoint has it."""
+    """Return one entry of the optimiser's state of a parameter as a checkpoint has it."""
     if key == "step":  # torch counts in a tensor on the CPU, bitsandbytes in an integer
         return stored.reshape(()) if stored.is_floating_point() else int(stored)
     if stored.shape != parameter.shape or not stored.is_floating_point():

@@ -33,7 +33,7 @@ ADVERSARIAL = 0.1
 
 
 class SDStage(StageModule):
-    """What all stages share: precision, levels, what files cost, and the picture that the one step leads to.
+    """The part that all stages share: precision, levels, rates of files, and decoding by the one step.
 
     Args:
         levels: the first and the last level that training draws; all of them, unless a band is to be
@@ -69,11 +69,11 @@ class SDStage(StageModule):
         return chosen
 
     def lambdas(self, level: Tensor) -> Tensor:
-        """λ of each sample, [N]."""
+        """Return λ of each sample, [N]."""
         return lambda_of(level, self.model.config.lambda_range)
 
     def decode(self, r: SDReceived) -> tuple[Tensor, Tensor]:
-        """The clean latent and the picture, both float32."""
+        """Return the clean latent and the picture, both in float32."""
         z0 = self.model.denoise_once(r)
         return z0.float(), self.model.decode_latent(z0, r.coarse).float()
 
@@ -143,7 +143,7 @@ class SDPixelStage(SDStage):
 
 
 class Passed(NamedTuple):
-    """What one pass of a batch through the whole codec leaves; rates are those of files, [N]."""
+    """The result of a batch's pass through the whole codec; rates are those of files, [N]."""
 
     bpp: Tensor
     z_bpp: Tensor
@@ -172,7 +172,7 @@ class SDCodecStage(SDStage):
         return self.objective(self.through(x, level), x, level)
 
     def through(self, x: Tensor, level: Tensor) -> Passed:
-        """A batch through encoder, latent codec, denoiser and VAE decoder."""
+        """Run a batch through encoder, latent codec, denoiser and VAE decoder."""
         model, pixels = self.model, x.shape[2] * x.shape[3]
         with torch.no_grad():
             target = model.clean_latent(x).float()
@@ -187,7 +187,7 @@ class SDCodecStage(SDStage):
         return Passed(bpp, z_bpp, r.coarse.float(), image, semantic, latent)
 
     def objective(self, found: Passed, x: Tensor, level: Tensor) -> Scalars:
-        """The loss and what is logged beside it."""
+        """Return the loss and what is logged beside it."""
         weight, squared = self.lambdas(level), mse(found.coarse, x)
         features = self.model.triple_encoder.semantic(found.image)
         terms = {"pixel": mse(found.image, x), "semantic": feature_distance(features, found.semantic)}
@@ -207,12 +207,12 @@ class SDCodecStage(SDStage):
         }
 
     def rate_weight(self) -> float:
-        """ρ at the step under way."""
+        """Return ρ at the current step."""
         return min(1.0, self.RELAXED + (1 - self.RELAXED) * self.progress / self.RAMP)
 
 
 class Judged(NamedTuple):
-    """What the discriminator says of a batch.
+    """The discriminator's judgement of a batch.
 
     Attributes:
         fake, real: features of DINOv2, layer by layer.
@@ -229,12 +229,12 @@ class SDAdversarialStage(SDStage):
     """A stage with a discriminator: heads on four layers of the frozen DINOv2, with the hinge loss (Lim & Ye
     2017).
 
-    The discriminator learns from the first step; the receiver hears it later and softly.
+    The discriminator trains from the first step; its term joins the receiver's loss later, by a ramp.
     """
 
     extras = ("discriminator.",)
-    FROM, RAMP_HEARD = 0.02, 0.1
-    """Shares of the steps after which the discriminator is heard, and over which it gets loud."""
+    FROM, RAMP_UP = 0.02, 0.1
+    """Shares of the steps after which the adversarial term joins the loss, and over which it grows."""
 
     def __init__(
         self,
@@ -249,12 +249,12 @@ class SDAdversarialStage(SDStage):
         self.layers = quarters(backbone.config.num_hidden_layers)
         self.discriminator = SemanticDiscriminator(backbone.config.hidden_size, len(self.layers))
 
-    def heard(self) -> float:
-        """How loud the discriminator is at the step under way, 0 to 1."""
-        return min(1.0, max(0.0, (self.progress - self.FROM) / self.RAMP_HEARD))
+    def adversarial_share(self) -> float:
+        """Return the share of the adversarial term's weight at the current step, 0 to 1."""
+        return min(1.0, max(0.0, (self.progress - self.FROM) / self.RAMP_UP))
 
     def judge(self, x: Tensor, image: Tensor) -> Judged:
-        """The original and the decoded picture before the discriminator."""
+        """Judge the original and the decoded picture."""
         with torch.no_grad():
             real = self.features(x)
         fake = self.features(image)
@@ -263,12 +263,12 @@ class SDAdversarialStage(SDStage):
         return Judged(fake, real, loss, self.fool(fake))
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """What the discriminator looks at."""
+        """Return the features that the discriminator sees."""
         found: list[Tensor] = self.model.triple_encoder.semantic.levels(x, self.layers)
         return found
 
     def fool(self, fake: list[Tensor]) -> Tensor:
-        """The receiver's term, [N]; the discriminator's own weights must not learn from it."""
+        """Return the receiver's adversarial term, [N], which gives the discriminator no gradient."""
         parameters = list(self.discriminator.parameters())
         for p in parameters:
             p.requires_grad_(False)
@@ -308,7 +308,7 @@ class SDRefineStage(SDAdversarialStage):
         means = {k: v.mean() for k, v in terms.items()}
         loss = judged.loss + sum(WEIGHTS[k] * v for k, v in means.items()) + self.LATENT_WEIGHT * latent
         return {
-            "loss": loss + self.heard() * ADVERSARIAL * fooled,
+            "loss": loss + self.adversarial_share() * ADVERSARIAL * fooled,
             "discriminator": judged.loss.detach(),
             "mse": mse(image, x).mean(),
             "latent": latent,
@@ -341,7 +341,7 @@ class SDJointStage(SDCodecStage, SDAdversarialStage):
         # The factor that `objective` gives to LPIPS at this level.
         share = 3 * self.lambdas(level).sqrt() / WEIGHTS["pixel"]
         adversarial = (share * judged.fooled).mean()
-        loss = scalars["loss"] + judged.loss + self.heard() * ADVERSARIAL * adversarial
+        loss = scalars["loss"] + judged.loss + self.adversarial_share() * ADVERSARIAL * adversarial
         return {
             **scalars,
             "loss": loss,
