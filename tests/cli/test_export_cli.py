@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 
 from conftest import photo
 from sprdiff.cli import main
+from sprdiff.runtime.weights import default_folder
 
 
 @pytest.fixture(autouse=True)
@@ -67,3 +69,10 @@ def test_a_folder_that_lacks_its_decoder_is_still_incomplete(capsys: pytest.Capt
     Path("damaged/decoder.npz").unlink()
     assert main(["encode", "photo.png", "--weights", "damaged"]) == 1
     assert "decoder.npz cannot be read" in capsys.readouterr().err
+
+
+def test_weights_without_such_an_encoder_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(default_folder(), "other", ignore=shutil.ignore_patterns("encoder.onnx"))
+    assert main(["export", "--encoder", "-o", "sender", "--weights", "other"]) == 1
+    wanted = "other has no encoder that could be copied alone: it lacks encoder.onnx\n"
+    assert capsys.readouterr().err.endswith(wanted) and not Path("sender").exists()

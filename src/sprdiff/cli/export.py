@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ..common.files import check_output, describe, replace_folder
-from ..errors import OutputError
+from ..errors import OutputError, WeightsError
 from .options import Force, Quiet, Weights
 
 SENDS = ("manifest.json", "entropy.npz", "encoder.npz", "encoder.onnx")
@@ -32,6 +32,8 @@ def export(
     if not encoder:
         raise typer.BadParameter("say what to export: --encoder")
     source = Path(model_info(weights).folder)
+    if missing := [name for name in SENDS if not (source / name).is_file()]:
+        raise WeightsError(f"{source} has no encoder that could be copied alone: it lacks {missing[0]}")
     if output.is_dir() and not force:
         raise OutputError(f"{output} already exists; only -f (force) replaces it")
     if output.is_dir() and not {path.name for path in output.iterdir()} <= {*SENDS, *TEXTS}:
