@@ -108,7 +108,7 @@ def test_what_auto_means() -> None:
     assert choose_precision("auto", 1.0, CUDA) == "bf16" and choose_precision("auto", 14.6, CUDA) == "tf32"
     assert choose_precision("auto", 1000.0, CUDA) == "fp32" and choose_precision("auto", 1.0, CPU) == "fp32"
     assert [choose_precision(word, 14.6, CUDA) for word in PRECISIONS] == list(PRECISIONS)
-    with pytest.raises(ValueError, match="precision must be fp32, tf32, fp16, bf16 or auto, not float16"):
+    with pytest.raises(ValueError, match="must be auto or one of fp32, tf32, fp16, bf16, not float16"):
         choose_precision("float16", 1.0, CPU)
 
 
