@@ -34,8 +34,8 @@ pytest_plugins = ("sd_training_fixtures",)
 
 STAGES = tuple(SD_STAGES)
 GAIN = {"pixel": 0.8, "codec": 0.85, "refine": 0.88, "joint": 0.8}
-"""At most this share of its first loss is left to each stage after its steps on one photo: about .75, .82, .83
-and .75 are."""
+"""At most this share of its first loss is left to each stage after its steps on one photo: .75, .82, .83
+and .75 were measured."""
 
 
 def fixed_loss(trainer: Trainer) -> float:
