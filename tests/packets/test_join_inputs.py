@@ -59,10 +59,10 @@ def test_a_file_of_a_folder_that_cannot_be_read_keeps_no_packet_back(
     Path("mesh/secret").write_bytes(b"")
     real = open
 
-    def refusing(path: str, *arguments: str) -> object:
+    def refusing(path: str, mode: str) -> object:
         if os.path.basename(path) == "secret":
             raise PermissionError(13, "Permission denied")
-        return real(path, *arguments)
+        return real(path, mode)
 
     monkeypatch.setattr("sprdiff.common.files.open", refusing, raising=False)
     assert main(["join", "mesh", "-o", "back.sprd"]) == 0
