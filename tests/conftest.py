@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Generator, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -82,6 +84,14 @@ def photo(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
     picture = 128 + 70 * np.stack(waves, -1) + edges + rng.normal(0, 3, (height, width, 3))
     pixels: NDArray[np.uint8] = np.clip(np.rint(picture), 0, 255).astype(np.uint8)
     return pixels
+
+
+def with_dials(folder: Path, target: Path, **dials: object) -> Path:
+    """The same weights with other defaults in their manifest."""
+    shutil.copytree(folder, target)
+    manifest = json.loads((target / "manifest.json").read_text())
+    (target / "manifest.json").write_text(json.dumps(manifest | dials))
+    return target
 
 
 def one_cell(entropy: EntropyModel, value: int = 0) -> Exact:

@@ -13,9 +13,10 @@ from PIL import Image
 from conftest import photo
 from docs_rules import ROOT, load_script
 from report_helpers import FRECHET, MS_SSIM, PSNR, figures, keep_pictures, lost, make_run
+from sprdiff.common.structs import to_json
 from sprdiff.evaluate.codecs.registry import parse_codecs
 from sprdiff.evaluate.report.data import load
-from sprdiff.evaluate.results import Row, member, read_rows, to_line
+from sprdiff.evaluate.results import Row, member, read_rows
 from sprdiff.evaluate.targets import Target
 
 results = load_script("results")
@@ -143,5 +144,5 @@ def test_large_pictures_are_shown_in_part_and_one_to_one(tmp_path: Path) -> None
     )
     rows = [row for row in read_rows(tmp_path) if row.image == "b.png" and row.codec == "vvc"]
     assert (
-        to_line(rows[0]) and f"vvc, {rows[0].bytes} bytes, MS-SSIM {rows[0].metrics['ms_ssim']:.3f}" in text
+        to_json(rows[0]) and f"vvc, {rows[0].bytes} bytes, MS-SSIM {rows[0].metrics['ms_ssim']:.3f}" in text
     )

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from conftest import photo
+from conftest import photo, with_dials
 from sprdiff.codec import Codec
 from sprdiff.imageio.open import Picture
 from sprdiff.viewer.bundle import make_bundle
@@ -31,14 +29,6 @@ CASES: dict[str, tuple[tuple[int, int], bool, dict[str, Any]]] = {
     "a third": ((300, 420), False, {"quality": 50.0, "scale": 3}),
     "several tiles": ((1100, 2100), False, {"quality": 30.0}),
 }
-
-
-def with_dials(folder: Path, target: Path, **dials: object) -> Path:
-    """The same weights with other defaults in their manifest."""
-    shutil.copytree(folder, target)
-    manifest = json.loads((target / "manifest.json").read_text())
-    (target / "manifest.json").write_text(json.dumps(manifest | dials))
-    return target
 
 
 @pytest.fixture(scope="module")

@@ -101,6 +101,21 @@ def read_bytes(
         raise error(f"{name} cannot be read: {describe(caught)}") from caught
 
 
+def read_object(path: Path, error: type[SprdiffError]) -> dict[str, Any]:
+    """Return the JSON object in a file.
+
+    Raises:
+        SprdiffError: of the class `error`: the file cannot be read, or holds something else.
+    """
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as caught:
+        raise error(f"{path} is not a readable JSON file ({caught})") from caught
+    if not isinstance(content, dict):
+        raise error(f"{path} must hold one JSON object")
+    return content
+
+
 def read_at_most(stream: IO[bytes], most: int, data: bytes = b"") -> bytes | None:
     """Return `data` and the rest of a stream; None if there are more than `most` bytes."""
     found = bytearray(data)

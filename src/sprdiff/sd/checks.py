@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..common.files import read_object
 from ..errors import WeightsError
-from .hub import Source, brief, read_json
+from .hub import Source, brief
 
 PATCH = 14
 """Side of DINOv2's patches in pixels."""
@@ -32,7 +33,7 @@ def read_schedule(source: Source) -> Schedule:
     Raises:
         WeightsError: of a kind that one step cannot be taken with.
     """
-    config = read_json(source.folder / "scheduler" / "scheduler_config.json")
+    config = read_object(source.folder / "scheduler" / "scheduler_config.json", WeightsError)
     prediction = config.get("prediction_type", "epsilon")
     if prediction not in ("epsilon", "v_prediction", "sample"):
         raise WeightsError(
@@ -75,7 +76,7 @@ def check_class(source: Source, sub: str, key: str, wanted: tuple[str, ...]) -> 
     Raises:
         WeightsError: it names another.
     """
-    config = read_json(source.folder / sub / "config.json")
+    config = read_object(source.folder / sub / "config.json", WeightsError)
     if config.get(key) not in wanted:
         where = f"{sub}/" if sub else ""
         raise WeightsError(

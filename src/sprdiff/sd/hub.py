@@ -7,13 +7,12 @@ when the hub cannot be reached. Nothing here loads a network.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from ..common.files import read_object
 from ..errors import WeightsError
 
 DIFFUSERS_WEIGHTS = "diffusion_pytorch_model"
@@ -185,7 +184,7 @@ def _part_files(name: str, folder: Path, sub: str, weights: _Weights) -> list[st
         return [*files, _inside(sub, weights.single)]
     index = folder / sub / weights.index
     if index.is_file():
-        shards = sorted(set(read_json(index).get("weight_map", {}).values()))
+        shards = sorted(set(read_object(index, WeightsError).get("weight_map", {}).values()))
         for shard in shards:
             if Path(shard).name != shard or not (index.parent / shard).is_file():
                 raise WeightsError(f"{name} lacks the file {_inside(sub, shard)}, which {index.name} names")
@@ -227,21 +226,6 @@ def _listed(name: str, folder: Path) -> list[str]:
         return list(HfApi().list_repo_files(name, revision=folder.name))
     except Exception:  # only the wording of an error depends on it
         return local
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """One JSON object from a file.
-
-    Raises:
-        WeightsError: it cannot be read or is something else.
-    """
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"{path} is not a readable JSON file ({error})") from error
-    if not isinstance(content, dict):
-        raise WeightsError(f"{path} must hold one JSON object")
-    return content
 
 
 def brief(error: Exception) -> str:

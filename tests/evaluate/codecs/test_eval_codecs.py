@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conftest import photo
+from conftest import photo, with_dials
 from sprdiff.codec import Codec
 from sprdiff.errors import TargetError, WeightsError
 from sprdiff.evaluate.codecs import ffmpeg as codecs_ffmpeg
@@ -19,6 +19,8 @@ from sprdiff.evaluate.codecs.external import External
 from sprdiff.evaluate.codecs.registry import CLASSICAL
 from sprdiff.evaluate.codecs.registry import parse_codecs as parse
 from sprdiff.evaluate.metrics.distortion import psnr
+
+pytest_plugins = ("weights_fixture",)
 
 START = {
     "jpeg": b"\xff\xd8\xff",
@@ -237,6 +239,28 @@ def test_steps_and_seed_reach_the_decoder_and_are_told() -> None:
     assert isinstance(last, BudgetCodec)
     setting = last.encode_to(pixels, 150)[1]
     assert (setting["realism"], setting["steps"], setting["seed"]) == (0.5, 2, 1)
+
+
+def test_without_dials_the_codec_takes_those_of_its_manifest(nano_weights: Path, tmp_path: Path) -> None:
+    table = [0.25 if level < 128 else 0.75 for level in range(256)]
+    ramp, other, flat = (
+        with_dials(nano_weights, tmp_path / name, steps=3, realism=realism)
+        for name, realism in {"ramp": table, "other": table[::-1], "flat": 0.5}.items()
+    )
+    codec, turned = parse([f"sprdiff-nano@weights={ramp}", f"sprdiff-nano@realism=1@steps=1@weights={ramp}"])
+    assert isinstance(codec, BudgetCodec) and isinstance(turned, BudgetCodec)
+    pixels, reader = photo(96, 128), Codec(nano_weights)
+    for quality, realism in {20.0: 0.25, 80.0: 0.75}.items():
+        data = reader.encode(pixels, quality=quality)
+        wanted = np.asarray(reader.decode(data, realism=realism, steps=3))
+        assert np.array_equal(codec.decode(data), wanted)
+        assert np.array_equal(turned.decode(data), np.asarray(reader.decode(data, realism=1.0, steps=1)))
+        setting = codec.encode_to(pixels, len(data))[1]
+        assert (setting["realism"], setting["steps"]) == (table[setting["level"]], 3)
+    specs = [f"sprdiff-nano@weights={folder}" for folder in (ramp, other, flat)]
+    versions = [found.version() for found in parse(specs)]
+    assert len(set(versions)) == 3 and versions[2].endswith(", realism 0.5, steps 3")
+    assert "realism by level (" in versions[0]
 
 
 def test_sprdiff_with_effort() -> None:

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from PIL import Image
 
 from conftest import photo
+from sprdiff.common.structs import to_json
 from sprdiff.evaluate.results import (
     ROWS,
     CodecInfo,
@@ -21,7 +22,6 @@ from sprdiff.evaluate.results import (
     SetRow,
     Skipped,
     member,
-    to_line,
     write_run,
     write_sets,
 )
@@ -125,7 +125,7 @@ def make_run(
     units = [(codec, i, image, rate) for codec in codecs for i, image in enumerate(images) for rate in rates]
     rows = [change(row(codec, image, rate, figure(codec, i, rate))) for codec, i, image, rate in units]
     write_run(folder, run)
-    (folder / ROWS).write_bytes(b"".join(to_line(found) for found in rows if found is not None))
+    (folder / ROWS).write_bytes(b"".join(to_json(found) for found in rows if found is not None))
     sets = [
         SetRow(codec, rate, len(images), {"frechet": 96}, {"frechet": 3000.0 + 500 * place - 1e4 * rate}, {})
         for place, codec in enumerate(codecs)

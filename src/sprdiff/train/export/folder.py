@@ -174,18 +174,3 @@ def _write_files(partial: Path, model: SPRDiff, arrays: Arrays, card: dict[str, 
     }
     (partial / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
     return manifest
-
-
-def read_card(path: Path) -> dict[str, Any]:
-    """The figures to ship, from a JSON file holding one object.
-
-    Raises:
-        TrainingError: it cannot be read or is something else.
-    """
-    try:
-        card = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise TrainingError(f"{path}: not a readable JSON file ({error})") from error
-    if not isinstance(card, dict):
-        raise TrainingError(f"{path}: must hold one JSON object")
-    return card
