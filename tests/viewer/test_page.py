@@ -41,7 +41,8 @@ def bundle() -> Bundle:
 
 @pytest.mark.skipif(not BUILT.exists(), reason="the page is not built: make web, which needs Node")
 def test_the_built_page_is_that_of_these_sources() -> None:
-    names = ["build.mjs", "index.html", "page.css", "package.json", "package-lock.json"]
+    base = "../src/sprdiff/serve/page/base.css"
+    names = [base, "build.mjs", "index.html", "page.css", "package.json", "package-lock.json"]
     paths = sorted([*names, *(path.relative_to(WEB).as_posix() for path in (WEB / "src").rglob("*.ts"))])
     lines = [f"{path} {hashlib.sha256((WEB / path).read_bytes()).hexdigest()}\n" for path in paths]
     source = hashlib.sha256("".join(lines).encode()).hexdigest()

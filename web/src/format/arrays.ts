@@ -54,7 +54,8 @@ export function fetchNumbers(
   shape: readonly number[],
 ): Float64Array {
   const { bytes } = fetchArray(arrays, name, dtype, shape);
-  // A copy, for typed arrays begin at multiples of their numbers' size. WebAssembly runs on little-endian machines only.
+  // A copy, for typed arrays begin at multiples of their numbers' size. WebAssembly runs on little-endian
+  // machines only.
   return READERS[dtype](bytes.slice().buffer);
 }
 

@@ -11,7 +11,9 @@ const SCALES = [2, 3, 4, 6, 8, 12, 16];
 const PRESETS: Record<number, string> = { 1: "tiny", 2: "sd" };
 const FIXED = 8;
 const CHECK = 2;
-/** A side counts as so many pixels at least: the networks see whole cells of 64, however thin the picture is. */
+/**
+ * A side counts as so many pixels at least: the networks see whole cells of 64, however thin the picture is.
+ */
 const MIN_SIDE = 64;
 const LEAST_STRIDE = 8;
 /** Most symbols of a position of y, most bits of a symbol, and bytes of the header and of rounding. */

@@ -1,4 +1,7 @@
-/** The exact part: from a stream to ŷ, the same integers on every machine (docs/bitstream.md, sections 3 to 5). */
+/**
+ * The exact part: from a stream to ŷ, the same integers on every machine (docs/bitstream.md, sections 3 to
+ * 5).
+ */
 import { Refused } from "../errors";
 import { type Arrays, fetchArray, fetchNumbers } from "./arrays";
 import type { Size } from "./container";
@@ -69,7 +72,8 @@ export class EntropyModel {
   /**
    * Decodes a stream. Time and memory are bounded by the grid and the length of the stream.
    *
-   * With `partial` the stream may be the beginning of one: values that it does not determine are at their means.
+   * With `partial` the stream may be the beginning of one: values that it does not determine are at their
+   * means.
    */
   decode(stream: Uint8Array, grid: Size, level: number, partial = false): Exact {
     const coder = new SymbolDecoder(stream, partial);
@@ -225,7 +229,10 @@ export class EntropyModel {
     }
   }
 
-  /** The symbols of a block whose tables are given: the widest table first, inside a table in the order of `index`. */
+  /**
+   * The symbols of a block whose tables are given: the widest table first, inside a table in the order of
+   * `index`.
+   */
   private readBlock(coder: SymbolDecoder, index: Uint8Array): Int32Array {
     const starts = new Int32Array(this.tables.length + 1);
     for (const table of index) starts[table]++;

@@ -1,7 +1,8 @@
 /**
  * The integer networks (docs/bitstream.md, section 3) in doubles.
  *
- * Python checks of every set of weights that no sum passes 2^53, so doubles hold all of them exactly, in any order.
+ * Python checks of every set of weights that no sum passes 2^53, so doubles hold all of them exactly, in any
+ * order.
  */
 import { Refused } from "../errors";
 import { type Arrays, fetchNumbers } from "./arrays";
@@ -43,7 +44,10 @@ export class Layer {
     }
   }
 
-  /** Adds the last inputs, the same everywhere, to the bias of a copy, and keeps only the inputs `used` of the others. */
+  /**
+   * Adds the last inputs, the same everywhere, to the bias of a copy, and keeps only the inputs `used` of the
+   * others.
+   */
   folded(constant: Float64Array, used: readonly number[]): Layer {
     const copy: Layer = Object.create(Layer.prototype);
     const bias = this.bias.slice();

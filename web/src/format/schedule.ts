@@ -1,4 +1,7 @@
-/** The steps in which y is coded, and which of their inputs can be other than zero (docs/bitstream.md, section 3). */
+/**
+ * The steps in which y is coded, and which of their inputs can be other than zero (docs/bitstream.md, section
+ * 3).
+ */
 import { type Arrays, fetchNumbers } from "./arrays";
 import type { Size } from "./container";
 

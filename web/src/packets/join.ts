@@ -17,7 +17,10 @@ export interface Received {
   readonly missing: readonly number[];
 }
 
-/** The files that packets hold, in the order in which their first packets came; a sentence for each that has none. */
+/**
+ * The files that packets hold, in the order in which their first packets came; a sentence for each that has
+ * none.
+ */
 export function join(packets: Iterable<Packet>): (Received | Refused)[] {
   const streams = new Map<string, Packet[]>();
   for (const packet of packets) {

@@ -23,7 +23,9 @@ let seed = 0n;
 let partial = false;
 /** When the picture that is awaited was asked for, in milliseconds; `performance` has how long each took. */
 let asked = 0;
-/** Whether the page itself is kept for visits without a connection; an extra, without which all else works. */
+/**
+ * Whether the page itself is kept for visits without a connection; an extra, without which all else works.
+ */
 const pageIsKept = keepPage();
 
 function heard(answer: Answer): void {

@@ -2,7 +2,9 @@
 import type { Exact } from "../format/entropy";
 import type { Raster, Sample } from "./raster";
 
-/** Called before each run of a network with the part of the work that is done; it may throw to end the work. */
+/**
+ * Called before each run of a network with the part of the work that is done; it may throw to end the work.
+ */
 export type Checkpoint = (done: number) => Promise<void>;
 
 export interface Dials {

@@ -1,5 +1,6 @@
 /**
- * The networks of the second generation (src/sprdiff/runtime/onnx.py), each over the whole picture before the next begins:
+ * The networks of the second generation (src/sprdiff/runtime/onnx.py), each over the whole picture before the
+ * next begins:
  *
  *   ŷ, means, features ─ coarse ─► x̃
  *                           └────► f16, f32 ─ condition ─┐

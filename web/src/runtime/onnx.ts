@@ -10,8 +10,9 @@ const MOST_THREADS = 8;
 declare const RUNTIME_BYTES: Readonly<Record<Variant, number>>;
 
 /**
- * The variants that the build brings; a visitor loads one of them. That for WebGPU needs promises inside WebAssembly
- * (JSPI); the third, which every browser with WebGPU could run, takes three times as long on the processor.
+ * The variants that the build brings; a visitor loads one of them. That for WebGPU needs promises inside
+ * WebAssembly (JSPI); the third, which every browser with WebGPU could run, takes three times as long on the
+ * processor.
  */
 type Variant = "onnxruntime" | "onnxruntime-gpu";
 
@@ -54,7 +55,9 @@ async function started(module: Promise<typeof Onnx>, variant: Variant, base: str
   return ort;
 }
 
-/** Whether there is a graphics processor that can be used; software that plays one is slower than WebAssembly. */
+/**
+ * Whether there is a graphics processor that can be used; software that plays one is slower than WebAssembly.
+ */
 async function hasGpu(): Promise<boolean> {
   if (!("Suspending" in WebAssembly)) return false;
   try {

@@ -46,7 +46,9 @@ export class Raster {
   }
 }
 
-/** A picture of 16 bits a channel: a share of it is blended into another picture before both are rounded to 8. */
+/**
+ * A picture of 16 bits a channel: a share of it is blended into another picture before both are rounded to 8.
+ */
 export class Sample {
   readonly data: Uint16Array;
 
