@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,8 +15,9 @@ from ..errors import OutputError
 from ..limits import MAX_PIXELS, MAX_STEPS
 from ..options import SCALE_NAMES
 from .eval import command_line
+from .fields import takes
 from .files import say, tell
-from .options import Bpp, Force, MaxBytes, MaxPixels, Quality, Quiet, Strict, Weights, as_usage
+from .options import MaxPixels, Strict, Target, Weights, Writing, as_usage
 
 if TYPE_CHECKING:
     from ..batch.recode import Work
@@ -61,13 +63,12 @@ Folder = Annotated[
 ]
 
 
+@takes
 def batch(
     context: typer.Context,
     source: Source,
     dest: Dest,
-    quality: Quality = None,
-    bpp: Bpp = None,
-    max_bytes: MaxBytes = None,
+    target: Target,
     scale: Scale = None,
     background: Background = None,
     strict: Strict = False,
@@ -84,18 +85,12 @@ def batch(
     work: Folder = None,
     weights: Weights = None,
     max_pixels: MaxPixels = MAX_PIXELS,
-    force: Force = False,
-    quiet: Quiet = False,
+    *,
+    writing: Writing,
 ) -> int:
     """Encode or decode a whole collection; a run that was stopped goes on when it is started again."""
     common = {"weights": str(weights) if weights else None, "max_pixels": max_pixels}
-    encoding = {
-        "quality": quality,
-        "bpp": bpp,
-        "max_bytes": max_bytes,
-        "scale": scale,
-        "background": background,
-    }
+    encoding = {**asdict(target), "scale": scale, "background": background}
     decoding = {"to": to, "realism": realism, "steps": steps, "seed": seed}
     what = _direction(decode, {**encoding, "strict": strict or None}, decoding, common)
     from ..batch.run import batch as run
@@ -109,12 +104,12 @@ def batch(
             kind=kind,
             column=column,
             output_column=output_column,
-            force=force,
+            force=writing.force,
             folder=work,
             command=command_line(context),
             progress=Shown(bar),
         )
-    return _tell(outcome, dest, quiet=quiet)
+    return _tell(outcome, dest, quiet=writing.quiet)
 
 
 def _direction(

@@ -64,7 +64,7 @@ def pack(
 
 
 @app.command()
-@takes(LatentsOptions)
+@takes
 def latents(options: LatentsOptions) -> int:
     """Code crops of photographs for the stages vae and flow."""
     with needed("train", TrainingError, "coding latents"):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ..evaluate.run.run import Outcome
     from ..evaluate.targets import Target
 
+N = TypeVar("N", int, float)
 Dir = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of results, of sprdiff eval.")]
 
 
@@ -49,11 +50,11 @@ class Comparison:
     )
 
 
-@takes(Comparison)
+@takes
 def eval_(given: Comparison, context: typer.Context) -> int:
     """Measure codecs on a folder of images, each at its best quality for so many bytes."""
-    rates = None if given.bpp is None else parse_rates(given.bpp)
-    budgets = [] if given.bytes is None else parse_budgets(given.bytes)
+    rates = None if given.bpp is None else _numbers(given.bpp, float, "rates are numbers")
+    budgets = [] if given.bytes is None else _numbers(given.bytes, int, "sizes are whole numbers of bytes")
     external = parse_external(given.external_encode, given.external_decode, given.external_quality)
     with needed("eval", SprdiffError, "comparing codecs"):
         from ..evaluate.run.run import DEFAULT_CODECS, DEFAULT_RATES, evaluate
@@ -107,34 +108,19 @@ def report(
     return 0
 
 
-def parse_rates(text: str) -> list[float]:
-    """Read numbers above 0 with commas between them.
+def _numbers(text: str, kind: Callable[[str], N], what: str) -> list[N]:
+    """Read numbers above 0 with commas between them; `what` says in an error what they are.
 
     Raises:
         typer.BadParameter: the text is something else.
     """
     try:
-        rates = [float(part) for part in text.split(",")]
+        numbers = [kind(part) for part in text.split(",")]
+        if all(math.isfinite(number) and number > 0 for number in numbers):
+            return numbers
     except ValueError:
-        rates = [math.nan]
-    if not all(math.isfinite(rate) and rate > 0 for rate in rates):
-        raise typer.BadParameter(f"rates are numbers above 0 with commas between, not {text}")
-    return rates
-
-
-def parse_budgets(text: str) -> list[int]:
-    """Read whole numbers above 0 with commas between them.
-
-    Raises:
-        typer.BadParameter: the text is something else.
-    """
-    try:
-        budgets = [int(part) for part in text.split(",")]
-    except ValueError:
-        budgets = [0]
-    if min(budgets) < 1:
-        raise typer.BadParameter(f"sizes are whole numbers of bytes above 0 with commas between, not {text}")
-    return budgets
+        pass
+    raise typer.BadParameter(f"{what} above 0 with commas between, not {text}")
 
 
 def _parse_targets(text: str) -> list[Target]:

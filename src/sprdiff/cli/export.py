@@ -10,21 +10,23 @@ import typer
 
 from ..common.files import check_output, describe, replace_folder
 from ..errors import OutputError
-from .options import Force, Quiet, Weights
+from .fields import takes
+from .options import Weights, Writing
 
 SENDS = ("manifest.json", "entropy.npz", "encoder.npz", "encoder.onnx")
 TEXTS = ("LICENSE-weights", "MODEL_CARD.md")
 """Files that are copied if they exist: a licence belongs to its weights."""
 
 
+@takes
 def export(
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder to make.")],
     encoder: Annotated[
         bool, typer.Option("--encoder", help="The encoder alone, for machines that only send.")
     ] = False,
     weights: Weights = None,
-    force: Force = False,
-    quiet: Quiet = False,
+    *,
+    writing: Writing,
 ) -> int:
     """Copy the part of the weights that a machine needs, so far: --encoder."""
     from ..fileinfo import model_info
@@ -32,14 +34,14 @@ def export(
     if not encoder:
         raise typer.BadParameter("say what to export: --encoder")
     source = Path(model_info(weights).folder)
-    if output.is_dir() and not force:
+    if output.is_dir() and not writing.force:
         raise OutputError(f"{output} already exists; only -f (force) replaces it")
     if output.is_dir() and not {path.name for path in output.iterdir()} <= {*SENDS, *TEXTS}:
         raise OutputError(f"{output} holds other files, which an export would take with it")
     if not output.is_dir():
-        check_output(output, force=force)
+        check_output(output, force=writing.force)
     _copy(source, output)
-    if not quiet:
+    if not writing.quiet:
         size = sum(path.stat().st_size for path in output.iterdir())
         typer.echo(f"{output}: {size / 1e6:.1f} MB, encodes with --weights {output}")
     return 0

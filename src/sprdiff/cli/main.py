@@ -22,28 +22,16 @@ from ..common.exits import INTERRUPTED
 from ..common.files import describe, write_atomic
 from ..common.messages import one_line
 from ..common.progress import Report
-from ..limits import MAX_PIXELS, MAX_STEPS
-from ..options import AUTO, MAX_EFFORT, SCALE_NAMES, CodecOptions, DecodeOptions, EncodeOptions
+from ..limits import MAX_STEPS
+from ..options import AUTO, MAX_EFFORT, SCALE_NAMES, DecodeOptions
 from .batch import batch
 from .data import app as data_app
 from .eval import eval_, report
 from .export import export
+from .fields import takes
 from .files import DEBUG, Job, check_job, explain, lazy_codec, plan, run_jobs, say, tell
 from .models import models
-from .options import (
-    Bpp,
-    Force,
-    MaxBytes,
-    MaxPixels,
-    Out,
-    Partial,
-    Quality,
-    Quiet,
-    Strict,
-    Threads,
-    Weights,
-    as_usage,
-)
+from .options import Networks, Out, Partial, Strict, Target, Weights, Writing, as_usage
 from .packets import join, packets
 from .serve import serve
 from .train import train
@@ -78,13 +66,12 @@ def _root(
 
 
 @app.command()
+@takes
 def encode(
     files: Annotated[
         list[str], typer.Argument(metavar="IN [OUT]", help="Picture and .sprd file; - is stdin.")
     ],
-    quality: Quality = None,
-    bpp: Bpp = None,
-    max_bytes: MaxBytes = None,
+    target: Target,
     scale: Annotated[
         str, typer.Option("--scale", help=f"Code it smaller by: {', '.join(SCALE_NAMES)}.")
     ] = AUTO,
@@ -99,34 +86,32 @@ def encode(
     ] = 0,
     strict: Strict = False,
     output: Out = None,
-    weights: Weights = None,
-    max_pixels: MaxPixels = MAX_PIXELS,
-    threads: Threads = None,
-    force: Force = False,
-    quiet: Quiet = False,
+    *,
+    networks: Networks,
+    writing: Writing,
 ) -> int:
     """Encode pictures to .sprd files; with no target stated to 0.02 bits per pixel."""
-    with as_usage():
-        options = EncodeOptions(quality, bpp, max_bytes, scale, background, effort)
+    options = target.encoding(scale=scale, background=background, effort=effort)
     jobs = _plan_encode(files, output)
-    codec = lazy_codec(CodecOptions(weights, threads, max_pixels))
+    codec = lazy_codec(networks.codec)
 
     def work(job: Job, report: Report) -> None:
         from ..imageio.open import open_rgb
 
-        picture = open_rgb(job.source, background=background, max_pixels=max_pixels, strict=strict)
+        picture = open_rgb(job.source, background=background, max_pixels=networks.max_pixels, strict=strict)
         if picture.warning:
             say("warning", f"{job.source}: {picture.warning}")
         data = codec().encode_with(picture, options, report)
-        write_atomic(job.target, data, force=force)
+        write_atomic(job.target, data, force=writing.force)
         height, width = picture.pixels.shape[:2]
         bits = len(data) * 8 / (height * width)
-        _report(job, f"{len(data)} bytes, {bits:.4f} bpp, {width} x {height} pixels", quiet=quiet)
+        _report(job, f"{len(data)} bytes, {bits:.4f} bpp, {width} x {height} pixels", writing)
 
-    return _run(jobs, work, force=force, slow=effort > 0)
+    return _run(jobs, work, force=writing.force, slow=effort > 0)
 
 
 @app.command()
+@takes
 def decode(
     files: Annotated[
         list[str], typer.Argument(metavar="IN [OUT]", help=".sprd file and picture; - is stdin.")
@@ -143,17 +128,15 @@ def decode(
     ] = 0,
     partial: Partial = False,
     output: Out = None,
-    weights: Weights = None,
-    max_pixels: MaxPixels = MAX_PIXELS,
-    threads: Threads = None,
-    force: Force = False,
-    quiet: Quiet = False,
+    *,
+    networks: Networks,
+    writing: Writing,
 ) -> int:
     """Decode .sprd files to PNG, or to the format that the output's extension names."""
     with as_usage():
         options = DecodeOptions(realism, steps, seed, partial)
     jobs = plan(files, output, ".png")
-    codec = lazy_codec(CodecOptions(weights, threads, max_pixels))
+    codec = lazy_codec(networks.codec)
 
     def work(job: Job, _: Report) -> None:
         from ..fileinfo import read_sprd
@@ -162,14 +145,14 @@ def decode(
         from .info import held
 
         output_format(job.target)  # an unknown extension fails before any work
-        data = read_sprd(job.source, max_pixels, stride_of(weights))
+        data = read_sprd(job.source, networks.max_pixels, stride_of(networks.weights))
         decoded = codec().decode_with(data, options)
-        save_image(job.target, decoded.image, decoded.text, force=force)
+        save_image(job.target, decoded.image, decoded.text, force=writing.force)
         if not decoded.image.info.get("whole", True):
             say("warning", f"{job.source}: {held(decoded.known)}")
-        _report(job, f"{decoded.image.width} x {decoded.image.height} pixels", quiet=quiet)
+        _report(job, f"{decoded.image.width} x {decoded.image.height} pixels", writing)
 
-    return _run(jobs, work, force=force)
+    return _run(jobs, work, force=writing.force)
 
 
 @app.command()
@@ -237,8 +220,8 @@ def _run(jobs: Sequence[Job], work: Callable[[Job, Report], None], *, force: boo
     return run_jobs([job.source for job in jobs], checked, slow=slow)
 
 
-def _report(job: Job, text: str, *, quiet: bool) -> None:
-    if not quiet and job.target != "-":
+def _report(job: Job, text: str, writing: Writing) -> None:
+    if not writing.quiet and job.target != "-":
         tell(one_line(f"{job.source} -> {job.target}: {text}"))
 
 

@@ -20,7 +20,7 @@ from .files import say, tell
 from .options import Threads
 
 
-@takes(Settings)
+@takes
 def serve(
     settings: Settings,
     host: Annotated[

@@ -14,7 +14,7 @@ from ..train.options import TrainOptions
 from .fields import takes
 
 
-@takes(TrainOptions)
+@takes
 def train(
     options: TrainOptions,
     card: Annotated[Path | None, typer.Option("--card", help="export: JSON file of figures to ship.")] = None,
