@@ -26,7 +26,7 @@ import msgspec
 from PIL import Image
 
 from sprdiff.cli import main as sprdiff
-from sprdiff.common.files import replace_folder, write_atomic
+from sprdiff.common.files import whole_folder, write_atomic
 from sprdiff.common.structs import to_json
 from sprdiff.evaluate.codecs.base import ImageCodec
 from sprdiff.evaluate.codecs.registry import parse_codecs
@@ -293,16 +293,14 @@ def publish_set(chosen: Set, options: argparse.Namespace) -> None:
         ]
     )
     run(["report", str(work), "--originals", str(folder)])
-    # Made beside its place: what is published stays until all of the new is there.
-    partial = out.with_name(out.name + ".part")
-    shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(work / "report", partial, ignore=shutil.ignore_patterns("index.html"))
-    for file in ("rows.jsonl", "sets.jsonl"):
-        shutil.copy(work / file, partial / file)
-    # Where the originals lay on this machine says nothing to others.
-    write_run(partial, msgspec.structs.replace(read_run(work), folder=folder.name))
-    publish_pictures(chosen, work, partial)
-    replace_folder(partial, out)
+    with whole_folder(out) as partial:
+        page = shutil.ignore_patterns("index.html")
+        shutil.copytree(work / "report", partial, ignore=page, dirs_exist_ok=True)
+        for file in ("rows.jsonl", "sets.jsonl"):
+            shutil.copy(work / file, partial / file)
+        # Where the originals lay on this machine says nothing to others.
+        write_run(partial, msgspec.structs.replace(read_run(work), folder=folder.name))
+        publish_pictures(chosen, work, partial)
 
 
 def main() -> None:

@@ -34,7 +34,7 @@ from sprdiff import cli
 from sprdiff.batch.names import inside, is_safe, targets
 from sprdiff.batch.recode import Decode, Encode
 from sprdiff.batch.state import opened
-from sprdiff.cli.batch import Shown
+from sprdiff.cli.batch import ShownBatchProgress
 from sprdiff.codec import Codec
 from sprdiff.common.remote import expand
 from sprdiff.common.terminal import ProgressBar
@@ -461,12 +461,12 @@ class Bar(ProgressBar):
 
 def test_the_bar() -> None:
     bar = Bar()
-    progress = Shown(bar)
+    progress = ShownBatchProgress(bar)
     progress.begin(7, pictures=True)
     progress.advanced(1, 1)
     assert bar.shown == [(0, 7, ""), (1, 7, "1 failed")]
     bar = Bar()
-    progress = Shown(bar)
+    progress = ShownBatchProgress(bar)
     progress.begin(4, pictures=False)
     assert bar.shown == [(0, None, "")]
     progress.opened(10)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class Progress:
+class BatchProgress:
     """A listener that ignores everything; override what you want to hear."""
 
     def note(self, text: str) -> None:

@@ -19,7 +19,7 @@ from ..errors import BatchError, ImageError, OutputError, OutputExistsError, Wei
 from .collection import PICTURES, SHARDS, Item
 from .manifest import ManifestRow
 from .parquet import ParquetTable
-from .progress import Progress
+from .progress import BatchProgress
 from .recode import Work, codec
 from .shards import TarShard
 from .storage import Stamp, digest, make_folder, place, read, stat
@@ -48,7 +48,7 @@ class RunOptions:
 
 
 @dataclass(frozen=True)
-class Picture:
+class InputPicture:
     """One picture.
 
     Attributes:
@@ -96,7 +96,7 @@ class Result:
 Results = Generator[tuple[Item, Result], None, None]
 Recoded = tuple[ManifestRow, bytes | None]
 """The row of a picture, and its output unless it has failed."""
-Spread = Callable[[Callable[[Picture], Recoded], Iterable[Picture]], Iterable[Recoded]]
+Spread = Callable[[Callable[[InputPicture], Recoded], Iterable[InputPicture]], Iterable[Recoded]]
 """Applies a function to pictures and keeps their order."""
 
 
@@ -131,7 +131,7 @@ def do_item(
     item: Item,
     local: Callable[[], Path] | None = None,
     spread: Spread = map,
-    progress: Progress | None = None,
+    progress: BatchProgress | None = None,
 ) -> Result:
     """Read a file, work on its pictures, and write its output.
 
@@ -142,9 +142,9 @@ def do_item(
     Raises:
         WeightsError: the networks cannot be loaded, so no picture can be worked on.
     """
-    rows, progress = list[ManifestRow](), progress or Progress()
+    rows, progress = list[ManifestRow](), progress or BatchProgress()
 
-    def outputs(pictures: Iterable[Picture]) -> Generator[bytes | None]:
+    def outputs(pictures: Iterable[InputPicture]) -> Generator[bytes | None]:
         for row, output in spread(functools.partial(recode, options.work), pictures):
             rows.append(row)
             progress.advanced(1, bool(row.error))
@@ -182,7 +182,7 @@ def local_copy(item: Item, folder: Path) -> Path:
     return path
 
 
-def recode(work: Work, picture: Picture) -> Recoded:
+def recode(work: Work, picture: InputPicture) -> Recoded:
     """Encode or decode one picture.
 
     Raises:
@@ -227,9 +227,9 @@ def _open(options: RunOptions, item: Item, local: Callable[[], Path]) -> tuple[C
     return ParquetTable(path, work, options.column, options.output_column), sha256
 
 
-def _pictures(item: Item, container: Container) -> Iterator[Picture]:
+def _pictures(item: Item, container: Container) -> Iterator[InputPicture]:
     for number, (source, target, data) in enumerate(container.pictures()):
-        yield Picture(number, item.source + source, item.target + target, data)
+        yield InputPicture(number, item.source + source, item.target + target, data)
 
 
 def _store(options: RunOptions, item: Item, out: Path) -> Stamp:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..batch.progress import Progress
+from ..batch.progress import BatchProgress
 from ..common.messages import one_line
 from ..common.terminal import ProgressBar
 from ..errors import OutputError
@@ -17,11 +17,11 @@ from ..options import SCALE_NAMES
 from .eval import command_line
 from .fields import takes
 from .files import say, tell
-from .options import MaxPixels, Strict, Target, Weights, Writing, as_usage
+from .options import MaxPixels, Strict, TargetOptions, Weights, WritingOptions, as_usage
 
 if TYPE_CHECKING:
     from ..batch.recode import Work
-    from ..batch.run import Engine, Outcome
+    from ..batch.run import BatchOutcome, Engine
 
 _KINDS = ("pictures", "shards", "parquet")
 
@@ -68,7 +68,7 @@ def batch(
     context: typer.Context,
     source: Source,
     dest: Dest,
-    target: Target,
+    target: TargetOptions,
     scale: Scale = None,
     background: Background = None,
     strict: Strict = False,
@@ -86,7 +86,7 @@ def batch(
     weights: Weights = None,
     max_pixels: MaxPixels = MAX_PIXELS,
     *,
-    writing: Writing,
+    writing: WritingOptions,
 ) -> int:
     """Encode or decode a whole collection; a run that was stopped goes on when it is started again."""
     common = {"weights": str(weights) if weights else None, "max_pixels": max_pixels}
@@ -107,7 +107,7 @@ def batch(
             force=writing.force,
             folder=work,
             command=command_line(context),
-            progress=Shown(bar),
+            progress=ShownBatchProgress(bar),
         )
     return _tell(outcome, dest, quiet=writing.quiet)
 
@@ -142,7 +142,7 @@ def _engine(ray: str | None, jobs: int | None) -> Engine:
     return Cluster(ray, jobs)
 
 
-def _tell(outcome: Outcome, dest: str, *, quiet: bool) -> int:
+def _tell(outcome: BatchOutcome, dest: str, *, quiet: bool) -> int:
     """Say what failed and what the run comes to; return the exit status."""
     totals = outcome.totals
     for source, error in totals.failures:
@@ -163,7 +163,7 @@ def _tell(outcome: Outcome, dest: str, *, quiet: bool) -> int:
     return 1 if totals.failed else 0
 
 
-class Shown(Progress):
+class ShownBatchProgress(BatchProgress):
     """Shows notes on a line each, and on a terminal a bar with images that are done and that have failed.
 
     The number of all images is known if each file is one; of containers it is estimated from those that are

@@ -20,7 +20,7 @@ from .files import say, tell
 if TYPE_CHECKING:
     from ..evaluate.codecs.base import ImageCodec, Quality
     from ..evaluate.codecs.external import External
-    from ..evaluate.run.run import Outcome
+    from ..evaluate.run.run import EvalOutcome
     from ..evaluate.targets import Target
 
 N = TypeVar("N", int, float)
@@ -215,7 +215,7 @@ def command_line(context: typer.Context) -> str:
     return shlex.join(words)
 
 
-def _tell(outcome: Outcome, out: Path) -> int:
+def _tell(outcome: EvalOutcome, out: Path) -> int:
     """Print one line about all rows and one about each target that no codec reaches; return the exit
     status."""
     for target in outcome.unreached:

@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from ..common.files import check_output, describe, replace_folder
+from ..common.files import check_output, describe, whole_folder
 from ..errors import OutputError
 from .fields import takes
-from .options import Weights, Writing
+from .options import Weights, WritingOptions
 
 SENDS = ("manifest.json", "entropy.npz", "encoder.npz", "encoder.onnx")
 TEXTS = ("LICENSE-weights", "MODEL_CARD.md")
@@ -26,7 +26,7 @@ def export(
     ] = False,
     weights: Weights = None,
     *,
-    writing: Writing,
+    writing: WritingOptions,
 ) -> int:
     """Copy the part of the weights that a machine needs, so far: --encoder."""
     from ..fileinfo import model_info
@@ -48,14 +48,9 @@ def export(
 
 
 def _copy(source: Path, output: Path) -> None:
-    partial = output.with_name(f".{output.name}.partial")
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        for name in (*SENDS, *(text for text in TEXTS if (source / text).exists())):
-            shutil.copyfile(source / name, partial / name)
-        replace_folder(partial, output)
+        with whole_folder(output) as partial:
+            for name in (*SENDS, *(text for text in TEXTS if (source / text).exists())):
+                shutil.copyfile(source / name, partial / name)
     except OSError as error:
         raise OutputError(f"{output} cannot be written: {describe(error)}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)

@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_typ
 
 import typer
 
-from ..common.fields import KEY, Shown
+from ..common.fields import KEY, OptionInfo
 
 T = TypeVar("T")
 
@@ -58,7 +58,7 @@ def _parameters(kind: type) -> Iterator[inspect.Parameter]:
             yield _parameter(field, hints[field.name], field.metadata[KEY])
 
 
-def _parameter(field: Field[Any], hint: Any, shown: Shown) -> inspect.Parameter:
+def _parameter(field: Field[Any], hint: Any, shown: OptionInfo) -> inspect.Parameter:
     required = field.default is MISSING and field.default_factory is MISSING
     default = inspect.Parameter.empty if required else field.default
     if shown.read is not None or get_origin(hint) is Sequence:  # an option that may be repeated

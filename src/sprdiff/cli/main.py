@@ -31,7 +31,7 @@ from .export import export
 from .fields import takes
 from .files import DEBUG, Job, check_job, explain, lazy_codec, plan, run_jobs, say, tell
 from .models import models
-from .options import Networks, Out, Partial, Strict, Target, Weights, Writing, as_usage
+from .options import NetworkOptions, Out, Partial, Strict, TargetOptions, Weights, WritingOptions, as_usage
 from .packets import join, packets
 from .serve import serve
 from .train import train
@@ -71,7 +71,7 @@ def encode(
     files: Annotated[
         list[str], typer.Argument(metavar="IN [OUT]", help="Picture and .sprd file; - is stdin.")
     ],
-    target: Target,
+    target: TargetOptions,
     scale: Annotated[
         str, typer.Option("--scale", help=f"Code it smaller by: {', '.join(SCALE_NAMES)}.")
     ] = AUTO,
@@ -87,8 +87,8 @@ def encode(
     strict: Strict = False,
     output: Out = None,
     *,
-    networks: Networks,
-    writing: Writing,
+    networks: NetworkOptions,
+    writing: WritingOptions,
 ) -> int:
     """Encode pictures to .sprd files; with no target stated to 0.02 bits per pixel."""
     options = target.encoding(scale=scale, background=background, effort=effort)
@@ -129,8 +129,8 @@ def decode(
     partial: Partial = False,
     output: Out = None,
     *,
-    networks: Networks,
-    writing: Writing,
+    networks: NetworkOptions,
+    writing: WritingOptions,
 ) -> int:
     """Decode .sprd files to PNG, or to the format that the output's extension names."""
     with as_usage():
@@ -220,7 +220,7 @@ def _run(jobs: Sequence[Job], work: Callable[[Job, Report], None], *, force: boo
     return run_jobs([job.source for job in jobs], checked, slow=slow)
 
 
-def _report(job: Job, text: str, writing: Writing) -> None:
+def _report(job: Job, text: str, writing: WritingOptions) -> None:
     if not writing.quiet and job.target != "-":
         tell(one_line(f"{job.source} -> {job.target}: {text}"))
 

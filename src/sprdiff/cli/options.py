@@ -30,7 +30,7 @@ def as_usage() -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Target:
+class TargetOptions:
     """What a file may cost; at most one of the three may be given."""
 
     quality: float | None = option("0 to 100.", None, flag="-q --quality")
@@ -48,7 +48,7 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Networks:
+class NetworkOptions:
     """Which networks a command runs, and within which limits."""
 
     weights: Path | None = option("Use other weights.", None, metavar="DIR")
@@ -62,7 +62,7 @@ class Networks:
 
 
 @dataclass(frozen=True)
-class Writing:
+class WritingOptions:
     """How a command treats its outputs, and how much it says about them."""
 
     force: bool = option("Overwrite outputs that exist.", False, flag="-f --force")

@@ -17,7 +17,7 @@ from ..errors import OutputError, PacketError
 from ..options import CodecOptions, DecodeOptions, EncodeOptions
 from .fields import takes
 from .files import explain, lazy_codec, read_given, say
-from .options import Networks, Target, Writing
+from .options import NetworkOptions, TargetOptions, WritingOptions
 
 if TYPE_CHECKING:
     from ..codec import Codec
@@ -46,7 +46,7 @@ class Cutting:
 
 
 @takes
-def packets(given: Cutting, target: Target, networks: Networks, writing: Writing) -> int:
+def packets(given: Cutting, target: TargetOptions, networks: NetworkOptions, writing: WritingOptions) -> int:
     """Cut a picture or an .sprd file into packets, with parity for those that a link loses."""
     from ..packets import stream_id, to_packets
 
@@ -106,8 +106,8 @@ def join(
     ],
     sprd: Annotated[bool, typer.Option("--sprd", help="Into a folder: .sprd files, not pictures.")] = False,
     *,
-    networks: Networks,
-    writing: Writing,
+    networks: NetworkOptions,
+    writing: WritingOptions,
 ) -> int:
     """Join packets to pictures or .sprd files; with too few of them, to the beginnings that they hold."""
     from ..packets import from_packets

@@ -12,7 +12,7 @@ from ..errors import ViewerError
 from ..options import CodecOptions, EncodeOptions
 from .fields import takes
 from .files import read_given, tell
-from .options import Networks, Target, Weights, Writing
+from .options import NetworkOptions, TargetOptions, Weights, WritingOptions
 
 
 def _page(address: str | None) -> str | None:
@@ -25,11 +25,13 @@ def _page(address: str | None) -> str | None:
 
 
 Input = Annotated[str, typer.Argument(metavar="IN", help="Picture or .sprd file; - is stdin.")]
-Page = typer.Option("--viewer", metavar="URL", callback=_page, help="Address of the page that opens it.")
+ADDRESS = typer.Option("--viewer", metavar="URL", callback=_page, help="Address of the page that opens it.")
 
 
 @takes
-def link(file: Input, viewer: Annotated[str, Page], target: Target, networks: Networks) -> int:
+def link(
+    file: Input, viewer: Annotated[str, ADDRESS], target: TargetOptions, networks: NetworkOptions
+) -> int:
     """Print a link that is a photograph: its fragment, which no server sees, holds the whole file."""
     from ..viewer.links import to_link
 
@@ -41,12 +43,12 @@ def link(file: Input, viewer: Annotated[str, Page], target: Target, networks: Ne
 def qr(
     file: Input,
     output: Annotated[str, typer.Argument(metavar="OUT", help="Code, .png or .svg; - is stdout.")],
-    viewer: Annotated[str | None, Page] = None,
+    viewer: Annotated[str | None, ADDRESS] = None,
     raw: Annotated[bool, typer.Option("--raw", help="The code holds the file itself, not a link.")] = False,
     *,
-    target: Target,
-    networks: Networks,
-    writing: Writing,
+    target: TargetOptions,
+    networks: NetworkOptions,
+    writing: WritingOptions,
 ) -> int:
     """Write one QR code that opens a photograph, or that is one; with no target stated the file is made to
     fit."""
@@ -70,7 +72,7 @@ def viewer(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for a web server to give out.")],
     weights: Weights = None,
     *,
-    writing: Writing,
+    writing: WritingOptions,
 ) -> int:
     """Write the page that opens files in a browser, with its weights, for any web server."""
     from ..viewer.bundle import make_bundle

@@ -182,13 +182,31 @@ def write_atomic(path: str | Path, data: bytes, *, force: bool = False, staging:
         raise OutputError(f"{name} cannot be written: {describe(error)}") from error
 
 
-def replace_folder(partial: Path, folder: Path) -> None:
-    """Move the finished folder `partial` to its place and delete what was there; if that fails, the old one
-    is put back.
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """Make a folder whole or not at all: a ``with`` block fills one beside its place, which then replaces it.
+
+    If anything goes wrong, the old folder stays as it was.
+
+    Yields:
+        The folder to fill.
 
     Raises:
-        OSError: it could not be moved.
+        OSError: it could not be made or moved.
     """
+    folder = folder.resolve()
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        _replace_folder(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _replace_folder(partial: Path, folder: Path) -> None:
+    """Move a finished folder to its place and delete the old one, which is put back if that fails."""
     old = folder.with_name(folder.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():

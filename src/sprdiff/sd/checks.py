@@ -15,7 +15,7 @@ PATCH = 14
 """Side of DINOv2's patches in pixels."""
 
 
-class Schedule(NamedTuple):
+class NoiseSchedule(NamedTuple):
     """What of a scheduler's configuration one step needs.
 
     Attributes:
@@ -27,7 +27,7 @@ class Schedule(NamedTuple):
     alphas: Tensor
 
 
-def read_schedule(source: Source) -> Schedule:
+def read_schedule(source: Source) -> NoiseSchedule:
     """Prediction type and ᾱ of ``scheduler/scheduler_config.json``, as diffusers' schedulers compute them.
 
     Raises:
@@ -48,7 +48,7 @@ def read_schedule(source: Source) -> Schedule:
             f"the scheduler of {source.name} ends in pure noise, of which epsilon tells nothing: "
             "one step needs a model that predicts v or the sample"
         )
-    return Schedule(prediction, alphas.float())
+    return NoiseSchedule(prediction, alphas.float())
 
 
 def _alphas(config: dict[str, Any]) -> Tensor:

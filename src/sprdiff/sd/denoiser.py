@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..models.blocks import conv, zero
-from .checks import Schedule
+from .checks import NoiseSchedule
 from .config import SDConfig
 from .loading import with_adapters
 from .modules import tokens
@@ -34,7 +34,7 @@ class SDDenoiser(nn.Module):
 
     alphas: Tensor
 
-    def __init__(self, config: SDConfig, unet: Any, schedule: Schedule) -> None:
+    def __init__(self, config: SDConfig, unet: Any, schedule: NoiseSchedule) -> None:
         super().__init__()
         self.kind, self.damped = schedule.prediction, config.prediction == "clean"
         self.register_buffer("alphas", schedule.alphas, persistent=False)

@@ -10,8 +10,6 @@ Nothing here needs torch: what the folder says can be read, checked and hashed w
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..common.files import open_regular, replace_folder
+from ..common.files import open_regular, whole_folder
 from ..errors import OutputError, WeightsError
 from ..runtime.weights import (
     MAX_MANIFEST,
@@ -150,22 +148,17 @@ def write_trained(
     }
     arrays = {**weights, **{ENTROPY + name: value for name, value in entropy.items()}}
     safetensors, _, save_file = _library()
-    folder = folder.resolve()
-    partial = folder.with_name(f"{folder.name}.{os.getpid()}.part")
     try:
         if folder.exists() and (foreign := {p.name for p in folder.iterdir()} - set(FILES)):
             raise OutputError(f"{folder} is no folder of a trained SPRDiff: it holds {sorted(foreign)[0]}")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        save_file({name: np.ascontiguousarray(value) for name, value in arrays.items()}, partial / WEIGHTS)
-        for name, text in texts.items():
-            (partial / name).write_text(text, "utf-8")
-        (partial / CONFIG).write_text(json.dumps(content, indent=2) + "\n", "utf-8")
-        replace_folder(partial, folder)
+        with whole_folder(folder) as partial:
+            contiguous = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
+            save_file(contiguous, partial / WEIGHTS)
+            for name, text in texts.items():
+                (partial / name).write_text(text, "utf-8")
+            (partial / CONFIG).write_text(json.dumps(content, indent=2) + "\n", "utf-8")
     except (OSError, safetensors.SafetensorError) as error:
         raise OutputError(f"{folder} cannot be written: {error}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return bytes.fromhex(names["hash"])
 
 

@@ -18,7 +18,7 @@ from transformers import Dinov2Model, Dinov2WithRegistersModel
 from transformers.utils import logging
 
 from ..errors import WeightsError
-from .checks import PATCH, Schedule, check_class, check_widths, read_schedule
+from .checks import PATCH, NoiseSchedule, check_class, check_widths, read_schedule
 from .hub import DIFFUSERS_WEIGHTS, TRANSFORMERS_WEIGHTS, Source, brief, locate, variant_of
 
 ADAPTER = "sprdiff"
@@ -48,7 +48,7 @@ class Base:
 
     vae: Any
     unet: Any
-    schedule: Schedule
+    schedule: NoiseSchedule
     source: Source
 
 

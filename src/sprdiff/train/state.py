@@ -23,8 +23,8 @@ WEIGHTS = ("ema", "extra", "model", "average")
 """The prefixes of weights in a checkpoint; every other prefix is a state of the optimiser."""
 
 
-class Trainer(Protocol):
-    """What a trainer has of its state; `loop.Trainer` is one."""
+class TrainerState(Protocol):
+    """What a trainer has of its state; `loop.TrainerState` is one."""
 
     stage: Stage
     module: StageModule
@@ -35,7 +35,7 @@ class Trainer(Protocol):
     first: int
 
 
-def collect(trainer: Trainer) -> Checkpoint:
+def collect(trainer: TrainerState) -> Checkpoint:
     """Return everything from which training can be resumed."""
     tensors: dict[str, Tensor] = {}
     with trainer.ema:
@@ -62,7 +62,7 @@ def collect(trainer: Trainer) -> Checkpoint:
     )
 
 
-def restore(trainer: Trainer, c: Checkpoint, path: Path) -> None:
+def restore(trainer: TrainerState, c: Checkpoint, path: Path) -> None:
     """Put a trainer into the state of a checkpoint.
 
     Raises:

@@ -24,7 +24,7 @@ from sprdiff.evaluate.codecs.base import ImageCodec, MissingCodec
 from sprdiff.evaluate.metrics.distortion import ms_ssim, psnr
 from sprdiff.evaluate.metrics.features import _shapes
 from sprdiff.evaluate.results import ROWS, ResultsError, Row, member, read_rows, read_run, read_sets
-from sprdiff.evaluate.run.run import Outcome, Progress, evaluate
+from sprdiff.evaluate.run.run import EvalOutcome, EvalProgress, evaluate
 from sprdiff.evaluate.targets import Target
 from sprdiff.imageio.open import open_rgb
 
@@ -33,7 +33,7 @@ PATIENCE = 120.0
 """Seconds after which a process that does not come to its end fails a test."""
 
 
-class Notebook(Progress):
+class Notebook(EvalProgress):
     def __init__(self) -> None:
         self.notes: list[str] = []
         self.begun: tuple[int, int] | None = None
@@ -55,8 +55,8 @@ def photos(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def run(photos: Path, tmp_path: Path) -> Callable[..., tuple[Outcome, Notebook]]:
-    def call(*codecs: ImageCodec, **options: Any) -> tuple[Outcome, Notebook]:
+def run(photos: Path, tmp_path: Path) -> Callable[..., tuple[EvalOutcome, Notebook]]:
+    def call(*codecs: ImageCodec, **options: Any) -> tuple[EvalOutcome, Notebook]:
         progress = Notebook()
         given: dict[str, Any] = {
             "rates": RATES,
@@ -68,7 +68,7 @@ def run(photos: Path, tmp_path: Path) -> Callable[..., tuple[Outcome, Notebook]]
     return call
 
 
-Run = Callable[..., tuple[Outcome, Notebook]]
+Run = Callable[..., tuple[EvalOutcome, Notebook]]
 
 
 class TestEvaluate:

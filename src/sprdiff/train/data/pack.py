@@ -75,7 +75,7 @@ class PackedShard(Struct, frozen=True, forbid_unknown_fields=True):
     end: int
 
 
-class Index(Struct, frozen=True, forbid_unknown_fields=True):
+class PackIndex(Struct, frozen=True, forbid_unknown_fields=True):
     """``pack.json``: how and from which photographs (a digest of their names) the shards were packed."""
 
     packing: Packing
@@ -151,14 +151,14 @@ def _files(folder: Path, out: Path) -> list[Path]:
     return sorted(files, key=lambda p: hashlib.sha256(p.as_posix().encode()).digest())
 
 
-def _open_index(out: Path, packing: Packing, files: Sequence[Path]) -> Index:
+def _open_index(out: Path, packing: Packing, files: Sequence[Path]) -> PackIndex:
     listed = hashlib.sha256("\n".join(p.as_posix() for p in files).encode()).hexdigest()
     try:
         out.mkdir(parents=True, exist_ok=True)
         if not (out / INDEX).exists():
-            return Index(packing, listed, [])
+            return PackIndex(packing, listed, [])
         text, message = (out / INDEX).read_bytes(), f"{out / INDEX}: not the index of a packed folder"
-        index = from_json(text, Index, TrainingError, message)
+        index = from_json(text, PackIndex, TrainingError, message)
         same = (index.packing, index.files) == (packing, listed)
         if not same or any((out / shard.name).stat().st_size != shard.bytes for shard in index.shards):
             raise TrainingError(
@@ -251,7 +251,7 @@ def _encode(pixels: Any, kind: str, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def _write_shard(out: Path, index: Index, members: Sequence[Member], end: int) -> None:
+def _write_shard(out: Path, index: PackIndex, members: Sequence[Member], end: int) -> None:
     """Write the shard, then the index: a kill between the two costs the work of one shard."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...common.files import replace_folder
+from ...common.files import whole_folder
 from ...errors import TrainingError
 from ...format.constants import LEVELS
 from ...format.entropy import EntropyModel
@@ -117,28 +117,20 @@ def _touched(a: Tensor, b: Tensor) -> int:
 def write_folder(folder: Path, model: SPRDiff, arrays: Arrays, card: dict[str, Any]) -> dict[str, Any]:
     """Write the weights folder; returns the manifest.
 
-    The folder is made beside its place and moved there whole: whatever goes wrong leaves the old one.
-
     Raises:
         TrainingError: the folder holds other files, the exporter changed a weight, or the disk refused a
             file.
     """
-    folder = folder.resolve()
-    partial = folder.with_name(folder.name + ".part")
     try:
         if folder.exists() and (foreign := {p.name for p in folder.iterdir()} - set(FILES)):
             raise TrainingError(f"{folder}: is no weights folder, it holds {sorted(foreign)[0]}")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        manifest = _write_files(partial, model.eval(), arrays, card)
-        for kept in KEPT:
-            if (folder / kept).exists():
-                shutil.copy(folder / kept, partial / kept)
-        replace_folder(partial, folder)
+        with whole_folder(folder) as partial:
+            manifest = _write_files(partial, model.eval(), arrays, card)
+            for kept in KEPT:
+                if (folder / kept).exists():
+                    shutil.copy(folder / kept, partial / kept)
     except OSError as error:
         raise TrainingError(f"{folder}: cannot be written ({error})") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return manifest
 
 

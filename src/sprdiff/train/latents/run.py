@@ -36,7 +36,7 @@ ENCODER = "triple_encoder.vae"
 Advance = Callable[[int, int], None]
 
 
-class Index(Struct, frozen=True, forbid_unknown_fields=True):
+class LatentsIndex(Struct, frozen=True, forbid_unknown_fields=True):
     """What a folder was made with; only a run with the same may continue it.
 
     Attributes:
@@ -96,7 +96,7 @@ def run_latents(options: LatentsOptions, advance: Advance = lambda done, total: 
     return LatentsResult(index.count, vae, index.precision)
 
 
-def _code(options: LatentsOptions, model: SPRDiff, device: str, advance: Advance) -> Index:
+def _code(options: LatentsOptions, model: SPRDiff, device: str, advance: Advance) -> LatentsIndex:
     """Code the crops, and return the folder's index."""
     sources, cache = [Path(source) for source in options.data], options.cache or options.out / "photos"
     store, codec = open_store(sources, cache, list(options.exclude)), codec_of(model)
@@ -108,7 +108,7 @@ def _code(options: LatentsOptions, model: SPRDiff, device: str, advance: Advance
     }
     index = _begin(options.out, wanted)
     if index is None:
-        index = Index(**wanted, precision=_faster(codec, options.precision, device))
+        index = LatentsIndex(**wanted, precision=_faster(codec, options.precision, device))
         _write(options.out, index)
     with _autocast(device, index.precision):
         crops = make_latents(codec, store, options.out, options.count, options.seed, device)
@@ -137,7 +137,7 @@ def _made_with(model: SPRDiff, store: PhotoStore) -> dict[str, str]:
     return {"codec": weights.hexdigest(), "photographs": photos.hexdigest()}
 
 
-def _begin(out: Path, wanted: dict[str, Any]) -> Index | None:
+def _begin(out: Path, wanted: dict[str, Any]) -> LatentsIndex | None:
     """Return the index of a folder that was made with what is wanted; None for an empty folder."""
     if not (out / INDEX).exists():
         if (out / "level.npy").exists():
@@ -149,16 +149,16 @@ def _begin(out: Path, wanted: dict[str, Any]) -> Index | None:
     return index
 
 
-def _index(out: Path) -> Index:
+def _index(out: Path) -> LatentsIndex:
     message = f"{out} is not a folder of latents"
     try:
         data = (out / INDEX).read_bytes()
     except OSError as error:
         raise TrainingError(f"{message}: {reason(error)}") from error
-    return from_json(data, Index, TrainingError, message)
+    return from_json(data, LatentsIndex, TrainingError, message)
 
 
-def _write(out: Path, index: Index) -> None:
+def _write(out: Path, index: LatentsIndex) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
