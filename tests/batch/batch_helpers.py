@@ -17,9 +17,9 @@ from PIL import Image
 
 from conftest import photo
 from sprdiff.batch.local import Local
-from sprdiff.batch.progress import BatchProgress
+from sprdiff.batch.progress import Progress
 from sprdiff.batch.recode import Decode, Encode, Work
-from sprdiff.batch.run import BatchOutcome, batch
+from sprdiff.batch.run import Outcome, batch
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -108,7 +108,7 @@ def engine(spread: Callable[..., Any], jobs: int = 1) -> Local:
     return Local(jobs, Pool)
 
 
-class Notebook(BatchProgress):
+class Notebook(Progress):
     """Keeps what a run tells."""
 
     def __init__(self) -> None:
@@ -130,7 +130,7 @@ class Notebook(BatchProgress):
         self.failed += failed
 
 
-def run(source: Path | str, dest: Path | str, work: Work = ENCODE, **options: Any) -> BatchOutcome:
+def run(source: Path | str, dest: Path | str, work: Work = ENCODE, **options: Any) -> Outcome:
     """Run a batch in this process."""
     return batch(str(source), str(dest), work, **{"engine": engine(here), **options})
 

@@ -21,7 +21,7 @@ from ..common.extras import need
 from ..common.messages import reason
 from ..errors import BatchError, WeightsError
 from .collection import PICTURES, Item
-from .progress import BatchProgress
+from .progress import Progress
 from .work import DIED, Result, Results, RunOptions, do_item, failure
 
 BLOCK = 8
@@ -85,7 +85,7 @@ class Cluster:
         """
         self._address, self._workers = address, workers
 
-    def run(self, options: RunOptions, items: Sequence[Item], progress: BatchProgress) -> Results:
+    def run(self, options: RunOptions, items: Sequence[Item], progress: Progress) -> Results:
         """Yield each file with its result; see `Engine.run`.
 
         Raises:

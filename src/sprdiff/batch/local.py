@@ -17,7 +17,7 @@ from ..common.processes import Processes, available_cores
 from ..common.remote import is_remote
 from .collection import PICTURES, Item
 from .manifest import ManifestRow
-from .progress import BatchProgress
+from .progress import Progress
 from .work import DIED, InputPicture, Recoded, Results, RunOptions, do_item, failure, local_copy
 
 
@@ -33,7 +33,7 @@ class Local:
         """
         self.jobs, self._pool = jobs or available_cores(), pool
 
-    def run(self, options: RunOptions, items: Sequence[Item], progress: BatchProgress) -> Results:
+    def run(self, options: RunOptions, items: Sequence[Item], progress: Progress) -> Results:
         """Yield each file with its result; see `Engine.run`."""
         with self._pool(self.jobs) as pool:
             if options.kind != PICTURES:
@@ -45,7 +45,7 @@ class Local:
                 yield item, done
 
 
-def _containers(pool: Any, options: RunOptions, items: Sequence[Item], progress: BatchProgress) -> Results:
+def _containers(pool: Any, options: RunOptions, items: Sequence[Item], progress: Progress) -> Results:
     with TemporaryDirectory(prefix="sprdiff-") as name:
         for item, path in _one_ahead(items, Path(name)):
             yield item, do_item(options, item, path.result, functools.partial(_in_order, pool), progress)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class BatchProgress:
+class Progress:
     """A listener that ignores everything; override what you want to hear."""
 
     def note(self, text: str) -> None:

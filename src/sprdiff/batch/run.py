@@ -23,7 +23,7 @@ from ..errors import BatchError, OutputError
 from .collection import MANIFEST, PICTURES, STDIN, Item, in_words, look_at
 from .local import Local
 from .manifest import Totals, write_manifest
-from .progress import BatchProgress
+from .progress import Progress
 from .recode import Work, as_record
 from .records import Records
 from .state import RECORDS, default_folder, opened, staging_folder
@@ -41,7 +41,7 @@ _THREADS = 16
 class Engine(Protocol):
     """What works on the files of a run."""
 
-    def run(self, options: RunOptions, items: Sequence[Item], progress: BatchProgress) -> Results:
+    def run(self, options: RunOptions, items: Sequence[Item], progress: Progress) -> Results:
         """Yield each file with its result, in the order of completion.
 
         Raises:
@@ -50,7 +50,7 @@ class Engine(Protocol):
 
 
 @dataclass(frozen=True)
-class BatchOutcome:
+class Outcome:
     """What has become of a collection.
 
     Attributes:
@@ -78,8 +78,8 @@ def batch(
     force: bool = False,
     folder: Path | None = None,
     command: str = "",
-    progress: BatchProgress | None = None,
-) -> BatchOutcome:
+    progress: Progress | None = None,
+) -> Outcome:
     """Encode or decode a collection into a folder or prefix.
 
     Worker processes import the main module of the program, so a script needs its
@@ -104,7 +104,7 @@ def batch(
         WeightsError: the networks cannot be loaded.
     """
     need("pyarrow", "batch", BatchError)
-    progress, start = progress or BatchProgress(), time.monotonic()
+    progress, start = progress or Progress(), time.monotonic()
     source, dest = source if source == STDIN else absolute(source), _destination(dest)
     settings = {"source": source, "dest": dest, **as_record(work), "as": kind, "column": column}
     settings |= {"output-column": output_column, "command": command}
@@ -125,7 +125,7 @@ def batch(
             totals = _write_manifest(records, items, manifest, staging)
             if staging is not None:
                 shutil.rmtree(staging, ignore_errors=True)
-    return BatchOutcome(totals, manifest, worked_on, time.monotonic() - start)
+    return Outcome(totals, manifest, worked_on, time.monotonic() - start)
 
 
 def _destination(dest: str) -> str:
@@ -198,7 +198,7 @@ def _unfinished(
 
 
 def _work(
-    records: Records, options: RunOptions, todo: Sequence[Item], engine: Engine, progress: BatchProgress
+    records: Records, options: RunOptions, todo: Sequence[Item], engine: Engine, progress: Progress
 ) -> int:
     """Work on files and note what becomes of them; return how many pictures that were."""
     pictures = 0

@@ -19,7 +19,7 @@ from ..errors import BatchError, ImageError, OutputError, OutputExistsError, Wei
 from .collection import PICTURES, SHARDS, Item
 from .manifest import ManifestRow
 from .parquet import ParquetTable
-from .progress import BatchProgress
+from .progress import Progress
 from .recode import Work, codec
 from .shards import TarShard
 from .storage import Stamp, digest, make_folder, place, read, stat
@@ -131,7 +131,7 @@ def do_item(
     item: Item,
     local: Callable[[], Path] | None = None,
     spread: Spread = map,
-    progress: BatchProgress | None = None,
+    progress: Progress | None = None,
 ) -> Result:
     """Read a file, work on its pictures, and write its output.
 
@@ -142,7 +142,7 @@ def do_item(
     Raises:
         WeightsError: the networks cannot be loaded, so no picture can be worked on.
     """
-    rows, progress = list[ManifestRow](), progress or BatchProgress()
+    rows, progress = list[ManifestRow](), progress or Progress()
 
     def outputs(pictures: Iterable[InputPicture]) -> Generator[bytes | None]:
         for row, output in spread(functools.partial(recode, options.work), pictures):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..batch.progress import BatchProgress
+from ..batch.progress import Progress
 from ..common.messages import one_line
 from ..common.terminal import ProgressBar
 from ..errors import OutputError
@@ -21,7 +21,7 @@ from .options import MaxPixels, Strict, TargetOptions, Weights, WritingOptions, 
 
 if TYPE_CHECKING:
     from ..batch.recode import Work
-    from ..batch.run import BatchOutcome, Engine
+    from ..batch.run import Engine, Outcome
 
 _KINDS = ("pictures", "shards", "parquet")
 
@@ -107,7 +107,7 @@ def batch(
             force=writing.force,
             folder=work,
             command=command_line(context),
-            progress=ShownBatchProgress(bar),
+            progress=ShownProgress(bar),
         )
     return _tell(outcome, dest, quiet=writing.quiet)
 
@@ -142,7 +142,7 @@ def _engine(ray: str | None, jobs: int | None) -> Engine:
     return Cluster(ray, jobs)
 
 
-def _tell(outcome: BatchOutcome, dest: str, *, quiet: bool) -> int:
+def _tell(outcome: Outcome, dest: str, *, quiet: bool) -> int:
     """Say what failed and what the run comes to; return the exit status."""
     totals = outcome.totals
     for source, error in totals.failures:
@@ -163,7 +163,7 @@ def _tell(outcome: BatchOutcome, dest: str, *, quiet: bool) -> int:
     return 1 if totals.failed else 0
 
 
-class ShownBatchProgress(BatchProgress):
+class ShownProgress(Progress):
     """Shows notes on a line each, and on a terminal a bar with images that are done and that have failed.
 
     The number of all images is known if each file is one; of containers it is estimated from those that are

@@ -7,7 +7,7 @@ from dataclasses import MISSING, dataclass, field
 from typing import Any
 
 KEY = "option"
-"""The key in the metadata of a field: of an `OptionInfo`, or of None if the field's own fields are options."""
+"""The key of a field's metadata: an `OptionInfo`, or None if the field's own fields are options."""
 
 
 @dataclass(frozen=True)
