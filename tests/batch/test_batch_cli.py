@@ -26,9 +26,6 @@ def tree(tmp_path: Path) -> Path:
     return write_tree(tmp_path / "in", ["a.png", "b.PNG", "deep/er/c.png", "notes.txt", "deep/x"])
 
 
-# ---------------------------------------------------------------------------- the command
-
-
 def test_the_command(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tree / "broken.png").write_bytes(b"?")
     out = str(tmp_path / "out")

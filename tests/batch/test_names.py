@@ -9,8 +9,6 @@ from sprdiff.batch.recode import Decode, Encode
 from sprdiff.common.remote import expand
 from sprdiff.errors import ImageError, OutputError
 
-# ---------------------------------------------------------------------------- names and numbers
-
 
 def test_names_of_outputs() -> None:
     assert targets(["a.jpg", "b.jpg"], ".sprd") == {"a.jpg": "a.sprd", "b.jpg": "b.sprd"}

@@ -145,3 +145,14 @@ def test_a_pickle_that_would_run_code_runs_none(tmp_path: Path, capsys: pytest.C
     with pytest.raises(WeightsError, match="no state dict"):
         ElicAnalysis((N, M)).load(tmp_path / "elic.pth")
     assert "code ran" not in capsys.readouterr().out
+
+
+def test_elic_from_a_file(tmp_path: Path) -> None:
+    made, other = ElicAnalysis((4, 8)), ElicAnalysis((4, 8))
+    save_file(made.state_dict(), tmp_path / "elic.safetensors")
+    other.load(tmp_path / "elic.safetensors")
+    assert all(torch.equal(value, made.state_dict()[name]) for name, value in other.state_dict().items())
+    with pytest.raises(WeightsError, match="does not hold ELIC's analysis transform of these sizes"):
+        ElicAnalysis((4, 16)).load(tmp_path / "elic.safetensors")
+    with pytest.raises(WeightsError, match="does not hold"):
+        other.load(tmp_path / "nothing.safetensors")

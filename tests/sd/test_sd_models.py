@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sd_helpers import SMALL, small_model, stir, write_base, write_semantic
@@ -289,17 +288,6 @@ def test_reach_of_elic() -> None:
     changed = base.clone()
     changed[..., 256] = 1 - changed[..., 256]
     assert 64 < reach(analysis, base, changed, 256, 16) <= 160, "132 and the cell that it falls in"
-
-
-def test_elic_from_a_file(tmp_path: Path) -> None:
-    made, other = ElicAnalysis((4, 8)), ElicAnalysis((4, 8))
-    save_file(made.state_dict(), tmp_path / "elic.safetensors")
-    other.load(tmp_path / "elic.safetensors")
-    assert all(torch.equal(value, made.state_dict()[name]) for name, value in other.state_dict().items())
-    with pytest.raises(WeightsError, match="does not hold ELIC's analysis transform of these sizes"):
-        ElicAnalysis((4, 16)).load(tmp_path / "elic.safetensors")
-    with pytest.raises(WeightsError, match="does not hold"):
-        other.load(tmp_path / "nothing.safetensors")
 
 
 def test_the_halo_covers_what_the_new_modules_see() -> None:

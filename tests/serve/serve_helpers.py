@@ -125,3 +125,41 @@ def rest_of(connection: socket.socket) -> bytes:
     while part := connection.recv(65536):
         parts.append(part)
     return b"".join(parts)
+
+
+class Held(Codec):
+    """A codec that waits until it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__(threads=1)
+        self.begun, self.go = threading.Semaphore(0), threading.Event()
+
+    def encode_with(self, *_: object, **__: object) -> bytes:
+        self.begun.release()
+        assert self.go.wait(60)
+        return CODEC.encode(jpeg(), quality=0)
+
+
+@contextmanager
+def held(settings: Settings) -> Iterator[tuple[Api, Held]]:
+    codec = Held()
+    with api(settings, codec) as made:
+        try:
+            yield made, codec
+        finally:
+            codec.go.set()
+
+
+def post(path: str, *fields: str) -> bytes:
+    """The head of a request."""
+    return "\r\n".join((f"POST {path} HTTP/1.1", "Host: localhost", *fields, "", "")).encode()
+
+
+def told(answer: bytes, status: int, *words: str) -> None:
+    """One whole answer of the server itself: JSON with an id, these words, and the connection is closed."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    status_line, *lines = head.decode().split("\r\n")
+    headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
+    assert int(status_line.split()[1]) == status and headers["content-type"] == "application/json"
+    assert headers.get("connection", "close") == "close" and headers["x-content-type-options"] == "nosniff"
+    refused(httpx.Response(status, content=body, headers=headers), status, *words)

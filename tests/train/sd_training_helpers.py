@@ -18,8 +18,10 @@ import sprdiff.train.run
 from conftest import photo
 from sd_helpers import SMALL, small_model, write_base, write_semantic
 from sprdiff.evaluate.metrics.perceptual import VGG16
+from sprdiff.train import checkpoints
 from sprdiff.train.loop import Trainer
 from sprdiff.train.options import TrainOptions
+from sprdiff.train.run import run_stage
 from sprdiff.train.sd.losses import LpipsLoss
 from sprdiff.train.sd.options import SDOptions
 from sprdiff.train.sd.recipes import SD_STAGES
@@ -140,3 +142,20 @@ if __name__ == "__main__":
     os.environ.pop("PYTHONWARNINGS", None)
     logging.disable(logging.WARNING)
     worker(Path(sys.argv[1]))
+
+
+def run(stage: str, out: Path, parts: Path, shards: Path, **changes: Any) -> checkpoints.Checkpoint:
+    """Two steps of a stage by the public entry; returns its checkpoint."""
+    special = {k: changes.pop(k) for k in list(changes) if hasattr(SDOptions(), k)}
+    options: dict[str, Any] = {
+        "steps": 2,
+        "batch": 2,
+        "crop": 64,
+        "device": "cpu",
+        "threads": 1,
+        "precision": "fp32",
+        **changes,
+    }
+    sd = sd_options(parts, **special)
+    run_stage(TrainOptions(stage=stage, preset="sd", data=[shards], out=out, sd=sd, **options))
+    return checkpoints.load(out / f"{stage}.safetensors")

@@ -107,3 +107,10 @@ def another(browser: Browser, *arguments: str) -> Browser:
     return browser.browser_type.launch(
         executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage", *arguments]
     )
+
+
+TINY = Path(__file__).parents[1] / "data" / "tiny"
+
+
+def golden(name: str, realism: int) -> Image.Image:
+    return Image.open(io.BytesIO((TINY / f"{name}_{realism}.png").read_bytes()))
