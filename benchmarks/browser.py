@@ -16,6 +16,7 @@ import statistics
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -40,7 +41,8 @@ def decoded(page: Page, data: bytes, realism: float, runs: int) -> list[float]:
     for _ in range(runs):
         field = "#file" if page.locator("#drop").is_visible() else "#more"
         page.locator("#realism").evaluate(script, str(realism))
-        page.set_input_files(field, {"name": "a.sprd", "mimeType": "", "buffer": data})  # type: ignore[arg-type]
+        upload: Any = {"name": "a.sprd", "mimeType": "", "buffer": data}
+        page.set_input_files(field, upload)
         page.wait_for_timeout(300)
         page.locator("#save:enabled").wait_for(timeout=PATIENCE)
     times: list[float] = page.evaluate(HOW_LONG)

@@ -11,6 +11,7 @@ import resource
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,13 @@ def cases(room: Path) -> Iterator[tuple[str, Callable[[], object]]]:
     """Names, and what is done."""
     for name, door in doors.DOORS.items():
         for path in doors.corpus(name):
-            yield f"{name}/{path.name}", lambda door=door, path=path: door(path.read_bytes())  # type: ignore[misc]
+            yield f"{name}/{path.name}", partial(_through, door, path)
     yield from sparse(room)
     yield from pipes(room)
+
+
+def _through(door: Callable[[bytes], object], path: Path) -> object:
+    return door(path.read_bytes())
 
 
 def enlarged(room: Path, name: str, data: bytes, size: int = SPARSE) -> Path:

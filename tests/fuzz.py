@@ -36,8 +36,15 @@ def with_atheris(door: str, runs: int, seed: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for number, data in enumerate(seeds):
             (Path(folder) / f"{number:04d}").write_bytes(data)
-        options = [f"-runs={runs}", f"-seed={seed}", f"-max_len={LONGEST}", f"-rss_limit_mb={MEGABYTES}",
-                   f"-timeout={SECONDS}", "-verbosity=0", "-print_final_stats=1"]  # fmt: skip
+        options = [
+            f"-runs={runs}",
+            f"-seed={seed}",
+            f"-max_len={LONGEST}",
+            f"-rss_limit_mb={MEGABYTES}",
+            f"-timeout={SECONDS}",
+            "-verbosity=0",
+            "-print_final_stats=1",
+        ]
         atheris.Setup([sys.argv[0], *options, folder], lambda data: doors.met(chosen, data) and None)
         atheris.Fuzz()
 

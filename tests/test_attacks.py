@@ -37,10 +37,14 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """What became of each, by name; from a process of its own, whose memory is limited."""
     run = subprocess.run(
         [sys.executable, "attack_run.py", str(MEGABYTES), str(tmp_path_factory.mktemp("room"))],
-        cwd=Path(__file__).parent, capture_output=True, text=True, check=False, timeout=PATIENCE,
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE,
         # Arrow's own allocator reserves a gigabyte of addresses, which the limit would count.
         env={**os.environ, "OMP_NUM_THREADS": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"},
-    )  # fmt: skip
+    )
     assert run.returncode == 0, run.stderr
     return dict(map(json.loads, run.stdout.splitlines()))
 

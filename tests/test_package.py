@@ -30,7 +30,8 @@ SOURCE = ROOT / "src" / "sprdiff"
 MAX_WHEEL = 80_000_000
 WEIGHTS = {path.name for path in (SOURCE / "weights" / "tiny").iterdir()}
 RUBBISH = re.compile(
-    r"__pycache__|node_modules|\.py[co]$|\.(pytest|mypy|ruff)_cache|\.hypothesis|\.git/|\.part$|\.tmp$|\.DS_Store|/site/"
+    r"__pycache__|node_modules|\.py[co]$|\.(pytest|mypy|ruff)_cache|\.hypothesis|\.git/|\.part$|\.tmp$"
+    r"|\.DS_Store|/site/"
 )
 
 

@@ -137,8 +137,12 @@ def test_hostile_members_are_failures_and_get_no_further(
 
 def test_a_sparse_member_is_not_read(tmp_path: Path) -> None:
     header = tarfile.TarInfo("sparse.png")
-    header.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "sparse.png",
-                          "GNU.sparse.realsize": "1000000000000"}  # fmt: skip
+    header.pax_headers = {
+        "GNU.sparse.major": "1",
+        "GNU.sparse.minor": "0",
+        "GNU.sparse.name": "sparse.png",
+        "GNU.sparse.realsize": "1000000000000",
+    }
     body = b"1\n0\n512\n".ljust(512, b"\0") + bytes(512)
     header.size = len(body)
     with tarfile.open(tmp_path / "a.tar", "w") as tar:

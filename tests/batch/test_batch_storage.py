@@ -79,8 +79,9 @@ def test_containers_in_a_store(memory: Any, tmp_path: Path) -> None:
     assert pq.read_table(memory.open("/out2/t.parquet")).column_names == ["sprd"]
     folder = default_folder("memory://out")
     assert folder.is_relative_to(tmp_path / "state") and {path.name for path in folder.iterdir()} == {
-        "records.sqlite", "running.lock"
-    }  # fmt: skip
+        "records.sqlite",
+        "running.lock",
+    }
 
 
 def test_nothing_in_a_store_is_overwritten_without_force(memory: Any, tmp_path: Path) -> None:

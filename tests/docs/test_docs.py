@@ -122,8 +122,12 @@ def test_snippets_run(page: Path, tools: Path, tmp_path: Path) -> None:
     }
     done = subprocess.run(
         [sys.executable, str(RUNNER), str(tmp_path / "blocks.json")],
-        cwd=work, env=environment, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+        cwd=work,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 

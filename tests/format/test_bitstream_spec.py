@@ -154,7 +154,7 @@ def test_any_order_decodes_to_what_the_document_says(
     passes, order, groups = schedule
     arrays = make_entropy_arrays(
         seed, sum(groups), 2, groups, 4, 6, 6, passes=passes, order=order, ratio=1 + seed % 3
-    )  # fmt: skip
+    )
     model = EntropyModel(arrays)
     coded = model.encode(*make_latents(arrays, seed, shape), 100)
     exact = model.decode(coded.stream, shape, 100)

@@ -155,9 +155,11 @@ def test_estimated_bits_are_near_the_coded_ones(exact: Pair) -> None:
     y, z = latents((15, 16), 3)
     with torch.no_grad():
         q = codec(
-            torch.from_numpy(y)[None].double(), torch.from_numpy(z)[None].double(),
-            torch.tensor([128.0], dtype=torch.float64), hard=True,
-        )  # fmt: skip
+            torch.from_numpy(y)[None].double(),
+            torch.from_numpy(z)[None].double(),
+            torch.tensor([128.0], dtype=torch.float64),
+            hard=True,
+        )
     # A floor under the probabilities stands in place of escapes.
     assert float(q.y_bits + q.z_bits) == pytest.approx(entropy.encode(y, z, 128).bits, rel=0.1)
 

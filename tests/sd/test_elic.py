@@ -15,8 +15,16 @@ from sprdiff.errors import WeightsError
 from sprdiff.sd.elic import ElicAnalysis, from_compressai
 
 N, M = 4, 8
-PUBLISHED = (*("conv", "block", "block", "block") * 2, "attention", "conv", "block", "block", "block", "conv",
-             "attention")  # fmt: skip
+PUBLISHED = (
+    *("conv", "block", "block", "block") * 2,
+    "attention",
+    "conv",
+    "block",
+    "block",
+    "block",
+    "conv",
+    "attention",
+)
 """The layers of CompressAI's ``Elic2022Official.g_a`` in order (compressai/models/sensetime.py)."""
 UNIT = (("conv.0", 1), ("conv.2", 3), ("conv.4", 1))
 BLOCK = (("conv1", 1), ("conv2", 3), ("conv3", 1))

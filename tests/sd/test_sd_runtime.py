@@ -190,8 +190,10 @@ def test_blending_weights_cover_everything() -> None:
 
 
 def test_tiles_are_no_larger_than_they_need_be() -> None:
-    sides = {(p.place[0].stop - p.place[0].start, p.place[1].stop - p.place[1].start)
-             for p in parts(1088, 1920, 1024, 256, 64)}  # fmt: skip
+    sides = {
+        (p.place[0].stop - p.place[0].start, p.place[1].stop - p.place[1].start)
+        for p in parts(1088, 1920, 1024, 256, 64)
+    }
     assert sides == {(704, 832)}
     assert all(p.place[0].stop <= 1088 and p.place[1].stop <= 1920 for p in parts(1088, 1920, 1024, 256, 64))
 

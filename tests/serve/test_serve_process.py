@@ -31,8 +31,10 @@ def started(*options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A process of ``sprdiff serve``, and the line that it begins with."""
     process = subprocess.Popen(
         [sys.executable, "-m", "sprdiff", "serve", "--port", "0", "--threads", "1", *options],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     assert process.stdout is not None
     try:
         yield process, process.stdout.readline()
@@ -173,8 +175,10 @@ def test_it_stops_with_a_job_at_work(number: signal.Signals, between: str) -> No
     """The client had a 500 and the process stayed alive for as long as the job."""
     process = subprocess.Popen(
         [sys.executable, "-c", STUCK.format(between=between)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     assert process.stdout is not None
     try:
         with connect(address_in(process.stdout.readline())) as connection:

@@ -78,7 +78,8 @@ def test_arrays_are_what_the_networks_give(made: Path, photos: Path) -> None:
     assert set(found) == set(ALL)
     assert model.triple_encoder.semantic is not None
     model.triple_encoder.semantic.load_package()  # the pretrained part is never a checkpoint's
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the same sums in the same order
+    # The same sums in the same order.
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     channels = {
         "x": 3,
         "coarse": 3,

@@ -34,9 +34,14 @@ pytest_plugins = ("training_fixtures",)
 @pytest.mark.parametrize("faster", ["fp32", "bf16"])
 @pytest.mark.parametrize("case", ["codec-all", "vae", "flow-few"])
 def test_auto_takes_the_faster_precision_and_leaves_no_trace(
-    case: str, faster: str, tmp_path: Path, training_data: Path, start: Path,
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
-) -> None:  # fmt: skip
+    case: str,
+    faster: str,
+    tmp_path: Path,
+    training_data: Path,
+    start: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     """Weights, controllers, slow averages and random numbers: the run is the one that was told its
     precision."""
     told = load_file(run_case(case, training_data, tmp_path / "told", start, steps=3, precision=faster))
@@ -223,7 +228,8 @@ class Watched(TorchDispatchMode):
 def test_no_step_waits_for_the_device(case: str, tmp_path: Path, latents: Path) -> None:
     trainer = make_trainer(case, tmp_path, latents)
     x = trainer.sampler.batch(0, 0, 2)
-    trainer.sampler.batch = lambda *_: x  # type: ignore[method-assign, assignment]  # cut on the host in this test
+    # In this test crops are cut on the host.
+    trainer.sampler.batch = lambda *_: x  # type: ignore[method-assign, assignment]
     report = Report(tmp_path, "x", 1000, active=False)
     trainer.train_step()
     with Watched() as watched:

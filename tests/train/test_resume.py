@@ -176,8 +176,11 @@ def test_two_processes_train_as_one(tmp_path: Path, training_data: Path) -> None
     done = subprocess.run(
         [*command, training_helpers.__file__, str(tmp_path)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, timeout=600, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-10000:]
     for case, chosen in CASES.items():
         told = [json.loads((tmp_path / case / f"{chosen.stage}.{rank}.json").read_text()) for rank in (0, 1)]

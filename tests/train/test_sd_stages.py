@@ -217,8 +217,10 @@ def test_frozen_parts_take_the_precision_of_training(parts: Path) -> None:
     trainer = make_sd_trainer("codec", parts, lpips=lpips_loss(), precision="bf16")
     frozen = {p.dtype for p in trainer.module.parameters() if not p.requires_grad}
     assert {p.dtype for p in trainer.parameters} == {torch.float32}
-    assert trainer.model.vae_decoder.decoder.conv_in.weight.dtype == torch.bfloat16  # type: ignore[union-attr]
-    assert torch.bfloat16 in frozen and trainer.module.lpips.stages[0][0].weight.dtype == torch.bfloat16  # type: ignore
+    model: Any = trainer.model
+    module: Any = trainer.module
+    assert model.vae_decoder.decoder.conv_in.weight.dtype == torch.bfloat16
+    assert torch.bfloat16 in frozen and module.lpips.stages[0][0].weight.dtype == torch.bfloat16
 
 
 def test_the_loss_scale_follows_overflows() -> None:

@@ -8,6 +8,7 @@ import logging
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,9 +46,9 @@ def web(shards: Path) -> Iterator[str]:
 
 
 def crops(
-    sources: list[Path | str], cache: Path, crop: int = 64, seed: int = 0, **options: object
+    sources: list[Path | str], cache: Path, crop: int = 64, seed: int = 0, **options: Any
 ) -> ShardCrops:
-    return ShardCrops([str(s) for s in sources], ShardCache(cache), crop, seed, workers=1, **options)  # type: ignore[arg-type]
+    return ShardCrops([str(s) for s in sources], ShardCache(cache), crop, seed, workers=1, **options)
 
 
 # ---------------------------------------------------------------------------- packing

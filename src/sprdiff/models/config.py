@@ -18,8 +18,14 @@ STEP_SIZES = (0.0, 1 / 8, 1 / 4, 1 / 2, 1.0)
 """The step sizes that the flow knows (shortcut models: Frans et al., ICLR 2025); 0 means the velocity at
 one time."""
 
-EXACT = ("latent_codec.hyper_synthesis.", "latent_codec.context.", "latent_codec.y_log_gain",
-         "latent_codec.z_log_gain", "latent_codec.z_mean", "latent_codec.z_index")  # fmt: skip
+EXACT = (
+    "latent_codec.hyper_synthesis.",
+    "latent_codec.context.",
+    "latent_codec.y_log_gain",
+    "latent_codec.z_log_gain",
+    "latent_codec.z_mean",
+    "latent_codec.z_index",
+)
 """Prefixes of the weights that are stored in the integer arrays only (docs/bitstream.md)."""
 
 Passes = tuple[tuple[int, int], tuple[int, int]]

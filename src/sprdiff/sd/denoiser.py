@@ -91,7 +91,8 @@ def _without_autocast(device: torch.device) -> AbstractContextManager[Any]:
 
 def _wider(old: nn.Conv2d, channels: int) -> nn.Conv2d:
     """conv_in that takes further channels: the pretrained kernel for the latent, zeros for them."""
-    new = nn.Conv2d(old.in_channels + channels, old.out_channels, old.kernel_size, old.stride, old.padding)  # type: ignore[arg-type]
+    window: Any = (old.kernel_size, old.stride, old.padding)
+    new = nn.Conv2d(old.in_channels + channels, old.out_channels, *window)
     with torch.no_grad():
         new.weight.zero_()
         new.weight[:, : old.in_channels] = old.weight

@@ -78,7 +78,9 @@ class Trainer:
                 f"a batch of {stage.batch} cannot be computed in {options.accumulate} equal parts"
             )
         self.precision = module.set_precision(options.precision, accelerator.device)
-        self.module = module if sharded else module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.module = module
+        if not sharded:
+            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model: SPRDiff = module.model
         self.sampler = make_sampler(store, stage, options.seed, accelerator)
         if sharded:

@@ -36,8 +36,11 @@ def pixels() -> Bytes:
 
 def all_files(codec: Coarse, pixels: Bytes) -> dict[tuple[float, int], int]:
     """Bytes of every file there is."""
-    settings: list[Setting] = [{"quality": q, "factor": f} for f in FACTORS for q in range(1, codec.last + 1)]
-    return {(s["factor"], s["quality"]): len(codec.encode_at(pixels, s)) for s in settings}  # type: ignore[misc]
+    settings = [(factor, quality) for factor in FACTORS for quality in range(1, codec.last + 1)]
+    return {
+        (factor, quality): len(codec.encode_at(pixels, {"quality": quality, "factor": factor}))
+        for factor, quality in settings
+    }
 
 
 def best_of_all(codec: Coarse, pixels: Bytes, budget: int) -> float:

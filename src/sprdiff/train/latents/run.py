@@ -88,7 +88,8 @@ def run_latents(options: LatentsOptions, advance: Advance = lambda done, total: 
     needed = {ENCODER} if options.vae_only else set(CODEC_PARTS)
     if missing := sorted(needed - found):
         raise TrainingError(f"the latents need a trained {missing[0]}: give --init")
-    model.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.eval().requires_grad_(False)
+    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     index = _index(out) if options.vae_only else _code(options, model, device, advance)
     if vae := ENCODER in found:
         with _autocast(device, index.precision):
