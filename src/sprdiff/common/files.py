@@ -142,13 +142,12 @@ def check_output(path: str | Path, *, force: bool = False) -> None:
         raise OutputError(f"{path} cannot be written: there is no folder {target.parent}")
 
 
-def write_atomic(path: str | Path, data: bytes, *, force: bool = False, staging: Path | None = None) -> None:
+def write_atomic(path: str | Path, data: bytes, *, force: bool = False) -> None:
     """Write a file completely or not at all: a temporary file is flushed to the disk and renamed in the end.
 
     Args:
         path: the file; ``-`` is standard output; devices and pipes are written to directly.
         force: replace a file that exists. A link is followed; the permissions of the old file are kept.
-        staging: the folder of the temporary file, on the same disk; None: the folder of the file.
 
     Raises:
         OutputExistsError: the file exists, and `force` is not given.
@@ -172,8 +171,7 @@ def write_atomic(path: str | Path, data: bytes, *, force: bool = False, staging:
             with open(path, "wb") as stream:
                 stream.write(data)
         else:
-            target = Path(os.path.realpath(path))
-            _write_staged(staging or target.parent, target, data, force=force)
+            _write_beside(Path(os.path.realpath(path)), data, force=force)
     except BrokenPipeError:
         raise
     except FileExistsError as error:
@@ -245,8 +243,8 @@ def _exists(path: str | Path) -> OutputExistsError:
     return OutputExistsError(f"{path} already exists; only -f (force) overwrites it")
 
 
-def _write_staged(staging: Path, target: Path, data: bytes, *, force: bool) -> None:
-    temporary = staging / f".sprdiff-{secrets.token_hex(8)}.tmp"
+def _write_beside(target: Path, data: bytes, *, force: bool) -> None:
+    temporary = target.parent / f".sprdiff-{secrets.token_hex(8)}.tmp"
     try:
         # Not tempfile, whose files are private to the user: these must follow the umask like any other
         # file.

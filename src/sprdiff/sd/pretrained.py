@@ -66,20 +66,6 @@ def load(
     return TorchRuntime(model, entropy, trained.manifest, device=device, precision=precision, tile=tile)
 
 
-def load_model(
-    name: str | Path, *, base: str | Path | None = None, semantic: str | Path | None = None
-) -> SDSPRDiff:
-    """The torch model of a trained SPRDiff, for training on; arguments and errors as of `load`.
-
-    Its integer networks have random weights yet: they are those of `read_weights`' first arrays.
-    """
-    trained = read_trained(Path(name))
-    with _needed():
-        from .assemble import assemble
-
-        return assemble(trained, read_weights(trained)[1], {"base": base, "semantic": semantic})
-
-
 def save(
     folder: Path,
     model: SDSPRDiff,
