@@ -117,13 +117,7 @@ def tar(data: bytes) -> str:
 
 def shard(path: Path) -> str:
     """A shard on the disk, without its pictures."""
-    made = TarShard(path, WORK)
-    for _ in made.pictures():
-        pass
-    out = path.with_name("out.tar")
-    made.write(iter([None] * made.count), out)
-    out.unlink()
-    return f"a shard of {made.count} pictures"
+    return f"a shard of {_emptied(TarShard(path, WORK), path.with_name('out.tar'))} pictures"
 
 
 def parquet(data: bytes) -> str:
@@ -134,11 +128,16 @@ def parquet(data: bytes) -> str:
 
 def table(path: Path) -> str:
     """A table on the disk, without its pictures."""
-    made = ParquetTable(path, WORK)
-    for _ in made.pictures():
+    return f"a table of {_emptied(ParquetTable(path, WORK), path.with_name('out.parquet'))} rows"
+
+
+def _emptied(container: TarShard | ParquetTable, out: Path) -> int:
+    """Read a container's pictures and write it without them; return how many there were."""
+    for _ in container.pictures():
         pass
-    made.write(iter([None] * made.count), path.with_name("out.parquet"))
-    return f"a table of {made.count} rows"
+    container.write(iter([None] * container.count), out)
+    out.unlink()
+    return container.count
 
 
 def opened(path: Path) -> str:

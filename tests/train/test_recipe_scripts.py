@@ -18,7 +18,7 @@ from docs_rules import load_script
 from sprdiff import Codec
 from sprdiff.train.checkpoints import load
 from sprdiff.train.latents.store import SIDE
-from training_helpers import nano_model, write_checkpoint, write_photos
+from training_helpers import SMALL_RUN, nano_model, with_command, write_checkpoint, write_photos
 
 pytest_plugins = ("training_fixtures",)
 
@@ -28,13 +28,7 @@ gpu_pack: Any = load_script("gpu_pack")
 
 def environment(folder: Path) -> dict[str, str]:
     """With a command ``sprdiff`` that runs the sources under test."""
-    command = folder / "bin" / "sprdiff"
-    command.parent.mkdir(parents=True)
-    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m sprdiff "$@"\n')
-    command.chmod(0o755)
-    path = os.pathsep.join((str(command.parent), os.environ["PATH"]))
-    own = {"PATH": path, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", "PYTHON": sys.executable}
-    return {**os.environ, **own}
+    return with_command(folder, "-m sprdiff", PYTHONPATH=str(ROOT / "src"), PYTHON=sys.executable)
 
 
 def run(*command: str, env: dict[str, str], **changes: Any) -> subprocess.CompletedProcess[str]:
@@ -64,19 +58,7 @@ def test_the_whole_recipe_from_photographs_to_a_file_decoded(tmp_path: Path) -> 
         "--steps",
         "2",
     ]
-    train = [
-        "--train",
-        "--batch",
-        "2",
-        "--crop",
-        "64",
-        "--device",
-        "cpu",
-        "--threads",
-        "1",
-        "--precision",
-        "fp32",
-    ]
+    train = ["--train", *SMALL_RUN, "--precision", "fp32"]
     done = run(*command, *train, env=env)
     assert done.returncode == 0, done.stderr[-3000:]
     steps = {name: load(out / f"{name}.safetensors").step for name in ("codec", "vae", "flow", "few/flow")}

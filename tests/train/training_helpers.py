@@ -56,6 +56,20 @@ CASES = {
 """Every stage, and those of its settings that change what it trains."""
 
 
+SMALL_RUN = ("--batch", "2", "--crop", "64", "--device", "cpu", "--threads", "1")
+"""Options of training that a script hands on, for steps of a second."""
+
+
+def with_command(folder: Path, program: str, **variables: str) -> dict[str, str]:
+    """Return the environment of a script that finds a command ``sprdiff``, which runs a program in Python."""
+    command = folder / "bin" / "sprdiff"
+    command.parent.mkdir(parents=True)
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" {program} "$@"\n')
+    command.chmod(0o755)
+    path = os.pathsep.join((str(command.parent), os.environ["PATH"]))
+    return {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", **variables}
+
+
 def nano_model(seed: int = 0, *, double: bool = False) -> SPRDiff:
     """A random `nano` model none of whose paths is switched off by a zero."""
     torch.manual_seed(seed)
