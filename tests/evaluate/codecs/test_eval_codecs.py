@@ -19,8 +19,7 @@ from sprdiff.evaluate.codecs.external import External
 from sprdiff.evaluate.codecs.registry import CLASSICAL
 from sprdiff.evaluate.codecs.registry import parse_codecs as parse
 from sprdiff.evaluate.metrics.distortion import psnr
-
-pytest_plugins = ("weights_fixture",)
+from sprdiff.runtime.weights import default_folder
 
 START = {
     "jpeg": b"\xff\xd8\xff",
@@ -241,23 +240,23 @@ def test_steps_and_seed_reach_the_decoder_and_are_told() -> None:
     assert (setting["realism"], setting["steps"], setting["seed"]) == (0.5, 2, 1)
 
 
-def test_without_dials_the_codec_takes_those_of_its_manifest(nano_weights: Path, tmp_path: Path) -> None:
+def test_without_dials_the_codec_takes_those_of_its_manifest(tmp_path: Path) -> None:
     table = [0.25 if level < 128 else 0.75 for level in range(256)]
     ramp, other, flat = (
-        with_dials(nano_weights, tmp_path / name, steps=3, realism=realism)
+        with_dials(default_folder(), tmp_path / name, steps=3, realism=realism)
         for name, realism in {"ramp": table, "other": table[::-1], "flat": 0.5}.items()
     )
-    codec, turned = parse([f"sprdiff-nano@weights={ramp}", f"sprdiff-nano@realism=1@steps=1@weights={ramp}"])
+    codec, turned = parse([f"sprdiff-tiny@weights={ramp}", f"sprdiff-tiny@realism=1@steps=1@weights={ramp}"])
     assert isinstance(codec, BudgetCodec) and isinstance(turned, BudgetCodec)
-    pixels, reader = photo(96, 128), Codec(nano_weights)
+    pixels, reader = photo(96, 128), Codec(threads=1)
     for quality, realism in {20.0: 0.25, 80.0: 0.75}.items():
         data = reader.encode(pixels, quality=quality)
         wanted = np.asarray(reader.decode(data, realism=realism, steps=3))
         assert np.array_equal(codec.decode(data), wanted)
         assert np.array_equal(turned.decode(data), np.asarray(reader.decode(data, realism=1.0, steps=1)))
         setting = codec.encode_to(pixels, len(data))[1]
-        assert (setting["realism"], setting["steps"]) == (table[setting["level"]], 3)
-    specs = [f"sprdiff-nano@weights={folder}" for folder in (ramp, other, flat)]
+        assert (setting["realism"], setting["steps"]) == (table[int(str(setting["level"]))], 3)
+    specs = [f"sprdiff-tiny@weights={folder}" for folder in (ramp, other, flat)]
     versions = [found.version() for found in parse(specs)]
     assert len(set(versions)) == 3 and versions[2].endswith(", realism 0.5, steps 3")
     assert "realism by level (" in versions[0]
