@@ -38,7 +38,7 @@ def takes(command: Callable[..., int]) -> Callable[..., int]:
 
     @functools.wraps(command)
     def run(**given: Any) -> int:
-        objects = {name: _filled(kind, given) for name, kind in groups.items()}
+        objects: dict[str, Any] = {name: _filled(kind, given) for name, kind in groups.items()}
         return command(**objects, **{name: given[name] for name in own})
 
     vars(run)["__signature__"] = inspect.Signature(shown)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -78,7 +79,7 @@ class Trainer:
                 f"a batch of {stage.batch} cannot be computed in {options.accumulate} equal parts"
             )
         self.precision = module.set_precision(options.precision, accelerator.device)
-        self.module = module
+        self.module: Any = module
         if not sharded:
             module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model: SPRDiff = module.model

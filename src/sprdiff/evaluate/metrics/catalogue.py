@@ -123,6 +123,10 @@ def _inception_patches(weights: Weights) -> Describe:
     return describe
 
 
+def _lpips(net: Net) -> Callable[[Weights], Distance]:
+    return lambda weights: Lpips.load(net, weights.published).distance
+
+
 def _ssimulacra2(weights: Weights) -> Distance:
     compute = need("ssimulacra2").compute_ssimulacra2
     return lambda original, decoded: float(compute(_file(original), _file(decoded)))
@@ -179,7 +183,7 @@ IMAGE_METRICS = (
             title=f"LPIPS ({short})",
             direction="down",
             source=f"Zhang et al., CVPR 2018, v0.1 on torchvision's {full}",
-            load=lambda weights, net=net: Lpips.load(net, weights.published).distance,
+            load=_lpips(net),
             published=(backbone, f"lpips_{net}"),
         )
         for net, short, full, backbone in _LPIPS
@@ -250,7 +254,7 @@ def choose(weights: Weights) -> tuple[list[MetricInfo], list[Skipped]]:
     return infos, skipped
 
 
-def _describe(metric: ImageMetric | SetMetric, weights: Weights) -> MetricInfo:
+def _describe(metric: _Needs, weights: Weights) -> MetricInfo:
     """Return the description for ``run.json``; an `SprdiffError` says why the metric cannot be used."""
     for package in metric.packages:
         if _absent(package):

@@ -101,7 +101,7 @@ def _code(options: LatentsOptions, model: SPRDiff, device: str, advance: Advance
     """Code the crops, and return the folder's index."""
     sources, cache = [Path(source) for source in options.data], options.cache or options.out / "photos"
     store, codec = open_store(sources, cache, list(options.exclude)), codec_of(model)
-    wanted = {
+    wanted: dict[str, Any] = {
         "preset": options.preset,
         "count": options.count,
         "seed": options.seed,
