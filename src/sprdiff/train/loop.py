@@ -79,7 +79,7 @@ class Trainer:
                 f"a batch of {stage.batch} cannot be computed in {options.accumulate} equal parts"
             )
         self.precision = module.set_precision(options.precision, accelerator.device)
-        self.module: Any = module
+        self.module = module
         if not sharded:
             module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model: SPRDiff = module.model
@@ -89,6 +89,7 @@ class Trainer:
         named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
         self.parameters = [p for _, p in named]
         self.optimizer = make_optimizer(stage, named, adam8bit=options.sd.adam8bit, shard=sharded)
+        self.wrapped: Any
         if sharded:
             self.wrapped, self.prepared = self.module, accelerator.prepare(self.optimizer)
         else:

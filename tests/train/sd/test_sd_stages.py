@@ -252,7 +252,7 @@ def test_validation_sees_the_middle_and_tells_levels_and_lpips(parts: Path, tmp_
         seen.append(tuple(x.shape))
         return reconstruct(x, level)
 
-    module.reconstruct = watched
+    module.reconstruct = watched  # type: ignore[method-assign]
     judged = Judgement((0.5, 50.0), 192, by_level=True, perceptual=lpips_loss())
     report = Report(tmp_path, "codec", 1, active=True, judged=judged)
     report.validate(7, module, photos, torch.device("cpu"))
