@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sprdiff.format.tables import make_gaussian_tables, sigma_ladder
 
 Arrays = dict[str, NDArray[Any]]
-Passes = tuple[tuple[int, int], tuple[int, int]]
+Passes = tuple[tuple[int, ...], ...]
 Order = Sequence[tuple[int, int]]
 CHECKERBOARD: Passes = ((0, 1), (1, 0))
 
@@ -119,6 +119,13 @@ GOLDEN_WEIGHTS: dict[str, dict[str, Any]] = {
         "ratio": 4,
         "passes": ((0, 2), (3, 1)),
         "order": group_by_group(4, 3),
+        **_SMALL,
+    },
+    "six_passes": {
+        "seed": 2030,
+        "y_channels": 6,
+        "groups": (2, 4),
+        "passes": ((0, 4, 2, 4), (5, 3, 5, 3), (2, 4, 1, 4), (5, 3, 5, 3)),
         **_SMALL,
     },
     "any_order": {

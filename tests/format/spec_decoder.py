@@ -177,11 +177,11 @@ def level_weights(level: int) -> Vector:
     return [max(0, 32 - abs(level - 32 * j)) * 8 for j in range(9)]
 
 
-def neighbours(plane: Plane, row: int, column: int, channels: int) -> Vector:
+def neighbours(plane: Plane, row: int, column: int, channels: int, distance: int = 1) -> Vector:
     """3 x 3 neighbourhood, offsets outer, channels inner; 0 outside the grid and where nothing is decoded."""
     v: Vector = []
-    for i in (-1, 0, 1):
-        for j in (-1, 0, 1):
+    for i in (-distance, 0, distance):
+        for j in (-distance, 0, distance):
             near = plane.get((row + i, column + j), [0] * channels)
             v += near[:channels]
     return v
@@ -244,10 +244,12 @@ def decode_with(coder: RangeDecoder, grid: tuple[int, int], level: int, weights:
     mu: Plane = {place: [0] * stops[-1] for place in y}
     depth = 0
     for s, (number, g) in enumerate(weights["order"]):
-        places = [(r, c) for r, c in y if passes[r % 2][c % 2] == number]
+        side = len(passes)
+        places = [(r, c) for r, c in y if passes[r % side][c % side] == number]
+        distance = distance_of(passes, number)
         means, index = [], []
         for r, c in places:
-            v = neighbours(y, r, c, depth) + h[r, c] + level_weights(level)
+            v = neighbours(y, r, c, depth, distance) + h[r, c] + level_weights(level)
             v = hidden(weights, f"context.{s}.1", hidden(weights, f"context.{s}.0", v))
             out = dense(weights, f"context.{s}.2", v)
             means.append([clip((acc + 2**11) >> 12, -(2**18) + 1, 2**18 - 1) for acc in out[: groups[g]]])
@@ -258,6 +260,14 @@ def decode_with(coder: RangeDecoder, grid: tuple[int, int], level: int, weights:
             y[place][span] = [256 * symbol + mean for symbol, mean in zip(q, m, strict=True)]
         depth = max(depth, stops[g])
     return Exact(*(planes(plane, grid) for plane in (y, mu, h)))
+
+
+def distance_of(passes: list[Vector], number: int) -> int:
+    """Return d of a pass: the rows and columns between the neighbours of a position."""
+    side = len(passes)
+    coded = [(r, c) for r in range(side) for c in range(side) if passes[r][c] <= number]
+    candidates = [d for d in (1, 2, 4) if 2 * d <= side and all(r % d == c % d == 0 for r, c in coded)]
+    return max(candidates)
 
 
 def planes(plane: Plane, grid: tuple[int, int]) -> list[list[Vector]]:

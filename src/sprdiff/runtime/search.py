@@ -33,7 +33,7 @@ from ..imageio.resize import Tile, area, tiles
 from ..interrupt import checkpoint
 from ..models.config import LatentSizes
 from ..models.first.sprdiff import SPRDiff as FirstSPRDiff
-from ..models.passes import CodingStep, at_cells, even, group_spans, walk
+from ..models.passes import CodingStep, group_spans, padded, walk
 from ..models.rate import lambda_of, sigma_of, table_bits
 from ..models.sprdiff import SPRDiff
 
@@ -127,7 +127,7 @@ class Window:
     def _state(self, target: Tensor, slope: bool) -> State:
         config = self.config
         probe = torch.zeros_like(target, requires_grad=slope)
-        probes, spans = even(probe), group_spans(config.groups)
+        probes, spans = padded(probe, config.passes), group_spans(config.groups)
 
         def code(step: CodingStep) -> tuple[Tensor, ...]:
             symbol = torch.floor(step.y - step.mean.detach() + 0.5)
@@ -135,7 +135,7 @@ class Window:
             residual = symbol - (step.mean - step.mean.detach())
             bits = (table_bits(residual, sigma_of(step.table, config)) * step.inside).sum(1, True)
             # Beyond the picture later steps see zeros.
-            value = symbol + step.mean.detach() + at_cells(probes[:, spans[step.group]], step.cells)
+            value = symbol + step.mean.detach() + step.of(probes[:, spans[step.group]])
             return value * step.inside, step.mean, symbol, step.table.detach(), bits
 
         walked = walk(config, self._codec.context, target, self._features, self._level, code)

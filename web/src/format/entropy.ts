@@ -76,7 +76,7 @@ export class EntropyModel {
     const zHat = this.decodeZ(coder, grid, level);
     const h = this.synthesiseHyper(zHat, grid, level);
     const area = grid.rows * grid.columns;
-    const y = new Grid(grid.rows, grid.columns, this.channels);
+    const y = new Grid(grid.rows, grid.columns, this.channels, this.schedule.border);
     const mu = new Int32Array(this.channels * area);
     const passes = this.schedule.positions(grid);
     this.schedule.steps.forEach((step, s) => {
@@ -218,7 +218,7 @@ export class EntropyModel {
     let at = 0;
     for (const position of positions) {
       for (const { offset, start, stop } of step.known) {
-        const from = y.place(position, offset);
+        const from = y.place(position, offset, step.distance);
         for (let c = from + start; c < from + stop; c++) v[at++] = y.values[c];
       }
       for (let f = position * this.features; f < (position + 1) * this.features; f++) v[at++] = h[f];

@@ -101,7 +101,7 @@ export function shiftClip(acc: number, unit: number, low: number, high: number):
   return Math.min(high, Math.max(low, Math.floor((acc + unit / 2) / unit)));
 }
 
-/** A latent on its grid with a border of zeros, position after position. */
+/** A latent on its grid with a border of zeros as wide as the largest distance of neighbours, position after position. */
 export class Grid {
   readonly values: Int32Array;
   private readonly stride: number;
@@ -110,15 +110,16 @@ export class Grid {
     readonly rows: number,
     readonly columns: number,
     readonly channels: number,
+    private readonly border = 1,
   ) {
-    this.stride = columns + 2;
-    this.values = new Int32Array((rows + 2) * this.stride * channels);
+    this.stride = columns + 2 * border;
+    this.values = new Int32Array((rows + 2 * border) * this.stride * channels);
   }
 
-  /** Where the channels of a position begin, `offset` 0-8 places around it; 4 is the position itself. */
-  place(position: number, offset = 4): number {
-    const row = Math.floor(position / this.columns) + Math.floor(offset / 3);
-    const column = (position % this.columns) + (offset % 3);
+  /** Where the channels of a position's neighbour begin, by its `offset` 0-8; 4 is the position itself. */
+  place(position: number, offset = 4, distance = 1): number {
+    const row = Math.floor(position / this.columns) + this.border + distance * (Math.floor(offset / 3) - 1);
+    const column = (position % this.columns) + this.border + distance * ((offset % 3) - 1);
     return (row * this.stride + column) * this.channels;
   }
 
