@@ -1,17 +1,18 @@
 """Two codecs side by side at equal bytes, names hidden and sides shuffled: which do you prefer?
 
     python scripts/blind.py make RUN OUT [--a sprdiff-tiny] [--b vvc,avif] [--bpp 0.0203] [--side 512]
-    [--crops 3] python scripts/blind.py tell OUT answers.txt
+                                         [--crops 3]
+    python scripts/blind.py tell OUT answers.txt
 
-RUN is a working folder of `sprdiff eval --keep`. `make` writes numbered pictures (original above, left and
-right below) and `key.json`: do not open it. With `--side` they are crops of so many pixels, one pixel of the
-photograph to one of the crop, cut at the same places for every baseline; without it they are whole
-photographs. An answer is a line "pair001 left", "pair001 right" or "pair001 same", one for every pair.
+RUN is a working folder of `sprdiff eval --keep`. `make` writes numbered pictures, with the original above and
+both sides below, and the file `key.json`, which the judge must not open. With `--side` the pictures are crops
+of so many pixels, shown one to one and cut at the same places for every baseline; without it they are whole
+photographs. The judge answers every pair with a line "pair001 left", "pair001 right" or "pair001 same".
 
 Among the pairs are controls, at least six of each kind: the same picture twice, which must be called the
-same, and the original against a codec, where the original must win. `tell` counts for each baseline by
-itself, photograph by photograph: one is won where most of its crops are (two of three). With more than one
-control answered wrongly it counts nothing.
+same, and the original against a codec, where the original must win. `tell` counts each baseline by itself,
+photograph by photograph: a photograph is won if most of its crops are won (two of three). If more than one
+control is answered wrongly, nothing is counted.
 """
 
 from __future__ import annotations

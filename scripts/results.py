@@ -5,10 +5,9 @@ killed.
     python scripts/results.py clic CLIC --features squeezenet_weights_tf_dim_ordering_tf_kernels_notop.h5
     python scripts/results.py pages
 
-A set runs `sprdiff eval` and `sprdiff report` in a working folder, replaces the published tables, plots and
-pictures,
-and then the tables that pages show of them, which `pages` does alone. These stand between
-``<!-- results: … -->`` and ``<!-- end -->``. The originals are not published: `sprdiff report` on the working
+A set runs `sprdiff eval` and `sprdiff report` in a working folder. It replaces the published tables, plots
+and pictures, and then the tables that pages show of them, which `pages` does alone. These stand between
+``<!-- results: … -->`` and ``<!-- end -->``. The originals are not published; `sprdiff report` on the working
 folder makes a page that shows them.
 """
 

@@ -25,13 +25,13 @@ from .progress import Progress
 from .work import DIED, Result, Results, RunOptions, do_item, failure
 
 BLOCK = 8
-"""So many pictures are handed to a worker together; their results come back together."""
+"""How many pictures are handed to a worker at once; their results come back together."""
 _MOST_BLOCKS = 20_000
 """With more blocks than these, Ray's bookkeeping would cost more than what is lost with a larger block."""
 TRIES = 3
-"""A file is begun so often before the deaths of its workers are put down to it."""
+"""How often work on a file is begun before the deaths of its workers are blamed on it."""
 _PATIENCE = 10.0
-"""Seconds for the first answer of a cluster."""
+"""How many seconds a cluster has for its first answer."""
 
 
 class Starts:

@@ -15,7 +15,7 @@ from .pages import rows_together
 from .recode import Work
 
 _ROWS = 16
-"""So many rows are read together at most."""
+"""The largest number of rows that are read together."""
 _FLUSH = 64 * 2**20
 """Bytes of outputs that are held before they become a row group."""
 _BUFFER = 2**20

@@ -26,7 +26,7 @@ def export(
     force: Force = False,
     quiet: Quiet = False,
 ) -> int:
-    """Copy the part of the weights that a machine needs, so far: --encoder."""
+    """Copy the part of the weights that a machine needs; so far --encoder is the only part."""
     from ..fileinfo import model_info
 
     if not encoder:

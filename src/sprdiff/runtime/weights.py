@@ -67,7 +67,7 @@ MAX_NOISE = 1000.0
 SERVING = ("encoder", "decoder")
 """The networks around the exact part: each has a hash of its own, and names the H that it belongs to."""
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-"""Other compression methods would unpack everything before it could be counted."""
+"""The compression methods that are read; others would unpack everything before it could be counted."""
 _END = 22
 """The bytes at the end of an archive that say where its list is."""
 

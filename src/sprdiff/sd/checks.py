@@ -1,4 +1,4 @@
-"""What the configurations of pretrained parts must say before their weights are loaded for preset `sd`."""
+"""Checks of the configurations of pretrained parts, before their weights are loaded for preset `sd`."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from ..errors import WeightsError
 from .hub import Source, brief, read_json
 
 PATCH = 14
-"""Side of DINOv2's patches in pixels."""
+"""The side of DINOv2's patches in pixels."""
 
 
 class Schedule(NamedTuple):
-    """What of a scheduler's configuration one step needs.
+    """The part of a scheduler's configuration that one step needs.
 
     Attributes:
         prediction: what the UNet predicts: ``epsilon``, ``v_prediction`` or ``sample``.
@@ -27,7 +27,8 @@ class Schedule(NamedTuple):
 
 
 def read_schedule(source: Source) -> Schedule:
-    """Prediction type and ᾱ of ``scheduler/scheduler_config.json``, as diffusers' schedulers compute them.
+    """Read the prediction type and ᾱ of ``scheduler/scheduler_config.json``, as diffusers' schedulers compute
+    them.
 
     Raises:
         WeightsError: of a kind that one step cannot be taken with.
@@ -51,7 +52,7 @@ def read_schedule(source: Source) -> Schedule:
 
 
 def _alphas(config: dict[str, Any]) -> Tensor:
-    """ᾱ_t, float64 [T]; with `rescale_betas_zero_snr` by algorithm 1 of Lin et al. (WACV 2024)."""
+    """Return ᾱ_t, float64 [T]; with `rescale_betas_zero_snr` by algorithm 1 of Lin et al. (WACV 2024)."""
     rule, count = config.get("beta_schedule", "linear"), config.get("num_train_timesteps", 1000)
     start, end = config.get("beta_start", 0.0001), config.get("beta_end", 0.02)
     if config.get("trained_betas") is not None:
@@ -70,7 +71,7 @@ def _alphas(config: dict[str, Any]) -> Tensor:
 
 
 def check_class(source: Source, sub: str, key: str, wanted: tuple[str, ...]) -> dict[str, Any]:
-    """The configuration of one network, which must name one of the wanted classes.
+    """Return the configuration of one network, which must name one of the wanted classes.
 
     Raises:
         WeightsError: it names another.
@@ -85,7 +86,7 @@ def check_class(source: Source, sub: str, key: str, wanted: tuple[str, ...]) -> 
 
 
 def check_widths(source: Source, vae: dict[str, Any], unet: dict[str, Any]) -> None:
-    """Refuse VAE and UNet that are not of one Stable-Diffusion-1.x/2.x-class model.
+    """Refuse a VAE and a UNet that do not belong to one model of the class of Stable Diffusion 1.x or 2.x.
 
     Raises:
         WeightsError: latents do not fit, the VAE is not at 1/8, or the UNet wants what the codec does not

@@ -23,7 +23,7 @@ from ..errors import (
 )
 
 RETRY_AFTER = "2"
-"""After so many seconds a client may try again, after 429 and 503."""
+"""The seconds after which a client may try again, after 429 and 503."""
 CLIENT_GONE = 499
 """The status in the metrics of a request whose client has gone; nobody reads it."""
 _LONGEST = 300

@@ -64,7 +64,7 @@ class View:
         return Response(bundle.data, headers=_headers(bundle.name, _FOR_EVER))
 
     async def _made(self) -> Bundle:
-        """The weights, packed once and kept.
+        """Return the weights, which are packed once and kept.
 
         Raises:
             WeightsError: the folder is damaged, or holds no graphs.

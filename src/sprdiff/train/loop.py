@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 WARMUP = 100
 PATIENCE = 20
-"""A step whose gradient is not finite is skipped; after so many in a row the run has diverged."""
+"""A step whose gradient is not finite is skipped; after this many in a row the run has diverged."""
 CLIP = 1.0
 """The largest norm of a gradient."""
 SYNCHRONISE = 50

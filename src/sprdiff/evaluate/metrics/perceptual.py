@@ -180,7 +180,7 @@ class Lpips:
 
     @classmethod
     def load(cls, net: Net = "alex", folder: str | Path | None = None) -> Lpips:
-        """With the published weights, found as `backbones.find` says.
+        """Load the published weights, which `backbones.find` finds.
 
         Raises:
             MissingWeightsError, ChecksumError, WeightsError, SprdiffError: as `backbones.load`.
@@ -233,7 +233,7 @@ class Dists:
 
     @classmethod
     def load(cls, folder: str | Path | None = None) -> Dists:
-        """With the published weights, found as `backbones.find` says.
+        """Load the published weights, which `backbones.find` finds.
 
         Raises:
             MissingWeightsError, ChecksumError, WeightsError, SprdiffError: as `backbones.load`.
