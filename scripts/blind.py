@@ -45,7 +45,7 @@ CROPS = 3
 
 @dataclass(frozen=True)
 class Pair:
-    """What one sheet shows.
+    """The contents of one sheet.
 
     Attributes:
         kind: ``baseline``, or a control: ``same``, ``original``.
@@ -72,7 +72,7 @@ class Pair:
 
 
 class Pictures:
-    """The photographs of a run and what the codecs made of them at one target."""
+    """The photographs of a run, and what the codecs made of them at one target."""
 
     def __init__(self, run: Path, target: Target, originals: Path | None) -> None:
         about = read_run(run)
@@ -84,13 +84,13 @@ class Pictures:
         }
 
     def photos_of(self, *codecs: str) -> list[str]:
-        """The photographs that all these codecs have."""
+        """Return the photographs that all these codecs have."""
         return [
             photo for photo in sorted(self.sizes) if all((codec, photo) in self._done for codec in codecs)
         ]
 
     def read(self, codec: str, photo: str) -> Bytes:
-        """Pixels [H, W, 3] of a decoded picture, or of the original."""
+        """Read the pixels [H, W, 3] of a decoded picture, or of the original."""
         decoded = member(self._run, "images", codec, self._target, photo, ".png")
         pixels = open_rgb(self._originals / photo if codec == ORIGINAL else decoded).pixels
         if pixels.shape[:2] != self.sizes[photo]:
@@ -101,7 +101,7 @@ class Pictures:
 def places(
     size: tuple[int, int], side: int | None, crops: int, draw: random.Random
 ) -> list[tuple[int, int, int, int]]:
-    """Top, left, height and width of the parts of a photograph that are shown.
+    """Return top, left, height and width of the parts of a photograph that are shown.
 
     Crops are spread along its longer side, one at a random place of each of so many equal shares.
     """
@@ -129,7 +129,7 @@ def plan(
     controls: int,
     draw: random.Random,
 ) -> list[Pair]:
-    """All pairs, controls among them, in random order with random sides.
+    """Return all pairs, controls among them, in random order with random sides.
 
     Raises:
         ValueError: a baseline has no photograph in common with `a`, or a photograph is smaller than a crop.
@@ -155,7 +155,7 @@ def plan(
 
 
 def sheet(pictures: Pictures, pair: Pair) -> Image.Image:
-    """Both sides beside each other, the original above them."""
+    """Draw both sides beside each other, and the original above them."""
     window = slice(pair.top, pair.top + pair.height), slice(pair.left_edge, pair.left_edge + pair.width)
     above, left, right = (
         pictures.read(name, pair.photo)[window] for name in (ORIGINAL, pair.left, pair.right)
@@ -169,7 +169,7 @@ def sheet(pictures: Pictures, pair: Pair) -> Image.Image:
 
 
 def make(pictures: Pictures, pairs: Sequence[Pair], a: str, out: Path) -> None:
-    """Write the sheets and the key, beside their place until all are there.
+    """Write the sheets and the key into a folder beside their place, and rename it when all are there.
 
     Raises:
         ValueError: the folder exists.
@@ -188,7 +188,7 @@ def make(pictures: Pictures, pairs: Sequence[Pair], a: str, out: Path) -> None:
 
 
 def read_answers(path: Path, names: Sequence[str]) -> dict[str, str]:
-    """The answer to every pair.
+    """Read the answer to every pair.
 
     Raises:
         ValueError: an answer names no pair or no side, or a pair has none or two.
@@ -210,7 +210,7 @@ def read_answers(path: Path, names: Sequence[str]) -> dict[str, str]:
 
 
 def tell(out: Path, answers: Path) -> tuple[list[str], bool]:
-    """Lines of the count, and whether the judging counts.
+    """Return the lines of the count, and whether the judging counts.
 
     Raises:
         ValueError: see `read_answers`.
@@ -232,7 +232,7 @@ def tell(out: Path, answers: Path) -> tuple[list[str], bool]:
 
 
 def _counted(a: str, pairs: dict[str, Pair], given: dict[str, str]) -> Iterator[str]:
-    """For each baseline how many photographs are won, level and lost, and which."""
+    """Return for each baseline how many photographs are won, tied and lost, and which."""
     votes: dict[str, dict[str, Counter[str]]] = {}
     for name, pair in pairs.items():
         if pair.kind == "baseline":

@@ -1,4 +1,4 @@
-"""The benchmarks run on whatever photographs there are, and their rules catch what breaks them."""
+"""Tests that the benchmarks run on any photographs, and that their rules catch what breaks them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytest_plugins = ("weights_fixture",)
 
 @pytest.fixture
 def beside(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Benchmarks import what lies beside them."""
+    """Let benchmarks import the modules beside them."""
     monkeypatch.syspath_prepend(FOLDER)
 
 

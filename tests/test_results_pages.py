@@ -1,4 +1,4 @@
-"""What is published of the results: pictures, and tables in pages that are those of the published rows."""
+"""Tests of the published results: pictures, and tables in pages that are those of the published rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Shards and tables: pictures are replaced, all else is copied, and hostile ones come to no harm."""
+"""Tests of shards and tables: pictures are replaced, everything else is copied, and hostile ones do no
+harm."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trained folders of preset `sd`: saved, loaded strictly, refused, published."""
+"""Tests of trained folders of preset `sd`: they are saved, loaded strictly, refused, and published."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_only_what_was_trained_is_saved(made: Path) -> None:
 
 
 def rewrite(folder: Path, change: Any) -> None:
-    """Change the weights of a trained folder and give it the hashes that they have then."""
+    """Change the weights of a trained folder and give it their new hashes."""
     trained = read_trained(folder)
     entropy, weights = read_weights(trained)
     change(weights)

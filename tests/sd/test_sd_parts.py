@@ -1,4 +1,5 @@
-"""Pretrained parts of preset `sd`: found, pinned, hashed, loaded strictly or refused."""
+"""Tests of pretrained parts of preset `sd`: they are found, pinned, hashed, and loaded strictly or
+refused."""
 
 from __future__ import annotations
 
@@ -96,7 +97,7 @@ def test_shards(parts: Path) -> None:
 
 
 def as_variant(folder: Path, *, keep: bool = False) -> None:
-    """Every file of weights under the name that a repository of float16 weights gives it."""
+    """Give every file of weights the name that it has in a repository of float16 weights."""
     for path in folder.rglob("*.safetensors"):
         half = {name: value.half() for name, value in load_file(path).items()}
         save_file(half, path.with_name(f"{path.stem}.fp16.safetensors"), metadata={"format": "pt"})

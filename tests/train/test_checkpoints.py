@@ -1,4 +1,4 @@
-"""Checkpoints: written whole or not at all, loaded strictly, described by themselves."""
+"""Tests of checkpoints: they are written whole or not at all, loaded strictly, and describe themselves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Shards: packed deterministically and resumably, found anywhere, cropped as a pure function of the step."""
+"""Tests of shards: they are packed deterministically and resumably, found anywhere, and cropped as a pure
+function of the step."""
 
 from __future__ import annotations
 
@@ -30,7 +31,7 @@ SMALL = Packing(shard_size=30_000, short_side=100, min_side=64)
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six photographs in several shards."""
+    """Pack six photographs into several shards."""
     folder = tmp_path_factory.mktemp("shards")
     pack(write_photos(folder / "photos", count=6, size=96), folder / "packed", SMALL)
     assert len(list((folder / "packed").glob("*.tar"))) > 2
@@ -39,7 +40,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def web(shards: Path) -> Iterator[str]:
-    """The shards on a server of this machine."""
+    """Serve the shards from a server of this machine."""
     with served(shards) as address:
         yield address
 
@@ -54,7 +55,7 @@ def crops(
 
 
 def test_large_photographs_become_tiles(tmp_path: Path) -> None:
-    """A crop then costs the decoding of a tile: 768 pixels a side where photographs have 1536 and more."""
+    """A crop then costs the decoding of a tile: 768 pixels a side, where photographs have 1536 and more."""
     (tmp_path / "in").mkdir()
     whole = photo(200, 330)
     Image.fromarray(whole).save(tmp_path / "in" / "large~1.png")

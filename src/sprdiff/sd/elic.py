@@ -4,8 +4,8 @@
 
 RB is a residual bottleneck 1×1 → 3×3 → 1×1 with ReLU in place of GDN, as in the paper's figure 6. Layers,
 input range and the ReLU after each block inside the attention are those of CompressAI's
-``Elic2022Official.g_a``, whose trained weights `ElicAnalysis.load` reads. Everything is convolutional, so what
-a position sees ends 132 pixels away.
+``Elic2022Official.g_a``, whose trained weights `ElicAnalysis.load` reads. Everything is convolutional, so a
+position sees no further than 132 pixels.
 """
 
 from __future__ import annotations
