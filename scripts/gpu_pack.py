@@ -28,7 +28,7 @@ SD_PACKAGES = ("diffusers==0.42.1", "importlib-metadata==10.2.0")
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 MIB = 2**20
 LEAST, VALID = 10 * MIB, 4 * MIB
-"""With fewer bytes of photographs the machine is not worth its time; validation takes at most this many bytes."""
+"""With fewer bytes of photographs the machine is not worth its time; validation takes at most so many."""
 PIECE = 15 * MIB
 TABLE_ROWS = 20
 

@@ -193,7 +193,7 @@ def test_a_diverged_model_is_not_saved(parts: Path) -> None:
     model = small_model(parts)
     with torch.no_grad():
         model.synthesis.enter.weight[0] = float("nan")
-    with pytest.raises(WeightsError, match=r"synthesis\.enter\.weight holds what is no number"):
+    with pytest.raises(WeightsError, match=r"synthesis\.enter\.weight holds values that are no numbers"):
         save(parts / "new", model, entropy_arrays(model.latent_codec))
     assert not (parts / "new").exists()
 

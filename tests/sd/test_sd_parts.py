@@ -157,14 +157,14 @@ WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
     "another vae": (
         "vae",
         {"_class_name": "AutoencoderTiny"},
-        "'AutoencoderTiny' where AutoencoderKL is due",
+        "'AutoencoderTiny' but AutoencoderKL is needed",
     ),
     "wide latent": ("vae", {"latent_channels": 16}, "in_channels are 4 but the VAE's latent has 16"),
     "inpainting": ("unet", {"in_channels": 9}, "in_channels are 9 but the VAE's latent has 4"),
     "variance": ("unet", {"out_channels": 8}, "out_channels are 8"),
     "sdxl": ("unet", {"addition_embed_type": "text_time"}, "has addition_embed_type, as SDXL"),
     "classes": ("unet", {"class_embed_type": "timestep"}, "has class_embed_type"),
-    "coarse vae": ("vae", {"block_out_channels": [8, 8, 8]}, "at 1/4 of the image where 1/8 is due"),
+    "coarse vae": ("vae", {"block_out_channels": [8, 8, 8]}, "at 1/4 of the image but 1/8 is needed"),
     "deep unet": ("unet", {"block_out_channels": [8] * 5}, "more than three times"),
     "flow": ("scheduler", {"prediction_type": "flow_prediction"}, "predicts 'flow_prediction'"),
     "cosine": ("scheduler", {"beta_schedule": "squaredcos_cap_v2"}, "beta schedule 'squaredcos_cap_v2'"),
@@ -185,10 +185,10 @@ def test_wrong_kinds_of_base(parts: Path, case: str) -> None:
 
 
 def test_wrong_kinds_of_semantic_model(parts: Path, tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match="patches of 16 pixels where 14 are due"):
+    with pytest.raises(WeightsError, match="patches of 16 pixels but 14 are needed"):
         load_semantic(str(write_semantic(tmp_path / "p16", patch=16)))
     change(parts / "semantic" / "config.json", model_type="clip_vision_model")
-    with pytest.raises(WeightsError, match="'clip_vision_model' where dinov2 is due"):
+    with pytest.raises(WeightsError, match="'clip_vision_model' but dinov2 is needed"):
         load_semantic(str(parts / "semantic"))
 
 

@@ -403,7 +403,7 @@ def test_a_failed_export_leaves_the_old_folder(
             patch.setattr(sprdiff.train.export.folder, "receptive_field", full)
         else:
             patch.setattr(Path, "rename", failing_rename)
-        with pytest.raises(TrainingError, match="weights: cannot be written"):
+        with pytest.raises(TrainingError, match="weights cannot be written"):
             write_folder(folder, model, arrays, {"round": 2})
     assert contents(folder) == before and os.listdir(tmp_path) == ["weights"]
     write_folder(folder, model, arrays, {"round": 2})
@@ -456,7 +456,7 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
     [
         ({"preset": "huge"}, "no preset"),
         ({"preset": "tiny"}, "weights|shape"),
-        ({"data": [Path("nowhere")]}, "nowhere: no such folder"),
+        ({"data": [Path("nowhere")]}, "there is no folder or shard nowhere"),
     ],
 )
 def test_wrong_arguments(changes: dict[str, Any], message: str, tmp_path: Path, model: SPRDiff) -> None:

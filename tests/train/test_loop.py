@@ -331,7 +331,7 @@ def test_early_averages_forget_faster() -> None:
         ),
         ({"data": []}, "no photographs"),
         ({"crop": 128}, "both sides of at least 128"),
-        ({"init": [Path("nowhere.safetensors")]}, "nowhere.safetensors: not a checkpoint"),
+        ({"init": [Path("nowhere.safetensors")]}, "nowhere.safetensors is not a checkpoint"),
         ({"settings": {"colour": 3}}, "no setting 'colour'"),
     ],
 )

@@ -98,9 +98,9 @@ def test_sources_without_photographs(tmp_path: Path) -> None:
     (tmp_path / "cut.tar").write_bytes(cut)
     for name, message in (
         ("empty", "no photographs"),
-        ("missing", "no such folder"),
-        ("broken.tar", "broken.tar: not a readable shard"),
-        ("cut.tar", "cut.tar: not a readable shard"),
+        ("missing", "there is no folder"),
+        ("broken.tar", "broken.tar is not a readable shard"),
+        ("cut.tar", "cut.tar is not a readable shard"),
         ("broken.png", "none of the files"),
     ):
         with pytest.raises(TrainingError, match=message):

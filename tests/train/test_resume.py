@@ -154,7 +154,7 @@ def test_resume_refuses_another_stage_or_size(tmp_path: Path, latents: Path, sta
         with pytest.raises(TrainingError, match="another configuration"):
             trainer.resume()
     save(trainer.path, replace(load(start), stage="codec"))
-    with pytest.raises(TrainingError, match=r"no fitting tell|cannot resume"):
+    with pytest.raises(TrainingError, match=r"no fitting tell|cannot be resumed"):
         trainer.resume()
 
 

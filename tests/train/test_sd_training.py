@@ -450,7 +450,7 @@ def test_a_given_distortion_encoder_stays_as_it_is(tmp_path: Path, parts: Path, 
         ("pixel", {"base": "no-where/at-all-\x00"}, WeightsError, "neither a folder nor the id"),
         ("vae", {}, TrainingError, "no stage 'vae'; there are pixel, codec, refine, joint"),
         ("codec", {}, TrainingError, "starts from trained latent_codec"),
-        ("pixel", {"crop": 128}, TrainingError, "no photograph has both sides of at least 128"),
+        ("pixel", {"crop": 128}, TrainingError, "no photograph with both sides of at least 128"),
         ("pixel", {"crop": 100}, TrainingError, "multiple of 64"),
     ],
 )

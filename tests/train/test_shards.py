@@ -142,7 +142,7 @@ def test_packing_is_deterministic_and_goes_on_after_a_kill(
 
 def test_packing_refuses(tmp_path: Path) -> None:
     folder = write_photos(tmp_path / "in", count=2)
-    with pytest.raises(TrainingError, match="no such folder"):
+    with pytest.raises(TrainingError, match="there is no folder"):
         pack(tmp_path / "missing", tmp_path / "out", SMALL)
     (tmp_path / "empty").mkdir()
     with pytest.raises(TrainingError, match="holds no photographs"):
@@ -170,7 +170,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "2 files in 2 shards" in capsys.readouterr().out
     assert cli.main(["data", "pack", str(folder), out, "--shard-size", "much"]) == 2
     assert cli.main(["data", "pack", str(tmp_path / "missing"), out]) == 1
-    assert "no such folder" in capsys.readouterr().err
+    assert "there is no folder" in capsys.readouterr().err
 
 
 def test_options_of_preset_sd_are_refused_elsewhere(
@@ -199,7 +199,7 @@ def test_names_are_written_out(shards: Path) -> None:
     assert expand(["s3://a/b-{008..010}.tar"]) == ["s3://a/b-008.tar", "s3://a/b-009.tar", "s3://a/b-010.tar"]
     assert expand([str(shards)]) == sorted(str(p) for p in shards.glob("*.tar"))
     assert is_remote("pipe:cat x.tar") and not is_remote("C:/x.tar") and not is_remote("a/b.tar")
-    with pytest.raises(TrainingError, match="no such folder or shard"):
+    with pytest.raises(TrainingError, match="there is no folder or shard"):
         expand([str(shards / "none.tar")])
     with pytest.raises(TrainingError, match="sprdiff data pack"):
         expand([str(shards.parent / "photos")])

@@ -142,7 +142,7 @@ class Cluster:
             with _without_stderr():
                 ray.init(self._address, log_to_driver=False, logging_level=logging.CRITICAL, **options)
         except Exception as error:
-            raise BatchError(f"no Ray cluster at {self._address}: {reason(error)}") from error
+            raise BatchError(f"there is no Ray cluster at {self._address}: {reason(error)}") from error
         return ray
 
 
@@ -157,7 +157,7 @@ def _check_reached(address: str) -> None:
         try:
             socket.create_connection((host.strip("[]"), int(port)), _PATIENCE).close()
         except (OSError, OverflowError) as error:
-            raise BatchError(f"no Ray cluster at {address}: {reason(error)}") from error
+            raise BatchError(f"there is no Ray cluster at {address}: {reason(error)}") from error
 
 
 @contextmanager

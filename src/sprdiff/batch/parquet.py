@@ -150,7 +150,7 @@ def _holds_pictures(kind: Any) -> bool:
 def _picture(value: Any) -> bytes | ImageError:
     held = value.as_py()
     data = held.get("bytes") if isinstance(held, dict) else held
-    return ImageError("null, not a picture") if data is None else bytes(data)
+    return ImageError("the row is null, not a picture") if data is None else bytes(data)
 
 
 def _replaced(schema: Any, column: str, output: str) -> Any:

@@ -292,7 +292,7 @@ def _check_archive(file: BinaryIO, path: Path) -> None:
 
 def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
     if member.compress_type not in _METHODS:
-        raise ValueError(f"{member.filename} is packed in a way that no array is written in")
+        raise ValueError(f"{member.filename} is packed in a way that arrays never are")
     with archive.open(member) as file:
         shape, fortran, dtype = _header(file)  # type: ignore[arg-type]
         if dtype.kind not in "iuf":
@@ -304,7 +304,7 @@ def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
             raise ValueError(f"{member.filename} does not hold {shape} numbers")
     array = np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
     if dtype.kind == "f" and not np.isfinite(array).all():
-        raise ValueError(f"{member.filename} holds what is no number")
+        raise ValueError(f"{member.filename} holds values that are not numbers")
     return array
 
 

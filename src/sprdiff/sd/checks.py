@@ -37,7 +37,7 @@ def read_schedule(source: Source) -> Schedule:
     prediction = config.get("prediction_type", "epsilon")
     if prediction not in ("epsilon", "v_prediction", "sample"):
         raise WeightsError(
-            f"the scheduler of {source.name} predicts {prediction!r}: epsilon, v_prediction or sample is due"
+            f"the scheduler of {source.name} predicts {prediction!r} and not epsilon, v_prediction or sample"
         )
     try:
         alphas = _alphas(config)
@@ -62,7 +62,7 @@ def _alphas(config: dict[str, Any]) -> Tensor:
     elif rule == "linear":
         betas = torch.linspace(start, end, count, dtype=torch.float64)
     else:
-        raise ValueError(f"beta schedule {rule!r} where linear or scaled_linear is due")
+        raise ValueError(f"the beta schedule is {rule!r} and not linear or scaled_linear")
     alphas = torch.cumprod(1 - betas, 0)
     if config.get("rescale_betas_zero_snr"):
         root = alphas.sqrt()
@@ -80,7 +80,7 @@ def check_class(source: Source, sub: str, key: str, wanted: tuple[str, ...]) -> 
     if config.get(key) not in wanted:
         where = f"{sub}/" if sub else ""
         raise WeightsError(
-            f"{source.name}: {where}config.json names {config.get(key)!r} where {wanted[0]} is due"
+            f"{source.name}: {where}config.json names {config.get(key)!r} but {wanted[0]} is needed"
         )
     return config
 
@@ -102,12 +102,12 @@ def check_widths(source: Source, vae: dict[str, Any], unet: dict[str, Any]) -> N
     if not all(isinstance(config.get("block_out_channels", []), list) for config in (vae, unet)):
         raise WeightsError(f"{source.name}: block_out_channels is no list")
     if (ratio := 2 ** (len(vae.get("block_out_channels", [0])) - 1)) != 8:
-        raise WeightsError(f"{source.name}: the VAE's latent is at 1/{ratio} of the image where 1/8 is due")
+        raise WeightsError(f"{source.name}: the VAE's latent is at 1/{ratio} of the image but 1/8 is needed")
     strange = [k for k in ("addition_embed_type", "class_embed_type", "encoder_hid_dim_type") if unet.get(k)]
     if strange or not isinstance(unet.get("cross_attention_dim", 1280), int):
         reason = strange[0] if strange else "several cross_attention_dim"
         raise WeightsError(
-            f"{source.name}: the UNet has {reason}, as SDXL-class models do: SD 1.x or 2.x is due"
+            f"{source.name}: the UNet has {reason}, as SDXL-class models do: give a model of SD 1.x or 2.x"
         )
     if 2 ** (len(unet.get("block_out_channels", [0] * 4)) - 1) > 8:
         raise WeightsError(f"{source.name}: the UNet halves its latent more than three times")

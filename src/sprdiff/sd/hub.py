@@ -82,7 +82,7 @@ def locate(
         both = sorted(set(source.files) | set(pinned.files))
         other = next(file for file in both if source.files.get(file) != pinned.files.get(file))
         at = f" at revision {pinned.revision}" if pinned.revision else ""
-        raise WeightsError(f"{name}: {other} is not the file that was trained on; {pinned.name}{at} is due")
+        raise WeightsError(f"{name}: {other} is not the file that was trained on: give {pinned.name}{at}")
     return source
 
 
@@ -205,7 +205,7 @@ def _missing(name: str, folder: Path, sub: str, weights: _Weights) -> WeightsErr
     ]
     others = sorted({match[1] or match[2] or "" for match in found if match} - {weights.variant or ""})
     if others and others[0]:
-        advice = f": give --variant {others[0]}" if sub else ", and the plain one is due"
+        advice = f": give --variant {others[0]}" if sub else ", but the plain one is needed"
         return WeightsError(f"{name} has {wanted} in the variant {others[0]} only{advice}")
     if others:
         return WeightsError(

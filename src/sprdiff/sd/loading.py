@@ -95,7 +95,7 @@ def load_semantic(
     config = check_class(source, "", "model_type", ("dinov2", "dinov2_with_registers"))
     if config.get("patch_size") != PATCH:
         raise WeightsError(
-            f"{name} has patches of {config.get('patch_size')} pixels where {PATCH} are due: "
+            f"{name} has patches of {config.get('patch_size')} pixels but {PATCH} are needed: "
             "only then do they fall on the grid of the other encoders"
         )
     kind = Dinov2WithRegistersModel if config["model_type"] == "dinov2_with_registers" else Dinov2Model
@@ -118,7 +118,7 @@ def _load(kind: Any, source: Source, sub: str) -> Any:
         raise WeightsError(f"{source.name}: {sub or 'the model'} cannot be loaded: {brief(error)}") from error
     if wrong := sorted(map(str, [*told["missing_keys"], *told["mismatched_keys"]])):
         raise WeightsError(
-            f"{source.name}: {sub or 'the model'} lacks {len(wrong)} weights, {wrong[0]} for one"
+            f"{source.name}: {sub or 'the model'} lacks {len(wrong)} weights, such as {wrong[0]}"
         )
     return model.eval()
 

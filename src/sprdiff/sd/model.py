@@ -84,9 +84,9 @@ class SDSPRDiff(nn.Module):
         """
         own = self.trained_state()
         if missing := sorted(set(own) - set(state)):
-            raise WeightsError(f"{len(missing)} weights are missing, {missing[0]} for one")
+            raise WeightsError(f"{len(missing)} weights are missing, such as {missing[0]}")
         if unknown := sorted(set(state) - set(own)):
-            raise WeightsError(f"{len(unknown)} weights are unknown, {unknown[0]} for one")
+            raise WeightsError(f"{len(unknown)} weights are unknown, such as {unknown[0]}")
         for name, value in own.items():
             if value.shape != state[name].shape:
                 raise WeightsError(f"{name} has shape {tuple(state[name].shape)}, not {tuple(value.shape)}")

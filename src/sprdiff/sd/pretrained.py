@@ -107,7 +107,7 @@ def save(
         if not is_exact(name):
             weights[name] = value.detach().cpu().half().numpy()
             if not np.isfinite(weights[name]).all():
-                raise WeightsError(f"{name} holds what is no number in fp16: training diverged")
+                raise WeightsError(f"{name} holds values that are no numbers in fp16: training diverged")
     texts = {"README.md": model_card(model.sources, card or {}, licence), "LICENSE-weights": licence + "\n"}
     return write_trained(
         folder,

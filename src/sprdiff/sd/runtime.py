@@ -142,7 +142,7 @@ class TorchRuntime:
         Raises:
             EffortError: always.
         """
-        raise EffortError("effort is for preset tiny")
+        raise EffortError("only networks of preset tiny can be refined (effort)")
 
     @_guarded
     def decode(

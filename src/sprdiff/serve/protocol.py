@@ -44,7 +44,7 @@ class Parser(h11.Connection):
 
     def __init__(self) -> None:
         super().__init__(h11.SERVER, MAX_HEAD)
-        self.problem = "the request is not sound HTTP"
+        self.problem = "the request is not valid HTTP"
         self._chunks = self._bytes = 0
 
     def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
@@ -67,7 +67,7 @@ class Parser(h11.Connection):
             self._chunks += event.chunk_start
             self._bytes += len(event.data)
             if (self._chunks - FREE_CHUNKS) * CHUNK_BYTES > self._bytes:
-                self._refuse("the body is made of too many too small chunks")
+                self._refuse("the body consists of too many small chunks")
         return event
 
     def _refuse(self, problem: str) -> NoReturn:

@@ -234,7 +234,7 @@ class Trainer:
             self.warned = skipped
         if bad >= PATIENCE:
             raise TrainingError(
-                f"diverged: no finite gradient in {bad} steps up to step {self.step}; "
+                f"training has diverged: no gradient was finite in {bad} steps up to step {self.step}; "
                 f"{self.path} is the last good checkpoint"
             )
 

@@ -76,7 +76,7 @@ def write_site(folder: Path, bundle: Bundle, *, force: bool = False) -> list[str
     except OSError as error:
         raise OutputError(f"{folder} cannot be made: {describe(error)}") from error
     if not force and (there := sorted(name for name in content if (folder / name).exists())):
-        raise OutputError(f"{folder / there[0]} exists; use -f to overwrite")
+        raise OutputError(f"{folder / there[0]} already exists; only -f (force) overwrites it")
     for name, data in content.items():
         write_atomic(folder / name, data, force=force)
     return sorted(content)

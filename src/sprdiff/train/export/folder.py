@@ -129,7 +129,7 @@ def write_folder(folder: Path, model: SPRDiff, arrays: Arrays, card: dict[str, A
     partial = folder.with_name(folder.name + ".part")
     try:
         if folder.exists() and (foreign := {p.name for p in folder.iterdir()} - set(FILES)):
-            raise TrainingError(f"{folder}: is no weights folder, it holds {sorted(foreign)[0]}")
+            raise TrainingError(f"{folder} is no weights folder: it holds {sorted(foreign)[0]}")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         manifest = _write_files(partial, model.eval(), arrays, card)
@@ -138,7 +138,7 @@ def write_folder(folder: Path, model: SPRDiff, arrays: Arrays, card: dict[str, A
                 shutil.copy(folder / kept, partial / kept)
         replace_folder(partial, folder)
     except OSError as error:
-        raise TrainingError(f"{folder}: cannot be written ({error})") from error
+        raise TrainingError(f"{folder} cannot be written ({error})") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return manifest
@@ -187,7 +187,7 @@ def read_card(path: Path) -> dict[str, Any]:
     try:
         card = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise TrainingError(f"{path}: not a readable JSON file ({error})") from error
+        raise TrainingError(f"{path} is not a readable JSON file ({error})") from error
     if not isinstance(card, dict):
-        raise TrainingError(f"{path}: must hold one JSON object")
+        raise TrainingError(f"{path} must hold one JSON object")
     return card
