@@ -387,7 +387,8 @@ if __name__ == "__main__":
     lines = [
         "# Attack files",
         "",
-        "Made by `make.py`. What each was meant to do:",
+        "`make.py` makes these files.",
+        "The table says what each was meant to do:",
         "",
         "| file | meant to |",
         "|---|---|",

@@ -84,7 +84,7 @@ def test_missing_lora_keys(parts: Path) -> None:
 
 def test_unknown_weights(parts: Path) -> None:
     rewrite(parts / "trained", lambda weights: weights.update(extra=np.zeros(3, np.float16)))
-    with pytest.raises(WeightsError, match="1 weights are unknown, extra"):
+    with pytest.raises(WeightsError, match="1 weights are unknown, such as extra"):
         load(parts / "trained", device="cpu")
 
 

@@ -87,8 +87,8 @@ def test_loading_is_strict(start: Path) -> None:
     name = "ema.flow.enter.weight"
     without = {k: v for k, v in good.tensors.items() if k != name}
     for tensors, message in (
-        (without, "lacks 1 weights, flow.enter.weight"),
-        ({**good.tensors, "ema.flow.more": torch.zeros(1)}, "1 unknown weights, flow.more"),
+        (without, "lacks 1 weights, such as flow.enter.weight"),
+        ({**good.tensors, "ema.flow.more": torch.zeros(1)}, "1 unknown weights, such as flow.more"),
         ({**good.tensors, name: good.tensors[name][:1]}, "flow.enter.weight has shape"),
     ):
         with pytest.raises(TrainingError, match=message):

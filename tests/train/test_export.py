@@ -423,7 +423,7 @@ def test_the_card_and_the_licence_stay(tmp_path: Path, model: SPRDiff, quick: py
 
 def test_other_folders_are_not_replaced(tmp_path: Path, model: SPRDiff, quick: pytest.MonkeyPatch) -> None:
     folder = write_photos(tmp_path / "photos", count=1)
-    with pytest.raises(TrainingError, match=r"no weights folder, it holds made-0\.png"):
+    with pytest.raises(TrainingError, match=r"no weights folder: it holds made-0\.png"):
         write_folder(folder, model, entropy_arrays(model.latent_codec), {})
     (tmp_path / "file").write_text("")
     with pytest.raises(TrainingError, match="cannot be written"):

@@ -132,7 +132,7 @@ def test_a_run_that_diverged_ends_and_keeps_the_last_good_checkpoint(
 
     monkeypatch.setattr(trainer, "train_step", soon_broken)
     with pytest.raises(
-        TrainingError, match=r"no finite gradient in 4 steps up to step 8; .*vae\.safetensors is the"
+        TrainingError, match=r"no gradient was finite in 4 steps up to step 8; .*vae\.safetensors is the"
     ):
         trainer.run(report)
     kept = checkpoints.load(trainer.path)

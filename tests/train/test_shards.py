@@ -147,7 +147,7 @@ def test_packing_refuses(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(TrainingError, match="holds no photographs"):
         pack(tmp_path / "empty", tmp_path / "out", SMALL)
-    with pytest.raises(TrainingError, match="no photograph can be used"):
+    with pytest.raises(TrainingError, match="no usable photograph"):
         pack(folder, tmp_path / "none", Packing(min_side=100))
     pack(folder, tmp_path / "out", SMALL)
     with pytest.raises(TrainingError, match="packed from other photographs or in another way"):

@@ -181,7 +181,7 @@ class ShardCrops:
             i for i, name in enumerate(shard.names) if not (self.exclude and name.startswith(self.exclude))
         ]
         if not usable:
-            raise TrainingError(f"{shard.path} holds no photograph that --exclude leaves")
+            raise TrainingError(f"{shard.path} holds no photograph that is left after --exclude")
         return usable
 
     def _visited(self, visit: int, lane: int) -> Shard:
