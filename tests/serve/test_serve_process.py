@@ -308,7 +308,7 @@ CHUNKED = "Transfer-Encoding: chunked"
 def test_what_is_no_http_is_answered_in_json(address: str, sent: bytes) -> None:
     with connect(address) as connection:
         connection.sendall(sent)
-        told(rest_of(connection), 400, "not sound HTTP")
+        told(rest_of(connection), 400, "not valid HTTP")
 
 
 @pytest.mark.services
@@ -332,7 +332,7 @@ def test_bodies_of_one_byte_chunks(address: str, path: str) -> None:
     """A megabyte of them once kept the event loop for a second, and everybody else waited."""
     with connect(address) as connection:
         connection.sendall(post(path, CHUNKED) + TINY_CHUNKS)
-        told(rest_of(connection), 400, "too small chunks")
+        told(rest_of(connection), 400, "too many small chunks")
     assert busy(address) == (0, 0)
 
 
