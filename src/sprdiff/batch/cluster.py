@@ -126,7 +126,7 @@ class Cluster:
         """Connect Ray until the process ends: Ray Data does not always survive a second start."""
         settings = {"RAY_BACKEND_LOG_LEVEL": "fatal"}
         if self._address != "local":
-            settings["RAY_NUM_REDIS_GET_RETRIES"] = "1"  # else Ray waits minutes for one that has ended
+            settings["RAY_NUM_REDIS_GET_RETRIES"] = "1"  # otherwise Ray waits minutes for one that has ended
         os.environ.update(settings | dict(os.environ))
         ray = need("ray", "ray", BatchError)
         need("ray.data", "ray", BatchError)

@@ -65,6 +65,6 @@ class RangeDecoder:
         """
         try:
             symbols: Ints = self._coder.decode(model, count)
-        except AssertionError as error:  # what constriction raises where no encoder can have been
+        except AssertionError as error:  # constriction raises this where no encoder can have made the stream
             raise no_symbol() from error
         return symbols

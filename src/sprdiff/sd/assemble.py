@@ -39,7 +39,7 @@ def assemble(
     if model.config != trained.config:
         raise WeightsError(f"{trained.folder}: its configuration has other widths than its base models")
     state = {name: torch.from_numpy(value.astype(np.float32)) for name, value in weights.items()}
-    # The integer networks are not torch's to run: what they hold here stays as it began.
+    # torch does not run the integer networks: their weights here stay as they were initialised.
     kept = {name: value for name, value in model.trained_state().items() if name.startswith(EXACT)}
     try:
         model.load_trained_state(kept | state)

@@ -156,7 +156,9 @@ def _snapshot(name: str, revision: str | None, patterns: list[str]) -> Path:
         raise WeightsError(
             f"{name} is not on the hub (or not for you), and no folder has that name"
         ) from error
-    except Exception as error:  # no connection shows as one of a dozen errors, by library and cause
+    except (
+        Exception
+    ) as error:  # without a connection one of a dozen errors is raised, depending on library and cause
         cached = _cached(name, revision, patterns)
         if cached is None:
             raise WeightsError(
@@ -173,7 +175,7 @@ def _cached(name: str, revision: str | None, patterns: list[str]) -> Path | None
         return Path(
             snapshot_download(name, revision=revision, allow_patterns=patterns, local_files_only=True)
         )
-    except Exception:  # whatever it is, it is not there
+    except Exception:  # whatever the error is, there is no such thing
         return None
 
 

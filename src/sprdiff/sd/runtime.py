@@ -113,7 +113,7 @@ class TorchRuntime:
     def _place(self, kind: torch.dtype) -> None:
         encoder = self.model.triple_encoder
         for module in (encoder.vae, encoder.semantic.backbone, self.model.denoiser.unet):
-            nn.Module.to(module, kind)  # diffusers' own warns of modules that these do not have
+            nn.Module.to(module, kind)  # diffusers' own method warns of modules that these networks lack
         self.model.to(self.device)
 
     @_guarded

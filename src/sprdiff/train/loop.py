@@ -262,7 +262,7 @@ class Trainer:
                 saved = time.monotonic()
         self._check_finite()
         self.finish()
-        self.save()  # first: a failure of validation must not cost the end of a leg
+        self.save()  # this comes first, so that a failure of validation does not cost the end of a leg
         self.validate(report)
         self.accelerator.wait_for_everyone()  # then every process finds the checkpoint
 

@@ -128,7 +128,7 @@ def _blur(x: Floats) -> Floats:
     height, width = x.shape[0] - _WINDOW + 1, x.shape[1] - _WINDOW + 1
     result = np.empty((height, width, x.shape[2]))
     kernel = _gaussian()
-    # In strips of rows that stay in the processor's cache through all passes: less than half the time.
+    # Strips of rows that stay in the processor's cache through all passes take less than half the time.
     for top in range(0, height, _STRIP):
         rows = min(_STRIP, height - top)
         strip = _weighted([x[top + i : top + i + rows] for i in range(_WINDOW)], kernel)

@@ -186,7 +186,7 @@ class Lpips:
             MissingWeightsError, ChecksumError, WeightsError, SprdiffError: as `backbones.load`.
         """
         _, backbone, heads = _LPIPS_NETS[net]
-        # The heads first: should they be missing, half a gigabyte of VGG16 need not be read to say so.
+        # The heads come first: if they are missing, half a gigabyte of VGG16 need not be read to say so.
         return cls(net, heads=backbones.load(heads, folder), backbone=backbones.load(backbone, folder))
 
     def distance(self, a: Bytes, b: Bytes) -> float:
@@ -200,7 +200,7 @@ class Lpips:
         """
         _check(a, b)
         with need("torch").inference_mode():
-            # In step, tap by tap: only two taps are held at a time, not ten.
+            # Both run in step, tap by tap, so that only two taps are held at a time, not ten.
             taps = zip(self._heads, self._taps(a), self._taps(b), strict=True)
             return float(sum(_lpips_term(head, p, q) for head, p, q in taps))
 

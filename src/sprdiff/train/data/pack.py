@@ -165,7 +165,7 @@ def _prepared(
         return _prepare(folder / files[position], names[position], packing)
 
     with ThreadPoolExecutor(workers) as pool:
-        # In pieces, or else the whole folder would be in memory.
+        # The work is done in pieces, or else the whole folder would be in memory.
         for first in range(start, len(files), 4 * workers):
             piece = range(first, min(first + 4 * workers, len(files)))
             for position, found in zip(piece, pool.map(prepare, piece), strict=True):

@@ -183,7 +183,7 @@ def _inputs(config: ModelConfig) -> dict[str, Input]:
         "f32": planes(c32, 1),
         "z_t": planes(config.vae_latent, 4),
         "z0": planes(config.vae_latent, 4),
-        # Of each a tensor of its own: the exporter takes one that is given twice for one input.
+        # Each input needs its own tensor: the exporter takes one that is given twice for one input.
         **{name: (torch.zeros(1), {}) for name in ("time", "stride", "level")},
         **conditions,
     }

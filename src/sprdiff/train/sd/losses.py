@@ -64,7 +64,7 @@ class LpipsLoss(nn.Module):
             WeightsError: they are missing, or other ones.
         """
         architecture, backbone, heads = NETS[net]
-        # The heads first: should they be missing, half a gigabyte of VGG16 need not be read to say so.
+        # The heads come first: if they are missing, half a gigabyte of VGG16 need not be read to say so.
         return cls(
             heads=backbones.load(heads, folder),
             backbone=backbones.load(backbone, folder),
@@ -91,7 +91,7 @@ class LpipsLoss(nn.Module):
 
 
 def _unit(x: Tensor) -> Tensor:
-    # The root of zero has no gradient, hence the small number inside.
+    # The root of zero has no gradient, so there is a small number inside.
     return x * torch.rsqrt(x.square().sum(1, keepdim=True) + 1e-10)
 
 
