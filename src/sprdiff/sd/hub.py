@@ -156,9 +156,7 @@ def _snapshot(name: str, revision: str | None, patterns: list[str]) -> Path:
         raise WeightsError(
             f"{name} is not on the hub (or not for you), and no folder has that name"
         ) from error
-    except (
-        Exception
-    ) as error:  # without a connection one of a dozen errors is raised, depending on library and cause
+    except Exception as error:  # without a connection one of a dozen errors is raised
         cached = _cached(name, revision, patterns)
         if cached is None:
             raise WeightsError(

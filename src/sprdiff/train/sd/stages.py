@@ -301,9 +301,8 @@ class SDRefineStage(SDAdversarialStage):
         # (λ/λ_mid)^¼: with the preset's range from 0.67 at the lowest quality to 1.5 at the highest.
         weight = (self.lambdas(level) / (low * high) ** 0.5) ** 0.25
         terms = {"pixel": weight * mse(image, x)}
-        x, image = shifted(
-            x, image
-        )  # the networks that judge must not always see the same phase of their strides
+        # The networks that judge must not always see the same phase of their strides.
+        x, image = shifted(x, image)
         if self.lpips is not None:
             terms["lpips"] = self.lpips(image, x)
         judged = self.judge(x, image)
