@@ -8,6 +8,8 @@
 # PYTHON=python3.12 chooses another interpreter.
 
 PYTHON ?= python3
+# How many files of tests run at the same time.
+WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 # A bare torch may fetch gigabytes of GPU libraries: this version first, and nothing may replace it.
@@ -27,7 +29,7 @@ check:
 	$(BIN)/mypy
 	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory web-check; \
 	else echo "LEFT OUT: web/ is not built, linted, typed or tested, for there is no npm here"; fi
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
 
 services: $(VENV)/services.ok web
 	npm --prefix web run --silent build -- --tests

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import math
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from benchmark_helpers import FOLDER, script
 from conftest import photo
+from sprdiff import Codec
+from sprdiff.runtime.weights import read_manifest
 
 pytest_plugins = ("weights_fixture",)
 
@@ -139,3 +145,58 @@ def test_speed_of_each_part(photos: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     parts = {line.split(" | ")[0].strip("| ") for line in done.stdout.splitlines() if line.startswith("| ")}
     assert {"graph encoder", "entropy decoder", "encode", "decode, realism 0", "decode, default"} <= parts
+
+
+class Grey:
+    """A network that judges pictures by how far their means are from each other."""
+
+    def feature_distance(self, a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
+        return 1 + abs(float(a.mean()) - float(b.mean()))
+
+    def patch_features(self, image: NDArray[np.uint8]) -> NDArray[np.float64]:
+        return np.zeros((1, 4)) + image.mean()
+
+
+@pytest.mark.usefixtures("beside")
+def test_the_default_dial_is_written(
+    photos: Path, nano_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dial, folder = script("default_dial"), tmp_path / "weights"
+    shutil.copytree(nano_weights, folder)
+    monkeypatch.setattr(dial.FeatureNetwork, "load", lambda path: Grey())
+    options = ["--features", "none", "--rates", "0.1,0.3", "--steps", "1,2", "--count", "1"]
+    monkeypatch.setattr(sys, "argv", ["default_dial.py", str(folder), str(photos), *options])
+    before = read_manifest(folder)
+    dial.main()
+    assert read_manifest(folder) == before, "nothing is written unless asked for"
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--write"])
+    dial.main()
+    after = read_manifest(folder)
+    assert after.steps in (1, 2) and len(after.realism) == 256 and after != before
+    assert replace(after, realism=before.realism, steps=before.steps) == before
+    Codec(folder, threads=1).encode(photos / "one.png", quality=50)
+
+
+@pytest.mark.usefixtures("beside")
+def test_the_choice_of_the_default_dial() -> None:
+    dial = script("default_dial")
+
+    def means(psnr: float, ms_ssim: float, features: float, frechet: float) -> dict[str, float]:
+        return {"psnr": psnr, "ms_ssim": ms_ssim, "feature_distance": features, "frechet": frechet}
+
+    found = {
+        0.0: means(25, 0.80, 4, 1000),
+        0.4: means(24.5, 0.79, 3, 800),
+        0.8: means(23.9, 0.781, 3, 700),
+        0.9: means(23.7, 0.79, 2, 500),  # too far from x̃ in PSNR
+        1.0: means(24.0, 0.77, 2, 500),  # too far from x̃ in MS-SSIM
+    }
+    assert dial.best(found) == 0.8
+    assert dial.score(found[0.8], found[0.0]) == pytest.approx((0.75 + 0.7) / 2)
+    choices = [
+        dial.Choice(100.0, {1: 0.5, 2: 0.6, 4: 0.7}, {1: 0.82, 2: 0.802, 4: 0.8}),
+        dial.Choice(140.0, {1: 0.5, 2: 0.8, 4: 0.7}, {1: 0.82, 2: 0.802, 4: 0.8}),
+    ]
+    assert dial.fewest(choices, (1, 2, 4)) == 2
+    table = dial.by_level([(140.0, 0.8), (100.0, 0.6)])
+    assert (table[0], table[100], table[120], table[140], table[255]) == (0.6, 0.6, 0.7, 0.8, 0.8)
