@@ -58,7 +58,7 @@ def main() -> None:
                 options.out.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(shown).save(options.out / f"{Path(name).stem}_{kind.replace(' ', '')}.png")
     if not rates:
-        raise TrainingError(f"no photographs in {options.photos}")
+        raise TrainingError(f"there are no photographs in {options.photos}")
     print(
         f"{len(rates)} photographs, {np.mean(rates):.5f} bpp\n\n"
         "| | PSNR | MS-SSIM | feature distance | Fréchet |"

@@ -59,7 +59,7 @@ def main() -> None:
                 f"{name}: feature distance rises at realism {r:g}" for r in rises(REALISMS, shown[1], 0.0)
             ]
     if not rates:
-        sys.exit(f"no photographs in {options.photos}")
+        sys.exit(f"there are no photographs in {options.photos}")
     print(
         f"{len(rates)} photographs\n\n"
         "| quality | bits per pixel | PSNR of the coarse picture, dB |\n|---|---|---|"

@@ -38,7 +38,7 @@ def main() -> None:
     codec = Codec(threads=options.threads)
     photos = [photo for photo, _ in zip(cut(options.photos, SIZE), range(options.count), strict=False)]
     if not photos:
-        sys.exit(f"no photographs of at least {SIZE[1]}x{SIZE[0]} pixels in {options.photos}")
+        sys.exit(f"there are no photographs of at least {SIZE[1]}x{SIZE[0]} pixels in {options.photos}")
     ladders = [ladder(codec, photo) for photo in photos]
     efforts = [int(effort) for effort in options.efforts.split(",")]
     codec.encode(photos[0][:64, :64], effort=1)  # torch is loaded now

@@ -56,7 +56,7 @@ def main() -> None:
         pixels for (_, pixels), _ in zip(photographs(options.photos), range(options.count), strict=False)
     ]
     if not photos:
-        sys.exit(f"no photographs in {options.photos}")
+        sys.exit(f"there are no photographs in {options.photos}")
     print(
         f"{len(photos)} photographs in {options.packets} packets of {options.payload} bytes, "
         f"{options.trials} trials\n"

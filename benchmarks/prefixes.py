@@ -40,7 +40,7 @@ def main() -> None:
         for (_, pixels), _ in zip(photographs(options.photos), range(options.count), strict=False)
     ]
     if not rows:
-        sys.exit(f"no photographs in {options.photos}")
+        sys.exit(f"there are no photographs in {options.photos}")
     print(f"{len(rows)} photographs at {options.bpp:g} bpp\n")
     print(
         "| bytes | symbols known | MS-SSIM, beginning | whole file "

@@ -46,7 +46,7 @@ def main() -> None:
         pixels for (_, pixels), _ in zip(photographs(options.photos), range(options.count), strict=False)
     ]
     if not photos:
-        sys.exit(f"no photographs in {options.photos}")
+        sys.exit(f"there are no photographs in {options.photos}")
     if options.megapixels:
         photos = [enlarged(pixels, options.megapixels) for pixels in photos]
     print(f"{len(photos)} photographs of {np.mean([p.size / 3e6 for p in photos]):.2f} megapixels\n")

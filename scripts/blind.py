@@ -240,12 +240,12 @@ def _counted(a: str, pairs: dict[str, Pair], given: dict[str, str]) -> Iterator[
             preferred = {"left": pair.left, "right": pair.right, "same": "same"}[given[name]]
             votes.setdefault(baseline, {}).setdefault(pair.photo, Counter())[preferred] += 1
     for baseline, photos in sorted(votes.items()):
-        found: dict[str, list[str]] = {"won": [], "level": [], "lost": []}
+        found: dict[str, list[str]] = {"won": [], "tied": [], "lost": []}
         for photo, count in sorted(photos.items()):
             most = {side for side in (a, baseline) if 2 * count[side] > count.total()}
-            found["won" if a in most else "lost" if baseline in most else "level"].append(Path(photo).stem)
-        won, level, lost = (len(names) for names in found.values())
-        yield f"{a} against {baseline}: {won} of {len(photos)} photographs won, {level} level, {lost} lost"
+            found["won" if a in most else "lost" if baseline in most else "tied"].append(Path(photo).stem)
+        won, tied, lost = (len(names) for names in found.values())
+        yield f"{a} against {baseline}: {won} of {len(photos)} photographs won, {tied} tied, {lost} lost"
         yield from (f"  {what}: {', '.join(names)}" for what, names in found.items() if names)
 
 

@@ -113,12 +113,13 @@ def publish_pictures(chosen: Set, work: Path, out: Path) -> None:
     codecs = [info.name for info in read_run(work).codecs]
     lines = [f"# {chosen.title}: decoded pictures at equal bytes", ""]
     lines += [
-        "WebP copies (quality 90). The original is to be seen on the page that `sprdiff report` makes.",
+        "The pictures are WebP copies (quality 90).",
+        "The page that `sprdiff report` makes shows the originals.",
         "",
     ]
     if any(place != (0, 0) for place in chosen.pictures.values()):
         lines += [
-            f"Of each picture {SHOWN[0]}x{SHOWN[1]} pixels are shown, one to one; bytes are of the whole.",
+            f"A part of {SHOWN[0]}x{SHOWN[1]} pixels of each picture is shown, one to one; bytes are those of the whole picture.",
             "",
         ]
     (out / "pictures").mkdir()

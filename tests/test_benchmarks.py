@@ -109,7 +109,7 @@ def test_simulated_losses_are_as_many_as_asked_for() -> None:
 @pytest.mark.parametrize("name", ["dials", "scale", "prefixes", "links"])
 def test_no_photographs(name: str, tmp_path: Path) -> None:
     done = run(name, str(tmp_path))
-    assert done.returncode == 1 and done.stderr.startswith("no photographs in ")
+    assert done.returncode == 1 and done.stderr.startswith("there are no photographs in ")
 
 
 @pytest.mark.parametrize("name", ["dials", "scale", "effort", "prefixes", "links"])

@@ -160,11 +160,11 @@ def test_each_baseline_is_counted_by_itself_with_two_of_three(
     assert status == 0
     assert lines == [
         "controls: 12 of 12 right",
-        "sprdiff-tiny against avif: 0 of 8 photographs won, 0 level, 8 lost",
+        "sprdiff-tiny against avif: 0 of 8 photographs won, 0 tied, 8 lost",
         f"  lost: {', '.join(Path(name).stem for name in IMAGES)}",
-        "sprdiff-tiny against vvc: 1 of 8 photographs won, 2 level, 5 lost",
+        "sprdiff-tiny against vvc: 1 of 8 photographs won, 2 tied, 5 lost",
         "  won: kodim01",
-        "  level: kodim02, kodim03",
+        "  tied: kodim02, kodim03",
         "  lost: kodim04, kodim05, kodim06, kodim07, kodim08",
     ]
 

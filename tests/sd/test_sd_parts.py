@@ -167,7 +167,7 @@ WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
     "coarse vae": ("vae", {"block_out_channels": [8, 8, 8]}, "at 1/4 of the image but 1/8 is needed"),
     "deep unet": ("unet", {"block_out_channels": [8] * 5}, "more than three times"),
     "flow": ("scheduler", {"prediction_type": "flow_prediction"}, "predicts 'flow_prediction'"),
-    "cosine": ("scheduler", {"beta_schedule": "squaredcos_cap_v2"}, "the beta schedule is 'squaredcos_cap_v2'"),
+    "cosine": ("scheduler", {"beta_schedule": "squaredcos_cap_v2"}, "beta schedule is 'squaredcos_cap_v2'"),
     "no number": ("scheduler", {"num_train_timesteps": "many"}, "cannot be computed"),
     "no list": ("vae", {"block_out_channels": 8}, "is no list"),
 }
