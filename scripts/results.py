@@ -119,7 +119,8 @@ def publish_pictures(chosen: Set, work: Path, out: Path) -> None:
     ]
     if any(place != (0, 0) for place in chosen.pictures.values()):
         lines += [
-            f"A part of {SHOWN[0]}x{SHOWN[1]} pixels of each picture is shown, one to one; bytes are those of the whole picture.",
+            f"A part of {SHOWN[0]}x{SHOWN[1]} pixels of each picture is shown, one to one; "
+            "bytes are those of the whole picture.",
             "",
         ]
     (out / "pictures").mkdir()
