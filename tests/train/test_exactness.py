@@ -111,7 +111,7 @@ def test_tf32_comes_back_after_an_error() -> None:
     assert torch.backends.cudnn.allow_tf32 and torch.backends.cuda.matmul.allow_tf32
 
 
-def test_rulers_and_losses_under_autocast() -> None:
+def test_metrics_and_losses_under_autocast() -> None:
     """MS-SSIM's windows are convolutions, which autocast would run in bfloat16, and so are the layers of
     SqueezeNet."""
     a = torch.rand(1, 3, 176, 176, generator=torch.Generator().manual_seed(1))

@@ -185,7 +185,7 @@ def test_a_leg_is_saved_before_it_is_validated(
     trainer = make_trainer("flow", tmp_path, latents, steps=2, save_every=1e9)
 
     def fails(report: Report) -> None:
-        raise TrainingError("the ruler broke")
+        raise TrainingError("the metric broke")
 
     monkeypatch.setattr(trainer, "validate", fails)
     with pytest.raises(TrainingError, match="broke"):

@@ -33,7 +33,7 @@ def test_it_turns_the_matrix_and_not_its_directions() -> None:
 def test_kernels_get_muon_and_the_rest_adamw() -> None:
     torch.manual_seed(2)
     layers = nn.ModuleDict({"model": nn.Sequential(nn.Conv2d(8, 16, 3), nn.Conv2d(16, 16, 3, groups=16)),
-                            "critic": nn.Conv2d(8, 8, 3)})  # fmt: skip
+                            "discriminator": nn.Conv2d(8, 8, 3)})  # fmt: skip
     named = list(layers.named_parameters())
     before = {name: p.detach().clone() for name, p in named}
     optimizer = Muon(named, lr=1e-2, weight_decay=0.0)

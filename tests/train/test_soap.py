@@ -45,7 +45,7 @@ def test_it_learns_small_directions_that_adam_does_not() -> None:
         ("model.synthesis.body32.0.depthwise.weight", (8, 1, 3, 3), False),
         ("model.synthesis.enter.bias", (8,), False),
         ("model.latent_codec.context.0.weight", (8, 4, 1, 1), False),
-        ("critic.fine.body.1.weight", (8, 4, 4, 4), False),
+        ("discriminator.fine.body.1.weight", (8, 4, 4, 4), False),
     ],
 )
 def test_what_is_preconditioned(name: str, shape: tuple[int, ...], wanted: bool) -> None:

@@ -203,7 +203,7 @@ class TestSets:
         assert new.metrics["kid"] != -1.0
 
 
-def test_the_ruler_is_the_same_under_autocast(squeezenet: Path) -> None:
+def test_the_metric_is_the_same_under_autocast(squeezenet: Path) -> None:
     """Validation in training measures while the networks run in bfloat16."""
     torch = pytest.importorskip("torch")
     network = FeatureNetwork.load(squeezenet)
