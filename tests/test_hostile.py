@@ -146,7 +146,7 @@ def test_no_plug_in_that_is_allowed_opens_a_second_file() -> None:
 
 def test_the_list_in_the_docs_is_the_list() -> None:
     text = (ROOT / "docs" / "security.md").read_text("utf-8")
-    listed = re.search(r"Formats that are opened: ([^.]+)\.", text)
+    listed = re.search(r"These formats are opened: ([^.]+)\.", text)
     assert listed is not None and set(re.findall(r"\w+", listed[1])) == RASTER
 
 
@@ -470,7 +470,7 @@ def test_what_folders_of_the_second_generation_hold_is_checked(nano_weights: Pat
             json.dumps(content | {"halo": content["halo"] | {"flow": 4096}}).encode(),
             "not a manifest",
         ),
-        ("decoder.npz", attack("npz/nan.npz"), "no number"),
+        ("decoder.npz", attack("npz/nan.npz"), "not numbers"),
         ("decoder.npz", attack("npz/bz2.npz"), "packed in a way"),
     ]
     for number, (name, data, message) in enumerate(cases):

@@ -133,7 +133,7 @@ def test_hostile_members_are_failures_and_get_no_further(
     assert outcome.totals.failed == 9 and errors.pop("good.png") == ""
     assert errors["../up.png"] == errors["/etc/absolute.txt"] == "its name leads out of the shard"
     assert errors["symbolic.png"] == errors["hard.txt"] == "it is a link or a special file, not a picture"
-    assert errors["huge.png"] == "longer than 50000 bytes"
+    assert errors["huge.png"] == "it is longer than 50000 bytes"
 
 
 def test_a_sparse_member_is_not_read(tmp_path: Path) -> None:
