@@ -1,5 +1,5 @@
-"""Golden files. ``python scripts/make_golden.py`` after every export, ``... --format`` for a new format
-version.
+"""Makes the golden files. ``python scripts/make_golden.py`` runs after every export, ``... --format`` for a
+new format version.
 
 Of the shipped weights: until 1.0 new weights replace them; from 1.0 on they are only added to. Each is a
 drawn picture, its file, the SHA-256 of the exact latent that every machine must decode it to, and its
@@ -94,7 +94,7 @@ def write_format() -> None:
 
 
 def beginnings() -> dict[str, dict[str, dict[str, Any]]]:
-    """What beginnings of each golden file say, by its name and the bytes of its stream that are there."""
+    """Return what beginnings of each golden file say, by its name and the number of bytes of its stream."""
     expected = json.loads((GOLDEN / "golden.json").read_text())["files"]
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for name, file in expected.items():
@@ -113,7 +113,7 @@ def beginnings() -> dict[str, dict[str, dict[str, Any]]]:
 
 
 def latent_digest(codec: Codec, data: bytes) -> str:
-    """SHA-256 of ŷ as little-endian int32 [Cy, h, w]."""
+    """Return the SHA-256 of ŷ as little-endian int32 [Cy, h, w]."""
     parsed = parse_file(data)
     header = parsed.header
     entropy = codec.runtime.entropy

@@ -1,5 +1,5 @@
-"""Repacks a folder of format 1 as format 2: ``python scripts/repack.py FOLDER``; used once, for the weights
-8f4b.
+"""Repacks a folder of format 1 as format 2: ``python scripts/repack.py FOLDER``; it was used once, for the
+weights 8f4b.
 
 The arrays stay as they are; ``entropy.npz`` gets those that say how y is coded, ``manifest.json`` the new
 hashes and fields. Encoder, decoder and graphs are not touched. It goes with these weights.
@@ -16,7 +16,7 @@ import numpy as np
 from sprdiff.runtime.weights import FORMAT, defaults, identity, read_arrays
 
 LAMBDA_RANGE = (0.7, 60.0)
-"""That 8f4b was trained for."""
+"""The values that 8f4b was trained for."""
 
 
 def main(folder: Path) -> None:

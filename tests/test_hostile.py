@@ -1,4 +1,4 @@
-"""What bounds the work on hostile input, one promise of docs/security.md after the other."""
+"""Tests of what bounds the work on hostile input, one promise of docs/security.md after the other."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def attack(name: str) -> bytes:
 
 @pytest.fixture
 def ghostscript(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A stand-in named gs that writes down that it was run."""
+    """Write a stand-in named gs that notes that it was run."""
     log = tmp_path / "gs.log"
     (tmp_path / "bin").mkdir()
     stand_in = tmp_path / "bin" / "gs"
@@ -113,7 +113,7 @@ def test_no_upload_runs_ghostscript(name: str, ghostscript: Path) -> None:
 
 
 def test_the_stand_in_is_what_pillow_would_run(ghostscript: Path) -> None:
-    """Else the test above would hold for any reason."""
+    """Without this the test above could pass for any reason."""
     command = [sys.executable, "-c", "import sys; from PIL import Image; Image.open(sys.argv[1]).load()"]
     subprocess.run([*command, doors.ATTACKS / "picture" / "iptc_eps.iim"], capture_output=True, check=False)
     assert ghostscript.exists()
@@ -146,7 +146,7 @@ def test_no_plug_in_that_is_allowed_opens_a_second_file() -> None:
 
 def test_the_list_in_the_docs_is_the_list() -> None:
     text = (ROOT / "docs" / "security.md").read_text("utf-8")
-    listed = re.search(r"Formats that are opened: ([^.]+)\.", text)
+    listed = re.search(r"These formats are opened: ([^.]+)\.", text)
     assert listed is not None and set(re.findall(r"\w+", listed[1])) == RASTER
 
 
@@ -277,7 +277,7 @@ def test_the_bound_and_the_weights_agree_on_channels() -> None:
 
 
 def test_any_symbols_fit_into_the_bound() -> None:
-    """The dearest latents there are, as far from every table as they may be."""
+    """These latents are the dearest ones, as far from every table as they may be."""
     runtime = doors.codec().runtime
     entropy = runtime.entropy
     luck = np.random.default_rng(0)
@@ -306,7 +306,7 @@ class Counter:
 
 @pytest.fixture(scope="module")
 def tiled() -> Codec:
-    """A codec that cuts a small picture into many tiles."""
+    """Make a codec that cuts a small picture into many tiles."""
     return Codec.from_runtime(load_runtime(threads=1, tile=64))
 
 
@@ -408,13 +408,14 @@ NANO_SIZES = {
 
 @pytest.fixture(params=[1, 2], ids=["first", "second"])
 def generation(request: pytest.FixtureRequest) -> tuple[int, Path]:
-    """Number and folder of the shipped networks, and of small ones of the second generation."""
+    """Return the number and the folder of the shipped networks, and of small ones of the second
+    generation."""
     number: int = request.param
     return number, default_folder() if number == 1 else request.getfixturevalue("nano_weights")
 
 
 def test_shapes_are_those_that_the_runtime_gives(generation: tuple[int, Path]) -> None:
-    """Else a graph could be larger than it was taken for."""
+    """Otherwise a graph could be larger than it was taken for."""
     onnxruntime = pytest.importorskip("onnxruntime")
     onnx = pytest.importorskip("onnx")
     number, folder = generation
@@ -453,7 +454,8 @@ def test_every_operator_of_the_list_is_emitted(nano_weights: Path) -> None:
 
 
 def test_what_folders_of_the_second_generation_hold_is_checked(nano_weights: Path, tmp_path: Path) -> None:
-    """The same care as with the first: operators, pipes, the preset, numbers that are none."""
+    """The second generation gets the same care as the first: operators, pipes, the preset, values that are
+    not numbers."""
     onnx = pytest.importorskip("onnx")
     content = json.loads((nano_weights / "manifest.json").read_text())
     loop = onnx.load_from_string((nano_weights / "flow.onnx").read_bytes())
@@ -468,7 +470,7 @@ def test_what_folders_of_the_second_generation_hold_is_checked(nano_weights: Pat
             json.dumps(content | {"halo": content["halo"] | {"flow": 4096}}).encode(),
             "not a manifest",
         ),
-        ("decoder.npz", attack("npz/nan.npz"), "no number"),
+        ("decoder.npz", attack("npz/nan.npz"), "not numbers"),
         ("decoder.npz", attack("npz/bz2.npz"), "packed in a way"),
     ]
     for number, (name, data, message) in enumerate(cases):
@@ -672,7 +674,7 @@ def test_a_member_is_read_as_far_as_its_beginning_allows(tmp_path: Path) -> None
     run(tmp_path / "a.tar", tmp_path / "out", DECODE)
     assert [name for name, _ in members(tmp_path / "out" / "a.tar")] == ["good.png"]
     errors = [row["error"] for row in manifest(tmp_path / "out")]
-    assert errors[0] == "longer than a file that begins so can be" and "letters SPR" in errors[1]
+    assert errors[0] == "it is longer than a file that begins like this can be" and "letters SPR" in errors[1]
 
 
 def test_rows_of_tables_have_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,7 @@ ATTACKS: dict[str, tuple[str, Callable[[], bytes]]] = {}
 
 
 def attack(name: str, meant: str) -> Callable[[Callable[[], bytes]], Callable[[], bytes]]:
-    """An attack file, and what it was meant to do."""
+    """Write an attack file, and note what it was meant to do."""
 
     def add(make: Callable[[], bytes]) -> Callable[[], bytes]:
         ATTACKS[name] = meant, make
@@ -42,7 +42,7 @@ def attack(name: str, meant: str) -> Callable[[Callable[[], bytes]], Callable[[]
 
 
 def iptc(inner: bytes) -> bytes:
-    """An IPTC container around another file."""
+    """Put an IPTC container around another file."""
 
     def field(record: int, number: int, data: bytes) -> bytes:
         return struct.pack(">BBBH", 0x1C, record, number, len(data)) + data
@@ -52,7 +52,7 @@ def iptc(inner: bytes) -> bytes:
 
 
 def large_png() -> bytes:
-    """A PNG of 10000 x 10000 white pixels of one bit: 12 MB of rows in 12 kB, 300 MB as RGB."""
+    """Make a PNG of 10000 x 10000 white pixels of one bit: 12 MB of rows in 12 kB, 300 MB as RGB."""
     side = 10_000
     rows = zlib.compress((b"\0" + b"\xff" * (side // 8)) * side, 9)
 
@@ -132,7 +132,7 @@ def _() -> bytes:
 
 
 def sprd(width: int, height: int, *, scale: int = 0, stream: bytes = b"") -> bytes:
-    """A file of the shipped weights with a true check."""
+    """Make a file of the shipped weights with a valid check."""
     from sprdiff.format.container import Header, pack_file
 
     digest = bytes.fromhex(json.loads((WEIGHTS / "manifest.json").read_text())["hash"])
@@ -163,7 +163,7 @@ def _() -> bytes:
 
 
 def archive(name: str, data: bytes, method: int) -> bytes:
-    """An archive of one member."""
+    """Make an archive of one member."""
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", method) as made:
         made.writestr(f"{name}.npy", data)
@@ -171,7 +171,7 @@ def archive(name: str, data: bytes, method: int) -> bytes:
 
 
 def npy(shape: tuple[int, ...], descr: str) -> bytes:
-    """The head of an array."""
+    """Make the head of an array."""
     stream = io.BytesIO()
     np.lib.format.write_array_header_1_0(stream, {"descr": descr, "fortran_order": False, "shape": shape})
     return stream.getvalue()
@@ -207,7 +207,7 @@ def _() -> bytes:
 
 
 def manifest(**changes: object) -> bytes:
-    """The shipped manifest, changed."""
+    """Return the shipped manifest with changes."""
     content = json.loads((WEIGHTS / "manifest.json").read_text()) | changes
     return json.dumps(content).replace('"HUGE"', "1e400").encode()
 
@@ -236,7 +236,7 @@ def _() -> bytes:
 
 
 def graph(nodes: list[onnx.NodeProto], arrays: dict[str, np.ndarray] | None = None) -> bytes:
-    """A graph with the names of `coarse`, whose x_tilde comes from these nodes."""
+    """Make a graph with the names of `coarse`, whose x_tilde comes from these nodes."""
     inputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in ("y_hat", "level")]
     names = ("x_tilde", "z_est", "c_pix", "c_sem")
     outputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in names]
@@ -302,7 +302,7 @@ def _() -> bytes:
 
 
 def tar_head(name: str, size: int, kind: bytes) -> bytes:
-    """A header alone; its contents are not there."""
+    """Make the header of a member without its contents."""
     member = tarfile.TarInfo(name)
     member.size, member.type = size, kind
     return member.tobuf(tarfile.GNU_FORMAT)
@@ -324,7 +324,7 @@ def _() -> bytes:
 
 
 def tar(*members: tuple[str, bytes, int]) -> bytes:
-    """A shard of members with their rights."""
+    """Make a shard of members with the given rights."""
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w") as made:
         for name, data, mode in members:
@@ -345,7 +345,7 @@ def _() -> bytes:
 
 
 def table(*columns: tuple[str, pa.Array], **options: object) -> bytes:
-    """A Parquet file; names may stand twice."""
+    """Make a Parquet file, in which names may occur twice."""
     stream = io.BytesIO()
     made = pa.Table.from_arrays([values for _, values in columns], names=[name for name, _ in columns])
     pq.write_table(made, stream, **options)
@@ -387,7 +387,8 @@ if __name__ == "__main__":
     lines = [
         "# Attack files",
         "",
-        "Made by `make.py`. What each was meant to do:",
+        "`make.py` makes these files.",
+        "The table says what each was meant to do:",
         "",
         "| file | meant to |",
         "|---|---|",

@@ -1,5 +1,5 @@
-"""The integer networks in torch: in double precision they equal the integer path bit for bit, in any order
-of steps."""
+"""Tests of the integer networks in torch: in double precision they equal the integer path bit for bit, in any
+order of steps."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ ORDERS: tuple[Orders, ...] = (
 
 
 class Recorder(SymbolCounter):
-    """Keeps the table index and the mean of every block, in the order of the stream."""
+    """A coder that keeps the table index and the mean of every block, in the order of the stream."""
 
     def __init__(self, tables: Tables) -> None:
         super().__init__(tables)
@@ -50,7 +50,8 @@ class Recorder(SymbolCounter):
 
 
 class ExactGains(LatentCodec):
-    """Takes the gains of the integer path: in training they are floats a hair away."""
+    """A latent codec with the gains of the integer path, which differ by a hair from the floats of
+    training."""
 
     gains: dict[str, np.ndarray]
 
@@ -65,7 +66,7 @@ Pair = tuple[ExactGains, EntropyModel]
 
 
 def make(config: ModelConfig) -> Pair:
-    """A latent codec with weights that make every clip and every table happen, and the integer path of it."""
+    """Make a latent codec whose weights reach every clip and every table, and its integer path."""
     torch.manual_seed(5)
     codec = ExactGains(config).eval()
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""What a request may take: bytes, pixels, places and time; and that a place always comes free again."""
+"""Tests of what a request may take: bytes, pixels, places and time; a place always comes free again."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SMALL = Settings(max_upload=50_000, max_pixels=50_000, concurrency=1, queue=1)
 
 
 class Held(Codec):
-    """A codec that waits until it is let go."""
+    """A codec that waits until it is released."""
 
     def __init__(self) -> None:
         super().__init__(threads=1)
@@ -143,7 +143,7 @@ def test_a_body_that_does_not_arrive() -> None:
 
 
 def test_uploads_take_no_places() -> None:
-    """Bodies that hardly begin took every place for half a minute."""
+    """Bodies that hardly begin once took every place for half a minute."""
     one_byte = Settings(concurrency=1, queue=1, uploads=8)
 
     async def scene(service: Api) -> None:
@@ -296,7 +296,7 @@ def test_a_search_for_a_baseline_ends_when_nobody_waits(monkeypatch: pytest.Monk
 
 
 class Gate:
-    """Networks that begin a tile, wait there until they are let go, and count their tiles."""
+    """Networks that begin a tile, wait there until they are released, and count their tiles."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.codec = Codec.from_runtime(load_runtime(threads=1, tile=64))

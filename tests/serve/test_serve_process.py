@@ -1,4 +1,4 @@
-"""The running server: its address, its end, and connections that a server has to survive."""
+"""Tests of the running server: its address, its end, and connections that it has to survive."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ QUICK = Settings(max_upload=100_000, upload_timeout=1, header_timeout=1)
 
 @contextmanager
 def started(*options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A process of ``sprdiff serve``, and the line that it begins with."""
+    """Start ``sprdiff serve``; return the process and its first line."""
     process = subprocess.Popen(
         [sys.executable, "-m", "sprdiff", "serve", "--port", "0", "--threads", "1", *options],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -45,12 +45,13 @@ def started(*options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
 
 
 def post(path: str, *fields: str) -> bytes:
-    """The head of a request."""
+    """Return the head of a request."""
     return "\r\n".join((f"POST {path} HTTP/1.1", "Host: localhost", *fields, "", "")).encode()
 
 
 def told(answer: bytes, status: int, *words: str) -> None:
-    """One whole answer of the server itself: JSON with an id, these words, and the connection is closed."""
+    """Check one whole answer of the server itself: JSON with an id and these words, after which the
+    connection is closed."""
     head, _, body = answer.partition(b"\r\n\r\n")
     status_line, *lines = head.decode().split("\r\n")
     headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
@@ -188,7 +189,7 @@ sys.exit(cli.main(["serve", "--port", "0", "--threads", "1"]))
 @pytest.mark.parametrize("between", ["checkpoint()", "pass"], ids=["in tiles", "in one piece"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_it_stops_with_a_job_at_work(number: signal.Signals, between: str) -> None:
-    """The client had a 500 and the process stayed alive for as long as the job."""
+    """Once the client had a 500 and the process stayed alive for as long as the job."""
     process = subprocess.Popen(
         [sys.executable, "-c", STUCK.format(between=between)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -234,7 +235,7 @@ def address() -> Iterator[str]:
 
 
 def busy(address: str) -> tuple[float, float]:
-    """Places taken and jobs running, by the metrics."""
+    """Return how many places are taken and how many jobs run, by the metrics."""
     lines = dict(
         line.rsplit(" ", 1) for line in httpx.get(f"{address}metrics").text.splitlines() if line[0] != "#"
     )
@@ -307,7 +308,7 @@ CHUNKED = "Transfer-Encoding: chunked"
 def test_what_is_no_http_is_answered_in_json(address: str, sent: bytes) -> None:
     with connect(address) as connection:
         connection.sendall(sent)
-        told(rest_of(connection), 400, "not sound HTTP")
+        told(rest_of(connection), 400, "not valid HTTP")
 
 
 @pytest.mark.services
@@ -328,10 +329,10 @@ def test_heads_that_are_too_long_although_they_come_whole(address: str) -> None:
 @pytest.mark.services
 @pytest.mark.parametrize("path", ["/encode", "/healthz", "/nothing"])
 def test_bodies_of_one_byte_chunks(address: str, path: str) -> None:
-    """A megabyte of them kept the event loop for a second, and everybody else waited."""
+    """A megabyte of them once kept the event loop for a second, and everybody else waited."""
     with connect(address) as connection:
         connection.sendall(post(path, CHUNKED) + TINY_CHUNKS)
-        told(rest_of(connection), 400, "too small chunks")
+        told(rest_of(connection), 400, "too many small chunks")
     assert busy(address) == (0, 0)
 
 

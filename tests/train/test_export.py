@@ -1,4 +1,5 @@
-"""Export: checkpoints become a weights folder that onnxruntime and torch read alike, whole or not at all."""
+"""Tests of export: checkpoints become a weights folder that onnxruntime and torch read alike, whole or not at
+all."""
 
 from __future__ import annotations
 
@@ -56,7 +57,7 @@ CARD = {"data": "none: random weights", "hours": 0.5}
 
 @pytest.fixture(scope="module")
 def model() -> SPRDiff:
-    """The networks that ``nano_weights`` is written from, but for the arrays in CHANGED."""
+    """Return the networks that ``nano_weights`` is written from, except for the arrays in CHANGED."""
     import weights_fixture  # not before pytest has loaded it as a plugin
 
     caught: list[SPRDiff] = []
@@ -72,7 +73,7 @@ def model() -> SPRDiff:
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory, model: SPRDiff) -> Path:
-    """The folder that ``run_export`` makes of a checkpoint, tables fitted to photographs."""
+    """Return the folder that ``run_export`` makes of a checkpoint, with tables fitted to photographs."""
     base = tmp_path_factory.mktemp("export")
     start = write_checkpoint(base / "start.safetensors", model)
     photos = write_photos(base / "photos", count=2, size=128)
@@ -119,7 +120,7 @@ def test_weights_are_stored_once_as_half_floats(exported: Path, model: SPRDiff) 
 
 
 def test_the_same_networks_give_the_same_files_again(exported: Path, nano_weights: Path) -> None:
-    """And so the same hash; only what differs in the model differs in the folder."""
+    """Therefore the hash is the same; only what differs in the model differs in the folder."""
     for graph in SIGNATURES:
         assert (exported / f"{graph}.onnx").read_bytes() == (nano_weights / f"{graph}.onnx").read_bytes()
     different = set()
@@ -136,12 +137,12 @@ def test_the_same_networks_give_the_same_files_again(exported: Path, nano_weight
 
 @pytest.fixture(scope="module")
 def stored(exported: Path) -> SPRDiff:
-    """The torch model of the folder: with the fp16 weights that the graphs get."""
+    """Return the torch model of the folder, with the fp16 weights that the graphs get."""
     return load_folder(exported).eval()
 
 
 def example(name: str, h: int, w: int) -> torch.Tensor:
-    """An input of any graph for a picture of h x w cells of 32x32 pixels."""
+    """Return an input of any graph for a picture of h x w cells of 32x32 pixels."""
     (c8, c16, c32), (s32, s16) = NANO.flow, NANO.synthesis
     planes = {
         "y_hat": (NANO.y_channels, 1), "means": (NANO.y_channels, 1), "features": (NANO.hyper_features, 1),
@@ -191,7 +192,7 @@ def test_graphs_compute_what_torch_computes(
 
 
 def test_the_model_and_its_graphs_agree(exported: Path, stored: SPRDiff) -> None:
-    """From pixels to a picture, as torch's own modules are put together."""
+    """The path leads from pixels to a picture, with torch's own modules beside the graphs."""
     runtime = OnnxRuntime(exported, threads=1)
     pixels = photo(128, 192)
     x, level = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255, torch.tensor([90.0])
@@ -217,7 +218,7 @@ def test_the_model_and_its_graphs_agree(exported: Path, stored: SPRDiff) -> None
 
 
 def test_an_encoder_that_nobody_listens_to_is_not_run(model: SPRDiff, tmp_path: Path) -> None:
-    """But its weights stay in the folder: torch loads the model whole."""
+    """Its weights stay in the folder, because torch loads the model whole."""
     other = copy.deepcopy(model)
     other.triple_encoder.fuse_vae.weight.data.zero_()
     assert Branches.of(model) == (True, True) and Branches.of(other) == (False, True)
@@ -351,7 +352,7 @@ def test_refitting_takes_any_number_of_crops(model: SPRDiff) -> None:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
-    """Leaves out the slow part, the graphs."""
+    """Leave out the slow part, the graphs."""
 
     def graphs(model: SPRDiff, folder: Path) -> dict[str, dict[str, np.ndarray]]:
         (folder / "encoder.onnx").write_bytes(b"graph")
@@ -402,7 +403,7 @@ def test_a_failed_export_leaves_the_old_folder(
             patch.setattr(sprdiff.train.export.folder, "receptive_field", full)
         else:
             patch.setattr(Path, "rename", failing_rename)
-        with pytest.raises(TrainingError, match="weights: cannot be written"):
+        with pytest.raises(TrainingError, match="weights cannot be written"):
             write_folder(folder, model, arrays, {"round": 2})
     assert contents(folder) == before and os.listdir(tmp_path) == ["weights"]
     write_folder(folder, model, arrays, {"round": 2})
@@ -422,7 +423,7 @@ def test_the_card_and_the_licence_stay(tmp_path: Path, model: SPRDiff, quick: py
 
 def test_other_folders_are_not_replaced(tmp_path: Path, model: SPRDiff, quick: pytest.MonkeyPatch) -> None:
     folder = write_photos(tmp_path / "photos", count=1)
-    with pytest.raises(TrainingError, match=r"no weights folder, it holds made-0\.png"):
+    with pytest.raises(TrainingError, match=r"no weights folder: it holds made-0\.png"):
         write_folder(folder, model, entropy_arrays(model.latent_codec), {})
     (tmp_path / "file").write_text("")
     with pytest.raises(TrainingError, match="cannot be written"):
@@ -455,7 +456,7 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
     [
         ({"preset": "huge"}, "no preset"),
         ({"preset": "tiny"}, "weights|shape"),
-        ({"data": [Path("nowhere")]}, "nowhere: no such folder"),
+        ({"data": [Path("nowhere")]}, "there is no folder or shard nowhere"),
     ],
 )
 def test_wrong_arguments(changes: dict[str, Any], message: str, tmp_path: Path, model: SPRDiff) -> None:

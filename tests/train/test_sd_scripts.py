@@ -1,4 +1,4 @@
-"""The scripts of preset `sd`: the whole recipe on small parts, and the run on a machine with a GPU,
+"""Tests of the scripts of preset `sd`: the whole recipe on small parts, and the run on a machine with a GPU,
 rehearsed."""
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ ROOT = Path(__file__).parents[2]
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """With a command ``sprdiff`` that runs the sources under test on small parts, and with few steps."""
+    """Return an environment whose command ``sprdiff`` runs the sources under test on small parts, with few
+    steps."""
     command = folder / "bin" / "sprdiff"
     command.parent.mkdir(parents=True)
     command.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{small_sprdiff.__file__}" "$@"\n')

@@ -1,5 +1,5 @@
-"""Training of preset `sd` on tiny random parts: every stage learns, checkpoints are small, strict and never
-half."""
+"""Tests of training preset `sd` on tiny random parts: every stage learns, and checkpoints are small, strict
+and never half."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ from training_helpers import memory_store, train_options, write_photos
 
 STAGES = tuple(SD_STAGES)
 GAIN = {"pixel": 0.8, "codec": 0.85, "refine": 0.8, "joint": 0.85}
-"""At most this share of its first loss is left to each stage after its steps on one photo."""
+"""The largest share of its first loss that each stage may leave after its steps on one photograph."""
 
 
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that holds the tiny pretrained parts."""
+    """Write a folder that holds the tiny pretrained parts."""
     folder = tmp_path_factory.mktemp("parts")
     sd_options(folder)
     return folder
@@ -65,7 +65,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(stage: str, out: Path, parts: Path, shards: Path, **changes: Any) -> checkpoints.Checkpoint:
-    """Two steps of a stage by the public entry; returns its checkpoint."""
+    """Run two steps of a stage by the public entry; return its checkpoint."""
     special = {k: changes.pop(k) for k in list(changes) if hasattr(SDOptions(), k)}
     options: dict[str, Any] = {
         "steps": 2,
@@ -83,7 +83,7 @@ def run(stage: str, out: Path, parts: Path, shards: Path, **changes: Any) -> che
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory: pytest.TempPathFactory, parts: Path) -> Path:
-    """A checkpoint of everything that is trained, random."""
+    """Write a checkpoint of random weights for everything that is trained."""
     path = tmp_path_factory.mktemp("start") / "start.safetensors"
     model = small_model(parts)
     ema = {f"ema.{k}": v for k, v in checkpoints.own_state(model).items()}
@@ -96,7 +96,8 @@ def start(tmp_path_factory: pytest.TempPathFactory, parts: Path) -> Path:
 
 
 def fixed_loss(trainer: Trainer) -> float:
-    """The stage's loss on a batch at its last step, at levels and with noise that are always the same."""
+    """Return the stage's loss on a batch at its last step, at levels and with noise that are always the
+    same."""
     trainer.module.begin(trainer.stage.steps, 1.0)
     x = trainer.sampler.batch(0, 0, 2)
     torch.manual_seed(0)
@@ -184,16 +185,16 @@ def test_rate_and_discriminator_come_in_slowly(parts: Path) -> None:
     assert refine.heard() == pytest.approx(0.5)
 
 
-def test_lpips_is_the_ruler_with_a_gradient() -> None:
+def test_lpips_is_the_metric_with_a_gradient() -> None:
     backbone, heads = made_up_lpips()
-    loss, ruler = lpips_loss(), Lpips("vgg", backbone, heads)
+    loss, measured = lpips_loss(), Lpips("vgg", backbone, heads)
     a, b = photo(64, 80, 1), photo(64, 80, 2)
     x, y = (torch.from_numpy(p).permute(2, 0, 1)[None] / 255 for p in (a, b))
     x.requires_grad_()
     found = loss(x, y)
-    assert float(found.detach()) == pytest.approx(ruler.distance(a, b), rel=1e-4) and loss(y, y).tolist() == [
-        0
-    ]
+    assert float(found.detach()) == pytest.approx(measured.distance(a, b), rel=1e-4) and loss(
+        y, y
+    ).tolist() == [0]
     found.sum().backward()
     assert x.grad is not None and torch.isfinite(x.grad).all() and x.grad.abs().max() > 0
     flat = torch.zeros(1, 3, 64, 64, requires_grad=True)  # no feature, no direction: still a number
@@ -332,7 +333,8 @@ def test_optimiser_of_8_bits(
         run("refine", tmp_path / "none", parts, shards, init=[start], adam8bit=True)
 
     class AdamW8bit(torch.optim.SGD):
-        """Keeps states of the kinds of bitsandbytes: bytes, scales of another size, an integer count."""
+        """An optimiser with states of the kinds of bitsandbytes: bytes, scales of another size, an integer
+        count."""
 
         def __init__(self, parameters: Any, lr: float, weight_decay: float) -> None:
             super().__init__(parameters, lr=lr)
@@ -448,7 +450,7 @@ def test_a_given_distortion_encoder_stays_as_it_is(tmp_path: Path, parts: Path, 
         ("pixel", {"base": "no-where/at-all-\x00"}, WeightsError, "neither a folder nor the id"),
         ("vae", {}, TrainingError, "no stage 'vae'; there are pixel, codec, refine, joint"),
         ("codec", {}, TrainingError, "starts from trained latent_codec"),
-        ("pixel", {"crop": 128}, TrainingError, "no photograph has both sides of at least 128"),
+        ("pixel", {"crop": 128}, TrainingError, "no photograph with both sides of at least 128"),
         ("pixel", {"crop": 100}, TrainingError, "multiple of 64"),
     ],
 )

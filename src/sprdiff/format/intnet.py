@@ -41,9 +41,9 @@ MAX_RATIO = 16
 _INDEX_SHIFT = WEIGHT_FRACTION + FRACTION - (INDEX_SCALE.bit_length() - 1)
 """Bits by which the sums of the last layer are shifted to give table indices."""
 MAX_OUTPUTS = 4096
-"""Outputs of one layer: they are computed for `CHUNK` positions at once."""
+"""Outputs of one layer; they are computed for `CHUNK` positions at once."""
 MAX_FEATURES = 512
-"""Features of the hyper-latent, which are kept for every position of y."""
+"""Features of the hyper-latent; they are kept for every position of y."""
 
 Arrays = Mapping[str, NDArray[Any]]
 Floats = NDArray[np.float64]
@@ -63,7 +63,7 @@ def level_weights(level: int) -> Floats:
 
 
 def fetch(arrays: Arrays, name: str, dtype: type[np.generic], shape: tuple[int | None, ...]) -> NDArray[Any]:
-    """Return the array of that name, checked; None in `shape` stands for any size.
+    """Return a named array after checking it; None in `shape` stands for any size.
 
     Raises:
         WeightsError: missing, or of another dtype or shape.
@@ -140,8 +140,8 @@ class Grid:
         return (row + self.border) * self.stride + column + self.border
 
     def gather(self, out: Floats, centres: Index, runs: Iterable[Run], distance: int = 1) -> int:
-        """Write the runs of channels around `centres` to `out`, one beside the other; returns how many
-        values. Neighbours are `distance` rows and columns away."""
+        """Write the runs of channels around `centres` to `out`, one beside the other; return how many values
+        were written. Neighbours are `distance` rows and columns away."""
         end = 0
         for offset, start, stop in runs:
             near = centres + distance * ((offset // 3 - 1) * self.stride + offset % 3 - 1)
@@ -168,7 +168,8 @@ def context_features(arrays: Arrays) -> int:
 
 
 class HyperSynthesis:
-    """z_hat -> h: features of the hyper-latent, `features` channels at every position of the y grid.
+    """The network from z_hat to h: features of the hyper-latent, `features` channels at every position of the
+    y grid.
 
     Attributes:
         ratio: positions of y along one side of a position of z.

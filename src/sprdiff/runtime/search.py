@@ -44,18 +44,18 @@ ROUNDS = (0, 1, 2, 4, 6, 9, 13, 18, 25, 36)
 """The number of gradients at efforts 0 to 9; each is followed by `TRIALS` trials."""
 TRIALS = 5
 BLOCK = 5
-"""The number of cells along a side of a block. The outermost are not changed: effects of a symbol mostly
-stay in its block."""
+"""The number of cells along a side of a block. The outermost cells are not changed, because a symbol's
+effects mostly stay in its block."""
 HOPELESS = 8.0
 """A change whose predicted loss is above this number of bits is not tried; predictions are rough."""
 WORTH = 0.3
 """A change is kept if it gains at least this number of bits."""
 REST = 12
-"""For so many rounds a change that lost is not tried again."""
+"""The number of rounds in which a change that lost is not tried again."""
 TYPICAL_CURVATURE = 25.0
 """The second derivative of J by a symbol, in bits, before anything is measured."""
 STRIDE, WINDOW, HALO = 32, 32, 8
-"""Pixels per cell; cells along a side of a window that is refined at once, and around it."""
+"""Pixels per cell; cells along a side of a window that is refined at once; and cells around it."""
 
 
 class State(NamedTuple):

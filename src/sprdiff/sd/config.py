@@ -1,4 +1,5 @@
-"""Sizes of preset `sd`: a frozen dataclass, stored inside every checkpoint and every trained folder."""
+"""The sizes of preset `sd`: a frozen dataclass, which is stored in every checkpoint and every trained
+folder."""
 
 from __future__ import annotations
 
@@ -36,7 +37,7 @@ class SDConfig:
     """
 
     y_downs: ClassVar[int] = 2
-    """Halvings from the fused features at 1/16 to y."""
+    """How often the side is halved between the fused features at 1/16 and y."""
     z_ratio: ClassVar[int] = 4
     dense: ClassVar[bool] = False
     """Positions of y along one side of a position of z."""
@@ -78,17 +79,17 @@ class SDConfig:
 
     @property
     def tables(self) -> int:
-        """How many tables of probabilities there are."""
+        """The number of probability tables."""
         return 64
 
     @property
     def sigma_max(self) -> float:
-        """Standard deviation of the widest one."""
+        """The standard deviation of the widest table."""
         return 32.0
 
     @property
     def order(self) -> Order:
-        """The steps of the coding of y."""
+        """The steps in which y is coded."""
         return pass_major(max(max(row) for row in self.passes) + 1, len(self.groups))
 
     def to_json(self) -> str:
@@ -96,7 +97,7 @@ class SDConfig:
 
     @classmethod
     def from_json(cls, text: str) -> SDConfig:
-        """Inverse of :meth:`to_json`; unknown or missing fields raise ``TypeError``."""
+        """Read a configuration; unknown or missing fields raise ``TypeError``."""
         fields: dict[str, Any] = {k: _frozen(v) for k, v in json.loads(text).items()}
         if set(fields) != {f.name for f in dataclasses.fields(cls)}:
             raise TypeError("the stored configuration has other fields than this version's SDConfig")
@@ -109,8 +110,8 @@ def _frozen(value: Any) -> Any:
 
 
 SD = SDConfig()
-"""The preset; widths of pretrained parts are those of SD-2.x or SD-Turbo and DINOv2-base until parts are
-loaded."""
+"""The preset; the widths of pretrained parts are those of SD-2.x or SD-Turbo and of DINOv2-base until parts
+are loaded."""
 
 SMALL = dataclasses.replace(
     SD,
@@ -131,4 +132,5 @@ SMALL = dataclasses.replace(
     semantic_condition=16,
     lora_rank=2,
 )
-"""Trained parts small enough for tests and rehearsals; widths of pretrained parts follow from these parts."""
+"""Trained parts that are small enough for tests and rehearsals; the widths of pretrained parts follow from
+these parts."""

@@ -1,4 +1,5 @@
-"""A whole comparison: in processes, through deaths and kills, with nothing repeated and nothing lost."""
+"""Tests of a whole comparison: in processes, through deaths and kills, with nothing repeated and nothing
+lost."""
 
 from __future__ import annotations
 
@@ -282,7 +283,7 @@ class TestCommand:
 
     @pytest.fixture
     def started(self, command: list[str], tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-        """The command in a process group of its own, as a shell would start it, once it has finished a
+        """Start the command in a process group of its own, as a shell would; return it once it has finished a
         unit."""
         errors: IO[str]
         # A run of the tests in the background has Ctrl-C ignored, and its children would inherit that.

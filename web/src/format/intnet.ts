@@ -7,14 +7,17 @@ import { Refused } from "../errors";
 import { type Arrays, fetchNumbers } from "./arrays";
 
 export const HIDDEN_LIMIT = 16383;
-export const HATS = 9;
+export const LEVEL_WEIGHTS = 9;
 /** Positions computed at once: their inputs and a few rows of weights stay in the processor's cache. */
 export const CHUNK = 16;
 const EXACT = 2 ** 53;
 
 /** Interpolation weights of a level between 0, 32, … 256, with 8 fraction bits. */
-export function hats(level: number): Float64Array {
-  return Float64Array.from({ length: HATS }, (_, j) => 8 * Math.max(0, 32 - Math.abs(level - 32 * j)));
+export function levelWeights(level: number): Float64Array {
+  return Float64Array.from(
+    { length: LEVEL_WEIGHTS },
+    (_, j) => 8 * Math.max(0, 32 - Math.abs(level - 32 * j)),
+  );
 }
 
 /** One dense layer: `weight` row by row, a row of `inputs` numbers for each of `outputs`. */
@@ -89,7 +92,7 @@ export class Layer {
     }
   }
 
-  /** The same through the activation of a hidden layer. */
+  /** Computes the same sums, with the activation of a hidden layer. */
   hidden(v: Float64Array, count: number, out: Float64Array): void {
     this.sums(v, count, out);
     for (let i = 0; i < count * this.outputs; i++) out[i] = shiftClip(out[i], 2 ** 12, 0, HIDDEN_LIMIT);

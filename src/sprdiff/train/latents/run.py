@@ -123,11 +123,11 @@ def _made_with(model: SPRDiff, store: PhotoStore) -> dict[str, str]:
 def _begin(out: Path, wanted: dict[str, Any]) -> dict[str, Any]:
     if not (out / INDEX).exists():
         if (out / "level.npy").exists():
-            raise TrainingError(f"{out}: holds latents but no {INDEX}: give an empty folder")
+            raise TrainingError(f"{out} holds latents but no {INDEX}: give an empty folder")
         return wanted
     index = _index(out)
     if different := [name for name, value in wanted.items() if index.get(name) != value]:
-        raise TrainingError(f"{out}: was made with another {different[0]}: give an empty folder")
+        raise TrainingError(f"{out} was made with another {different[0]}: give an empty folder")
     return index
 
 
