@@ -83,7 +83,10 @@ export class Schedule {
 
   /** Rows and columns of the positions of one table whose pass fulfils a condition. */
   private places(wanted: (pass: number) => boolean): [number, number][] {
-    const all = Array.from(this.passes, (_, i): [number, number] => [Math.floor(i / this.side), i % this.side]);
+    const all = Array.from(this.passes, (_, i): [number, number] => [
+      Math.floor(i / this.side),
+      i % this.side,
+    ]);
     return all.filter(([row, column]) => wanted(this.passAt(row, column)));
   }
 
