@@ -1,5 +1,5 @@
-"""How long the page takes for a picture in a real Chromium, without WebGPU: ``docs/browser.md`` has the
-figures.
+"""Measures how long the page takes for a picture in a real Chromium, without WebGPU: ``docs/browser.md`` has
+the figures.
 
     python benchmarks/browser.py                          # the shipped weights, a picture of 768x512
     python benchmarks/browser.py --weights DIR PHOTO.jpg
@@ -35,7 +35,7 @@ HOW_LONG = "performance.getEntriesByName('decode').map(entry => entry.duration /
 
 
 def decoded(page: Page, data: bytes, realism: float, runs: int) -> list[float]:
-    """Seconds of each run."""
+    """Return the seconds of each run."""
     script = "(e, v) => { e.value = v; e.dispatchEvent(new Event('input', { bubbles: true })); }"
     page.evaluate("performance.clearMeasures()")
     for _ in range(runs):
@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def measure(site: Path, data: bytes, runs: int) -> None:
-    """Print the seconds of both ends of the dial."""
+    """Print the seconds at both ends of the dial."""
     path = next(filter(None, map(shutil.which, BROWSERS)))
     with served(site) as address, sync_playwright() as playwright:
         browser = playwright.chromium.launch(

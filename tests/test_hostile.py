@@ -1,4 +1,4 @@
-"""What bounds the work on hostile input, one promise of docs/security.md after the other."""
+"""Tests of what bounds the work on hostile input, one promise of docs/security.md after the other."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Counter:
 
 @pytest.fixture(scope="module")
 def tiled() -> Codec:
-    """A codec that cuts a small picture into many tiles."""
+    """Make a codec that cuts a small picture into many tiles."""
     return Codec.from_runtime(load_runtime(threads=1, tile=64))
 
 

@@ -1,4 +1,4 @@
-"""What is published of the results: pictures, and tables in pages that are those of the published rows."""
+"""Tests of the published results: pictures, and tables in pages that are those of the published rows."""
 
 from __future__ import annotations
 
@@ -140,7 +140,8 @@ def test_large_pictures_are_shown_in_part_and_one_to_one(tmp_path: Path) -> None
         assert image.size == (192, 128)
     text = (out / "pictures.md").read_text("utf-8")
     assert (
-        "# Test: decoded pictures at equal bytes" in text and "768x512 pixels are shown, one to one" in text
+        "# Test: decoded pictures at equal bytes" in text
+        and "768x512 pixels of each picture is shown, one to one" in text
     )
     rows = [row for row in read_rows(tmp_path) if row.image == "b.png" and row.codec == "vvc"]
     assert (

@@ -18,7 +18,7 @@ WEIGHTS = Path(__file__).parents[2] / "src" / "sprdiff" / "weights" / "tiny"
 
 
 def iptc(inner: bytes) -> bytes:
-    """An IPTC container around another file."""
+    """Put an IPTC container around another file."""
 
     def field(record: int, number: int, data: bytes) -> bytes:
         return struct.pack(">BBBH", 0x1C, record, number, len(data)) + data
@@ -28,7 +28,7 @@ def iptc(inner: bytes) -> bytes:
 
 
 def large_png() -> bytes:
-    """A PNG of 10000 x 10000 white pixels of one bit: 12 MB of rows in 12 kB, 300 MB as RGB."""
+    """Make a PNG of 10000 x 10000 white pixels of one bit: 12 MB of rows in 12 kB, 300 MB as RGB."""
     side = 10_000
     rows = zlib.compress((b"\0" + b"\xff" * (side // 8)) * side, 9)
 
@@ -43,7 +43,7 @@ def large_png() -> bytes:
 
 
 def sprd(width: int, height: int, *, scale: int = 0, stream: bytes = b"") -> bytes:
-    """A file of the shipped weights with a true check."""
+    """Make a file of the shipped weights with a valid check."""
     from sprdiff.format.container import Header, pack_file
 
     digest = bytes.fromhex(json.loads((WEIGHTS / "manifest.json").read_text())["hash"])
@@ -54,7 +54,7 @@ def sprd(width: int, height: int, *, scale: int = 0, stream: bytes = b"") -> byt
 
 
 def archive(name: str, data: bytes, method: int) -> bytes:
-    """An archive of one member."""
+    """Make an archive of one member."""
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", method) as made:
         made.writestr(f"{name}.npy", data)
@@ -62,20 +62,20 @@ def archive(name: str, data: bytes, method: int) -> bytes:
 
 
 def npy(shape: tuple[int, ...], descr: str) -> bytes:
-    """The head of an array."""
+    """Make the head of an array."""
     stream = io.BytesIO()
     np.lib.format.write_array_header_1_0(stream, {"descr": descr, "fortran_order": False, "shape": shape})
     return stream.getvalue()
 
 
 def manifest(**changes: object) -> bytes:
-    """The shipped manifest, changed."""
+    """Return the shipped manifest with changes."""
     content = json.loads((WEIGHTS / "manifest.json").read_text()) | changes
     return json.dumps(content).replace('"HUGE"', "1e400").encode()
 
 
 def graph(nodes: list[onnx.NodeProto], arrays: dict[str, np.ndarray] | None = None) -> bytes:
-    """A graph with the names of `coarse`, whose x_tilde comes from these nodes."""
+    """Make a graph with the names of `coarse`, whose x_tilde comes from these nodes."""
     inputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in ("y_hat", "level")]
     names = ("x_tilde", "z_est", "c_pix", "c_sem")
     outputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in names]
@@ -89,7 +89,7 @@ def graph(nodes: list[onnx.NodeProto], arrays: dict[str, np.ndarray] | None = No
 
 
 def tar_head(name: str, size: int, kind: bytes) -> bytes:
-    """A header alone; its contents are not there."""
+    """Make the header of a member without its contents."""
     member = tarfile.TarInfo(name)
     member.size, member.type = size, kind
     return member.tobuf(tarfile.GNU_FORMAT)

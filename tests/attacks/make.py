@@ -29,7 +29,7 @@ ATTACKS: dict[str, tuple[str, Callable[[], bytes]]] = {}
 
 
 def attack(name: str, meant: str) -> Callable[[Callable[[], bytes]], Callable[[], bytes]]:
-    """An attack file, and what it was meant to do."""
+    """Write an attack file, and note what it was meant to do."""
 
     def add(make: Callable[[], bytes]) -> Callable[[], bytes]:
         ATTACKS[name] = meant, make
@@ -243,7 +243,7 @@ def _() -> bytes:
 
 
 def tar(*members: tuple[str, bytes, int]) -> bytes:
-    """A shard of members with their rights."""
+    """Make a shard of members with the given rights."""
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w") as made:
         for name, data, mode in members:
@@ -264,7 +264,7 @@ def _() -> bytes:
 
 
 def table(*columns: tuple[str, pa.Array], **options: object) -> bytes:
-    """A Parquet file; names may stand twice."""
+    """Make a Parquet file, in which names may occur twice."""
     stream = io.BytesIO()
     made = pa.Table.from_arrays([values for _, values in columns], names=[name for name, _ in columns])
     pq.write_table(made, stream, **options)
@@ -306,7 +306,8 @@ if __name__ == "__main__":
     lines = [
         "# Attack files",
         "",
-        "Made by `make.py`. What each was meant to do:",
+        "`make.py` makes these files.",
+        "The table says what each was meant to do:",
         "",
         "| file | meant to |",
         "|---|---|",

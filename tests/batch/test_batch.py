@@ -1,4 +1,4 @@
-"""Trees and lists: what becomes of each file, what is refused, and what a second run does."""
+"""Tests of trees and lists: what becomes of each file, what is refused, and what a second run does."""
 
 from __future__ import annotations
 
@@ -300,7 +300,7 @@ def test_a_source_that_has_changed(tree: Path, tmp_path: Path) -> None:
 
 
 def test_an_output_of_somebody_else_is_neither_taken_nor_overwritten(tree: Path, tmp_path: Path) -> None:
-    """However sound a file is, it is ours only if the run has made it."""
+    """However sound a file is, it belongs to the run only if the run has made it."""
     out, codec = tmp_path / "out", Codec(threads=1)
     run(tree, out)
     foreign = codec.encode(png(7), quality=10)

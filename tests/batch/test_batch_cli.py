@@ -1,4 +1,4 @@
-"""The command ``sprdiff batch``: its options, its bar, and what it loads."""
+"""Tests of the command ``sprdiff batch``: its options, its bar, and what it loads."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_the_command_is_light() -> None:
 
 
 class Bar(ProgressBar):
-    """Keeps what it is told to show."""
+    """A progress bar that keeps what it is told to show."""
 
     def __init__(self) -> None:
         self.shown: list[tuple[float, float | None, str]] = []

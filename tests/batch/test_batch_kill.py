@@ -1,4 +1,5 @@
-"""Runs that are stopped anywhere, even by SIGKILL, go on: nothing is lost, doubled or half-written.
+"""Tests of runs that are stopped anywhere, even by SIGKILL: they go on, and nothing is lost, doubled or
+half-written.
 
 At most one file for each worker is worked on twice, which may be a shard or a table with all its pictures.
 """
@@ -46,7 +47,7 @@ PATIENCE = 120.0
 
 
 class Killed(BaseException):
-    """Stands for a kill: no handler of errors catches it."""
+    """An exception that stands for a kill, because no handler of errors catches it."""
 
 
 def sources(kind: str, folder: Path) -> Path:

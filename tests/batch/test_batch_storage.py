@@ -1,4 +1,5 @@
-"""Collections elsewhere: in object stores, on web servers, on file systems that fail now and then."""
+"""Tests of collections elsewhere: in object stores, on web servers, and on file systems that fail now and
+then."""
 
 from __future__ import annotations
 

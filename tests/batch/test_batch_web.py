@@ -1,4 +1,4 @@
-"""Collections on web servers and on S3, and how remote files are told apart."""
+"""Tests of collections on web servers and on S3, and of how remote files are told apart."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hostile shards and tables: each fails alone, within limits."""
+"""Tests of hostile shards and tables: each fails alone, within limits."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_a_member_is_read_as_far_as_its_beginning_allows(tmp_path: Path) -> None
     run(tmp_path / "a.tar", tmp_path / "out", DECODE)
     assert [name for name, _ in members(tmp_path / "out" / "a.tar")] == ["good.png"]
     errors = [row["error"] for row in manifest(tmp_path / "out")]
-    assert errors[0] == "longer than a file that begins so can be" and "letters SPR" in errors[1]
+    assert errors[0] == "it is longer than a file that begins like this can be" and "letters SPR" in errors[1]
 
 
 def test_rows_of_tables_have_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

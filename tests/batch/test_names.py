@@ -1,4 +1,4 @@
-"""Names of outputs, entries of lists, ranges of shards, and settings that cannot be."""
+"""Tests of names of outputs, entries of lists, ranges of shards, and refused settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hostile ``.sprd`` files: thin sides, huge grids, and files that are longer than they can be."""
+"""Tests of hostile ``.sprd`` files: thin sides, huge grids, and files longer than they can be."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_the_bound_and_the_weights_agree_on_channels() -> None:
 
 
 def test_any_symbols_fit_into_the_bound() -> None:
-    """The dearest latents there are, as far from every table as they may be."""
+    """These latents are the dearest ones, as far from every table as they may be."""
     runtime = doors.codec().runtime
     entropy = runtime.entropy
     luck = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""Hostile pictures: no program is run, no second file is opened, and frames come to an end."""
+"""Tests of hostile pictures: no program is run, no second file is opened, and frames come to an end."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def attack(name: str) -> bytes:
 
 @pytest.fixture
 def ghostscript(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A stand-in named gs that writes down that it was run."""
+    """Write a stand-in named gs that notes that it was run."""
     log = tmp_path / "gs.log"
     (tmp_path / "bin").mkdir()
     stand_in = tmp_path / "bin" / "gs"
@@ -71,7 +71,7 @@ def test_no_upload_runs_ghostscript(name: str, ghostscript: Path) -> None:
 
 
 def test_the_stand_in_is_what_pillow_would_run(ghostscript: Path) -> None:
-    """Else the test above would hold for any reason."""
+    """Without this the test above could pass for any reason."""
     command = [sys.executable, "-c", "import sys; from PIL import Image; Image.open(sys.argv[1]).load()"]
     subprocess.run([*command, doors.ATTACKS / "picture" / "iptc_eps.iim"], capture_output=True, check=False)
     assert ghostscript.exists()
@@ -104,7 +104,7 @@ def test_no_plug_in_that_is_allowed_opens_a_second_file() -> None:
 
 def test_the_list_in_the_docs_is_the_list() -> None:
     text = (ROOT / "docs" / "security.md").read_text("utf-8")
-    listed = re.search(r"Formats that are opened: ([^.]+)\.", text)
+    listed = re.search(r"These formats are opened: ([^.]+)\.", text)
     assert listed is not None and set(re.findall(r"\w+", listed[1])) == RASTER
 
 

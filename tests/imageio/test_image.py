@@ -1,4 +1,5 @@
-"""Pictures in: every mode and format upright in 8-bit sRGB, and one clear line for what is not a picture."""
+"""Tests of opening pictures: every mode and format becomes upright 8-bit sRGB, and anything else gives one
+clear line."""
 
 from __future__ import annotations
 
@@ -332,7 +333,7 @@ def test_to_pil() -> None:
 
 
 def png(width: int, height: int, depth: int, colour: int, rows: bytes) -> bytes:
-    """A PNG file written by hand, for what Pillow does not write."""
+    """Write a PNG file by hand, which Pillow would not write."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

@@ -1,4 +1,4 @@
-"""Odd pictures beside libvips: within 2 of 255 at each pixel, 4 after a conversion of colour.
+"""Tests of odd pictures against libvips: within 2 of 255 at each pixel, and 4 after a conversion of colour.
 
 What the two read otherwise is in `OTHERWISE`, each with the reason; there our reading has a known right
 answer instead.
@@ -35,7 +35,7 @@ PROFILES = {
 
 
 def by_vips(data: bytes) -> NDArray[Any]:
-    """What libvips makes of a file: upright, sRGB, on white."""
+    """Return what libvips makes of a file: upright, sRGB, on white."""
     import pyvips
 
     image = pyvips.Image.new_from_buffer(data, "", fail_on="error").autorot()
@@ -209,7 +209,7 @@ def test_converted_colours(name: str) -> None:
 
 @pytest.mark.parametrize("reason", OTHERWISE)
 def test_what_is_read_otherwise(reason: str) -> None:
-    """Ours is right by the standard; the day libvips agrees, the file belongs to those above."""
+    """Our reading is right by the standard; if libvips ever agrees, the file belongs to those above."""
     made, want = OTHERWISE[reason]
     data = made()
     assert apart(open_rgb(data).pixels, want) <= 3

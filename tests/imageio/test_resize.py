@@ -1,4 +1,4 @@
-"""Resampling, in strips too, and the tiles of a picture."""
+"""Tests of resampling, in strips too, and of the tiles of a picture."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hostile folders of weights: graphs, shapes, channels and configurations are checked before they cost."""
+"""Tests of hostile folders of weights: everything is checked before it costs memory or time."""
 
 from __future__ import annotations
 
@@ -56,13 +56,14 @@ NANO_SIZES = {
 
 @pytest.fixture(params=[1, 2], ids=["first", "second"])
 def generation(request: pytest.FixtureRequest) -> tuple[int, Path]:
-    """Number and folder of the shipped networks, and of small ones of the second generation."""
+    """Return the number and the folder of the shipped networks, and of small ones of the second
+    generation."""
     number: int = request.param
     return number, default_folder() if number == 1 else request.getfixturevalue("nano_weights")
 
 
 def test_shapes_are_those_that_the_runtime_gives(generation: tuple[int, Path]) -> None:
-    """Else a graph could be larger than it was taken for."""
+    """Otherwise a graph could be larger than it was taken for."""
     onnxruntime = pytest.importorskip("onnxruntime")
     onnx = pytest.importorskip("onnx")
     number, folder = generation
@@ -101,7 +102,8 @@ def test_every_operator_of_the_list_is_emitted(nano_weights: Path) -> None:
 
 
 def test_what_folders_of_the_second_generation_hold_is_checked(nano_weights: Path, tmp_path: Path) -> None:
-    """The same care as with the first: operators, pipes, the preset, numbers that are none."""
+    """The second generation gets the same care as the first: operators, pipes, the preset, values that are
+    not numbers."""
     onnx = pytest.importorskip("onnx")
     content = json.loads((nano_weights / "manifest.json").read_text())
     loop = onnx.load_from_string((nano_weights / "flow.onnx").read_bytes())
@@ -116,7 +118,7 @@ def test_what_folders_of_the_second_generation_hold_is_checked(nano_weights: Pat
             json.dumps(content | {"halo": content["halo"] | {"flow": 4096}}).encode(),
             "not a manifest",
         ),
-        ("decoder.npz", attack("npz/nan.npz"), "no number"),
+        ("decoder.npz", attack("npz/nan.npz"), "not numbers"),
         ("decoder.npz", attack("npz/bz2.npz"), "packed in a way"),
     ]
     for number, (name, data, message) in enumerate(cases):

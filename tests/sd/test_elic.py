@@ -1,4 +1,4 @@
-"""ELIC's analysis transform: the layers that are published, and their trained weights from CompressAI."""
+"""Tests of ELIC's analysis transform: the published layers, and their trained weights from CompressAI."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ BLOCK = (("conv1", 1), ("conv2", 3), ("conv3", 1))
 
 
 def published(scale: float = 0.3) -> dict[str, Tensor]:
-    """A random state dict with the names and shapes of that model; other parts of it are there, too."""
+    """Return a random state dict with the names and shapes of that model; other parts of it are included."""
     state: dict[str, Tensor] = {"h_a.0.weight": torch.zeros(1), "latent_codec.y.groups": torch.zeros(1)}
     widths = iter([(3, N), (N, N), (N, N), (N, M)])
     width = N
@@ -61,7 +61,7 @@ def published(scale: float = 0.3) -> dict[str, Tensor]:
 
 
 def run(state: dict[str, Tensor], x: Tensor) -> Tensor:
-    """That model's ``g_a``, written from its published layers; x in 0-1."""
+    """Run that model's ``g_a``, written from its published layers; x is in 0-1."""
 
     def conv(name: str, x: Tensor, **options: Any) -> Tensor:
         weight = state[f"g_a.{name}.weight"]

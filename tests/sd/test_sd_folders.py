@@ -1,4 +1,4 @@
-"""Trained folders of preset `sd`: saved, loaded strictly, refused, published."""
+"""Tests of trained folders of preset `sd`: they are saved, loaded strictly, refused, and published."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_only_what_was_trained_is_saved(made: Path) -> None:
 
 
 def rewrite(folder: Path, change: Any) -> None:
-    """Change the weights of a trained folder and give it the hashes that they have then."""
+    """Change the weights of a trained folder and give it their new hashes."""
     trained = read_trained(folder)
     entropy, weights = read_weights(trained)
     change(weights)
@@ -86,7 +86,7 @@ def test_missing_lora_keys(parts: Path) -> None:
 
 def test_unknown_weights(parts: Path) -> None:
     rewrite(parts / "trained", lambda weights: weights.update(extra=np.zeros(3, np.float16)))
-    with pytest.raises(WeightsError, match="1 weights are unknown, extra"):
+    with pytest.raises(WeightsError, match="1 weights are unknown, such as extra"):
         load(parts / "trained", device="cpu")
 
 
@@ -195,7 +195,7 @@ def test_a_diverged_model_is_not_saved(parts: Path) -> None:
     model = small_model(parts)
     with torch.no_grad():
         model.synthesis.enter.weight[0] = float("nan")
-    with pytest.raises(WeightsError, match=r"synthesis\.enter\.weight holds what is no number"):
+    with pytest.raises(WeightsError, match=r"synthesis\.enter\.weight holds values that are no numbers"):
         save(parts / "new", model, entropy_arrays(model.latent_codec))
     assert not (parts / "new").exists()
 

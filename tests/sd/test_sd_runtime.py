@@ -1,4 +1,4 @@
-"""Preset `sd` as a codec: files, tiles and their seams, colours, what the runtime refuses."""
+"""Tests of preset `sd` as a codec: files, tiles and their seams, colours, and what the runtime refuses."""
 
 from __future__ import annotations
 
@@ -226,7 +226,7 @@ def test_colours_are_matched_without_edges() -> None:
 
 
 def test_tiles_that_differ_meet_without_seams(runtime: TorchRuntime, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Decoder and denoiser make tiles dark and bright by turns: no step is larger than the ramp's."""
+    """Decoder and denoiser make tiles dark and bright in turn; no step is larger than the ramp's."""
     tiles = itertools.count()
 
     def decode(self: SDSPRDiff, z0: Tensor) -> Tensor:

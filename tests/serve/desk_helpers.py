@@ -18,7 +18,7 @@ def give(visit: Visit, data: bytes, name: str = "holiday.jpg", kind: str = "imag
 
 
 def settled(visit: Visit) -> None:
-    """Wait until nothing is under way; changes begin to be worked on a moment after they were made."""
+    """Wait until nothing is in progress; work on a change begins a moment after the change."""
     visit.page.wait_for_timeout(250)
     visit.page.locator("#frame[aria-busy=false]").wait_for()
 

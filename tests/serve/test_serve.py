@@ -1,4 +1,4 @@
-"""The HTTP API: what it answers to those who keep to it, and in one sentence to those who do not."""
+"""Tests of the HTTP API: what it answers to proper requests, and in one sentence to all others."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The page of ``sprdiff serve`` in a real browser, Debian's Chromium: a photo in, a file and a picture
-out."""
+"""Tests of the page of ``sprdiff serve`` in a real browser, Debian's Chromium: a photograph goes in, a file
+and a picture come out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Connections that a server has to survive: slow, endless, broken and very many ones."""
+"""Tests of connections that a server has to survive: slow, endless, broken and very many ones."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def address() -> Iterator[str]:
 
 
 def busy(address: str) -> tuple[float, float]:
-    """Places taken and jobs running, by the metrics."""
+    """Return how many places are taken and how many jobs run, by the metrics."""
     lines = dict(
         line.rsplit(" ", 1) for line in httpx.get(f"{address}metrics").text.splitlines() if line[0] != "#"
     )
@@ -99,7 +99,7 @@ CHUNKED = "Transfer-Encoding: chunked"
 def test_what_is_no_http_is_answered_in_json(address: str, sent: bytes) -> None:
     with connect(address) as connection:
         connection.sendall(sent)
-        told(rest_of(connection), 400, "not sound HTTP")
+        told(rest_of(connection), 400, "not valid HTTP")
 
 
 @pytest.mark.services
@@ -120,10 +120,10 @@ def test_heads_that_are_too_long_although_they_come_whole(address: str) -> None:
 @pytest.mark.services
 @pytest.mark.parametrize("path", ["/encode", "/healthz", "/nothing"])
 def test_bodies_of_one_byte_chunks(address: str, path: str) -> None:
-    """A megabyte of them kept the event loop for a second, and everybody else waited."""
+    """A megabyte of them once kept the event loop for a second, and everybody else waited."""
     with connect(address) as connection:
         connection.sendall(post(path, CHUNKED) + TINY_CHUNKS)
-        told(rest_of(connection), 400, "too small chunks")
+        told(rest_of(connection), 400, "too many small chunks")
     assert busy(address) == (0, 0)
 
 

@@ -1,4 +1,4 @@
-"""What a request may take: bytes, pixels, places and time; and that a place always comes free again."""
+"""Tests of what a request may take: bytes, pixels, places and time; a place always comes free again."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_a_body_that_does_not_arrive() -> None:
 
 
 def test_uploads_take_no_places() -> None:
-    """Bodies that hardly begin took every place for half a minute."""
+    """Bodies that hardly begin once took every place for half a minute."""
     one_byte = Settings(concurrency=1, queue=1, uploads=8)
 
     async def scene(service: Api) -> None:

@@ -1,4 +1,4 @@
-"""The running server: its address, its end, and connections that a server has to survive."""
+"""Tests of the running server: its address, what it refuses, and its end."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ QUICK = Settings(max_upload=100_000, upload_timeout=1, header_timeout=1)
 
 @contextmanager
 def started(*options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A process of ``sprdiff serve``, and the line that it begins with."""
+    """Start ``sprdiff serve``; return the process and its first line."""
     process = subprocess.Popen(
         [sys.executable, "-m", "sprdiff", "serve", "--port", "0", "--threads", "1", *options],
         stdout=subprocess.PIPE,
@@ -172,7 +172,7 @@ sys.exit(cli.main(["serve", "--port", "0", "--threads", "1"]))
 @pytest.mark.parametrize("between", ["checkpoint()", "pass"], ids=["in tiles", "in one piece"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_it_stops_with_a_job_at_work(number: signal.Signals, between: str) -> None:
-    """The client had a 500 and the process stayed alive for as long as the job."""
+    """Once the client had a 500 and the process stayed alive for as long as the job."""
     process = subprocess.Popen(
         [sys.executable, "-c", STUCK.format(between=between)],
         stdout=subprocess.PIPE,

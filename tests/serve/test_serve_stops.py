@@ -1,4 +1,4 @@
-"""Work that nobody waits for ends, and its place comes free again."""
+"""Tests of work that nobody waits for: it ends, and its place becomes free again."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def forever() -> None:
 
 
 class Gate:
-    """Networks that begin a tile, wait there until they are let go, and count their tiles."""
+    """Networks that begin a tile, wait there until they are released, and count their tiles."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.codec = Codec.from_runtime(load_runtime(threads=1, tile=64))

@@ -27,7 +27,7 @@ SIGNATURES = GRAPHS[GENERATION]
 
 @pytest.fixture(scope="module")
 def model() -> SPRDiff:
-    """The networks that ``nano_weights`` is written from, but for the arrays in CHANGED."""
+    """Return the networks that ``nano_weights`` is written from, except for the arrays in CHANGED."""
     import weights_fixture  # not before pytest has loaded it as a plugin
 
     caught: list[SPRDiff] = []
@@ -43,7 +43,7 @@ def model() -> SPRDiff:
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory, model: SPRDiff) -> Path:
-    """The folder that ``run_export`` makes of a checkpoint, tables fitted to photographs."""
+    """Return the folder that ``run_export`` makes of a checkpoint, with tables fitted to photographs."""
     base = tmp_path_factory.mktemp("export")
     start = write_checkpoint(base / "start.safetensors", model)
     photos = write_photos(base / "photos", count=2, size=128)
@@ -56,7 +56,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory, model: SPRDiff) -> Path:
 
 @pytest.fixture(scope="module")
 def stored(exported: Path) -> SPRDiff:
-    """The torch model of the folder: with the fp16 weights that the graphs get."""
+    """Return the torch model of the folder, with the fp16 weights that the graphs get."""
     return load_folder(exported).eval()
 
 
@@ -65,7 +65,7 @@ def stored(exported: Path) -> SPRDiff:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
-    """Leaves out the slow part, the graphs."""
+    """Leave out the slow part, the graphs."""
 
     def graphs(model: SPRDiff, folder: Path) -> dict[str, dict[str, np.ndarray]]:
         (folder / "encoder.onnx").write_bytes(b"graph")

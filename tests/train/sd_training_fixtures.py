@@ -16,7 +16,7 @@ from training_helpers import write_photos
 
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that holds the tiny pretrained parts."""
+    """Write a folder that holds the tiny pretrained parts."""
     folder = tmp_path_factory.mktemp("parts")
     sd_options(folder)
     return folder
@@ -31,7 +31,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory: pytest.TempPathFactory, parts: Path) -> Path:
-    """A checkpoint of everything that is trained, random."""
+    """Write a checkpoint of random weights for everything that is trained."""
     path = tmp_path_factory.mktemp("start") / "start.safetensors"
     model = small_model(parts)
     ema = {f"ema.{k}": v for k, v in checkpoints.own_state(model).items()}

@@ -1,4 +1,4 @@
-"""The scripts around training: the whole recipe of `tiny`, and the run on a machine with a GPU."""
+"""Tests of the scripts around training: the whole recipe of `tiny`, and the run on a machine with a GPU."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ gpu_pack: Any = load_script("gpu_pack")
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """With a command ``sprdiff`` that runs the sources under test."""
+    """Return an environment whose command ``sprdiff`` runs the sources under test."""
     return with_command(folder, "-m sprdiff", PYTHONPATH=str(ROOT / "src"), PYTHON=sys.executable)
 
 
@@ -39,7 +39,7 @@ def run(*command: str, env: dict[str, str], **changes: Any) -> subprocess.Comple
 
 
 def test_the_whole_recipe_from_photographs_to_a_file_decoded(tmp_path: Path) -> None:
-    """Two steps a stage: what comes out is a weights folder that encodes and decodes."""
+    """After two steps of each stage there is a weights folder that encodes and decodes."""
     photos, out, weights = write_photos(tmp_path / "photos", 2, SIDE), tmp_path / "run", tmp_path / "weights"
     env = environment(tmp_path)
     command = [
@@ -87,7 +87,7 @@ def test_wrong_arguments_of_the_recipe(arguments: list[str], message: str, tmp_p
 
 
 def fill_wheels(folder: Path) -> None:
-    """Stand-ins for the packages: the tests have no network."""
+    """Put stand-ins for the packages into the folder, because the tests have no network."""
     folder.mkdir(parents=True)
     for name in gpu_pack.PACKAGES:
         (folder / f"{name}.whl").write_bytes(bytes(1000))
@@ -166,8 +166,8 @@ def test_wrong_arguments_of_the_run(arguments: list[str], tmp_path: Path) -> Non
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["codec", "vae"])
 def test_both_parts_run_without_a_hand_on_them(stage: str, tmp_path: Path, start: Path) -> None:
-    """In a copy of the tree, without a network, a few seconds each; the second goes on where the first
-    stopped."""
+    """Both run in a copy of the tree, without a network, for a few seconds each; the second goes on where the
+    first stopped."""
     tree = tmp_path / "tree"
     for folder in ("src", "scripts"):
         tree.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""The scripts of preset `sd`: the whole recipe on small parts, and the run on a machine with a GPU,
+"""Tests of the scripts of preset `sd`: the whole recipe on small parts, and the run on a machine with a GPU,
 rehearsed."""
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ ROOT = Path(__file__).parents[2]
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """With a command ``sprdiff`` that runs the sources under test on small parts, and with few steps."""
+    """Return an environment whose command ``sprdiff`` runs the sources under test on small parts, with few
+    steps."""
     sources = os.pathsep.join(p for p in sys.path if p)
     own = {"PYTHONPATH": sources, "SMOKE": "2", "PACK": "--min-side 64", "PYTHONWARNINGS": ""}
     return with_command(folder, f'"{small_sprdiff.__file__}"', **own)

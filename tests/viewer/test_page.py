@@ -1,4 +1,4 @@
-"""The built page's files: what a server gives out, and what is said where it is not built."""
+"""Tests of the built page's files: what a server gives out, and what is said where the page is not built."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FILES = {"index.html": b"<!doctype html>", "page.js": b"1", "onnxruntime.wasm.zl
 
 @pytest.fixture
 def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder in the place of the package, with a page that was built."""
+    """Make a folder in the place of the package, with a page that was built."""
     folder = tmp_path / "package" / "page"
     folder.mkdir(parents=True)
     for name, data in FILES.items():

@@ -1,5 +1,5 @@
-"""The page that opens files, in Debian's Chromium: by file, packet, link and code, without a connection
-too."""
+"""Tests of the page that opens files, in Debian's Chromium: by file, packet, link and code, without a
+connection, too."""
 
 from __future__ import annotations
 

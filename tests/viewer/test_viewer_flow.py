@@ -1,4 +1,5 @@
-"""The page with weights of the second generation: untrained ones of the preset nano, in a real browser."""
+"""Tests of the page with weights of the second generation: untrained ones of the preset nano, in a real
+browser."""
 
 from __future__ import annotations
 
@@ -33,7 +34,8 @@ CASES: dict[str, tuple[tuple[int, int], bool, dict[str, Any]]] = {
 
 @pytest.fixture(scope="module")
 def weights(nano_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three evaluations, and no realism of 1: the page must take what the manifest says."""
+    """Return weights with three evaluations and a realism below 1, because the page must use what the
+    manifest says."""
     return with_dials(
         nano_weights, tmp_path_factory.mktemp("dials") / "nano", steps=3, realism=0.75, latest=0.9
     )
@@ -79,7 +81,7 @@ def test_heun(browser: Browser, nano_weights: Path, tmp_path: Path) -> None:
 
 
 def test_a_graphics_processor(browser: Browser, weights: Path, tmp_path: Path) -> None:
-    """Software plays one here, which the page would not take: its refusal is taken out."""
+    """Software plays a graphics processor here, which the page would refuse; its refusal is taken out."""
     write_site(tmp_path / "site", make_bundle(weights))
     worker = tmp_path / "site" / "worker.js"
     text = worker.read_text()

@@ -1,4 +1,4 @@
-"""The page without a connection, over plain http, on servers that lack something, and without scripts."""
+"""Tests of the page without a connection, over plain http, and on servers that lack something."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def address() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The page as files for any web server."""
+    """Return the page as files for any web server."""
     folder = tmp_path_factory.mktemp("site")
     write_site(folder, make_bundle())
     return folder
@@ -33,7 +33,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def viewer(browser: Browser, address: str) -> Iterator[Viewer]:
-    """One page for all that does not need a fresh one: it loads for a while."""
+    """Return one page for all tests that do not need a fresh one, because it loads for a while."""
     found = Viewer(browser, address)
     found.ready()
     yield found

@@ -82,7 +82,7 @@ def rows_together(path: Path, metadata: Any, most: int) -> int:
 
 
 def _rows_of(file: BinaryIO, chunk: Any, column: Any) -> int:
-    """Return how many rows of a chunk may be read at a time; 0: not even one."""
+    """Return how many rows of a chunk may be read at a time; 0 if not even one may."""
     widest, values, lists = _WIDTHS.get(chunk.physical_type, 0), 0, column.max_repetition_level > 0
     if chunk.physical_type == "FIXED_LEN_BYTE_ARRAY":
         widest = column.length
@@ -134,7 +134,7 @@ def _widest(file: BinaryIO, page: ParquetPage, codec: str) -> int:
 
 
 class _Thrift:
-    """Reads a message of Thrift's compact protocol.
+    """A reader of messages in Thrift's compact protocol.
 
     Attributes:
         place: where it has got to.

@@ -34,21 +34,27 @@ def _check_kind(value: str | None) -> str | None:
 
 Source = Annotated[
     str,
-    typer.Argument(metavar="SOURCE", help="Folder, list (.txt, or - for stdin), .tar, .parquet; or a URL."),
+    typer.Argument(metavar="SOURCE", help="Folder, list (.txt; - is stdin), .tar, .parquet; or a URL."),
 ]
 Dest = Annotated[
     str, typer.Argument(metavar="DEST", help="Folder of the outputs, or a URL; a stopped run goes on.")
 ]
 Scale = Annotated[str | None, typer.Option("--scale", help=", ".join(SCALE_NAMES) + ".")]
 Background = Annotated[str | None, typer.Option("--background", help="Colour under transparent pixels.")]
-ToDecode = Annotated[bool, typer.Option("--decode", help="From .sprd files to pictures.")]
-To = Annotated[str | None, typer.Option("--to", metavar="FORMAT", help="Of decoded pictures: png, jpg ...")]
+ToDecode = Annotated[bool, typer.Option("--decode", help="Decode .sprd files to pictures.")]
+To = Annotated[
+    str | None, typer.Option("--to", metavar="FORMAT", help="Format of decoded pictures: png, jpg ...")
+]
 Realism = Annotated[float | None, typer.Option("--realism", help="0 faithful, 1 sharp, partly invented.")]
 Steps = Annotated[
     int | None, typer.Option("--steps", min=1, max=MAX_STEPS, help="Evaluations of the generative network.")
 ]
-Seed = Annotated[int | None, typer.Option("--seed", min=0, max=2**63 - 1, help="Of the noise in pictures.")]
-Jobs = Annotated[int | None, typer.Option("-j", "--jobs", min=1, help="Processes; none given: all cores.")]
+Seed = Annotated[
+    int | None, typer.Option("--seed", min=0, max=2**63 - 1, help="Seed of the noise in pictures.")
+]
+Jobs = Annotated[
+    int | None, typer.Option("-j", "--jobs", min=1, help="Processes; default: one for each core.")
+]
 Ray = Annotated[
     str | None, typer.Option("--ray", metavar="ADDRESS", help="Ray cluster: auto, HOST:PORT, or local.")
 ]
@@ -56,10 +62,12 @@ Kind = Annotated[
     str | None,
     typer.Option("--as", callback=_check_kind, help="What SOURCE holds: " + ", ".join(_KINDS) + "."),
 ]
-Column = Annotated[str | None, typer.Option("--column", help="Of the pictures in Parquet.")]
-OutputColumn = Annotated[str | None, typer.Option("--output-column", help="Its name in the outputs.")]
+Column = Annotated[str | None, typer.Option("--column", help="Column of the pictures in Parquet.")]
+OutputColumn = Annotated[
+    str | None, typer.Option("--output-column", help="Name of that column in the outputs.")
+]
 Folder = Annotated[
-    Path | None, typer.Option("--work", metavar="DIR", help="Where to keep what is needed to go on.")
+    Path | None, typer.Option("--work", metavar="DIR", help="Folder for what is needed to go on.")
 ]
 
 

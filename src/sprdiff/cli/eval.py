@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..evaluate.targets import Target
 
 N = TypeVar("N", int, float)
-Dir = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of results, of sprdiff eval.")]
+Dir = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of results that sprdiff eval has written.")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,18 +35,18 @@ class Comparison:
     out: Path = option(
         "Folder of results; an interrupted run is continued there.", flag="-o --output", metavar="DIR"
     )
-    codecs: str | None = option("Names with commas; without it all there are.", None, metavar="NAMES")
+    codecs: str | None = option("Names with commas; default: all codecs.", None, metavar="NAMES")
     bpp: str | None = option("Bits per pixel, with commas.", None, metavar="RATES")
     bytes: str | None = option("Bytes per picture, with commas.", None, metavar="SIZES")
     features: Path | None = option("SqueezeNet 1.1, for the feature distances.", None, metavar="FILE")
     metric_weights: Path | None = option("Published weights for LPIPS, DISTS, FID.", None, metavar="DIR")
     keep: bool = option("Keep files and decoded images.", False)
-    jobs: int = option("Processes; more than there are cores make times wrong.", 1, flag="-j --jobs", low=1)
-    limit: int | None = option("Only the first so many images.", None, low=1)
+    jobs: int = option("Processes; more than cores make times wrong.", 1, flag="-j --jobs", low=1)
+    limit: int | None = option("Use only the first so many images.", None, low=1)
     external_encode: Sequence[str] = option("{input} {output} {quality}.", (), metavar="NAME=COMMAND")
     external_decode: Sequence[str] = option("{input} {output}.", (), metavar="NAME=COMMAND")
     external_quality: Sequence[str] = option(
-        "From the smallest to the largest file.", (), metavar="NAME=FROM:TO[:STEP]"
+        "Qualities, from the smallest to the largest file.", (), metavar="NAME=FROM:TO[:STEP]"
     )
 
 
@@ -84,19 +84,21 @@ def report(
     folder: Dir,
     out: Annotated[
         Path | None,
-        typer.Option("-o", "--output", metavar="OUT", help="Folder of the page; none: DIR/report."),
+        typer.Option("-o", "--output", metavar="OUT", help="Folder of the page; default: DIR/report."),
     ] = None,
     originals: Annotated[
-        Path | None, typer.Option("--originals", metavar="DIR", help="Where the images are now.")
+        Path | None, typer.Option("--originals", metavar="DIR", help="Folder where the images are now.")
     ] = None,
     reference: Annotated[
         str | None,
         typer.Option("--reference", metavar="NAME", help="Codec that the others are compared with."),
     ] = None,
-    images: Annotated[int, typer.Option("--images", min=0, help="At most so many images are shown.")] = 4,
+    images: Annotated[int, typer.Option("--images", min=0, help="Show at most so many images.")] = 4,
     picture_rates: Annotated[
         str | None,
-        typer.Option("--picture-rates", metavar="RATES", help="At these bits per pixel, or bytes: 1200B."),
+        typer.Option(
+            "--picture-rates", metavar="RATES", help="Show them at these bits per pixel, or bytes: 1200B."
+        ),
     ] = None,
 ) -> int:
     """Make a page and tables of the results of sprdiff eval."""

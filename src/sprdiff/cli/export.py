@@ -22,13 +22,13 @@ TEXTS = ("LICENSE-weights", "MODEL_CARD.md")
 def export(
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder to make.")],
     encoder: Annotated[
-        bool, typer.Option("--encoder", help="The encoder alone, for machines that only send.")
+        bool, typer.Option("--encoder", help="Copy the encoder alone, for machines that only send.")
     ] = False,
     weights: Weights = None,
     *,
     writing: WritingOptions,
 ) -> int:
-    """Copy the part of the weights that a machine needs, so far: --encoder."""
+    """Copy the part of the weights that a machine needs; so far --encoder is the only part."""
     from ..fileinfo import model_info
 
     if not encoder:

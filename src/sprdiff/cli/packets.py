@@ -39,10 +39,10 @@ class Cutting:
     payload: int | None = option("Most bytes of a whole packet; --text: characters of a line.", None, low=1)
     channel: str | None = option("A channel whose payload is known.", None)
     parity: int | None = option("Packets to add; any so many may be lost.", None, low=0, high=254)
-    count: int | None = option("Packets in all; those that the data leave are parity.", None, low=1, high=255)
+    count: int | None = option("Packets in all; what the data leave is parity.", None, low=1, high=255)
     fit: bool = option("Code the picture so that it fills its packets.", False)
-    only: str | None = option("Only the packets of these numbers.", None, metavar="3,5")
-    text: str | None = option("Lines of text: base64url or base91.", None)
+    only: str | None = option("Write only the packets of these numbers.", None, metavar="3,5")
+    text: str | None = option("Write lines of text: base64url or base91.", None)
 
 
 @takes
@@ -96,7 +96,7 @@ def _write(given: Cutting, data: bytes, chosen: dict[int, bytes], *, force: bool
 @takes
 def join(
     files: Annotated[
-        list[str], typer.Argument(metavar="IN...", help="Packets, lines of text, folders of either.")
+        list[str], typer.Argument(metavar="IN...", help="Packets, lines of text, or folders of either.")
     ],
     output: Annotated[
         str,
@@ -104,7 +104,9 @@ def join(
             "-o", "--output", metavar="OUT", help="Picture or .sprd file; a folder for several streams."
         ),
     ],
-    sprd: Annotated[bool, typer.Option("--sprd", help="Into a folder: .sprd files, not pictures.")] = False,
+    sprd: Annotated[
+        bool, typer.Option("--sprd", help="Write .sprd files into a folder, not pictures.")
+    ] = False,
     *,
     networks: NetworkOptions,
     writing: WritingOptions,

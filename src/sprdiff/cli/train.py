@@ -17,7 +17,9 @@ from .fields import takes
 @takes
 def train(
     options: TrainOptions,
-    card: Annotated[Path | None, typer.Option("--card", help="export: JSON file of figures to ship.")] = None,
+    card: Annotated[
+        Path | None, typer.Option("--card", help="JSON file of figures to ship (export).")
+    ] = None,
 ) -> int:
     """Train one stage of a preset (needs the extra: train)."""
     with needed("train", TrainingError, "training"):

@@ -28,13 +28,15 @@ EXACT = (
 )
 """Prefixes of the weights that are stored in the integer arrays only (docs/bitstream.md)."""
 
-Passes = tuple[tuple[int, int], tuple[int, int]]
-"""The pass that codes a position of y, by its row and column modulo 2."""
+Passes = tuple[tuple[int, ...], ...]
+"""The pass that codes a position of y, by its row and column modulo 2 or 4."""
 Order = tuple[tuple[int, int], ...]
 """The steps in which y is coded, each a pair of a pass and a channel group."""
 
 CHECKERBOARD: Passes = ((0, 1), (1, 0))
 FOUR_PASSES: Passes = ((0, 2), (3, 1))
+SIX_PASSES: Passes = ((0, 4, 2, 4), (5, 3, 5, 3), (2, 4, 1, 4), (5, 3, 5, 3))
+"""Every second row and column in three passes, then the rest like the last three of `FOUR_PASSES`."""
 
 
 def pass_major(passes: int, groups: int) -> Order:
@@ -144,8 +146,21 @@ def _check_coding(fields: Mapping[str, Any]) -> None:
     if not all(type(number) in (int, float) and 0 < number <= MAX_NUMBER for number in numbers):
         raise ValueError(f"the stored configuration has numbers that are not above 0: {numbers}")
     passes = fields.get("passes", CHECKERBOARD)
-    if len(passes) != 2 or not all(len(row) == 2 and set(row) <= set(range(4)) for row in passes):
+    if not _are_passes(passes):
         raise ValueError(f"the stored configuration has passes {passes!r}")
+
+
+def _are_passes(passes: Any) -> bool:
+    """Whether a table says in which pass each position is coded, with the coarse positions first."""
+    side = len(passes)
+    if side not in (2, 4) or not all(len(row) == side and set(row) <= set(range(8)) for row in passes):
+        return False
+    coarse = [passes[r][c] for r in range(0, side, 2) for c in range(0, side, 2)]
+    fine = {(r % 2, c % 2): passes[r][c] for r in range(side) for c in range(side) if r % 2 or c % 2}
+    periodic = all(
+        passes[r][c] == fine[r % 2, c % 2] for r in range(side) for c in range(side) if r % 2 or c % 2
+    )
+    return side == 2 or (periodic and max(coarse) < min(fine.values()))
 
 
 @dataclass(frozen=True)
@@ -185,10 +200,10 @@ class ModelConfig(LatentSizes):
     fused: int = 192
     trunk: int = 256
     analysis_blocks: int = 1
-    y_channels: int = 160
+    y_channels: int = 128
     z_channels: int = 32
-    groups: tuple[int, ...] = (16, 16, 32, 32, 64)
-    passes: Passes = FOUR_PASSES
+    groups: tuple[int, ...] = (16, 16, 32, 64)
+    passes: Passes = SIX_PASSES
     group_major: bool = False
     tables: int = 80
     sigma_max: float = 128.0

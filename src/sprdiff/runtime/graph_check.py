@@ -26,7 +26,7 @@ MOST_PRODUCTS = 50_000
 _BASE = 2**22
 """How many numbers are allowed for pictures of any size: weights are transposed, levels looked up."""
 _MOST_KNOWN = 64
-"""The largest array whose values are followed, because sizes are made of them."""
+"""The size of the largest array whose values are followed, because sizes are made of them."""
 
 Shape = tuple[int, ...]
 

@@ -1,4 +1,4 @@
-"""What the configurations of pretrained parts must say before their weights are loaded for preset `sd`."""
+"""Checks of the configurations of pretrained parts, before their weights are loaded for preset `sd`."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from ..errors import WeightsError
 from .hub import Source, brief
 
 PATCH = 14
-"""Side of DINOv2's patches in pixels."""
+"""The side of DINOv2's patches in pixels."""
 
 
 class NoiseSchedule(NamedTuple):
-    """What of a scheduler's configuration one step needs.
+    """The part of a scheduler's configuration that one step needs.
 
     Attributes:
         prediction: what the UNet predicts: ``epsilon``, ``v_prediction`` or ``sample``.
@@ -28,7 +28,8 @@ class NoiseSchedule(NamedTuple):
 
 
 def read_schedule(source: Source) -> NoiseSchedule:
-    """Prediction type and ᾱ of ``scheduler/scheduler_config.json``, as diffusers' schedulers compute them.
+    """Read the prediction type and ᾱ of ``scheduler/scheduler_config.json``, as diffusers' schedulers compute
+    them.
 
     Raises:
         WeightsError: of a kind that one step cannot be taken with.
@@ -37,7 +38,7 @@ def read_schedule(source: Source) -> NoiseSchedule:
     prediction = config.get("prediction_type", "epsilon")
     if prediction not in ("epsilon", "v_prediction", "sample"):
         raise WeightsError(
-            f"the scheduler of {source.name} predicts {prediction!r}: epsilon, v_prediction or sample is due"
+            f"the scheduler of {source.name} predicts {prediction!r} and not epsilon, v_prediction or sample"
         )
     try:
         alphas = _alphas(config)
@@ -52,7 +53,7 @@ def read_schedule(source: Source) -> NoiseSchedule:
 
 
 def _alphas(config: dict[str, Any]) -> Tensor:
-    """ᾱ_t, float64 [T]; with `rescale_betas_zero_snr` by algorithm 1 of Lin et al. (WACV 2024)."""
+    """Return ᾱ_t, float64 [T]; with `rescale_betas_zero_snr` by algorithm 1 of Lin et al. (WACV 2024)."""
     rule, count = config.get("beta_schedule", "linear"), config.get("num_train_timesteps", 1000)
     start, end = config.get("beta_start", 0.0001), config.get("beta_end", 0.02)
     if config.get("trained_betas") is not None:
@@ -62,7 +63,7 @@ def _alphas(config: dict[str, Any]) -> Tensor:
     elif rule == "linear":
         betas = torch.linspace(start, end, count, dtype=torch.float64)
     else:
-        raise ValueError(f"beta schedule {rule!r} where linear or scaled_linear is due")
+        raise ValueError(f"the beta schedule is {rule!r} and not linear or scaled_linear")
     alphas = torch.cumprod(1 - betas, 0)
     if config.get("rescale_betas_zero_snr"):
         root = alphas.sqrt()
@@ -71,7 +72,7 @@ def _alphas(config: dict[str, Any]) -> Tensor:
 
 
 def check_class(source: Source, sub: str, key: str, wanted: tuple[str, ...]) -> dict[str, Any]:
-    """The configuration of one network, which must name one of the wanted classes.
+    """Return the configuration of one network, which must name one of the wanted classes.
 
     Raises:
         WeightsError: it names another.
@@ -80,13 +81,13 @@ def check_class(source: Source, sub: str, key: str, wanted: tuple[str, ...]) -> 
     if config.get(key) not in wanted:
         where = f"{sub}/" if sub else ""
         raise WeightsError(
-            f"{source.name}: {where}config.json names {config.get(key)!r} where {wanted[0]} is due"
+            f"{source.name}: {where}config.json names {config.get(key)!r} but {wanted[0]} is needed"
         )
     return config
 
 
 def check_widths(source: Source, vae: dict[str, Any], unet: dict[str, Any]) -> None:
-    """Refuse VAE and UNet that are not of one Stable-Diffusion-1.x/2.x-class model.
+    """Refuse a VAE and a UNet that do not belong to one model of the class of Stable Diffusion 1.x or 2.x.
 
     Raises:
         WeightsError: latents do not fit, the VAE is not at 1/8, or the UNet wants what the codec does not
@@ -102,12 +103,12 @@ def check_widths(source: Source, vae: dict[str, Any], unet: dict[str, Any]) -> N
     if not all(isinstance(config.get("block_out_channels", []), list) for config in (vae, unet)):
         raise WeightsError(f"{source.name}: block_out_channels is no list")
     if (ratio := 2 ** (len(vae.get("block_out_channels", [0])) - 1)) != 8:
-        raise WeightsError(f"{source.name}: the VAE's latent is at 1/{ratio} of the image where 1/8 is due")
+        raise WeightsError(f"{source.name}: the VAE's latent is at 1/{ratio} of the image but 1/8 is needed")
     strange = [k for k in ("addition_embed_type", "class_embed_type", "encoder_hid_dim_type") if unet.get(k)]
     if strange or not isinstance(unet.get("cross_attention_dim", 1280), int):
         reason = strange[0] if strange else "several cross_attention_dim"
         raise WeightsError(
-            f"{source.name}: the UNet has {reason}, as SDXL-class models do: SD 1.x or 2.x is due"
+            f"{source.name}: the UNet has {reason}, as SDXL-class models do: give a model of SD 1.x or 2.x"
         )
     if 2 ** (len(unet.get("block_out_channels", [0] * 4)) - 1) > 8:
         raise WeightsError(f"{source.name}: the UNet halves its latent more than three times")

@@ -1,4 +1,5 @@
-"""Sizes of preset `sd`: a frozen dataclass, stored inside every checkpoint and every trained folder."""
+"""The sizes of preset `sd`: a frozen dataclass, which is stored in every checkpoint and every trained
+folder."""
 
 from __future__ import annotations
 
@@ -73,8 +74,8 @@ class SDConfig(LatentSizes):
 
 
 SD = SDConfig()
-"""The preset; widths of pretrained parts are those of SD-2.x or SD-Turbo and DINOv2-base until parts are
-loaded."""
+"""The preset; the widths of pretrained parts are those of SD-2.x or SD-Turbo and of DINOv2-base until parts
+are loaded."""
 
 SMALL = dataclasses.replace(
     SD,
@@ -95,4 +96,5 @@ SMALL = dataclasses.replace(
     semantic_condition=16,
     lora_rank=2,
 )
-"""Trained parts small enough for tests and rehearsals; widths of pretrained parts follow from these parts."""
+"""Trained parts that are small enough for tests and rehearsals; the widths of pretrained parts follow from
+these parts."""

@@ -46,7 +46,7 @@ class SDDenoiser(nn.Module):
     def forward(
         self, z_t: Tensor, t: Tensor, c_pix: Tensor, c_sem: Tensor, pooled: Tensor | None = None
     ) -> Tensor:
-        """Float32 whatever the precision around it is.
+        """Compute the clean latent in float32, whatever the precision around it is.
 
         Args:
             pooled: [N,D], the mean of c_sem over the picture, where this is one tile of it.
@@ -62,7 +62,8 @@ class SDDenoiser(nn.Module):
         return z0
 
     def clean(self, z_t: Tensor, out: Tensor, step: Tensor) -> Tensor:
-        """The clean latent that an output of the UNet stands for, in the precision of its arguments."""
+        """Return the clean latent that an output of the UNet stands for, in the precision of its
+        arguments."""
         of_z, of_out = (factor.to(z_t.dtype)[:, None, None, None] for factor in self._factors(step))
         return of_z * z_t + of_out * out
 
@@ -72,7 +73,7 @@ class SDDenoiser(nn.Module):
         return float(self._factors(torch.tensor([len(self.alphas) - 1], device=self.alphas.device))[1].abs())
 
     def _factors(self, step: Tensor) -> tuple[Tensor, Tensor]:
-        """Factors of z_t and of the UNet's output in the clean latent, each [N]."""
+        """Return the factors of z_t and of the UNet's output in the clean latent, each [N]."""
         alpha = self.alphas[step]
         signal, noise = alpha.sqrt(), (1 - alpha).sqrt()
         if self.kind == "sample":
@@ -85,12 +86,13 @@ class SDDenoiser(nn.Module):
 
 
 def _without_autocast(device: torch.device) -> AbstractContextManager[Any]:
-    """No autocast; tensors without memory, with which costs are counted, know none."""
+    """Switch autocast off; tensors without memory, with which costs are counted, know no autocast."""
     return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
 def _wider(old: nn.Conv2d, channels: int) -> nn.Conv2d:
-    """conv_in that takes further channels: the pretrained kernel for the latent, zeros for them."""
+    """Return a conv_in that takes further channels: it has the pretrained kernel for the latent and zeros for
+    them."""
     window: Any = (old.kernel_size, old.stride, old.padding)
     new = nn.Conv2d(old.in_channels + channels, old.out_channels, *window)
     with torch.no_grad():

@@ -1,4 +1,5 @@
-"""The folder of a trained SPRDiff of preset `sd`: only what was trained, and what it was trained on.
+"""The folder of a trained SPRDiff of preset `sd`: it holds only what was trained, and names what it was
+trained on.
 
     config.json         sizes, the pretrained parts (id, revision, SHA-256 of every file), the hashes, figures
     model.safetensors   LoRA and new modules, fp16, by torch's parameter names; `entropy.*`: integer arrays
@@ -37,16 +38,17 @@ Arrays = dict[str, NDArray[Any]]
 FORMAT = 2
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 FILES = (CONFIG, WEIGHTS, "README.md", "LICENSE-weights")
-"""All that such a folder may hold: saving replaces the folder and must not take other files with it."""
+"""All that such a folder may hold, because saving replaces the folder and must not delete other files with
+it."""
 PARTS = ("base", "semantic")
 RECEIVER = ("synthesis.", "reconstruction.", "denoiser.")
-"""Prefixes of what a decoder runs; the other weights are the encoder's."""
+"""Prefixes of the weights that a decoder runs; the other weights are the encoder's."""
 ENTROPY = "entropy."
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What ``config.json`` says.
+    """The contents of ``config.json``.
 
     Attributes:
         sources: where the pretrained parts come from, by ``base`` and ``semantic``.
@@ -61,7 +63,7 @@ class Trained:
 
 
 def is_trained(folder: Path) -> bool:
-    """Whether this is such a folder, and not one of ONNX graphs."""
+    """Whether a folder is of this kind, and not one of ONNX graphs."""
     return (folder / CONFIG).is_file() and not (folder / "manifest.json").exists()
 
 
@@ -91,7 +93,8 @@ def read_trained(folder: Path) -> Trained:
 
 
 def read_weights(trained: Trained) -> tuple[Arrays, Arrays]:
-    """The integer arrays and the trained weights, which are what ``config.json`` names.
+    """Read the integer arrays and the trained weights, and check that they are those that ``config.json``
+    names.
 
     The files of the base models are taken to be those that it names: whoever loads them compares them.
 
@@ -126,7 +129,7 @@ def write_trained(
     version: str,
     lambda_range: tuple[float, float],
 ) -> bytes:
-    """Write the folder, whole or not at all; returns H.
+    """Write the folder, whole or not at all; return H.
 
     Args:
         texts: further files, of those in `FILES`.
@@ -163,8 +166,8 @@ def write_trained(
 
 
 def hashed_parts(weights: Arrays, sources: Mapping[str, Source]) -> tuple[Arrays, Arrays]:
-    """What the hashes of decoder and encoder cover: their trained weights as stored, and the files they rest
-    on.
+    """Return what the hashes of decoder and encoder cover: their trained weights as stored, and the files
+    that they rest on.
 
     A file of a pretrained part counts as an array, ``base/PATH`` or ``semantic/PATH``, of the 32 bytes of its
     SHA-256. Both rest on the base model; only the encoder rests on the semantic one.

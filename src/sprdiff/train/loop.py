@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 WARMUP = 100
 PATIENCE = 20
-"""A step whose gradient is not finite is skipped; after so many in a row the run has diverged."""
+"""A step whose gradient is not finite is skipped; after this many in a row the run has diverged."""
 CLIP = 1.0
 """The largest norm of a gradient."""
 SYNCHRONISE = 50
@@ -238,7 +238,7 @@ class Trainer:
             self.warned = skipped
         if bad >= PATIENCE:
             raise TrainingError(
-                f"diverged: no finite gradient in {bad} steps up to step {self.step}; "
+                f"training has diverged: no gradient was finite in {bad} steps up to step {self.step}; "
                 f"{self.path} is the last good checkpoint"
             )
 
@@ -266,7 +266,7 @@ class Trainer:
                 saved = time.monotonic()
         self._check_finite()
         self.finish()
-        self.save()  # first: a failure of validation must not cost the end of a leg
+        self.save()  # this comes first, so that a failure of validation does not cost the end of a leg
         self.validate(report)
         self.accelerator.wait_for_everyone()  # then every process finds the checkpoint
 

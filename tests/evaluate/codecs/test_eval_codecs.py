@@ -1,4 +1,4 @@
-"""The codecs under comparison: names, files and back, what they refuse."""
+"""Tests of the codecs under comparison: their names, files and back, and what they refuse."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ START = {
 
 @pytest.fixture(params=CLASSICAL)
 def codec(request: pytest.FixtureRequest) -> ImageCodec:
-    """Every codec without networks that can run here."""
+    """Return each codec without networks that can run here."""
     (found,) = parse([request.param])
     absent = found.missing()
     if absent is not None:
@@ -43,7 +43,7 @@ def codec(request: pytest.FixtureRequest) -> ImageCodec:
 
 
 def smooth(height: int, width: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """A picture without noise, [height, width, 3]: fine codecs come close to it."""
+    """Make a picture without noise, [height, width, 3], which fine codecs come close to."""
     y, x = np.mgrid[0:height, 0:width]
     return np.stack([x * 255 // width, y * 255 // height, 128 + 0 * x], -1).astype(np.uint8)
 

@@ -1,4 +1,4 @@
-"""Who is called best, what is called a tie, and the tables that say so."""
+"""Tests of which codec is called best, what is called a tie, and of the tables that say so."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command ``sprdiff eval``: its options, its bar, and what it loads."""
+"""Tests of the command ``sprdiff eval``: its options, its bar, and what it loads."""
 
 from __future__ import annotations
 

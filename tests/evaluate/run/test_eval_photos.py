@@ -1,4 +1,4 @@
-"""The photographs of a run: which files count, and which folders are refused."""
+"""Tests of the photographs of a run: which files count, and which folders are refused."""
 
 from __future__ import annotations
 

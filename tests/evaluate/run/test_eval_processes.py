@@ -1,4 +1,4 @@
-"""The processes of a run: they end with it, and a codec that hangs or crashes harms nobody."""
+"""Tests of the processes of a run: they end with it, and a codec that hangs or crashes harms nobody."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class TestCommand:
 
     @pytest.fixture
     def started(self, command: list[str], tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-        """The command in a process group of its own, as a shell would start it, once it has finished a
+        """Start the command in a process group of its own, as a shell would; return it once it has finished a
         unit."""
         errors: IO[str]
         # A run of the tests in the background has Ctrl-C ignored, and its children would inherit that.

@@ -1,4 +1,4 @@
-"""The folder of a comparison: what is read back, what is refused, what is left untouched."""
+"""Tests of the folder of a comparison: what is read back, what is refused, and what is left untouched."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def filled(folder: Path, *lines: bytes) -> Path:
-    """A folder of results with these lines of rows."""
+    """Write a folder of results with these lines of rows."""
     folder.mkdir()
     write_run(folder, a_run())
     (folder / ROWS).write_bytes(b"".join(lines))
@@ -73,7 +73,7 @@ class TestReading:
         assert [row.target for row in rows] == [Target(0.5), Target(bytes=1200), Target(bytes=5000)]
 
     def test_folders_of_earlier_versions_are_read(self, tmp_path: Path) -> None:
-        """Before there were targets in bytes no row and no run named them."""
+        """Before there were targets in bytes, neither rows nor runs named them."""
         run, row = msgspec.to_builtins(a_run()), msgspec.to_builtins(a_row())
         assert (run.pop("budgets"), row.pop("target_bytes")) == ([], None)
         (tmp_path / "run.json").write_text(json.dumps(run))

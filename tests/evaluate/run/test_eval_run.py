@@ -1,4 +1,5 @@
-"""A whole comparison: in processes, through deaths and kills, with nothing repeated and nothing lost."""
+"""Tests of a whole comparison: in processes, through deaths and kills, with nothing repeated and nothing
+lost."""
 
 from __future__ import annotations
 

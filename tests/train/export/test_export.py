@@ -1,4 +1,5 @@
-"""Export: checkpoints become a weights folder that onnxruntime and torch read alike, whole or not at all."""
+"""Tests of export: checkpoints become a weights folder that onnxruntime and torch read alike, whole or not at
+all."""
 
 from __future__ import annotations
 
@@ -81,7 +82,7 @@ def test_weights_are_stored_once_as_half_floats(exported: Path, model: SPRDiff) 
 
 
 def test_the_same_networks_give_the_same_files_again(exported: Path, nano_weights: Path) -> None:
-    """And so the same hash; only what differs in the model differs in the folder."""
+    """Therefore the hash is the same; only what differs in the model differs in the folder."""
     for graph in SIGNATURES:
         assert (exported / f"{graph}.onnx").read_bytes() == (nano_weights / f"{graph}.onnx").read_bytes()
     different = set()
@@ -94,7 +95,7 @@ def test_the_same_networks_give_the_same_files_again(exported: Path, nano_weight
 
 
 def example(name: str, h: int, w: int) -> torch.Tensor:
-    """An input of any graph for a picture of h x w cells of 32x32 pixels."""
+    """Return an input of any graph for a picture of h x w cells of 32x32 pixels."""
     (c8, c16, c32), (s32, s16) = NANO.flow, NANO.synthesis
     planes = {
         "y_hat": (NANO.y_channels, 1), "means": (NANO.y_channels, 1), "features": (NANO.hyper_features, 1),
@@ -144,7 +145,7 @@ def test_graphs_compute_what_torch_computes(
 
 
 def test_the_model_and_its_graphs_agree(exported: Path, stored: SPRDiff) -> None:
-    """From pixels to a picture, as torch's own modules are put together."""
+    """The path leads from pixels to a picture, with torch's own modules beside the graphs."""
     runtime = OnnxRuntime(exported, threads=1)
     pixels = photo(128, 192)
     x, level = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255, torch.tensor([90.0])
@@ -170,7 +171,7 @@ def test_the_model_and_its_graphs_agree(exported: Path, stored: SPRDiff) -> None
 
 
 def test_an_encoder_that_nobody_listens_to_is_not_run(model: SPRDiff, tmp_path: Path) -> None:
-    """But its weights stay in the folder: torch loads the model whole."""
+    """Its weights stay in the folder, because torch loads the model whole."""
     other = copy.deepcopy(model)
     other.triple_encoder.fuse_vae.weight.data.zero_()
     assert Branches.of(model) == (True, True) and Branches.of(other) == (False, True)

@@ -1,4 +1,4 @@
-"""The folder of weights that export writes: read strictly, and replaced whole or not at all."""
+"""Tests of the exported folder: it is read strictly, and replaced whole or not at all."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def rewrite(path: Path, **changes: np.ndarray | None) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"vae_decoder.leave.bias": None}, "missing or unknown, vae_decoder.leave.bias"),
-        ({"vae_decoder.more": np.zeros(5, np.float16)}, "missing or unknown, vae_decoder.more"),
+        ({"vae_decoder.leave.bias": None}, "unknown ones, such as vae_decoder.leave.bias"),
+        ({"vae_decoder.more": np.zeros(5, np.float16)}, "unknown ones, such as vae_decoder.more"),
         ({"vae_decoder.leave.bias": np.zeros(5, np.float16)}, "not a weights folder"),
     ],
 )
@@ -144,7 +144,7 @@ def test_a_failed_export_leaves_the_old_folder(
             patch.setattr(sprdiff.train.export.folder, "receptive_field", full)
         else:
             patch.setattr(Path, "rename", failing_rename)
-        with pytest.raises(TrainingError, match="weights: cannot be written"):
+        with pytest.raises(TrainingError, match="weights cannot be written"):
             write_folder(folder, model, arrays, {"round": 2})
     assert contents(folder) == before and os.listdir(tmp_path) == ["weights"]
     write_folder(folder, model, arrays, {"round": 2})
@@ -164,7 +164,7 @@ def test_the_card_and_the_licence_stay(tmp_path: Path, model: SPRDiff, quick: py
 
 def test_other_folders_are_not_replaced(tmp_path: Path, model: SPRDiff, quick: pytest.MonkeyPatch) -> None:
     folder = write_photos(tmp_path / "photos", count=1)
-    with pytest.raises(TrainingError, match=r"no weights folder, it holds made-0\.png"):
+    with pytest.raises(TrainingError, match=r"no weights folder: it holds made-0\.png"):
         write_folder(folder, model, entropy_arrays(model.latent_codec), {})
     (tmp_path / "file").write_text("")
     with pytest.raises(TrainingError, match="cannot be written"):
@@ -197,7 +197,7 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
     [
         ({"preset": "huge"}, "no preset"),
         ({"preset": "tiny"}, "weights|shape"),
-        ({"data": [Path("nowhere")]}, "nowhere: no such folder"),
+        ({"data": [Path("nowhere")]}, "there is no folder or shard nowhere"),
     ],
 )
 def test_wrong_arguments(changes: dict[str, Any], message: str, tmp_path: Path, model: SPRDiff) -> None:

@@ -1,4 +1,4 @@
-"""Muon: steps of dense kernels are orthogonal and of Adam's usual size; all else is AdamW's."""
+"""Tests of Muon: steps of dense kernels are orthogonal and of Adam's usual size, and AdamW does the rest."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sprdiff.train.optimizers.muon import Muon, orthogonal
 
 @pytest.mark.parametrize("shape", [(16, 16), (8, 72), (72, 8)])
 def test_singular_values_come_near_one(shape: tuple[int, int]) -> None:
-    """Whatever they were: here they differ by a factor of a hundred."""
+    """Here the singular values differ by a factor of a hundred before."""
     torch.manual_seed(0)
     u, _, v = torch.linalg.svd(torch.randn(shape), full_matrices=False)
     matrix = u @ torch.diag(torch.logspace(0, -2, min(shape))) @ v

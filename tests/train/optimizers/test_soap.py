@@ -1,4 +1,4 @@
-"""The optimiser: what it preconditions, and that it pays where directions differ."""
+"""Tests of the optimiser: what it preconditions, and that it pays where directions differ."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from sprdiff.train.optimizers.soap import REFRESH, Soap, is_matrix, oriented
 
 
 def ill_conditioned(seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Inputs whose directions differ a thousandfold in size, turned against the axes; targets of a linear
-    map."""
+    """Return inputs whose directions differ a thousandfold in size, turned against the axes, and targets of a
+    linear map."""
     generator = torch.Generator().manual_seed(seed)
     basis = torch.linalg.qr(torch.randn(12, 12, generator=generator))[0]
     x = torch.randn(256, 12, generator=generator) * torch.logspace(0, -3, 12) @ basis

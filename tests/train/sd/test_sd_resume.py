@@ -1,4 +1,4 @@
-"""Checkpoints of preset `sd`: resumed exactly, strict, never half; processes, export, wrong arguments."""
+"""Tests of checkpoints, processes, export and wrong arguments of preset `sd`."""
 
 from __future__ import annotations
 
@@ -106,7 +106,8 @@ def test_optimiser_of_8_bits(
         run("refine", tmp_path / "none", parts, shards, init=[start], adam8bit=True)
 
     class AdamW8bit(torch.optim.SGD):
-        """Keeps states of the kinds of bitsandbytes: bytes, scales of another size, an integer count."""
+        """An optimiser with states of the kinds of bitsandbytes: bytes, scales of another size, an integer
+        count."""
 
         def __init__(self, parameters: Any, lr: float, weight_decay: float) -> None:
             super().__init__(parameters, lr=lr)
@@ -222,7 +223,7 @@ def test_a_given_distortion_encoder_stays_as_it_is(tmp_path: Path, parts: Path, 
         ("pixel", {"base": "no-where/at-all-\x00"}, WeightsError, "neither a folder nor the id"),
         ("vae", {}, TrainingError, "no stage 'vae'; there are pixel, codec, refine, joint"),
         ("codec", {}, TrainingError, "starts from trained latent_codec"),
-        ("pixel", {"crop": 128}, TrainingError, "no photograph has both sides of at least 128"),
+        ("pixel", {"crop": 128}, TrainingError, "no photograph with both sides of at least 128"),
         ("pixel", {"crop": 100}, TrainingError, "multiple of 64"),
     ],
 )

@@ -1,5 +1,5 @@
-"""What the stages of preset `sd` price, draw and train: rates of files, levels, optimisers, precision,
-memory."""
+"""Tests of what the stages of preset `sd` price, draw and train: rates of files, levels, optimisers,
+precision, memory."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ LEVELS = torch.tensor([60.0, 200.0])
 
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that holds the tiny pretrained parts."""
+    """Write a folder that holds the tiny pretrained parts."""
     folder = tmp_path_factory.mktemp("parts")
     sd_options(folder)
     return folder
@@ -82,7 +82,8 @@ def test_silent_channels_cost_nothing_but_with_noise() -> None:
 
 
 def rate_of(weight: Tensor) -> Tensor:
-    """Bits per pixel of a weight λ by StableCodec's published run: .0138 at 0.7, .034 at 4.15, log-linear."""
+    """Return the bits per pixel of a weight λ by StableCodec's published run: .0138 at 0.7, .034 at 4.15,
+    log-linear."""
     slope = math.log(0.034 / 0.0138) / math.log(4.15 / 0.7)
     return 0.0138 * (weight / 0.7) ** slope
 
@@ -115,7 +116,7 @@ def test_a_band_of_levels(parts: Path) -> None:
 
 
 def settings(trainer: Any) -> dict[str, tuple[float, tuple[float, float]]]:
-    """Learning rate, as a share of the stage's, and betas of every trained parameter."""
+    """Return the learning rate, as a share of the stage's, and the betas of every trained parameter."""
     names = {id(p): n for n, p in trainer.ema.parameters.items()}
     found: dict[str, tuple[float, tuple[float, float]]] = {}
     for group in trainer.optimizer.param_groups:
@@ -190,7 +191,7 @@ def gradient_of(
 
 
 def alike(some: list[Tensor], others: list[Tensor]) -> float:
-    """Cosine of the angle between two gradients."""
+    """Return the cosine of the angle between two gradients."""
     a, b = (torch.cat([g.flatten() for g in gradients]) for gradients in (some, others))
     return float(torch.cosine_similarity(a, b, dim=0))
 

@@ -1,5 +1,5 @@
-"""Training of preset `sd` on tiny random parts: every stage learns, checkpoints are small, strict and never
-half."""
+"""Tests of training preset `sd` on tiny random parts: every stage learns, and checkpoints are small, strict
+and never half."""
 
 from __future__ import annotations
 
@@ -35,11 +35,12 @@ pytest_plugins = ("sd_training_fixtures",)
 
 STAGES = tuple(SD_STAGES)
 GAIN = {"pixel": 0.8, "codec": 0.85, "refine": 0.8, "joint": 0.85}
-"""At most this share of its first loss is left to each stage after its steps on one photo."""
+"""The largest share of its first loss that each stage may leave after its steps on one photograph."""
 
 
 def fixed_loss(trainer: Trainer) -> float:
-    """The stage's loss on a batch at its last step, at levels and with noise that are always the same."""
+    """Return the stage's loss on a batch at its last step, at levels and with noise that are always the
+    same."""
     trainer.module.begin(trainer.stage.steps, 1.0)
     x = trainer.sampler.batch(0, 0, 2)
     torch.manual_seed(0)

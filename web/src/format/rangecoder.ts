@@ -19,7 +19,10 @@ interface Offset {
   readonly tail: number;
 }
 
-/** Reads symbols of a stream; of a beginning of one (`partial`) only those that every stream with it has. */
+/**
+ * Reads the symbols of a stream; of the beginning of a stream (`partial`) only those that all its
+ * continuations share.
+ */
 export class SymbolDecoder {
   /** How many symbols were certain; of an escaped one all bits must be. */
   known = 0;
@@ -77,7 +80,7 @@ export class SymbolDecoder {
     return negative ? -(value + radius) : value + radius;
   }
 
-  /** The next symbol's place in its table; -1 where the beginning has ended. */
+  /** Returns the next symbol's place in its table; -1 after the end of the beginning. */
   private symbol(table: Table): number {
     if (this.ended) return -1;
     const { offset, upper } = this;

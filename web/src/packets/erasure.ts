@@ -1,6 +1,6 @@
 /**
- * What parity packets bring back: Reed-Solomon over GF(2^8) with the polynomial 0x11D and the roots 2^0, 2^1,
- * …
+ * Recovers lost packets from parity packets: Reed-Solomon over GF(2^8) with the polynomial 0x11D and the
+ * roots 2^0, 2^1, …
  */
 
 const POWERS = new Uint8Array(510);

@@ -1,4 +1,7 @@
-/** Packets in any order, some lost, some damaged, some of other streams: back to files (docs/packets.md). */
+/**
+ * Joins packets to files; they come in any order, and some may be lost, damaged or of other streams
+ * (docs/packets.md).
+ */
 import { concatenated } from "../bytes";
 import { Refused } from "../errors";
 import { parseFile } from "../format/container";

@@ -7,7 +7,7 @@ import { png } from "./png";
 import * as view from "./view";
 
 const MAX_SEED = 2n ** 64n - 1n;
-/** Milliseconds that a dial must rest before it is acted upon. */
+/** Milliseconds that a dial must rest before the page reacts. */
 const REST = 120;
 
 const { controls } = view;
@@ -15,7 +15,7 @@ const client = new Client(heard);
 const items: Item[] = [];
 let current = -1;
 let facts: Facts | undefined;
-/** What was last painted for good. */
+/** The last picture that was painted in full. */
 let pixels: Uint8ClampedArray<ArrayBuffer> | undefined;
 /** None until the user moves the dial: the weights say what is best for each file. */
 let realism: number | undefined;
@@ -91,7 +91,7 @@ function add(found: Found): void {
   choose(items.length - found.items.length, found.complaints.length === 0);
 }
 
-/** Shows one of the opened files; `quiet` takes away what was complained of before. */
+/** Shows one of the opened files; `quiet` removes earlier complaints. */
 function choose(place: number, quiet = true): void {
   current = place;
   partial = items[place].partial;
@@ -147,7 +147,9 @@ async function save(): Promise<void> {
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
 }
 
-/** The same as Python writes into pictures: which file, weights, decoder and dials it came of. */
+/**
+ * Returns what Python, too, writes into pictures: the file, weights, decoder and dials that they come from.
+ */
 function madeOf({ data }: Item, { model, decoder, realism, whole, known }: Facts): string {
   const part = whole ? {} : { whole, known };
   return JSON.stringify({ model, decoder, realism, bytes: data.length, ...part });

@@ -16,7 +16,7 @@ export interface Pixels {
   readonly data: Uint8ClampedArray;
   readonly width: number;
   readonly height: number;
-  /** It has a single channel. */
+  /** Whether it has a single channel. */
   readonly grey: boolean;
 }
 

@@ -1,4 +1,7 @@
-/** From what is known exactly to two pictures: the coarse one, and one that it may have been. */
+/**
+ * Decodes what is known exactly to two pictures: the coarse one, and a sample of what the original may have
+ * been.
+ */
 import type { Exact } from "../format/entropy";
 import type { Raster, Sample } from "./raster";
 
@@ -10,7 +13,7 @@ export type Checkpoint = (done: number) => Promise<void>;
 export interface Dials {
   /** Evaluations of the generative network. */
   readonly steps: number;
-  /** Of the noise that texture is made of, 0 to 2^64 - 1. */
+  /** Seed of the noise that texture is made of, 0 to 2^64 - 1. */
   readonly seed: bigint;
 }
 

@@ -59,7 +59,7 @@ export class Sample {
     this.data = new Uint16Array(3 * width * height);
   }
 
-  /** As of `Raster`. */
+  /** See `Raster`. */
   put(value: Tensor, tile: Tile, scale: number): void {
     paint(this.data, 65535, this.width, value, tile, scale);
   }

@@ -155,7 +155,9 @@ def _present(codecs: Sequence[ImageCodec]) -> tuple[list[ImageCodec], list[Skipp
         else:
             absent.append(Skipped(codec.name, str(error)))
     if not here:
-        raise MissingCodec("; ".join(skipped.reason for skipped in absent) or "no codecs to compare")
+        raise MissingCodec(
+            "; ".join(skipped.reason for skipped in absent) or "there are no codecs to compare"
+        )
     return here, absent
 
 

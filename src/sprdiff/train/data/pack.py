@@ -134,7 +134,7 @@ def pack(
     photos = sum(shard.photos for shard in index.shards)
     if not photos:
         raise TrainingError(
-            f"{folder}: no photograph can be used (both sides of at least {packing.min_side} pixels)"
+            f"{folder} holds no usable photograph (both sides of at least {packing.min_side} pixels)"
         )
     return Packed(photos, len(index.shards), left_out)
 
@@ -142,12 +142,12 @@ def pack(
 def _files(folder: Path, out: Path) -> list[Path]:
     """Return the photographs as paths in the folder, in an order that depends on their names only."""
     if not folder.is_dir():
-        raise TrainingError(f"{folder}: no such folder")
+        raise TrainingError(f"there is no folder {folder}")
     inside = out.resolve()
     found = [p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()]
     files = [p.relative_to(folder) for p in found if inside not in p.resolve().parents]
     if not files:
-        raise TrainingError(f"{folder}: holds no photographs")
+        raise TrainingError(f"{folder} holds no photographs")
     return sorted(files, key=lambda p: hashlib.sha256(p.as_posix().encode()).digest())
 
 
@@ -157,12 +157,12 @@ def _open_index(out: Path, packing: Packing, files: Sequence[Path]) -> PackIndex
         out.mkdir(parents=True, exist_ok=True)
         if not (out / INDEX).exists():
             return PackIndex(packing, listed, [])
-        text, message = (out / INDEX).read_bytes(), f"{out / INDEX}: not the index of a packed folder"
+        text, message = (out / INDEX).read_bytes(), f"{out / INDEX} is not the index of a packed folder"
         index = from_json(text, PackIndex, TrainingError, message)
         same = (index.packing, index.files) == (packing, listed)
         if not same or any((out / shard.name).stat().st_size != shard.bytes for shard in index.shards):
             raise TrainingError(
-                f"{out}: was packed from other photographs or in another way: give an empty folder"
+                f"{out} was packed from other photographs or in another way: give an empty folder"
             )
         return index
     except OSError as error:
@@ -180,7 +180,7 @@ def _prepared(
         return _prepare(folder / files[position], names[position], packing)
 
     with ThreadPoolExecutor(workers) as pool:
-        # In pieces, or else the whole folder would be in memory.
+        # The work is done in pieces, or else the whole folder would be in memory.
         for first in range(start, len(files), 4 * workers):
             piece = range(first, min(first + 4 * workers, len(files)))
             for position, found in zip(piece, pool.map(prepare, piece), strict=True):

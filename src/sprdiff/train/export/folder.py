@@ -41,7 +41,8 @@ from .graphs import (
 KEPT = ("MODEL_CARD.md", "LICENSE-weights")
 _ARRAYS = ("manifest.json", "entropy.npz", "encoder.npz", "decoder.npz")
 FILES = (*_ARRAYS, *(f"{graph}.onnx" for graph in GRAPHS[GENERATION]), *KEPT)
-"""All that a weights folder may hold: an export replaces the folder and must not take other files with it."""
+"""All that a weights folder may hold, because an export replaces the folder and must not delete other files
+with it."""
 
 
 @torch.no_grad()
@@ -63,7 +64,8 @@ def refit_tables(
 
 
 def receptive_field(model: SPRDiff, graph: str) -> int:
-    """One-sided receptive field of a graph in pixels, measured with an impulse: the halo of tiles.
+    """Measure the one-sided receptive field of a graph in pixels with an impulse: it becomes the halo of
+    tiles.
 
     The largest distance from a changed input at which any output changes by more than 1e-7 of the change's
     peak.
@@ -104,7 +106,7 @@ def _reach(inputs: Sequence[tuple[int, int]], run: Callable[..., Sequence[Tensor
 
 
 def _touched(a: Tensor, b: Tensor) -> int:
-    """How far beyond the changed cells two outputs differ, in pixels."""
+    """Return how far beyond the changed cells two outputs differ, in pixels."""
     difference = (a - b).abs().amax((0, 1, 2))
     touched = torch.nonzero(difference > 1e-7 * difference.max()).flatten()
     cell = 32 * _CELLS // difference.numel()
@@ -115,7 +117,7 @@ def _touched(a: Tensor, b: Tensor) -> int:
 
 
 def write_folder(folder: Path, model: SPRDiff, arrays: Arrays, card: dict[str, Any]) -> dict[str, Any]:
-    """Write the weights folder; returns the manifest.
+    """Write the weights folder; return the manifest.
 
     Raises:
         TrainingError: the folder holds other files, the exporter changed a weight, or the disk refused a
@@ -123,14 +125,14 @@ def write_folder(folder: Path, model: SPRDiff, arrays: Arrays, card: dict[str, A
     """
     try:
         if folder.exists() and (foreign := {p.name for p in folder.iterdir()} - set(FILES)):
-            raise TrainingError(f"{folder}: is no weights folder, it holds {sorted(foreign)[0]}")
+            raise TrainingError(f"{folder} is no weights folder: it holds {sorted(foreign)[0]}")
         with whole_folder(folder) as partial:
             manifest = _write_files(partial, model.eval(), arrays, card)
             for kept in KEPT:
                 if (folder / kept).exists():
                     shutil.copy(folder / kept, partial / kept)
     except OSError as error:
-        raise TrainingError(f"{folder}: cannot be written ({error})") from error
+        raise TrainingError(f"{folder} cannot be written ({error})") from error
     return manifest
 
 

@@ -142,11 +142,11 @@ def _begin(out: Path, wanted: dict[str, Any]) -> LatentsIndex | None:
     """Return the index of a folder that was made with what is wanted; None for an empty folder."""
     if not (out / INDEX).exists():
         if (out / "level.npy").exists():
-            raise TrainingError(f"{out}: holds latents but no {INDEX}: give an empty folder")
+            raise TrainingError(f"{out} holds latents but no {INDEX}: give an empty folder")
         return None
     index = _index(out)
     if different := [name for name, value in wanted.items() if getattr(index, name) != value]:
-        raise TrainingError(f"{out}: was made with another {different[0]}: give an empty folder")
+        raise TrainingError(f"{out} was made with another {different[0]}: give an empty folder")
     return index
 
 

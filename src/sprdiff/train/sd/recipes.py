@@ -8,7 +8,8 @@ from ..recipes import Group, Stage
 from .stages import SDCodecStage, SDJointStage, SDPixelStage, SDRefineStage
 
 RATES = (0.005, 0.0075, 0.01, 0.0138, 0.0203, 0.028, 0.04)
-"""Bits per pixel at which validation interpolates its figures: those that the preset is for."""
+"""The rates in bits per pixel at which validation interpolates its figures: those that the preset is made
+for."""
 
 _PIXEL = (
     "triple_encoder.distortion",
@@ -22,8 +23,9 @@ SD_PARTS = (*_PIXEL, "synthesis.estimate", *_DUAL, "denoiser")
 """The parts of `checkpoints.PARTS` that hold trained weights; all others are pretrained."""
 
 _DISCRIMINATOR = Group("discriminator.", lr=2.0, betas=(0.0, 0.99), weight_decay=0.0)
-"""A discriminator's optimum moves with every step of the receiver, so that momentum points where it was: Adam
-without it, and twice the receiver's learning rate (StyleGAN-T; two time-scale rule of Heusel et al. 2017)."""
+"""A discriminator's optimum moves with every step of the receiver, and momentum points to where it was.
+Therefore its Adam has no momentum, and twice the receiver's learning rate (StyleGAN-T; two time-scale rule of
+Heusel et al. 2017)."""
 _BESIDE_ONE = (0.5, 0.99)
 """The receiver's own betas beside a discriminator."""
 _SYNTHESIS = ("synthesis.enter", "synthesis.modulate", "synthesis.body", "synthesis.up")

@@ -29,11 +29,11 @@ WEIGHTS = MappingProxyType({"pixel": 8.0, "lpips": 1.0, "semantic": 0.1})
 """StableCodec's 2·L2 on images in ±1 (8 on 0-1) + LPIPS + 0.1 · a semantic distance; DINOv2's in place of
 CLIP's."""
 ADVERSARIAL = 0.1
-"""Weight of the adversarial term beside those: StableCodec's."""
+"""The weight of the adversarial term beside those, as StableCodec has it."""
 
 
 class SDStage(StageModule):
-    """What all stages share: precision, levels, what files cost, and the picture that the one step leads to.
+    """What all stages share: precision, levels, the cost of files, and the picture of the one step.
 
     Args:
         levels: the first and the last level that training draws; all of them, unless a band is to be
@@ -52,14 +52,11 @@ class SDStage(StageModule):
         self.lpips = lpips
         self.band = int(levels[0]), int(levels[1])
         if not 0 <= self.band[0] <= self.band[1] < LEVELS:
-            raise TrainingError(
-                f"levels must be two numbers from 0 to {LEVELS - 1} in ascending order, not {levels}"
-            )
+            raise TrainingError(f"levels must be two numbers from 0 to {LEVELS - 1}, ascending, not {levels}")
 
     def draw_levels(self, count: int, device: torch.device) -> Tensor:
         low, high = self.band
-        share = draw_levels(count, device) / (LEVELS - 1)
-        return (low + share * (high - low)).round()
+        return (low + draw_levels(count, device) / (LEVELS - 1) * (high - low)).round()
 
     def set_precision(self, word: str, device: torch.device) -> str:
         chosen = choose_precision(word, self.model.denoiser.gain, device)
@@ -69,11 +66,11 @@ class SDStage(StageModule):
         return chosen
 
     def lambdas(self, level: Tensor) -> Tensor:
-        """λ of each sample, [N]."""
+        """Return λ of each sample, [N]."""
         return lambda_of(level, self.model.config.lambda_range)
 
     def decode(self, r: SDReceived) -> tuple[Tensor, Tensor]:
-        """The clean latent and the picture, both float32."""
+        """Compute the clean latent and the picture, both float32."""
         z0 = self.model.denoise_once(r)
         return z0.float(), self.model.decode_latent(z0, r.coarse).float()
 
@@ -86,8 +83,8 @@ class SDStage(StageModule):
 
 
 class SDPixelStage(SDStage):
-    """MSE codec on the distortion-oriented encoder alone: bpp + λ(level)·MSE, each sample at a level of its
-    own.
+    """A squared-error codec on the distortion-oriented encoder alone: bpp + λ(level)·MSE, each sample at a
+    level of its own.
 
     The logged ``bpp`` is what files cost, also while the loss prices noisy latents.
 
@@ -143,7 +140,7 @@ class SDPixelStage(SDStage):
 
 
 class Passed(NamedTuple):
-    """What one pass of a batch through the whole codec leaves; rates are those of files, [N]."""
+    """The results of one pass of a batch through the whole codec; rates are those of files, [N]."""
 
     bpp: Tensor
     z_bpp: Tensor
@@ -152,11 +149,12 @@ class Passed(NamedTuple):
     semantic: Tensor
     """DINOv2's features of the original."""
     latent: Tensor
-    """Squared error of ẑ and of z0 against the VAE's latent of the original."""
+    """The squared errors of ẑ and of z0 against the VAE's latent of the original."""
 
 
 class SDCodecStage(SDStage):
-    """All that is trained but the distortion-oriented encoder, together: rate and distortion of x̃ and of x̂.
+    """The stage that trains everything but the distortion-oriented encoder, for rate and for distortion of x̃
+    and x̂.
 
         loss = 3/√λ · (ρ·bpp + λ·(MSE(x̃)/2 + (8·MSE(x̂) + LPIPS(x̂) + 0.1·semantic(x̂))/8)) + latent terms
 
@@ -172,7 +170,7 @@ class SDCodecStage(SDStage):
         return self.objective(self.through(x, level), x, level)
 
     def through(self, x: Tensor, level: Tensor) -> Passed:
-        """A batch through encoder, latent codec, denoiser and VAE decoder."""
+        """Send a batch through encoder, latent codec, denoiser and VAE decoder."""
         model, pixels = self.model, x.shape[2] * x.shape[3]
         with torch.no_grad():
             target = model.clean_latent(x).float()
@@ -187,7 +185,7 @@ class SDCodecStage(SDStage):
         return Passed(bpp, z_bpp, r.coarse.float(), image, semantic, latent)
 
     def objective(self, found: Passed, x: Tensor, level: Tensor) -> Scalars:
-        """The loss and what is logged beside it."""
+        """Return the loss and what is logged beside it."""
         weight, squared = self.lambdas(level), mse(found.coarse, x)
         features = self.model.triple_encoder.semantic(found.image)
         terms = {"pixel": mse(found.image, x), "semantic": feature_distance(features, found.semantic)}
@@ -207,12 +205,12 @@ class SDCodecStage(SDStage):
         }
 
     def rate_weight(self) -> float:
-        """ρ at the step under way."""
+        """Return ρ at the current step."""
         return min(1.0, self.RELAXED + (1 - self.RELAXED) * self.progress / self.RAMP)
 
 
 class Judged(NamedTuple):
-    """What the discriminator says of a batch.
+    """What the discriminator says about a batch.
 
     Attributes:
         fake, real: features of DINOv2, layer by layer.
@@ -234,7 +232,8 @@ class SDAdversarialStage(SDStage):
 
     extras = ("discriminator.",)
     FROM, RAMP_HEARD = 0.02, 0.1
-    """Shares of the steps after which the discriminator is heard, and over which it gets loud."""
+    """The share of the steps after which the discriminator is heard, and the share over which its weight
+    rises."""
 
     def __init__(
         self,
@@ -250,11 +249,11 @@ class SDAdversarialStage(SDStage):
         self.discriminator = SemanticDiscriminator(backbone.config.hidden_size, len(self.layers))
 
     def heard(self) -> float:
-        """How loud the discriminator is at the step under way, 0 to 1."""
+        """Return the weight of the discriminator at the current step, 0 to 1."""
         return min(1.0, max(0.0, (self.progress - self.FROM) / self.RAMP_HEARD))
 
     def judge(self, x: Tensor, image: Tensor) -> Judged:
-        """The original and the decoded picture before the discriminator."""
+        """Show the original and the decoded picture to the discriminator."""
         with torch.no_grad():
             real = self.features(x)
         fake = self.features(image)
@@ -263,12 +262,12 @@ class SDAdversarialStage(SDStage):
         return Judged(fake, real, loss, self.fool(fake))
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """What the discriminator looks at."""
+        """Return the features that the discriminator looks at."""
         found: list[Tensor] = self.model.triple_encoder.semantic.levels(x, self.layers)
         return found
 
     def fool(self, fake: list[Tensor]) -> Tensor:
-        """The receiver's term, [N]; the discriminator's own weights must not learn from it."""
+        """Return the receiver's term, [N]; the discriminator's own weights must not learn from it."""
         parameters = list(self.discriminator.parameters())
         for p in parameters:
             p.requires_grad_(False)
@@ -279,8 +278,8 @@ class SDAdversarialStage(SDStage):
 
 
 class SDRefineStage(SDAdversarialStage):
-    """Adversarial training of the receiver behind x̃; entropy path and coarse image frozen, so files stay
-    what they are.
+    """Adversarial training of the receiver behind x̃; the entropy path and the coarse image are frozen, so
+    files stay as they are.
 
     High qualities weigh fidelity more than low ones.
     """
@@ -299,7 +298,8 @@ class SDRefineStage(SDAdversarialStage):
         # (λ/λ_mid)^¼: with the preset's range from 0.67 at the lowest quality to 1.5 at the highest.
         weight = (self.lambdas(level) / (low * high) ** 0.5) ** 0.25
         terms = {"pixel": weight * mse(image, x)}
-        x, image = shifted(x, image)  # what judges must not always judge at the same phase of its strides
+        # The networks that judge must not always see the same phase of their strides.
+        x, image = shifted(x, image)
         if self.lpips is not None:
             terms["lpips"] = self.lpips(image, x)
         judged = self.judge(x, image)
@@ -324,7 +324,7 @@ class SDRefineStage(SDAdversarialStage):
 
 
 class SDJointStage(SDCodecStage, SDAdversarialStage):
-    """The whole codec against the discriminator, its entropy path at a small learning rate.
+    """Adversarial training of the whole codec, with its entropy path at a small learning rate.
 
     The loss is that of ``codec`` at the full rate, and the adversarial term with the weight that it has
     beside LPIPS. StableCodec ends so, with 21,000 steps for each rate, and AEIC with 30,000; here it is one

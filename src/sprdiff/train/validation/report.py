@@ -29,7 +29,7 @@ EVERY = 50
 VALIDATION_PHOTOS = 12
 """How many photographs of shards are kept for validation."""
 LARGE, LARGE_SCALES = 1_000_000, (1.0, 2.0)
-"""From so many pixels on, validation also codes a photograph smaller, by these factors."""
+"""The number of pixels from which validation also codes a photograph smaller, by these factors."""
 SAMPLED_LEVEL = 128.0
 """The level at which samples are drawn."""
 
