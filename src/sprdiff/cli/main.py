@@ -135,7 +135,6 @@ def decode(
     """Decode .sprd files to PNG, or to the format that the output's extension names."""
     with as_usage():
         options = DecodeOptions(realism, steps, seed, partial)
-        networks = CodecOptions(weights, threads, max_pixels, precision)
     jobs = plan(files, output, ".png")
     codec = lazy_codec(networks.codec)
 

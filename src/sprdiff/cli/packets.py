@@ -55,7 +55,7 @@ def packets(given: Cutting, target: TargetOptions, networks: NetworkOptions, wri
 
     options = target.encoding()
     size = _check(given)
-    data, coded = read_given(given.file, networks.max_pixels)
+    data, coded = read_given(given.file, networks.codec)
     if not coded:
         fit = (size, given.count, given.parity) if given.fit else None
         data = _encoded(data, networks.codec, options, fit)

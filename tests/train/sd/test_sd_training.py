@@ -129,10 +129,10 @@ def test_rate_and_discriminator_come_in_slowly(parts: Path) -> None:
         for module in (codec, refine):
             module.begin(step, step / 100)
         rates.append(codec.rate_weight())
-        heard.append(refine.heard())
+        heard.append(refine.adversarial_share())
     assert rates == pytest.approx([0.25, 0.625, 1, 1]) and heard == [0, 1, 1, 1]
     refine.begin(7, 0.07)
-    assert refine.heard() == pytest.approx(0.5)
+    assert refine.adversarial_share() == pytest.approx(0.5)
 
 
 def test_lpips_is_the_ruler_with_a_gradient() -> None:
