@@ -135,16 +135,16 @@ def test_rate_and_discriminator_come_in_slowly(parts: Path) -> None:
     assert refine.adversarial_share() == pytest.approx(0.5)
 
 
-def test_lpips_is_the_ruler_with_a_gradient() -> None:
+def test_lpips_is_the_metric_with_a_gradient() -> None:
     backbone, heads = made_up_lpips()
-    loss, ruler = lpips_loss(), Lpips("vgg", backbone, heads)
+    loss, measured = lpips_loss(), Lpips("vgg", backbone, heads)
     a, b = photo(64, 80, 1), photo(64, 80, 2)
     x, y = (torch.from_numpy(p).permute(2, 0, 1)[None] / 255 for p in (a, b))
     x.requires_grad_()
     found = loss(x, y)
-    assert float(found.detach()) == pytest.approx(ruler.distance(a, b), rel=1e-4) and loss(y, y).tolist() == [
-        0
-    ]
+    assert float(found.detach()) == pytest.approx(measured.distance(a, b), rel=1e-4) and loss(
+        y, y
+    ).tolist() == [0]
     found.sum().backward()
     assert x.grad is not None and torch.isfinite(x.grad).all() and x.grad.abs().max() > 0
     flat = torch.zeros(1, 3, 64, 64, requires_grad=True)  # no feature, no direction: still a number
