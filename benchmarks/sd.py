@@ -31,7 +31,7 @@ from transformers import Dinov2Config, Dinov2Model
 from sprdiff.format.entropy import EntropyModel
 from sprdiff.models.stored import entropy_arrays
 from sprdiff.runtime.weights import Manifest
-from sprdiff.sd.checks import Schedule
+from sprdiff.sd.checks import NoiseSchedule
 from sprdiff.sd.config import SD, SDConfig
 from sprdiff.sd.hub import Source
 from sprdiff.sd.loading import Base, Semantic
@@ -81,7 +81,7 @@ def full_size(device: str) -> SDSPRDiff:
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
     source = Source("random", None, Path(), {})
     with torch.device(device):
-        schedule = Schedule("epsilon", torch.cumprod(1 - betas.to(device), 0))
+        schedule = NoiseSchedule("epsilon", torch.cumprod(1 - betas.to(device), 0))
         base = Base(AutoencoderKL(**VAE), UNet2DConditionModel(**UNET), schedule, source)
         return build(base, Semantic(Dinov2Model(Dinov2Config(**DINOV2)), source), replace(SD)).eval()
 
@@ -106,7 +106,7 @@ def small_size(config: SDConfig) -> SDSPRDiff:
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
     )
     dinov2 = Dinov2Config(**DINOV2 | {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2})
-    base = Base(vae, unet, Schedule("epsilon", torch.cumprod(1 - betas, 0)), source)
+    base = Base(vae, unet, NoiseSchedule("epsilon", torch.cumprod(1 - betas, 0)), source)
     return build(base, Semantic(Dinov2Model(dinov2), source), config).eval()
 
 

@@ -30,7 +30,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def start(tmp_path_factory: pytest.TempPathFactory, parts: Path) -> Path:
+def sd_start(tmp_path_factory: pytest.TempPathFactory, parts: Path) -> Path:
     """Write a checkpoint of random weights for everything that is trained."""
     path = tmp_path_factory.mktemp("start") / "start.safetensors"
     model = small_model(parts)

@@ -39,9 +39,9 @@ STAGES = tuple(SD_STAGES)
 
 
 def test_checkpoints_hold_what_is_trained_and_resume_exactly(
-    tmp_path: Path, parts: Path, shards: Path, start: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, parts: Path, shards: Path, sd_start: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    straight = run("refine", tmp_path / "straight", parts, shards, init=[start], steps=3)
+    straight = run("refine", tmp_path / "straight", parts, shards, init=[sd_start], steps=3)
     assert all(is_trained(k) for k in straight.part("ema")) and straight.config == small_model(parts).config
     assert set(straight.sources) == {"base", "semantic"} and len(straight.sources["base"]) == 5
     assert set(straight.networks) < set(SD_PARTS)
@@ -55,21 +55,21 @@ def test_checkpoints_hold_what_is_trained_and_resume_exactly(
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Trainer, "train_step", killed)
-        run("refine", tmp_path / "killed", parts, shards, init=[start], steps=3, save_every=0.0)
+        run("refine", tmp_path / "killed", parts, shards, init=[sd_start], steps=3, save_every=0.0)
     resumed = run("refine", tmp_path / "killed", parts, shards, resume=True, steps=3)
     assert set(resumed.tensors) == set(straight.tensors)
     assert not [k for k, v in straight.tensors.items() if not torch.equal(resumed.tensors[k], v)]
 
 
-def test_weights_of_other_pretrained_parts_are_refused(tmp_path: Path, parts: Path, start: Path) -> None:
+def test_weights_of_other_pretrained_parts_are_refused(tmp_path: Path, parts: Path, sd_start: Path) -> None:
     other = tmp_path / "other"
     sd_options(other)
     write_base(other / "base", seed=1)
     model = build_model(sd_options(other))
     with pytest.raises(TrainingError, match=r"another .*safetensors of the part base"):
-        checkpoints.load_networks(model, checkpoints.load(start), start)
+        checkpoints.load_networks(model, checkpoints.load(sd_start), sd_start)
     again = build_model(sd_options(parts))
-    assert set(checkpoints.load_networks(again, checkpoints.load(start), start)) == set(SD_PARTS)
+    assert set(checkpoints.load_networks(again, checkpoints.load(sd_start), sd_start)) == set(SD_PARTS)
 
 
 def test_a_checkpoint_killed_in_the_middle_is_never_half_loaded(tmp_path: Path) -> None:
@@ -98,12 +98,12 @@ for step in range(10**6):
 
 
 def test_optimiser_of_8_bits(
-    tmp_path: Path, parts: Path, shards: Path, start: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, parts: Path, shards: Path, sd_start: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
     with pytest.raises(TrainingError, match="pip install bitsandbytes"):
-        run("refine", tmp_path / "none", parts, shards, init=[start], adam8bit=True)
+        run("refine", tmp_path / "none", parts, shards, init=[sd_start], adam8bit=True)
 
     class AdamW8bit(torch.optim.SGD):
         """An optimiser with states of the kinds of bitsandbytes: bytes, scales of another size, an integer
@@ -124,7 +124,7 @@ def test_optimiser_of_8_bits(
     vars(module)["AdamW8bit"] = AdamW8bit
     monkeypatch.setitem(sys.modules, "bitsandbytes", types.ModuleType("bitsandbytes"))
     monkeypatch.setitem(sys.modules, "bitsandbytes.optim", module)
-    run("refine", tmp_path, parts, shards, init=[start], adam8bit=True)
+    run("refine", tmp_path, parts, shards, init=[sd_start], adam8bit=True)
     found = run("refine", tmp_path, parts, shards, resume=True, steps=3, adam8bit=True)
     assert {int(v) for v in found.part("step").values()} == {3}
     assert {v.dtype for v in found.part("state1").values()} == {torch.uint8}
@@ -176,10 +176,10 @@ def test_one_process_cannot_be_sharded(tmp_path: Path, parts: Path, shards: Path
 # ---------------------------------------------------------------------------- options and export
 
 
-def test_export_and_training_on_from_it(tmp_path: Path, parts: Path, shards: Path, start: Path) -> None:
+def test_export_and_training_on_from_it(tmp_path: Path, parts: Path, shards: Path, sd_start: Path) -> None:
     out = tmp_path / "trained"
     options = sd_options(parts)
-    run_export([start], out, data=[shards], preset="sd", crops=8, crop=64, card={"bpp": 0.02}, sd=options)
+    run_export([sd_start], out, data=[shards], preset="sd", crops=8, crop=64, card={"bpp": 0.02}, sd=options)
     first = (out / "model.safetensors").read_bytes()
     runtime = pretrained.load(out, device="cpu")
     stored = np.frombuffer(first, np.uint8).size
