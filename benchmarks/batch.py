@@ -93,7 +93,8 @@ class Memory(threading.Thread):
 
 
 def _memory(process: psutil.Process) -> int:
-    """Bytes of a process; a page that several processes share counts in parts, where the system says so."""
+    """Return the bytes of a process; a page that several processes share counts in parts, where the system
+    says so."""
     try:
         about = process.memory_full_info()
         return int(getattr(about, "pss", about.rss))

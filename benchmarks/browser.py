@@ -1,5 +1,5 @@
-"""How long the page takes for a picture in a real Chromium, without WebGPU: ``docs/browser.md`` has the
-figures.
+"""Measures how long the page takes for a picture in a real Chromium, without WebGPU: ``docs/browser.md`` has
+the figures.
 
     python benchmarks/browser.py                          # the shipped weights, a picture of 768x512
     python benchmarks/browser.py --weights DIR PHOTO.jpg
@@ -21,6 +21,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -40,13 +41,14 @@ HOW_LONG = "performance.getEntriesByName('decode').map(entry => entry.duration /
 
 
 def decoded(page: Page, data: bytes, realism: float, runs: int) -> list[float]:
-    """Seconds of each run."""
+    """Return the seconds of each run."""
     script = "(e, v) => { e.value = v; e.dispatchEvent(new Event('input', { bubbles: true })); }"
     page.evaluate("performance.clearMeasures()")
     for _ in range(runs):
         field = "#file" if page.locator("#drop").is_visible() else "#more"
         page.locator("#realism").evaluate(script, str(realism))
-        page.set_input_files(field, {"name": "a.sprd", "mimeType": "", "buffer": data})  # type: ignore[arg-type]
+        upload: Any = {"name": "a.sprd", "mimeType": "", "buffer": data}
+        page.set_input_files(field, upload)
         page.wait_for_timeout(300)
         page.locator("#save:enabled").wait_for(timeout=PATIENCE)
     times: list[float] = page.evaluate(HOW_LONG)

@@ -1,4 +1,4 @@
-"""Figures of checkpoints on whole photographs, before they are exported: a gate of training, in minutes.
+"""Measures checkpoints on whole photographs, before they are exported: a gate of training, in minutes.
 
     python benchmarks/checkpoints.py FOLDER_OR_TAR --init CODEC --init VAE [--init FLOW] --features SQUEEZENET
         [--bpp 0.0203] [--steps 1,2,4,8] [--seeds 1] [--dial 0.5,0.75] [--few] [--count 40] [--out FOLDER]
@@ -35,7 +35,7 @@ Received = tuple[Tensor, Tensor, Tensor]
 
 
 def main() -> None:
-    """Judge and print a table."""
+    """Measure and print a table."""
     options = _options()
     torch.set_num_threads(options.threads)
     model = build(options.preset)
@@ -58,7 +58,7 @@ def main() -> None:
                 options.out.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(shown).save(options.out / f"{Path(name).stem}_{kind.replace(' ', '')}.png")
     if not rates:
-        raise TrainingError(f"no photographs in {options.photos}")
+        raise TrainingError(f"there are no photographs in {options.photos}")
     print(
         f"{len(rates)} photographs, {np.mean(rates):.5f} bpp\n\n"
         "| | PSNR | MS-SSIM | feature distance | Fréchet |"
@@ -74,8 +74,8 @@ def main() -> None:
 
 
 def coded(model: SPRDiff, x: Tensor, pixels: int, bpp: float) -> tuple[Received, Tensor, float]:
-    """What a receiver has of an image at the highest level within a rate, the level [1], and its bits per
-    pixel."""
+    """Return what a receiver has of an image at the highest level within a rate, the level [1], and the bits
+    per pixel."""
     low, high = 0, LEVELS - 1
     while low < high:
         middle = (low + high + 1) // 2
@@ -89,7 +89,7 @@ def coded(model: SPRDiff, x: Tensor, pixels: int, bpp: float) -> tuple[Received,
 def pictures(
     model: SPRDiff, x: Tensor, received: Received, level: Tensor, parts: set[str], options: argparse.Namespace
 ) -> dict[str, Tensor]:
-    """Pictures [1,3,H,W] in 0-1 by what they are."""
+    """Return pictures [1,3,H,W] in 0-1, by what they show."""
     coarse, f16, f32 = received
     found = {"coarse": coarse}
     if "vae_decoder" in parts:

@@ -1,4 +1,4 @@
-"""The default dial of a folder of weights: the realism of each level, and the number of evaluations.
+"""Chooses the default dial of a folder of weights: the realism of each level, and the number of evaluations.
 
     python benchmarks/default_dial.py WEIGHTS PHOTOS --features SQUEEZENET
         [--rates .0050,.0138,.0203,.0280] [--steps 1,2,4] [--count 40] [--write]
@@ -34,7 +34,7 @@ from sprdiff.runtime.weights import read_manifest
 
 REALISMS = tuple(i / 10 for i in range(11))
 PSNR, MS_SSIM = 1.2, 0.02
-"""How much less than x̃ has a default may have, in dB and in MS-SSIM (the bars of the second generation)."""
+"""How much worse than x̃ a default may be, in dB and in MS-SSIM (the limits of the second generation)."""
 CLOSE = 1.01
 """How much worse the sum of both distances may be for a smaller number of evaluations to be preferred."""
 Means = Mapping[str, float]
@@ -57,7 +57,7 @@ def main() -> None:
         pixels for (_, pixels), _ in zip(photographs(options.photos), range(options.count), strict=False)
     ]
     if not pictures:
-        raise SprdiffError(f"no photographs in {options.photos}")
+        raise SprdiffError(f"there are no photographs in {options.photos}")
     choices = [measured(codec, network, pictures, rate, options.steps) for rate in options.rates]
     steps = fewest(choices, options.steps)
     table = by_level([(choice.level, choice.realism[steps]) for choice in choices])
@@ -99,12 +99,12 @@ def _distances(found: Means) -> list[str]:
 
 
 def score(found: Means, coarse: Means) -> float:
-    """The mean of both distances relative to those of x̃; smaller is better."""
+    """Return the mean of both distances relative to those of x̃; smaller is better."""
     return float(np.mean([found[name] / coarse[name] for name in _distances(coarse)]))
 
 
 def best(means: Mapping[float, Means]) -> float:
-    """The realism with the smallest score among those that stay close enough to x̃."""
+    """Return the realism with the smallest score among those that stay close enough to x̃."""
     coarse = means[0.0]
     allowed = [
         r
@@ -115,13 +115,14 @@ def best(means: Mapping[float, Means]) -> float:
 
 
 def fewest(choices: Iterable[Choice], counts: Iterable[int]) -> int:
-    """The smallest number of evaluations whose mean score is close to the best."""
+    """Return the smallest number of evaluations whose mean score is close to the best."""
     mean = {steps: float(np.mean([choice.score[steps] for choice in choices])) for steps in counts}
     return min(steps for steps, value in mean.items() if value <= CLOSE * min(mean.values()))
 
 
 def by_level(chosen: Iterable[tuple[float, float]]) -> list[float]:
-    """A realism for every level, between those of the rates; beyond them it is that of the nearest rate."""
+    """Return a realism for every level, between those of the rates; beyond them it is that of the nearest
+    rate."""
     levels, realisms = zip(*sorted(chosen), strict=True)
     found = np.interp(np.arange(LEVELS), np.array(levels, float), np.array(realisms, float))
     return [round(float(value), 3) for value in found]

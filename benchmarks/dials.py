@@ -1,5 +1,5 @@
-"""Both dials, picture by picture: does more quality cost more and show more, does more realism bring what it
-costs?
+"""Measures both dials, picture by picture: does more quality cost more and show more, does more realism gain
+what it costs?
 
     python benchmarks/dials.py FOLDER_OR_TAR [--features SQUEEZENET]
 
@@ -27,13 +27,13 @@ from sprdiff.evaluate.metrics.features import FeatureNetwork
 QUALITIES = range(0, 101, 10)
 REALISMS = (0.0, 0.25, 0.5, 0.75, 1.0)
 TOLERANCE = 0.05
-"""dB by which PSNR may rise from one realism to the next."""
+"""How many dB PSNR may rise from one realism to the next."""
 Distance = Callable[[Pixels, Pixels], float]
 T = TypeVar("T")
 
 
 def main() -> None:
-    """Measure, print two tables of means and what broke a rule."""
+    """Measure, and print two tables of means and what broke a rule."""
     parser = argparse.ArgumentParser(description="Both dials, picture by picture.")
     parser.add_argument("photos", type=Path, help="folder or .tar of photographs")
     parser.add_argument("--features", type=Path, help="SqueezeNet 1.1 weights of keras-squeezenet")
@@ -59,7 +59,7 @@ def main() -> None:
                 f"{name}: feature distance rises at realism {r:g}" for r in rises(REALISMS, shown[1], 0.0)
             ]
     if not rates:
-        sys.exit(f"no photographs in {options.photos}")
+        sys.exit(f"there are no photographs in {options.photos}")
     print(
         f"{len(rates)} photographs\n\n"
         "| quality | bits per pixel | PSNR of the coarse picture, dB |\n|---|---|---|"
@@ -76,7 +76,7 @@ def main() -> None:
 def at_realisms(
     codec: Codec, pixels: Pixels, bpp: float, metric: Distance | None
 ) -> tuple[list[float], list[float]]:
-    """PSNR and feature distance (nan without a metric) of one file at each of `REALISMS`."""
+    """Return PSNR and feature distance (nan without a metric) of one file at each of `REALISMS`."""
     data = codec.encode(pixels, bpp=bpp)
     images = [np.asarray(codec.decode(data, realism=realism).convert("RGB")) for realism in REALISMS]
     distances = [metric(pixels, image) if metric else float("nan") for image in images]
@@ -84,12 +84,12 @@ def at_realisms(
 
 
 def falls(dial: Sequence[T], values: Sequence[float]) -> list[T]:
-    """The settings whose value is not above that of the setting before."""
+    """Return the settings whose value is not above that of the setting before."""
     return [here for here, (before, after) in zip(dial[1:], pairwise(values), strict=True) if after <= before]
 
 
 def rises(dial: Sequence[T], values: Sequence[float], tolerance: float) -> list[T]:
-    """The settings whose value is above that of the setting before by more than the tolerance."""
+    """Return the settings whose value is above that of the setting before by more than the tolerance."""
     return [here for here, (a, b) in zip(dial[1:], pairwise(values), strict=True) if b > a + tolerance]
 
 

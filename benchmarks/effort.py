@@ -1,4 +1,4 @@
-"""What ``--effort`` brings and costs: bytes at equal quality of the coarse picture, and seconds.
+"""Measures what ``--effort`` gains and costs: bytes at equal quality of the coarse picture, and seconds.
 
     python benchmarks/effort.py FOLDER_OR_TAR --count 8 --efforts 3,6,9
 
@@ -38,7 +38,7 @@ def main() -> None:
     codec = Codec(threads=options.threads)
     photos = [photo for photo, _ in zip(cut(options.photos, SIZE), range(options.count), strict=False)]
     if not photos:
-        sys.exit(f"no photographs of at least {SIZE[1]}x{SIZE[0]} pixels in {options.photos}")
+        sys.exit(f"there are no photographs of at least {SIZE[1]}x{SIZE[0]} pixels in {options.photos}")
     ladders = [ladder(codec, photo) for photo in photos]
     efforts = [int(effort) for effort in options.efforts.split(",")]
     codec.encode(photos[0][:64, :64], effort=1)  # torch is loaded now
@@ -60,20 +60,21 @@ def main() -> None:
 
 
 def ladder(codec: Codec, photo: Pixels) -> NDArray[np.float64]:
-    """(PSNR of the coarse picture, ln bytes) at rising qualities, without effort."""
+    """Return (PSNR of the coarse picture, ln bytes) at rising qualities, without effort."""
     files = [codec.encode(photo, quality=100 * level / 255, scale=1) for level in LEVELS]
     return np.array([(coarse_psnr(codec, photo, data), math.log(len(data))) for data in files])
 
 
 def coarse_psnr(codec: Codec, photo: Pixels, data: bytes) -> float:
-    """Of the picture at realism 0, in dB."""
+    """Return the PSNR of the picture at realism 0, in dB."""
     return psnr(photo, np.asarray(codec.decode(data, realism=0)))
 
 
 def measure(
     codec: Codec, photo: Pixels, own: NDArray[np.float64], quality: float, effort: int
 ) -> list[float]:
-    """Bytes saved at the same quality level and at the same target, seconds of the latter."""
+    """Return the bytes saved at the same quality level and at the same target, and the seconds of the
+    latter."""
 
     def saved(data: bytes) -> float:
         plain = math.exp(np.interp(coarse_psnr(codec, photo, data), own[:, 0], own[:, 1]))

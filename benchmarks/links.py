@@ -1,5 +1,5 @@
-"""Photographs over links that lose packets: how many arrive whole, in part, or not at all, and how good they
-are.
+"""Simulates photographs over links that lose packets: how many arrive whole, in part, or not at all, and how
+good they are.
 
     python benchmarks/links.py FOLDER_OR_TAR [--count 12] [--packets 8] [--payload 200] [--trials 2000]
     python benchmarks/links.py --time
@@ -30,7 +30,7 @@ from sprdiff.packets.packet import OVERHEAD
 
 RATES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4)
 BURST = 3.0
-"""Packets that a burst loses on average."""
+"""How many packets a burst loses on average."""
 SCALES = (1, 2, 3, 4, 6)
 Pattern = tuple[bool, ...]
 """Which packets arrive."""
@@ -56,7 +56,7 @@ def main() -> None:
         pixels for (_, pixels), _ in zip(photographs(options.photos), range(options.count), strict=False)
     ]
     if not photos:
-        sys.exit(f"no photographs in {options.photos}")
+        sys.exit(f"there are no photographs in {options.photos}")
     print(
         f"{len(photos)} photographs in {options.packets} packets of {options.payload} bytes, "
         f"{options.trials} trials\n"
@@ -83,8 +83,8 @@ def main() -> None:
 
 
 def lossy(rate: float, packets: int, trials: int, *, bursty: bool) -> np.ndarray:
-    """Bool [trials, packets], which arrive. In bursts: a channel of a good and a bad state, which loses
-    all."""
+    """Return which packets arrive, bool [trials, packets]. Bursts come from a channel with a good state and a
+    bad one, which loses all."""
     rng = np.random.default_rng(0)
     if not bursty:
         return rng.random((trials, packets)) >= rate
@@ -101,7 +101,8 @@ def lossy(rate: float, packets: int, trials: int, *, bursty: bool) -> np.ndarray
 def sprdiff(
     codec: Codec, photos: list[Pixels], packets: int, parity: int, payload: int
 ) -> Callable[[Pattern], tuple[float, float, float, float]]:
-    """What arrives of a pattern: shares whole, in part, not at all, and the mean of MS-SSIM."""
+    """Return what arrives under a pattern of losses: shares whole, in part and not at all, and the mean
+    MS-SSIM."""
     files = [codec.encode(pixels, max_bytes=(packets - parity) * (payload - OVERHEAD)) for pixels in photos]
     sent = [to_packets(data, payload=payload, parity=parity) for data in files]
 
@@ -127,7 +128,7 @@ def sprdiff(
 def avif(
     photos: list[Pixels], packets: int, payload: int
 ) -> Callable[[Pattern], tuple[float, float, float, float]]:
-    """The same of AVIF files, cut up."""
+    """Return the same of AVIF files that were cut up."""
     files = [smallest_loss(pixels, packets * payload) for pixels in photos]
 
     @cache
@@ -151,7 +152,7 @@ def avif(
 
 
 def smallest_loss(pixels: Pixels, limit: int) -> bytes:
-    """The AVIF file of at most `limit` bytes with the best MS-SSIM, over scales and qualities."""
+    """Return the AVIF file of at most `limit` bytes with the best MS-SSIM, over scales and qualities."""
     best, found = -1.0, b""
     for scale in SCALES:
         small = Image.fromarray(resize(pixels, (pixels.shape[0] // scale, pixels.shape[1] // scale)))
@@ -171,19 +172,19 @@ def smallest_loss(pixels: Pixels, limit: int) -> bytes:
 
 
 def decoded(data: bytes, pixels: Pixels) -> Pixels:
-    """An AVIF file's picture at the size of another."""
+    """Decode an AVIF file's picture at the size of another."""
     with Image.open(io.BytesIO(data)) as image:
         return resize(np.asarray(image.convert("RGB")), (pixels.shape[0], pixels.shape[1]))
 
 
 def mean(outcomes: Iterable[tuple[float, ...]]) -> tuple[float, float, float, float]:
-    """Column by column."""
+    """Return the mean of each column."""
     whole, part, nothing, quality = np.mean(np.array(list(outcomes), float), axis=0).tolist()
     return whole, part, nothing, quality
 
 
 def line(rate: float, bursty: bool, name: str, outcomes: list[tuple[float, float, float, float]]) -> str:
-    """One row of the table."""
+    """Return one row of the table."""
     whole, part, nothing, quality = mean(outcomes)
     shares = " | ".join(f"{share:.0%}" for share in (whole, part, nothing))
     return f"| {rate:.0%} | {'yes' if bursty else 'no'} | {name} | {shares} | {quality:.3f} |"

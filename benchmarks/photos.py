@@ -1,4 +1,4 @@
-"""Photographs for the benchmarks, from a folder or a .tar."""
+"""Reads photographs for the benchmarks, from a folder or a .tar."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Pixels = NDArray[np.uint8]
 
 
 def guarded(main: Callable[[], None]) -> None:
-    """Run a benchmark; what is wrong with its arguments or files ends it with one line."""
+    """Run a benchmark; an error of its arguments or files ends it with one line."""
     try:
         main()
     except (OSError, ValueError, tarfile.TarError, SprdiffError) as error:
@@ -25,14 +25,14 @@ def guarded(main: Callable[[], None]) -> None:
 
 
 def photographs(source: Path) -> Iterator[tuple[str, Pixels]]:
-    """Name and pixels, uint8 [H, W, 3], of every image file, in order."""
+    """Yield name and pixels, uint8 [H, W, 3], of every image file, in order."""
     for name, data in _members(source):
         if not name.endswith((".csv", ".json", ".txt", ".md")):
             yield name, open_rgb(data).pixels
 
 
 def cut(source: Path, size: tuple[int, int]) -> Iterator[Pixels]:
-    """The middle (height, width) of every photograph that is large enough."""
+    """Yield the middle (height, width) of every photograph that is large enough."""
     for _, pixels in photographs(source):
         top, left = ((side - want) // 2 for side, want in zip(pixels.shape[:2], size, strict=True))
         if top >= 0 and left >= 0:

@@ -1,4 +1,4 @@
-"""Beginnings of files beside whole files of the same size.
+"""Measures beginnings of files beside whole files of the same size.
 
     python benchmarks/prefixes.py FOLDER_OR_TAR --features SQUEEZENET [--count 12] [--bpp 0.02]
 
@@ -40,7 +40,7 @@ def main() -> None:
         for (_, pixels), _ in zip(photographs(options.photos), range(options.count), strict=False)
     ]
     if not rows:
-        sys.exit(f"no photographs in {options.photos}")
+        sys.exit(f"there are no photographs in {options.photos}")
     print(f"{len(rows)} photographs at {options.bpp:g} bpp\n")
     print(
         "| bytes | symbols known | MS-SSIM, beginning | whole file "
@@ -53,8 +53,8 @@ def main() -> None:
 
 
 def measured(codec: Codec, network: FeatureNetwork | None, pixels: Pixels, bpp: float) -> list[list[float]]:
-    """For each part, and all: symbols known, then both measures of the beginning and of the whole file
-    (see `main`)."""
+    """Return for each part, and for all of a file: symbols known, then both measures of the beginning and of
+    the whole file (see `main`)."""
     data = codec.encode(pixels, bpp=bpp)
     rows = []
     for part in (*PARTS, 1.0):
@@ -73,7 +73,7 @@ def measured(codec: Codec, network: FeatureNetwork | None, pixels: Pixels, bpp: 
 
 
 def figures(network: FeatureNetwork | None, pixels: Pixels, decoded: Pixels) -> tuple[float, float]:
-    """MS-SSIM and the feature distance."""
+    """Return MS-SSIM and the feature distance."""
     return ms_ssim(pixels, decoded), np.nan if network is None else network.feature_distance(pixels, decoded)
 
 

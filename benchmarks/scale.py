@@ -1,4 +1,4 @@
-"""The rule that picks the coded scale, against trying every scale.
+"""Measures the rule that picks the coded scale against trying every scale.
 
     python benchmarks/scale.py FOLDER_OR_TAR --count 12 [--bpp 0.003,0.0065,...] [--megapixels 8]
 
@@ -26,7 +26,7 @@ from sprdiff.imageio.resize import resize
 
 RATES = "0.003,0.0045,0.0065,0.009,0.0115,0.014,0.02,0.03,0.06"
 HOPELESS = 4
-"""Scales this much beyond the rule's are not tried: each is worse than the one before."""
+"""How far beyond the rule's scale others are tried: each further one is worse than the one before."""
 
 
 def main() -> None:
@@ -46,7 +46,7 @@ def main() -> None:
         pixels for (_, pixels), _ in zip(photographs(options.photos), range(options.count), strict=False)
     ]
     if not photos:
-        sys.exit(f"no photographs in {options.photos}")
+        sys.exit(f"there are no photographs in {options.photos}")
     if options.megapixels:
         photos = [enlarged(pixels, options.megapixels) for pixels in photos]
     print(f"{len(photos)} photographs of {np.mean([p.size / 3e6 for p in photos]):.2f} megapixels\n")
@@ -57,13 +57,15 @@ def main() -> None:
 
 
 def enlarged(pixels: Pixels, megapixels: float) -> Pixels:
-    """The photograph with about so many pixels: as smooth as what a camera of many takes, at best."""
+    """Enlarge the photograph to about so many pixels: it is as smooth as the picture of a large camera is at
+    best."""
     factor = math.sqrt(megapixels * 1e6 / (pixels.size / 3))
     return resize(pixels, (round(pixels.shape[0] * factor), round(pixels.shape[1] * factor)))
 
 
 def tried(codec: Codec, pixels: Pixels, bpp: float) -> tuple[float, dict[float, tuple[float, float]]]:
-    """The scale that the rule picks, and (PSNR, MS-SSIM) at it and every other that can be so small."""
+    """Return the scale that the rule picks, and (PSNR, MS-SSIM) at it and at every other scale that can be so
+    small."""
     try:
         picked = parse_file(codec.encode(pixels, bpp=bpp)).header.scale
     except TargetError:
@@ -82,7 +84,7 @@ def tried(codec: Codec, pixels: Pixels, bpp: float) -> tuple[float, dict[float, 
 
 
 def line(bpp: float, results: list[tuple[float, dict[float, tuple[float, float]]]]) -> str:
-    """One row of the table; photographs that cannot be so small are left out."""
+    """Return one row of the table; photographs that cannot be so small are left out."""
     possible = [(picked, found) for picked, found in results if found]
     if not possible:
         return f"| {bpp:g} | none can be so small | | | | | |"
@@ -96,7 +98,7 @@ def line(bpp: float, results: list[tuple[float, dict[float, tuple[float, float]]
 
 
 def names(counts: Counter[float]) -> str:
-    """Scales and how often each."""
+    """List the scales and how often each was picked."""
     return ", ".join(f"{scale:g}: {count}" for scale, count in sorted(counts.items()))
 
 

@@ -1,5 +1,5 @@
-"""Preset `sd` at full size with random weights: parameters, kMAC per pixel, seconds and peak memory, as
-Markdown.
+"""Measures preset `sd` at full size with random weights: parameters, kMAC per pixel, seconds and peak memory,
+as Markdown.
 
     python benchmarks/sd.py [--sizes 768x512,1920x1080] [--device auto] [--threads N]
 
@@ -31,7 +31,7 @@ from transformers import Dinov2Config, Dinov2Model
 from sprdiff.format.entropy import EntropyModel
 from sprdiff.models.stored import entropy_arrays
 from sprdiff.runtime.weights import Manifest
-from sprdiff.sd.checks import Schedule
+from sprdiff.sd.checks import NoiseSchedule
 from sprdiff.sd.config import SD, SDConfig
 from sprdiff.sd.hub import Source
 from sprdiff.sd.loading import Base, Semantic
@@ -48,7 +48,7 @@ UNET = {
     "attention_head_dim": (5, 10, 20, 20),
     "use_linear_projection": True,
 }
-"""UNet2DConditionModel of SD-Turbo, the same as of SD 2.1."""
+"""The UNet2DConditionModel of SD-Turbo, which is that of SD 2.1."""
 VAE = {
     "down_block_types": ("DownEncoderBlock2D",) * 4,
     "up_block_types": ("UpDecoderBlock2D",) * 4,
@@ -58,7 +58,7 @@ VAE = {
     "sample_size": 768,
     "scaling_factor": 0.18215,
 }
-"""AutoencoderKL of every Stable Diffusion 1.x and 2.x."""
+"""The AutoencoderKL of every Stable Diffusion 1.x and 2.x."""
 DINOV2 = {
     "hidden_size": 768,
     "num_hidden_layers": 12,
@@ -66,28 +66,28 @@ DINOV2 = {
     "image_size": 518,
     "patch_size": 14,
 }
-"""Dinov2Model of dinov2-base."""
+"""The Dinov2Model of dinov2-base."""
 
 PUBLISHED = (
     "| StableCodec | 2538 | 6202 | A100 463 / 1095 ms; RTX 4090D 538 / 1225 ms |",
     "| AEIC-SE | 46 | 2762 | RTX 4090D 28 / 836 ms |",
 )
-"""kMAC/px and 1080p encode / decode, as their papers state them."""
+"""kMAC per pixel and encode / decode at 1080p, as their papers state them."""
 GIGA = 2.0**30
 
 
 def full_size(device: str) -> SDSPRDiff:
-    """SPRDiff on random parts of full size."""
+    """Return SPRDiff on random parts of full size."""
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
     source = Source("random", None, Path(), {})
     with torch.device(device):
-        schedule = Schedule("epsilon", torch.cumprod(1 - betas.to(device), 0))
+        schedule = NoiseSchedule("epsilon", torch.cumprod(1 - betas.to(device), 0))
         base = Base(AutoencoderKL(**VAE), UNet2DConditionModel(**UNET), schedule, source)
         return build(base, Semantic(Dinov2Model(Dinov2Config(**DINOV2)), source), replace(SD)).eval()
 
 
 def small_size(config: SDConfig) -> SDSPRDiff:
-    """SPRDiff on random parts of the same classes that a CPU runs in a moment."""
+    """Return SPRDiff on random parts of the same classes that a CPU runs in a moment."""
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
     source = Source("random", None, Path(), {})
     vae = AutoencoderKL(
@@ -106,12 +106,12 @@ def small_size(config: SDConfig) -> SDSPRDiff:
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
     )
     dinov2 = Dinov2Config(**DINOV2 | {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2})
-    base = Base(vae, unet, Schedule("epsilon", torch.cumprod(1 - betas, 0)), source)
+    base = Base(vae, unet, NoiseSchedule("epsilon", torch.cumprod(1 - betas, 0)), source)
     return build(base, Semantic(Dinov2Model(dinov2), source), config).eval()
 
 
 def costs(model: SDSPRDiff, height: int, width: int) -> dict[str, tuple[str, float]]:
-    """KMAC per pixel of each part at one size, untiled, by part; the model lies on the meta device."""
+    """Return kMAC per pixel of each part at one size, untiled, by part; the model is on the meta device."""
 
     def empty(channels: int, stride: int) -> torch.Tensor:
         return torch.empty(1, channels, height // stride, width // stride, device="meta")
@@ -149,7 +149,7 @@ def costs(model: SDSPRDiff, height: int, width: int) -> dict[str, tuple[str, flo
 
 
 def parameters(model: SDSPRDiff) -> dict[str, int]:
-    """Number of weights by part; adapters and conv_in of the UNet counted apart."""
+    """Return the number of weights by part; adapters and conv_in of the UNet are counted apart."""
     prefixes = {
         "VAE encoder": ("triple_encoder.vae.",),
         "DINOv2": ("triple_encoder.semantic.",),
@@ -170,7 +170,7 @@ def parameters(model: SDSPRDiff) -> dict[str, int]:
 
 
 def peak(device: torch.device) -> float:
-    """Peak memory of the process or of the GPU since `reset`, in GiB."""
+    """Return the peak memory of the process or of the GPU since `reset`, in GiB."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / GIGA
     try:
@@ -192,7 +192,8 @@ def reset(device: torch.device) -> None:
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds on the clock, seconds of all CPU threads (what an idle machine would take on one), peak GiB."""
+    """Seconds on the clock, seconds of all CPU threads (what an idle machine would take on one), and peak
+    GiB."""
 
     clock: float
     cpu: float
@@ -200,7 +201,7 @@ class Cost:
 
 
 def timed(device: torch.device, run: Callable[[], Any]) -> tuple[Any, Cost]:
-    """A result and what it took."""
+    """Return a result and its cost."""
     reset(device)
     clock, cpu = time.perf_counter(), time.process_time()
     result = run()
@@ -215,7 +216,7 @@ def row(name: str, networks: Cost, coding: Cost) -> str:
 
 
 def measure(runtime: TorchRuntime, height: int, width: int) -> list[str]:
-    """Rows of one size."""
+    """Return the rows of one size."""
     pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
     (y, z), analyse = timed(runtime.device, lambda: runtime.analyse(pixels))
     encoded, coding = timed(runtime.device, lambda: runtime.entropy.encode(0 * y, 0 * z, 128))
@@ -233,7 +234,7 @@ def measure(runtime: TorchRuntime, height: int, width: int) -> list[str]:
 
 
 def tables(sizes: list[tuple[int, int]]) -> list[str]:
-    """Parameters and multiply-accumulates, and what others state."""
+    """Print parameters, multiply-accumulates, and what others state."""
     model = full_size("meta")
     counts = parameters(model)
     found = {size: costs(model, *size) for size in sizes}
@@ -265,7 +266,7 @@ def tables(sizes: list[tuple[int, int]]) -> list[str]:
 
 
 def random_runtime(device: str, precision: str) -> TorchRuntime:
-    """The networks of full size with random weights."""
+    """Return the networks of full size with random weights."""
     model = full_size("cpu")
     none = bytes(32)
     about = Manifest(SD.preset, SD.preset_id, none, none, none, (1.0,) * 256, 1, SD.lambda_range, {}, {})

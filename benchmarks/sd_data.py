@@ -1,4 +1,4 @@
-"""CPU seconds that a batch of crops costs from shards of whole photographs and of tiles.
+"""Measures the CPU seconds that a batch of crops costs from shards of whole photographs and of tiles.
 
     python benchmarks/sd_data.py FOLDER [--crop 512] [--batch 8] [--batches 4]
 
@@ -18,7 +18,7 @@ from sprdiff.train.data.shards import ShardCrops
 
 
 def seconds(shards: Path, crop: int, batch: int, batches: int) -> float:
-    """CPU seconds of a batch, all threads together."""
+    """Return the CPU seconds of a batch, all threads together."""
     sampler = ShardCrops([str(shards)], ShardCache(shards / "cache"), crop, seed=0, workers=1)
     sampler.batch(0, 0, batch)  # opens the shards
     sampler.close()

@@ -1,4 +1,5 @@
-"""Bits of preset `sd`'s entropy model with two passes of context and with four, on real photographs.
+"""Compares the bits of preset `sd`'s entropy model with two passes of context and with four, on real
+photographs.
 
     python benchmarks/sd_passes.py --data FOLDER_OR_TAR --valid FOLDER_OR_TAR [--steps 1500] [--threads N]
 
@@ -27,17 +28,17 @@ from sprdiff.sd.config import SD, SDConfig
 from sprdiff.train.data.photos import PhotoStore, open_store
 
 CELL, SIDE = 64, 8
-"""Pixels of a position of y; positions along a side of a crop."""
+"""The pixels of a position of y, and the positions along a side of a crop."""
 FREQUENCIES = ((0, 5), (1, 3), (2, 3))
-"""Of each component (luma, two chromas): coefficients whose indices sum to less."""
+"""For each component (luma, two chromas) the bound below which the indices of its coefficients sum."""
 STEP = 0.045
-"""Of the quantiser, of pixels in 0-1 under an orthonormal transform, relative to the deviation of the mean.
-"""
+"""The step of the quantiser, for pixels in 0-1 under an orthonormal transform, relative to the deviation of
+the mean."""
 LEVEL = 128.0
 
 
 def basis() -> Tensor:
-    """The orthonormal cosine transform of 64 samples, [64,64]: rows are frequencies."""
+    """Return the orthonormal cosine transform of 64 samples, [64,64]; its rows are frequencies."""
     k, n = torch.arange(CELL)[:, None], torch.arange(CELL)[None]
     found = torch.cos(math.pi * (n + 0.5) * k / CELL) * math.sqrt(2 / CELL)
     found[0] /= math.sqrt(2)
@@ -45,7 +46,7 @@ def basis() -> Tensor:
 
 
 def latent(photo: np.ndarray) -> Tensor:
-    """uint8 [H,W,3] -> [C,H//64,W//64]."""
+    """Transform uint8 [H,W,3] to [C,H//64,W//64]."""
     rows, columns = (side // CELL for side in photo.shape[:2])
     x = torch.from_numpy(np.array(photo[: rows * CELL, : columns * CELL])).float() / 255 - 0.5
     luma = x @ torch.tensor([0.299, 0.587, 0.114])
@@ -60,13 +61,13 @@ def latent(photo: np.ndarray) -> Tensor:
 
 
 def latents(store: PhotoStore) -> list[Tensor]:
-    """Of all photographs that hold a crop."""
+    """Return the latents of all photographs that are as large as a crop."""
     found = (latent(store.photo(i)) for i in range(len(store)))
     return [y for y in found if min(y.shape[1:]) >= SIDE]
 
 
 def crops(found: list[Tensor], step: int, count: int) -> Tensor:
-    """A batch of crops that depends on its number alone."""
+    """Return a batch of crops that depends on its number alone."""
     random = np.random.default_rng(step)
     picked = []
     for _ in range(count):
@@ -77,7 +78,7 @@ def crops(found: list[Tensor], step: int, count: int) -> Tensor:
 
 
 def config_of(passes: Passes, channels: int) -> SDConfig:
-    """Entropy networks for so few channels."""
+    """Return the sizes of entropy networks for so few channels."""
     groups = (4, 4, 8, channels - 16)
     return replace(
         SD,
@@ -94,14 +95,14 @@ def config_of(passes: Passes, channels: int) -> SDConfig:
 
 
 def bits(codec: LatentCodec, y: Tensor) -> Tensor:
-    """Of each latent of a batch, y and z together."""
+    """Return the bits of each latent of a batch, y and z together."""
     z = codec.hyper_analysis(codec._whole_blocks(y))
     q = codec(y, z, torch.full((len(y),), LEVEL), hard=True)
     return q.y_bits + q.z_bits
 
 
 def trained(passes: Passes, found: list[Tensor], steps: int, batch: int) -> LatentCodec:
-    """The entropy networks after their steps."""
+    """Train the entropy networks and return them."""
     torch.manual_seed(0)
     codec = LatentCodec(config_of(passes, len(found[0])))
     with torch.no_grad():

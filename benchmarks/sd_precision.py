@@ -1,4 +1,5 @@
-"""The error budget of preset `sd`: what each precision does to the clean latent, on networks of true size.
+"""Measures the error budget of preset `sd`: what each precision does to the clean latent, on networks of true
+size.
 
     python benchmarks/sd_precision.py [--whole] [--size 512] [--threads N]
 
@@ -25,13 +26,13 @@ from sprdiff.sd.precision import BUDGET
 LAYERS = (nn.Conv2d, nn.Linear)
 NORMS = (nn.GroupNorm, nn.LayerNorm)
 CHANNELS, LATENT, GROUPS = 320, 4, 32
-"""Of the last layers of SD 1.x and 2.x: width, latent, and groups of the normalisation."""
+"""The sizes of the last layers of SD 1.x and 2.x: width, latent, and groups of the normalisation."""
 ALPHA = 0.0047
 """ᾱ at the last timestep of SD 1.x and 2.x (scaled linear, 0.00085 to 0.012)."""
 
 
 def rounded(x: Tensor, precision: str) -> Tensor:
-    """The float32 tensor as another precision holds it."""
+    """Return the float32 tensor as another precision holds it."""
     if precision == "tf32":  # float32 with 10 bits of mantissa, to nearest
         bits = x.contiguous().view(torch.int32)
         return ((bits + 0x1000) & ~0x1FFF).view(torch.float32)
@@ -41,7 +42,7 @@ def rounded(x: Tensor, precision: str) -> Tensor:
 
 @contextmanager
 def emulated(network: nn.Module, precision: str) -> Iterator[None]:
-    """The layers of a float32 network round as in another precision, meanwhile."""
+    """Let the layers of a float32 network round as in another precision, in a ``with`` block."""
     products = [m for m in network.modules() if isinstance(m, LAYERS)]
     others = [m for m in network.modules() if isinstance(m, NORMS)] if precision != "tf32" else []
     kept = [[p.data for p in m.parameters()] for m in [*products, *others]]
@@ -69,8 +70,8 @@ def emulated(network: nn.Module, precision: str) -> Iterator[None]:
 
 
 def last_layers(seed: int = 0) -> nn.Sequential:
-    """The UNet's last layers at their true size: normalisation, SiLU, convolution; the output's deviation is
-    near 1."""
+    """Return the UNet's last layers at their true size: normalisation, SiLU, convolution; the output's
+    deviation is near 1."""
     torch.manual_seed(seed)
     layers = nn.Sequential(
         nn.GroupNorm(GROUPS, CHANNELS), nn.SiLU(), nn.Conv2d(CHANNELS, LATENT, 3, padding=1)
@@ -83,7 +84,7 @@ def last_layers(seed: int = 0) -> nn.Sequential:
 
 @torch.no_grad()
 def errors(network: nn.Module, run: Callable[[], Tensor]) -> dict[str, float]:
-    """Root mean square error of an output by precision, as a share of the output's deviation."""
+    """Return the root mean square error of an output by precision, as a share of the output's deviation."""
     exact = run()
     found = {}
     for precision in PRECISIONS:
@@ -93,14 +94,14 @@ def errors(network: nn.Module, run: Callable[[], Tensor]) -> dict[str, float]:
 
 
 def of_last_layers(side: int = 64) -> dict[str, float]:
-    """The errors of the last layers on a latent of so many positions a side."""
+    """Return the errors of the last layers on a latent of so many positions a side."""
     network = last_layers()
     x = torch.randn(1, CHANNELS, side, side, generator=torch.Generator().manual_seed(1))
     return errors(network, lambda: network(x))
 
 
 def of_whole_unet(side: int) -> dict[str, float]:
-    """The errors of a whole UNet of true size."""
+    """Return the errors of a whole UNet of true size."""
     from diffusers import UNet2DConditionModel
 
     from sd import UNET
@@ -113,7 +114,7 @@ def of_whole_unet(side: int) -> dict[str, float]:
 
 
 def table(name: str, found: dict[str, float]) -> list[str]:
-    """Rows of the document: the output's error, and that of z0 by what the output is taken for."""
+    """Return the rows of the document: the output's error, and that of z0 by what the output is taken for."""
     base = math.sqrt((1 - ALPHA) / ALPHA)
     lines = [
         f"| {name} | error of the output | of z0, `clean` | of z0, `base` (noise) |",

@@ -1,4 +1,4 @@
-"""Load test of ``sprdiff serve``: latency, throughput and memory under many clients, every answer compared.
+"""Loads ``sprdiff serve`` with many clients: latency, throughput and memory, with every answer compared.
 
     python benchmarks/serve.py                        # starts a server of its own; 50 clients, 60 seconds
     python benchmarks/serve.py --clients 8 --seconds 10 --size 512x768
@@ -38,13 +38,14 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from conftest import photo
 
 GROWTH = 1.05
-"""From the end of the second quarter to the end of the last one: more is a leak."""
+"""The growth from the end of the second quarter to the end of the last one that is allowed; more is a
+leak."""
 Quarters = list[float]
 
 
 @dataclass(frozen=True)
 class Case:
-    """A request, and the one right answer."""
+    """A request and its one right answer."""
 
     path: str
     body: bytes
@@ -61,7 +62,7 @@ class Seen:
 
 
 def make_cases(sizes: list[tuple[int, int]]) -> list[Case]:
-    """Two cases for each (height, width)."""
+    """Make two cases for each (height, width)."""
     cases = []
     for seed, (height, width) in enumerate(sizes):
         stream = io.BytesIO()
@@ -79,7 +80,7 @@ def _pixels(image: Image.Image) -> bytes:
 
 
 async def client(address: str, cases: Iterator[Case], until: float, seen: Seen) -> None:
-    """Ask, wait, compare, until the time is over."""
+    """Ask, wait and compare until the time is over."""
     async with httpx.AsyncClient(base_url=address, timeout=300) as http:
         while time.perf_counter() < until:
             case = next(cases)
@@ -98,7 +99,8 @@ async def client(address: str, cases: Iterator[Case], until: float, seen: Seen) 
 
 
 def right(case: Case, content: bytes) -> bool:
-    """Whether it is the expected answer; pictures are compared as pixels, PNG files may differ by library."""
+    """Whether it is the expected answer; pictures are compared as pixels, because PNG files may differ by
+    library."""
     if case.path == "decode":
         with Image.open(io.BytesIO(content)) as image:
             content = _pixels(image)
@@ -108,7 +110,7 @@ def right(case: Case, content: bytes) -> bool:
 async def load(
     address: str, cases: list[Case], clients: int, seconds: float, pid: int
 ) -> tuple[Seen, Quarters]:
-    """All clients at once; resident MB of the server at the end of each quarter."""
+    """Run all clients at once; return the server's resident MB at the end of each quarter."""
     seen, memory = Seen(), []
     turns = itertools.cycle(cases)
     until = time.perf_counter() + seconds
@@ -121,14 +123,14 @@ async def load(
 
 
 def resident(pid: int) -> float:
-    """MB of memory that a process holds."""
+    """Return the MB of memory that a process holds."""
     fields = Path(f"/proc/{pid}/statm").read_text("utf-8").split()
     return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 @contextlib.contextmanager
 def own_server(options: list[str]) -> Iterator[tuple[str, int]]:
-    """(address, process id) of a server that is started now and stopped at the end."""
+    """Start a server and stop it at the end; yield (address, process id)."""
     command = [sys.executable, "-m", "sprdiff", "serve", "--port", "0", *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -142,7 +144,7 @@ def own_server(options: list[str]) -> Iterator[tuple[str, int]]:
 
 
 def table(seen: Seen, seconds: float) -> str:
-    """Latency and throughput, in Markdown."""
+    """Return latency and throughput, in Markdown."""
     lines = [
         "| request | answers | per second | median s | 90 % s | 99 % s | slowest s |",
         "|---|---|---|---|---|---|---|",

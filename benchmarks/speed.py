@@ -1,4 +1,4 @@
-"""Time and memory of the codec on this machine.
+"""Measures time and memory of the codec on this machine.
 
     python benchmarks/speed.py [--image FILE] [--large 12500x8000] [--threads N] [--parts]
 
@@ -44,7 +44,8 @@ NUMPY_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 def texture(width: int, start: int, stop: int) -> NDArray[np.uint8]:
-    """Rows start to stop of a picture of any size, uint8 [rows, width, 3]: waves of three lengths."""
+    """Return the rows from start to stop of a picture of any size, uint8 [rows, width, 3]: waves of three
+    lengths."""
     y, x = np.arange(start, stop, dtype=np.float32)[:, None], np.arange(width, dtype=np.float32)[None]
     channels = []
     for phase in (0.0, 1.1, 2.3):
@@ -55,7 +56,7 @@ def texture(width: int, start: int, stop: int) -> NDArray[np.uint8]:
 
 
 def write_texture(path: Path, width: int, height: int) -> None:
-    """Write the texture as binary PPM, strip by strip: a picture of any size in little memory."""
+    """Write the texture as binary PPM, strip by strip, so that a picture of any size needs little memory."""
     with open(path, "wb") as file:
         file.write(f"P6\n{width} {height}\n255\n".encode())
         for start in range(0, height, STRIP):
@@ -63,7 +64,7 @@ def write_texture(path: Path, width: int, height: int) -> None:
 
 
 def median_seconds(call: Callable[[], object], repeats: int) -> float:
-    """Median wall time of ``repeats`` calls, after one that does not count."""
+    """Return the median wall time of ``repeats`` calls, after one that does not count."""
     call()
     times = []
     for _ in range(repeats):
@@ -74,7 +75,7 @@ def median_seconds(call: Callable[[], object], repeats: int) -> float:
 
 
 def peak_memory() -> int:
-    """Peak resident memory of this process in bytes.
+    """Return the peak resident memory of this process in bytes.
 
     On Linux from VmHWM: ``ru_maxrss`` outlives exec there: a child would report its parent's peak if higher.
     """
@@ -89,7 +90,7 @@ def peak_memory() -> int:
 
 
 def child(task: str, source: Path, target: Path, options: argparse.Namespace) -> None:
-    """Body of a measured process: encode or decode one file, print seconds and peak bytes as JSON."""
+    """Encode or decode one file in a measured process; print seconds and peak bytes as JSON."""
     from sprdiff import Codec
 
     codec = Codec(weights=options.weights, threads=options.threads)
@@ -105,7 +106,7 @@ def child(task: str, source: Path, target: Path, options: argparse.Namespace) ->
 
 
 def call_child(task: str, source: Path, target: Path, options: argparse.Namespace) -> tuple[float, int]:
-    """Seconds and peak bytes of one task in a process of its own."""
+    """Return the seconds and peak bytes of one task in a process of its own."""
     command = [sys.executable, __file__, "--child", task, str(source), str(target), *codec_options(options)]
     command += ["--quality", str(options.quality), "--realism", str(options.realism)]
     if options.threads:
@@ -119,13 +120,14 @@ def codec_options(options: argparse.Namespace) -> list[str]:
 
 
 def command_line() -> list[str]:
-    """The installed ``sprdiff`` beside this Python, or its entry point when it runs from a checkout."""
+    """Return the installed ``sprdiff`` beside this Python, or its entry point when it runs from a
+    checkout."""
     tool = shutil.which("sprdiff", path=str(Path(sys.executable).parent))
     return [tool] if tool else [sys.executable, "-c", "import sys, sprdiff.cli; sys.exit(sprdiff.cli.main())"]
 
 
 def measure_small(folder: Path, options: argparse.Namespace) -> list[list[str]]:
-    """Encode and decode one small picture with the networks loaded."""
+    """Measure encoding and decoding of one small picture with the networks loaded."""
     from sprdiff import Codec
 
     image = Image.fromarray(texture(SMALL[0], 0, SMALL[1]))
@@ -160,7 +162,7 @@ def clocked(times: Times, part: str) -> Iterator[None]:
 
 
 def measure_parts(options: argparse.Namespace, threads: int) -> list[list[str]]:
-    """Each graph of a weights folder, the entropy coder, and the whole of encoding and decoding."""
+    """Measure each graph of a weights folder, the entropy coder, and the whole of encoding and decoding."""
     from sprdiff.loading import load_runtime
 
     runtime, times = load_runtime(options.weights, threads), Times()
@@ -199,7 +201,8 @@ def measure_parts(options: argparse.Namespace, threads: int) -> list[list[str]]:
 
 
 def measure_process(folder: Path, options: argparse.Namespace) -> list[list[str]]:
-    """``sprdiff decode`` as a user sees it: start of the interpreter to picture on disk. Needs small.sprd."""
+    """Measure ``sprdiff decode`` as a user sees it, from the start of the interpreter to the picture on disk.
+    It needs small.sprd."""
     source, results = folder / "small.sprd", iter(range(PROCESS_REPEATS + 1))
     tool, extra = command_line(), codec_options(options)
 
@@ -213,7 +216,7 @@ def measure_process(folder: Path, options: argparse.Namespace) -> list[list[str]
 
 
 def measure_large(folder: Path, sizes: Sequence[Size], options: argparse.Namespace) -> list[list[str]]:
-    """One row per size: seconds and peak memory of encode and decode, each in its own process."""
+    """Return one row per size: seconds and peak memory of encoding and decoding, each in its own process."""
     rows = []
     for width, height in sizes:
         megapixels = width * height / 1e6
@@ -235,7 +238,7 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def processor() -> str:
-    """Name of the processor, as far as the system tells."""
+    """Return the name of the processor, as far as the system tells."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]

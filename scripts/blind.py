@@ -1,17 +1,18 @@
 """Two codecs side by side at equal bytes, names hidden and sides shuffled: which do you prefer?
 
     python scripts/blind.py make RUN OUT [--a sprdiff-tiny] [--b vvc,avif] [--bpp 0.0203] [--side 512]
-    [--crops 3] python scripts/blind.py tell OUT answers.txt
+                                         [--crops 3]
+    python scripts/blind.py tell OUT answers.txt
 
-RUN is a working folder of `sprdiff eval --keep`. `make` writes numbered pictures (original above, left and
-right below) and `key.json`: do not open it. With `--side` they are crops of so many pixels, one pixel of the
-photograph to one of the crop, cut at the same places for every baseline; without it they are whole
-photographs. An answer is a line "pair001 left", "pair001 right" or "pair001 same", one for every pair.
+RUN is a working folder of `sprdiff eval --keep`. `make` writes numbered pictures, with the original above and
+both sides below, and the file `key.json`, which the judge must not open. With `--side` the pictures are crops
+of so many pixels, shown one to one and cut at the same places for every baseline; without it they are whole
+photographs. The judge answers every pair with a line "pair001 left", "pair001 right" or "pair001 same".
 
 Among the pairs are controls, at least six of each kind: the same picture twice, which must be called the
-same, and the original against a codec, where the original must win. `tell` counts for each baseline by
-itself, photograph by photograph: one is won where most of its crops are (two of three). With more than one
-control answered wrongly it counts nothing.
+same, and the original against a codec, where the original must win. `tell` counts each baseline by itself,
+photograph by photograph: a photograph is won if most of its crops are won (two of three). If more than one
+control is answered wrongly, nothing is counted.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ CROPS = 3
 
 @dataclass(frozen=True)
 class Pair:
-    """What one sheet shows.
+    """The contents of one sheet.
 
     Attributes:
         kind: ``baseline``, or a control: ``same``, ``original``.
@@ -71,7 +72,7 @@ class Pair:
 
 
 class Pictures:
-    """The photographs of a run and what the codecs made of them at one target."""
+    """The photographs of a run, and what the codecs made of them at one target."""
 
     def __init__(self, run: Path, target: Target, originals: Path | None) -> None:
         about = read_run(run)
@@ -83,13 +84,13 @@ class Pictures:
         }
 
     def photos_of(self, *codecs: str) -> list[str]:
-        """The photographs that all these codecs have."""
+        """Return the photographs that all these codecs have."""
         return [
             photo for photo in sorted(self.sizes) if all((codec, photo) in self._done for codec in codecs)
         ]
 
     def read(self, codec: str, photo: str) -> Bytes:
-        """Pixels [H, W, 3] of a decoded picture, or of the original."""
+        """Read the pixels [H, W, 3] of a decoded picture, or of the original."""
         decoded = member(self._run, "images", codec, self._target, photo, ".png")
         pixels = open_rgb(self._originals / photo if codec == ORIGINAL else decoded).pixels
         if pixels.shape[:2] != self.sizes[photo]:
@@ -100,7 +101,7 @@ class Pictures:
 def places(
     size: tuple[int, int], side: int | None, crops: int, draw: random.Random
 ) -> list[tuple[int, int, int, int]]:
-    """Top, left, height and width of the parts of a photograph that are shown.
+    """Return top, left, height and width of the parts of a photograph that are shown.
 
     Crops are spread along its longer side, one at a random place of each of so many equal shares.
     """
@@ -128,7 +129,7 @@ def plan(
     controls: int,
     draw: random.Random,
 ) -> list[Pair]:
-    """All pairs, controls among them, in random order with random sides.
+    """Return all pairs, controls among them, in random order with random sides.
 
     Raises:
         ValueError: a baseline has no photograph in common with `a`, or a photograph is smaller than a crop.
@@ -154,7 +155,7 @@ def plan(
 
 
 def sheet(pictures: Pictures, pair: Pair) -> Image.Image:
-    """Both sides beside each other, the original above them."""
+    """Draw both sides beside each other, and the original above them."""
     window = slice(pair.top, pair.top + pair.height), slice(pair.left_edge, pair.left_edge + pair.width)
     above, left, right = (
         pictures.read(name, pair.photo)[window] for name in (ORIGINAL, pair.left, pair.right)
@@ -168,7 +169,7 @@ def sheet(pictures: Pictures, pair: Pair) -> Image.Image:
 
 
 def make(pictures: Pictures, pairs: Sequence[Pair], a: str, out: Path) -> None:
-    """Write the sheets and the key, beside their place until all are there.
+    """Write the sheets and the key into a folder beside their place, and rename it when all are there.
 
     Raises:
         ValueError: the folder exists.
@@ -187,7 +188,7 @@ def make(pictures: Pictures, pairs: Sequence[Pair], a: str, out: Path) -> None:
 
 
 def read_answers(path: Path, names: Sequence[str]) -> dict[str, str]:
-    """The answer to every pair.
+    """Read the answer to every pair.
 
     Raises:
         ValueError: an answer names no pair or no side, or a pair has none or two.
@@ -209,7 +210,7 @@ def read_answers(path: Path, names: Sequence[str]) -> dict[str, str]:
 
 
 def tell(out: Path, answers: Path) -> tuple[list[str], bool]:
-    """Lines of the count, and whether the judging counts.
+    """Return the lines of the count, and whether the judging counts.
 
     Raises:
         ValueError: see `read_answers`.
@@ -231,7 +232,7 @@ def tell(out: Path, answers: Path) -> tuple[list[str], bool]:
 
 
 def _counted(a: str, pairs: dict[str, Pair], given: dict[str, str]) -> Iterator[str]:
-    """For each baseline how many photographs are won, level and lost, and which."""
+    """Return for each baseline how many photographs are won, tied and lost, and which."""
     votes: dict[str, dict[str, Counter[str]]] = {}
     for name, pair in pairs.items():
         if pair.kind == "baseline":
@@ -239,12 +240,12 @@ def _counted(a: str, pairs: dict[str, Pair], given: dict[str, str]) -> Iterator[
             preferred = {"left": pair.left, "right": pair.right, "same": "same"}[given[name]]
             votes.setdefault(baseline, {}).setdefault(pair.photo, Counter())[preferred] += 1
     for baseline, photos in sorted(votes.items()):
-        found: dict[str, list[str]] = {"won": [], "level": [], "lost": []}
+        found: dict[str, list[str]] = {"won": [], "tied": [], "lost": []}
         for photo, count in sorted(photos.items()):
             most = {side for side in (a, baseline) if 2 * count[side] > count.total()}
-            found["won" if a in most else "lost" if baseline in most else "level"].append(Path(photo).stem)
-        won, level, lost = (len(names) for names in found.values())
-        yield f"{a} against {baseline}: {won} of {len(photos)} photographs won, {level} level, {lost} lost"
+            found["won" if a in most else "lost" if baseline in most else "tied"].append(Path(photo).stem)
+        won, tied, lost = (len(names) for names in found.values())
+        yield f"{a} against {baseline}: {won} of {len(photos)} photographs won, {tied} tied, {lost} lost"
         yield from (f"  {what}: {', '.join(names)}" for what, names in found.items() if names)
 
 

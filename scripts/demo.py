@@ -1,4 +1,4 @@
-"""A photograph to a file of about a thousand bytes and back: ``make demo`` runs this.
+"""Turns a photograph into a file of about a thousand bytes and back: ``make demo`` runs this.
 
     python scripts/demo.py [PHOTO] [--bpp 0.02] [--out demo]
 
@@ -29,7 +29,7 @@ MARGIN, CAPTION, FONT = 8, 40, 14
 
 
 def shipped_photo() -> Path:
-    """Where the photograph of the installed package lies."""
+    """Return the path of the photograph in the installed package."""
     for file in importlib.metadata.files(PACKAGE) or ():
         if file.as_posix() == PHOTO:
             return Path(str(file.locate()))
@@ -37,13 +37,13 @@ def shipped_photo() -> Path:
 
 
 def psnr(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
-    """Peak signal-to-noise ratio in dB of two uint8 pictures."""
+    """Return the peak signal-to-noise ratio in dB of two uint8 pictures."""
     error = np.mean((a.astype(np.float64) - b) ** 2)
     return float("inf") if error == 0 else float(10 * np.log10(255**2 / error))
 
 
 def side_by_side(panels: list[tuple[str, NDArray[np.uint8]]]) -> Image.Image:
-    """The panels in a row, each over its caption of up to two lines."""
+    """Draw the panels in a row, each over its caption of up to two lines."""
     height, width = panels[0][1].shape[:2]
     sheet = Image.new(
         "RGB", (len(panels) * (width + MARGIN) + MARGIN, height + CAPTION + 2 * MARGIN), "white"
@@ -59,7 +59,7 @@ def side_by_side(panels: list[tuple[str, NDArray[np.uint8]]]) -> Image.Image:
 
 
 def timed_decode(codec: Codec, data: bytes, realism: float) -> tuple[NDArray[np.uint8], float]:
-    """(uint8 [H, W, 3], seconds) of one decode."""
+    """Decode a file once; return (uint8 [H, W, 3], seconds)."""
     start = time.perf_counter()
     image = codec.decode(data, realism=realism)
     return open_rgb(image).pixels, time.perf_counter() - start

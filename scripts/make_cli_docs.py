@@ -1,4 +1,4 @@
-"""The page of the command line, docs/cli.md, from the commands themselves.
+"""Writes the page of the command line, docs/cli.md, from the commands themselves.
 
     python scripts/make_cli_docs.py            # writes it
     python scripts/make_cli_docs.py --check    # says whether it is up to date
@@ -23,7 +23,7 @@ from sprdiff.cli import app
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "cli.md"
 KINDS = {int: "N", float: "NUMBER", Path: "PATH", str: "TEXT"}
-"""What stands for a value where the command names nothing better."""
+"""The word for a value where the command names nothing better."""
 HEAD = """\
 # Command line
 
@@ -76,13 +76,13 @@ class Command:
     is_group: bool = False
 
     def options(self) -> set[str]:
-        """All that may be typed with a dash."""
+        """Everything that may be typed with a dash."""
         names = {name for p in self.parameters if p.is_option for name in p.names}
         return names | {"--help", "-h"}
 
 
 def commands() -> list[Command]:
-    """Every command that there is, groups included, the root first under the empty name."""
+    """Return every command, groups included; the root comes first under the empty name."""
     return list(_walk(typer.main.get_command(app), ""))
 
 
@@ -115,7 +115,7 @@ def _parameter(parameter: Any, hint: Any) -> Parameter:
 
 
 def _bare(hint: Any) -> Any:
-    """The type of one value: ``list[Path] | None`` is Path."""
+    """Return the type of one value: ``list[Path] | None`` becomes Path."""
     while True:
         if typing.get_origin(hint) is typing.Annotated:
             hint = typing.get_args(hint)[0]
@@ -131,7 +131,8 @@ def _kind(hint: Any) -> str:
 
 
 def _limits(hint: Any) -> str:
-    """``, 1 or more``; from the declaration, not from the parsed command, whose form changes with typer."""
+    """Return limits such as ``, 1 or more``, from the declaration and not from the parsed command, whose form
+    changes with typer."""
     declared = typing.get_args(hint)[1] if typing.get_origin(hint) is typing.Annotated else None
     low, high = getattr(declared, "min", None), getattr(declared, "max", None)
     if low is None:
@@ -149,7 +150,7 @@ def _default(parameter: Any, switch: bool) -> str:
 
 
 def page() -> str:
-    """The text of docs/cli.md."""
+    """Return the text of docs/cli.md."""
     listed = [command for command in commands() if command.name and not command.is_group]
     index = ["| command | what it does |", "|---|---|"]
     index += [f"| [`{c.name}`](#sprdiff-{c.name.replace(' ', '-')}) | {_cell(c.help)} |" for c in listed]

@@ -1,4 +1,5 @@
-"""Reference values of LPIPS, DISTS, FID and its network: ``python scripts/make_metric_references.py FOLDER``.
+"""Makes reference values of LPIPS, DISTS, FID and its network: ``python scripts/make_metric_references.py
+FOLDER``.
 
 FOLDER holds the reference packages, unpacked without what they depend on::
 
@@ -41,7 +42,7 @@ Size = int | tuple[int, int]  # of a kernel, or of a padding
 
 
 def sequential(layers: Sequence[nn.Module]) -> SimpleNamespace:
-    """A classifier with random weights, of which the packages use ``features`` only."""
+    """Return a classifier with random weights, of which the packages use ``features`` only."""
     module = nn.Sequential(*layers)
     named = {f"features.{name}": value for name, value in module.state_dict().items()}
     state = random_state({name: tuple(value.shape) for name, value in named.items()}, SEED)
@@ -50,7 +51,7 @@ def sequential(layers: Sequence[nn.Module]) -> SimpleNamespace:
 
 
 def alexnet(pretrained: bool) -> SimpleNamespace:
-    """torchvision.models.alexnet."""
+    """Stand in for torchvision.models.alexnet."""
     assert pretrained
     return sequential(
         [
@@ -72,7 +73,7 @@ def alexnet(pretrained: bool) -> SimpleNamespace:
 
 
 def vgg16(pretrained: bool) -> SimpleNamespace:
-    """torchvision.models.vgg16."""
+    """Stand in for torchvision.models.vgg16."""
     assert pretrained
     layers: list[nn.Module] = []
     inputs = 3
@@ -213,7 +214,7 @@ def inception_v3(num_classes: int, **_: Any) -> Inception3:
 
 
 def inception_weights(url: str, progress: bool) -> dict[str, Tensor]:
-    """In place of the download: random weights of the right names and shapes."""
+    """Return random weights of the right names and shapes, in place of the download."""
     assert "pt_inception-2015-12-05" in url and progress
     kept = {
         name: value for name, value in Inception3(1008).state_dict().items() if value.ndim
@@ -244,12 +245,12 @@ def module(name: str, **content: Any) -> ModuleType:
 
 
 def tensor(image: Any) -> Tensor:
-    """uint8 [H, W, 3] as float32 [1, 3, H, W], 0-255."""
+    """Turn uint8 [H, W, 3] into float32 [1, 3, H, W], 0-255."""
     return torch.from_numpy(image.transpose(2, 0, 1).astype(np.float32))[None]
 
 
 def compare(distance: Callable[[Tensor, Tensor], Tensor]) -> list[dict[str, Any]]:
-    """Values of a distance on pairs of all sizes."""
+    """Return values of a distance on pairs of all sizes."""
     rows = []
     for seed, (height, width) in enumerate(SIZES):
         a, b = pair(height, width, seed)

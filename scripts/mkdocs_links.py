@@ -27,14 +27,14 @@ INCLUDED = {"contributing.md": ROOT}
 
 
 def repository_url(pyproject: str) -> str | None:
-    """The address of the repository's browser that the text of a pyproject.toml names, or None."""
+    """Return the address of the repository's browser that the text of a pyproject.toml names, or None."""
     urls = tomllib.loads(pyproject)["project"].get("urls", {})
     url = urls.get("Repository")
     return None if url is None else str(url).rstrip("/")
 
 
 def rewrite(link: str, folder: Path, docs: Path, page_folder: Path, repository: str | None) -> str | None:
-    """Where a link of a page leads on the site; None: nowhere, keep its text only.
+    """Return where a link of a page leads on the site; None: it leads nowhere, and only its text is kept.
 
     Args:
         link: as written.
@@ -59,7 +59,7 @@ def rewrite(link: str, folder: Path, docs: Path, page_folder: Path, repository: 
 
 
 class _Links(Treeprocessor):
-    """Goes over the links of one page."""
+    """A tree processor that goes over the links of one page."""
 
     def __init__(self, state: _State) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class _Links(Treeprocessor):
 
 
 class _State(Extension):
-    """The extension of Markdown that holds what the links depend on."""
+    """An extension of Markdown that holds what the links depend on."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ _state = _State()
 
 
 def on_config(config: MkDocsConfig, **_: Any) -> MkDocsConfig:
-    """Called once: the address of the repository, and the extension."""
+    """Set the address of the repository and the extension; mkdocs calls this once."""
     _state.docs = Path(config.docs_dir).resolve()
     _state.repository = repository_url((ROOT / "pyproject.toml").read_text("utf-8"))
     if _state.repository is not None:
@@ -110,6 +110,6 @@ def on_config(config: MkDocsConfig, **_: Any) -> MkDocsConfig:
 
 
 def on_page_markdown(markdown: str, *, page: Page, **_: Any) -> str:
-    """Called before each page."""
+    """Remember the page; mkdocs calls this before each page."""
     _state.page = page.file.src_uri
     return markdown

@@ -1,14 +1,13 @@
-"""The committed results, `docs/results/`, from folders of photographs: a command a set, resumed if it was
-killed.
+"""Makes the committed results, `docs/results/`, from folders of photographs: one command for each set,
+resumed if it was killed.
 
     python scripts/results.py kodak KODAK --features squeezenet_weights_tf_dim_ordering_tf_kernels_notop.h5
     python scripts/results.py clic CLIC --features squeezenet_weights_tf_dim_ordering_tf_kernels_notop.h5
     python scripts/results.py pages
 
-A set runs `sprdiff eval` and `sprdiff report` in a working folder, replaces the published tables, plots and
-pictures,
-and then the tables that pages show of them, which `pages` does alone. These stand between
-``<!-- results: … -->`` and ``<!-- end -->``. The originals are not published: `sprdiff report` on the working
+A set runs `sprdiff eval` and `sprdiff report` in a working folder. It replaces the published tables, plots
+and pictures, and then the tables that pages show of them, which `pages` does alone. These stand between
+``<!-- results: … -->`` and ``<!-- end -->``. The originals are not published; `sprdiff report` on the working
 folder makes a page that shows them.
 """
 
@@ -26,12 +25,13 @@ import msgspec
 from PIL import Image
 
 from sprdiff.cli import main as sprdiff
-from sprdiff.common.files import replace_folder, write_atomic
+from sprdiff.common.files import whole_folder, write_atomic
+from sprdiff.common.structs import to_json
 from sprdiff.evaluate.codecs.base import ImageCodec
 from sprdiff.evaluate.codecs.registry import parse_codecs
 from sprdiff.evaluate.report.data import Results, budget, load
 from sprdiff.evaluate.report.findings import verdict
-from sprdiff.evaluate.results import ROWS, Row, member, read_rows, read_run, to_line, write_run
+from sprdiff.evaluate.results import ROWS, Row, member, read_rows, read_run, write_run
 from sprdiff.evaluate.targets import Target
 
 ROOT = Path(__file__).parents[1]
@@ -40,13 +40,13 @@ CODECS = "sprdiff-tiny,sprdiff-tiny@coarse,vvc,avif,heic,webp,jxl,jpeg2000,jpeg"
 QUALITY = 90
 COLUMNS = 3
 SHOWN = (768, 512)
-"""Width and height of what is shown of a larger picture, one pixel to one: made smaller it would hide its
+"""Width and height of the part that is shown of a larger picture, one to one: made smaller it would hide its
 faults."""
 
 
 @dataclass(frozen=True)
 class Set:
-    """Photographs and what is measured and shown of them.
+    """A set of photographs, and what is measured and shown of them.
 
     Attributes:
         title: for headings.
@@ -106,19 +106,22 @@ def run(arguments: list[str]) -> None:
 
 
 def publish_pictures(chosen: Set, work: Path, out: Path) -> None:
-    """WebP copies of the decoded pictures and a Markdown page of them, codec beside codec at equal bytes."""
+    """Write WebP copies of the decoded pictures, and a Markdown page of them, codec beside codec at equal
+    bytes."""
     rows = {
         (row.codec, Path(row.image).stem, row.target): row for row in read_rows(work) if row.status == "ok"
     }
     codecs = [info.name for info in read_run(work).codecs]
     lines = [f"# {chosen.title}: decoded pictures at equal bytes", ""]
     lines += [
-        "WebP copies (quality 90). The original is to be seen on the page that `sprdiff report` makes.",
+        "The pictures are WebP copies (quality 90).",
+        "The page that `sprdiff report` makes shows the originals.",
         "",
     ]
     if any(place != (0, 0) for place in chosen.pictures.values()):
         lines += [
-            f"Of each picture {SHOWN[0]}x{SHOWN[1]} pixels are shown, one to one; bytes are of the whole.",
+            f"A part of {SHOWN[0]}x{SHOWN[1]} pixels of each picture is shown, one to one; "
+            "bytes are those of the whole picture.",
             "",
         ]
     (out / "pictures").mkdir()
@@ -137,7 +140,7 @@ def publish_pictures(chosen: Set, work: Path, out: Path) -> None:
 
 
 def publish(row: Row, place: tuple[int, int], work: Path, out: Path) -> str:
-    """Write the copy; returns its cell of the gallery."""
+    """Write the copy; return its cell of the gallery."""
     name = f"pictures/{Path(row.image).stem}_{row.target.folder}_{row.codec.replace('@', '-')}.webp"
     left, top = place
     with Image.open(member(work, "images", row.codec, row.target, row.image, ".png")) as image:
@@ -148,14 +151,15 @@ def publish(row: Row, place: tuple[int, int], work: Path, out: Path) -> str:
 
 
 def gallery(cells: list[str]) -> list[str]:
-    """A Markdown table of pictures."""
+    """Return a Markdown table of pictures."""
     rows = [cells[start : start + COLUMNS] for start in range(0, len(cells), COLUMNS)]
     lines = ["| " + " | ".join(row + [""] * (COLUMNS - len(row))) + " |" for row in rows]
     return [lines[0], "|" + " --- |" * COLUMNS, *lines[1:]] if lines else []
 
 
 def means(results: Results, rate: Target) -> list[str]:
-    """The table of one rate: a row a codec, ours first, then by MS-SSIM; the best of each column in bold."""
+    """Return the table of one rate: a row for each codec, ours first, then by MS-SSIM; the best of each
+    column is bold."""
     verdicts = [verdict(results, metric, rate) for metric in results.metrics if metric.name in TITLES]
     by_score = {item.metric.name: item for item in verdicts}["ms_ssim"].means
     ours = [codec for codec in results.codecs if codec.startswith("sprdiff")]
@@ -177,14 +181,14 @@ def means(results: Results, rate: Target) -> list[str]:
 
 
 def figure(name: str, value: float, sign: str = "") -> str:
-    """As tables show it: with as many digits as say something, no 0 before the point of MS-SSIM, a true
-    minus."""
+    """Write a figure as tables show it: with the digits that mean something, no 0 before the point of
+    MS-SSIM, a true minus."""
     text = f"{value:{sign}.{DIGITS[name]}f}"
     return (text.replace("0.", ".") if name == "ms_ssim" else text).replace("-", "\N{MINUS SIGN}")
 
 
 def best(results: Results) -> list[str]:
-    """Which codec is best at what, with its ties: a row a rate."""
+    """Return the table of the best codec in each metric, with its ties: a row for each rate."""
     metrics = [metric for metric in results.metrics if metric.name in TITLES]
     heads = [TITLES[metric.name].split(",")[0].rstrip(" ↑↓*") for metric in metrics]
     lines = [f"| at | {' | '.join(f'best in {head}' for head in heads)} |", "|---|" + "---|" * len(metrics)]
@@ -202,7 +206,8 @@ def best(results: Results) -> list[str]:
 
 
 def against(results: Results) -> list[str]:
-    """Our two readings beside VVC: differences of PSNR and MS-SSIM, and shares of its two distances."""
+    """Return our two readings beside VVC: differences of PSNR and MS-SSIM, and shares of its two
+    distances."""
     metrics = {metric.name: metric for metric in results.metrics}
     lines = [
         "| bpp | | PSNR, dB | MS-SSIM | feature distance, of VVC's | Fréchet distance, of VVC's |",
@@ -223,7 +228,7 @@ def against(results: Results) -> list[str]:
 
 
 def compared(name: str, ours: float | None, theirs: float | None) -> str:
-    """A difference with its sign, or a share."""
+    """Write a difference with its sign, or a share."""
     if ours is None or theirs is None:
         return "–"
     if name in ("psnr", "ms_ssim"):
@@ -232,7 +237,7 @@ def compared(name: str, ours: float | None, theirs: float | None) -> str:
 
 
 def filled(text: str) -> str:
-    """A page with the tables between its marks made anew from the published results."""
+    """Return a page with the tables between its marks made anew from the published results."""
 
     def table(found: re.Match[str]) -> str:
         start, kind, name, rate, end = found.groups()
@@ -250,8 +255,8 @@ def write_pages() -> None:
 
 
 def forget_outdated(work: Path, codecs: Sequence[ImageCodec]) -> int:
-    """Drop the rows of ours that other weights made, and say how many; those of the baselines stay and are
-    not repeated.
+    """Drop our rows that other weights made, and say how many; those of the baselines stay and are not
+    repeated.
 
     `sprdiff eval` refuses a folder that holds another version's rows: whoever compares must know. Here all of
     them are replaced together.
@@ -262,12 +267,12 @@ def forget_outdated(work: Path, codecs: Sequence[ImageCodec]) -> int:
     rows = read_rows(work)
     kept = [row for row in rows if row.version == now.get(row.codec, row.version)]
     if len(kept) < len(rows):
-        write_atomic(work / ROWS, b"".join(map(to_line, kept)), force=True)
+        write_atomic(work / ROWS, b"".join(map(to_json, kept)), force=True)
     return len(rows) - len(kept)
 
 
 def publish_set(chosen: Set, options: argparse.Namespace) -> None:
-    """Measure what is still to be measured, and replace what is published of a set."""
+    """Measure what is not measured yet, and replace what is published of a set."""
     work, out, folder = options.work, options.out, options.folder
     outdated = forget_outdated(work, parse_codecs(options.codecs.split(",")))
     if outdated:
@@ -292,16 +297,14 @@ def publish_set(chosen: Set, options: argparse.Namespace) -> None:
         ]
     )
     run(["report", str(work), "--originals", str(folder)])
-    # Made beside its place: what is published stays until all of the new is there.
-    partial = out.with_name(out.name + ".part")
-    shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(work / "report", partial, ignore=shutil.ignore_patterns("index.html"))
-    for file in ("rows.jsonl", "sets.jsonl"):
-        shutil.copy(work / file, partial / file)
-    # Where the originals lay on this machine says nothing to others.
-    write_run(partial, msgspec.structs.replace(read_run(work), folder=folder.name))
-    publish_pictures(chosen, work, partial)
-    replace_folder(partial, out)
+    with whole_folder(out) as partial:
+        page = shutil.ignore_patterns("index.html")
+        shutil.copytree(work / "report", partial, ignore=page, dirs_exist_ok=True)
+        for file in ("rows.jsonl", "sets.jsonl"):
+            shutil.copy(work / file, partial / file)
+        # Where the originals lay on this machine says nothing to others.
+        write_run(partial, msgspec.structs.replace(read_run(work), folder=folder.name))
+        publish_pictures(chosen, work, partial)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The doors by which bytes of a stranger come in: each takes any bytes, and says what became of them or
+"""The doors by which bytes of strangers come in: each takes any bytes, and says what became of them or
 raises.
 
 Shared by the attack files (`tests/attacks/`, a folder for each door) and the fuzzer (`tests/fuzz.py`). What
@@ -38,13 +38,13 @@ WORK = Encode(quality=10, max_pixels=MAX_PIXELS)
 
 @functools.cache
 def codec() -> Codec:
-    """The shipped networks, on one thread."""
+    """Return the shipped networks, on one thread."""
     return Codec(threads=1, max_pixels=MAX_PIXELS)
 
 
 @contextmanager
 def stored(data: bytes, name: str) -> Iterator[Path]:
-    """The bytes as a file."""
+    """Write the bytes to a file."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / name
         path.write_bytes(data)
@@ -52,7 +52,7 @@ def stored(data: bytes, name: str) -> Iterator[Path]:
 
 
 def weights_folder(target: Path, **files: bytes) -> Path:
-    """The shipped weights with other files in place of some; links to the rest."""
+    """Make a folder of the shipped weights with other files in place of some; the rest are links."""
     target.mkdir()
     for path in default_folder().iterdir():
         if path.name not in files:
@@ -63,40 +63,39 @@ def weights_folder(target: Path, **files: bytes) -> Path:
 
 
 def picture(data: bytes) -> str:
-    """A picture to be encoded."""
+    """Open the bytes as a picture to be encoded."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return f"a picture of {open_rgb(data, max_pixels=MAX_PIXELS).pixels.shape}"
 
 
 def sprd(data: bytes) -> str:
-    """A file to be decoded."""
+    """Decode the bytes as a file."""
     info(data, max_pixels=MAX_PIXELS)
     return f"a picture of {codec().decode(data, realism=0).size}"
 
 
 def stream(data: bytes) -> str:
-    """What follows a header, as the entropy decoder reads it: level, rows and columns in the first three
-    bytes."""
+    """Decode the bytes as what follows a header: level, rows and columns are in the first three bytes."""
     level, rows, columns = (*data[:3], 0, 0, 0)[:3]
     model: EntropyModel = codec().runtime.entropy
     return f"latents of {model.decode(data[3:], (1 + rows % 4, 1 + columns % 4), level).y_hat.shape}"
 
 
 def npz(data: bytes) -> str:
-    """Arrays of a folder of weights."""
+    """Read the bytes as the arrays of a folder of weights."""
     with stored(data, "decoder.npz") as path:
         return f"{len(read_arrays(path))} arrays"
 
 
 def manifest(data: bytes) -> str:
-    """The manifest of a folder of weights."""
+    """Read the bytes as the manifest of a folder of weights."""
     with stored(data, "manifest.json") as path:
         return f"weights {read_manifest(path.parent).preset}"
 
 
 def graph(data: bytes) -> str:
-    """A graph in place of `coarse`, with the weights that it names itself."""
+    """Run the bytes as a graph in place of `coarse`, with the weights that it names itself."""
     with tempfile.TemporaryDirectory() as name:
         content = json.loads((default_folder() / "manifest.json").read_text())
         if not data.count(b"weights.npz"):
@@ -110,51 +109,50 @@ def graph(data: bytes) -> str:
 
 
 def tar(data: bytes) -> str:
-    """A shard, copied."""
+    """Copy the bytes as a shard."""
     with stored(data, "a.tar") as path:
         return shard(path)
 
 
 def shard(path: Path) -> str:
-    """A shard on the disk, without its pictures."""
-    made = TarShard(path, WORK)
-    for _ in made.pictures():
-        pass
-    out = path.with_name("out.tar")
-    made.write(iter([None] * made.count), out)
-    out.unlink()
-    return f"a shard of {made.count} pictures"
+    """Copy a shard on the disk, without its pictures."""
+    return f"a shard of {_emptied(TarShard(path, WORK), path.with_name('out.tar'))} pictures"
 
 
 def parquet(data: bytes) -> str:
-    """A table, copied."""
+    """Copy the bytes as a table."""
     with stored(data, "a.parquet") as path:
         return table(path)
 
 
 def table(path: Path) -> str:
-    """A table on the disk, without its pictures."""
-    made = ParquetTable(path, WORK)
-    for _ in made.pictures():
+    """Copy a table on the disk, without its pictures."""
+    return f"a table of {_emptied(ParquetTable(path, WORK), path.with_name('out.parquet'))} rows"
+
+
+def _emptied(container: TarShard | ParquetTable, out: Path) -> int:
+    """Read a container's pictures and write it without them; return how many there were."""
+    for _ in container.pictures():
         pass
-    made.write(iter([None] * made.count), path.with_name("out.parquet"))
-    return f"a table of {made.count} rows"
+    container.write(iter([None] * container.count), out)
+    out.unlink()
+    return container.count
 
 
 def opened(path: Path) -> str:
-    """A file in Pillow."""
+    """Open the bytes as a file in Pillow."""
     with SprdiffImageFile(path) as image:
         image.load()
         return f"a picture of {image.size}"
 
 
 def decode_bound(head: bytes) -> int:
-    """What batch reads of an ``.sprd`` file at most."""
+    """Ask how much batch would read of an ``.sprd`` file that begins with the bytes."""
     return Decode(max_pixels=MAX_PIXELS).most(head)
 
 
 def trained(folder: Path) -> Trained:
-    """What a folder of preset `sd` would be without its weights."""
+    """Read the bytes as the configuration of a trained folder of preset `sd`."""
     none = bytes(32)
     about = Manifest(SD.preset, SD.preset_id, none, none, none, (1.0,) * 256, 1, (1.0, 1.0), {}, {})
     return Trained(folder, about, SD, {}, {})
@@ -166,13 +164,13 @@ DOORS: dict[str, Callable[[bytes], str]] = {
 
 
 def corpus(door: str) -> list[Path]:
-    """The attack files of a door."""
+    """Return the attack files of a door."""
     folder = ATTACKS / door
     return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
 def seeds(door: str) -> list[bytes]:
-    """What a fuzzer begins with: the attack files, and sound ones."""
+    """Return what a fuzzer begins with: the attack files and sound ones."""
     sound: list[bytes] = []
     if door in ("npz", "graph", "manifest"):
         name = {"npz": "entropy.npz", "graph": "coarse.onnx", "manifest": "manifest.json"}[door]
@@ -184,7 +182,7 @@ def seeds(door: str) -> list[bytes]:
 
 
 def met(door: Callable[[bytes], str], data: bytes) -> str:
-    """What became of bytes; anything but a sentence or one line of an error of the package is raised."""
+    """Return what became of bytes; anything but a sentence or a one-line error of the package is raised."""
     try:
         return door(data)
     except SprdiffError as error:

@@ -1,4 +1,4 @@
-"""Meets all attack files in this process, with so much memory and no more: a line of JSON for each.
+"""Runs all attack files in this process within a limit of memory, and prints a line of JSON for each.
 
 python tests/attack_run.py MEGABYTES FOLDER     (FOLDER: room for files that are large and sparse)
 """
@@ -11,6 +11,7 @@ import resource
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,16 +31,20 @@ SPARSE = 2 * 10**9
 
 
 def cases(room: Path) -> Iterator[tuple[str, Callable[[], object]]]:
-    """Names, and what is done."""
+    """Yield the name of each case and the work that it does."""
     for name, door in doors.DOORS.items():
         for path in doors.corpus(name):
-            yield f"{name}/{path.name}", lambda door=door, path=path: door(path.read_bytes())  # type: ignore[misc]
+            yield f"{name}/{path.name}", partial(_through, door, path)
     yield from sparse(room)
     yield from pipes(room)
 
 
+def _through(door: Callable[[bytes], object], path: Path) -> object:
+    return door(path.read_bytes())
+
+
 def enlarged(room: Path, name: str, data: bytes, size: int = SPARSE) -> Path:
-    """A file that begins with these bytes and goes on with zeros that take no room."""
+    """Make a file that begins with these bytes and goes on with zeros that take no room."""
     path = room / name
     path.write_bytes(data)
     os.truncate(path, size)
@@ -47,7 +52,7 @@ def enlarged(room: Path, name: str, data: bytes, size: int = SPARSE) -> Path:
 
 
 def sparse(room: Path) -> Iterator[tuple[str, Callable[[], object]]]:
-    """Files of 2 GB."""
+    """Yield files of 2 GB."""
     data = (doors.ATTACKS / "sprd" / "noise.sprd").read_bytes()
     path = enlarged(room, "a.sprd", data)
     yield "sparse/sprd", lambda: read_sprd(path)
@@ -73,7 +78,7 @@ def sparse(room: Path) -> Iterator[tuple[str, Callable[[], object]]]:
 
 
 def pipes(room: Path) -> Iterator[tuple[str, Callable[[], object]]]:
-    """Folders of weights and containers in which a file is a pipe that nobody writes into."""
+    """Yield folders of weights and containers in which a file is a pipe that nobody writes into."""
     for name in (
         "manifest.json",
         "entropy.npz",
@@ -98,7 +103,7 @@ def pipes(room: Path) -> Iterator[tuple[str, Callable[[], object]]]:
 
 
 def used(folder: Path) -> str:
-    """A folder of weights, for everything there is."""
+    """Use a folder of weights for everything that there is."""
     licence = model_info(folder).licence
     runtime = FirstRuntime(folder, threads=1)
     runtime.analyse(np.zeros((8, 8, 3), np.uint8))
@@ -107,7 +112,7 @@ def used(folder: Path) -> str:
 
 
 def main() -> None:
-    """Meet them all."""
+    """Run all cases."""
     # What it takes to have the networks is not the attacks' fault.
     doors.codec().decode(doors.codec().encode(np.zeros((32, 32, 3), np.uint8), quality=10))
     used_now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()

@@ -1,4 +1,4 @@
-"""Pages as the tests of a browser see them; the fixture `browser` is in conftest.py."""
+"""Pages as the tests in a browser see them; the fixture `browser` is in conftest.py."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PHONE, DESK = (390, 844), (1280, 900)
 
 
 class Visit:
-    """An open page, and what it complained about or asked for."""
+    """An open page, with its complaints and its requests."""
 
     def __init__(self, browser: Browser, address: str, size: tuple[int, int], scheme: str = "light") -> None:
         dark = scheme == "dark"

@@ -1,9 +1,11 @@
-"""Settings of all tests: property tests draw the same examples every time, slow tests run on request."""
+"""Settings of all tests: property tests draw the same examples every time, and slow tests run on request."""
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Generator, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -47,7 +49,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """With --services nothing may be skipped: what is missing there is a failure."""
+    """Let a skipped test fail with --services, because everything must be there."""
     report = yield
     if report.skipped and item.config.getoption("--services") and not hasattr(report, "wasxfail"):
         report.outcome, report.longrepr = (
@@ -59,7 +61,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    """Debian's Chromium, driven by playwright."""
+    """Start Debian's Chromium, driven by playwright."""
     path = next(filter(None, map(shutil.which, BROWSERS)), None)
     assert path is not None, f"no browser: none of {', '.join(BROWSERS)}; try apt-get install chromium"
     from playwright.sync_api import sync_playwright
@@ -74,7 +76,7 @@ def browser() -> Iterator[Browser]:
 
 
 def photo(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
-    """A made-up photograph, uint8 [height, width, 3]: slow colours, some edges, a little noise."""
+    """Make a photograph, uint8 [height, width, 3]: slow colours, some edges, a little noise."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0:height, 0:width] / max(height, width)
     waves = [np.sin(9 * (x * a + y * b) + c) for a, b, c in rng.uniform(-1, 1, (3, 3))]
@@ -84,8 +86,16 @@ def photo(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
     return pixels
 
 
+def with_dials(folder: Path, target: Path, **dials: object) -> Path:
+    """Return the same weights with other defaults in their manifest."""
+    shutil.copytree(folder, target)
+    manifest = json.loads((target / "manifest.json").read_text())
+    (target / "manifest.json").write_text(json.dumps(manifest | dials))
+    return target
+
+
 def one_cell(entropy: EntropyModel, value: int = 0) -> Exact:
-    """What a decoder may know of a picture of 32x32 pixels."""
+    """Return what a decoder may know of a picture of 32x32 pixels."""
     from sprdiff.format.entropy import Exact
 
     y = np.full((entropy.y_channels, 1, 1), value, np.int32)

@@ -1,5 +1,5 @@
-"""The fuzzer: any bytes at a door end in a sentence or in one line, under Atheris (hypothesis where it is not
-there).
+"""The fuzzer: any bytes at a door must end in a sentence or in a one-line error. It uses Atheris, or
+hypothesis without it.
 
     python tests/fuzz.py DOOR RUNS [SEED]        DOOR: one of attack_doors.DOORS
     python tests/fuzz.py DOOR FILE               what becomes of one file
@@ -21,11 +21,11 @@ from hypothesis import strategies as st
 LONGEST = 2**17
 MEGABYTES = 3000
 SECONDS = 60
-"""Memory of the process, and time for one input."""
+"""The memory of the process, and the time for one input."""
 
 
 def with_atheris(door: str, runs: int, seed: int) -> None:
-    """So many inputs, guided by the branches that they reach."""
+    """Try a number of inputs, guided by the branches that they reach."""
     import atheris
 
     with atheris.instrument_imports(include=["sprdiff"]):
@@ -36,14 +36,21 @@ def with_atheris(door: str, runs: int, seed: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for number, data in enumerate(seeds):
             (Path(folder) / f"{number:04d}").write_bytes(data)
-        options = [f"-runs={runs}", f"-seed={seed}", f"-max_len={LONGEST}", f"-rss_limit_mb={MEGABYTES}",
-                   f"-timeout={SECONDS}", "-verbosity=0", "-print_final_stats=1"]  # fmt: skip
+        options = [
+            f"-runs={runs}",
+            f"-seed={seed}",
+            f"-max_len={LONGEST}",
+            f"-rss_limit_mb={MEGABYTES}",
+            f"-timeout={SECONDS}",
+            "-verbosity=0",
+            "-print_final_stats=1",
+        ]
         atheris.Setup([sys.argv[0], *options, folder], lambda data: doors.met(chosen, data) and None)
         atheris.Fuzz()
 
 
 def damaged(door: str) -> st.SearchStrategy[bytes]:
-    """The seeds of a door with some bytes changed, cut out or put in."""
+    """Return the seeds of a door with some bytes changed, cut out or put in."""
     import attack_doors as doors
 
     change = st.tuples(st.integers(0, LONGEST), st.integers(0, 2), st.binary(max_size=3))
@@ -59,7 +66,7 @@ def _changed(data: bytes, changes: list[tuple[int, int, bytes]]) -> bytes:
 
 
 def without(door: str, runs: int, seed: int) -> None:
-    """So many inputs, drawn by hypothesis."""
+    """Try a number of inputs, drawn by hypothesis."""
     import attack_doors as doors
 
     @hypothesis.seed(seed)
@@ -72,7 +79,7 @@ def without(door: str, runs: int, seed: int) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """One door."""
+    """Run the fuzzer at one door."""
     door, what = arguments[:2]
     if not what.isdigit():
         import attack_doors as doors

@@ -1,4 +1,4 @@
-"""Files for tests of the picture opener: PNG chunk by chunk, TIFF page by page, colours with a known
+"""Files for the tests of opening pictures: PNG chunk by chunk, TIFF page by page, colours with a known
 answer."""
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def saved(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
 
 
 def ramp(channels: int = 1, height: int = 40, width: int = 50) -> NDArray[np.float64]:
-    """Shades 0-1 [height, width, channels], another slope in each channel."""
+    """Return shades 0-1 [height, width, channels], with another slope in each channel."""
     y, x = np.mgrid[0:height, 0:width]
     planes = [x / (width - 1), y / (height - 1), (x + y) % width / (width - 1), x * y % width / (width - 1)]
     return np.stack(planes[:channels], -1)
@@ -38,7 +38,7 @@ def tiff(array: NDArray[Any], **options: Any) -> bytes:
 
 
 def tiff_pages(*pages: tuple[NDArray[Any], dict[str, Any]], big: bool = False) -> bytes:
-    """A TIFF file of several pages; what follows a page with the option ``subifds`` lies below it."""
+    """Make a TIFF file of several pages; what follows a page with the option ``subifds`` lies below it."""
     stream = io.BytesIO()
     with tifffile.TiffWriter(stream, bigtiff=big) as writer:
         for array, options in pages:
@@ -53,7 +53,8 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 def png(
     pixels: NDArray[Any], *before: Chunk, depth: int = 8, palette: bytes = b"", after: Sequence[Chunk] = ()
 ) -> bytes:
-    """A PNG file of [H, W], [H, W, 2], [H, W, 3] or [H, W, 4], with chunks before and after the pixels."""
+    """Make a PNG file of [H, W], [H, W, 2], [H, W, 3] or [H, W, 4], with chunks before and after the
+    pixels."""
     height, width = pixels.shape[:2]
     channels = 1 if pixels.ndim == 2 else pixels.shape[2]
     kind = 3 if palette else {1: 0, 2: 4, 3: 2, 4: 6}[channels]
@@ -72,7 +73,7 @@ def png(
 
 
 def damaged_chunk(data: bytes, kind: bytes) -> bytes:
-    """The file with a wrong checksum of the first chunk of a kind."""
+    """Return the file with a wrong checksum of the first chunk of a kind."""
     start = data.index(kind) - 4
     (length,) = struct.unpack(">I", data[start : start + 4])
     end = start + 8 + length
@@ -80,18 +81,18 @@ def damaged_chunk(data: bytes, kind: bytes) -> bytes:
 
 
 def apart(a: NDArray[Any], b: NDArray[Any]) -> float:
-    """The largest difference of two pictures, in steps of 255."""
+    """Return the largest difference of two pictures, in steps of 255."""
     return float(np.abs(a.astype(np.float64) - b.astype(np.float64)).max())
 
 
 def encode_curve(light: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Linear light 0-1 to the shades of sRGB, 0-1 (IEC 61966-2-1)."""
+    """Convert linear light 0-1 to the shades of sRGB, 0-1 (IEC 61966-2-1)."""
     light = np.clip(light, 0, 1)
     return np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
 
 
 def decode_curve(shades: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The inverse of `encode_curve`."""
+    """Invert `encode_curve`."""
     return np.where(shades <= 0.04045, shades / 12.92, ((shades + 0.055) / 1.055) ** 2.4)
 
 
@@ -106,7 +107,7 @@ TO_SRGB = {
 
 
 def to_srgb(shades: NDArray[np.float64], space: str, gamma: float | None = None) -> NDArray[np.float64]:
-    """Shades 0-1 of a space as shades 0-255 of sRGB.
+    """Convert shades 0-1 of a colour space to shades 0-255 of sRGB.
 
     Args:
         gamma: shades are light to the power of 1/gamma; None: they follow the curve of sRGB.
@@ -116,8 +117,8 @@ def to_srgb(shades: NDArray[np.float64], space: str, gamma: float | None = None)
 
 
 def muted(height: int = 24, width: int = 40) -> NDArray[np.float64]:
-    """Colours that lie inside sRGB in every space: shades 0-1 [height, width, 3] near grey, from dark to
-    light."""
+    """Return colours that lie inside sRGB in every space: shades 0-1 [height, width, 3] near grey, from dark
+    to light."""
     y, x = np.mgrid[0:height, 0:width]
     grey = (x / (width - 1))[..., None]
     tint = np.stack([np.sin(y / 4), np.cos(y / 5), np.sin(y / 3 + 1)], -1)

@@ -1,4 +1,4 @@
-"""Every attack file ends in a picture or in one line, with a gigabyte and no more, and none waits for
+"""Tests that every attack file ends in a picture or in one line, within a gigabyte, and that none waits for
 ever."""
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fuzz import damaged
 
 MEGABYTES = 1024
 PATIENCE = 300
-"""Seconds after which something waits for ever."""
+"""The seconds after which something is taken to wait for ever."""
 REFUSED = re.compile(r"((?:Unsupported|Large)?Image|Bitstream|Weights|Batch|Plugin)Error: [^\n]+")
 HARMLESS = {
     "picture/ispe.avif": r"a picture of \(10, 10, 3\)",
@@ -34,13 +34,18 @@ FILES = [path for door in doors.DOORS for path in doors.corpus(door)]
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What became of each, by name; from a process of its own, whose memory is limited."""
+    """Return what became of each file, by name; a process of its own, whose memory is limited, has run
+    them."""
     run = subprocess.run(
         [sys.executable, "attack_run.py", str(MEGABYTES), str(tmp_path_factory.mktemp("room"))],
-        cwd=Path(__file__).parent, capture_output=True, text=True, check=False, timeout=PATIENCE,
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE,
         # Arrow's own allocator reserves a gigabyte of addresses, which the limit would count.
         env={**os.environ, "OMP_NUM_THREADS": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"},
-    )  # fmt: skip
+    )
     assert run.returncode == 0, run.stderr
     return dict(map(json.loads, run.stdout.splitlines()))
 
@@ -71,5 +76,5 @@ def test_each_has_a_line_that_says_what_it_was_meant_to_do() -> None:
 @settings(max_examples=12)
 @given(drawn=st.data())
 def test_damaged_attacks_end_so_too(door: str, drawn: st.DataObject) -> None:
-    """What the fuzzer does at length, in short."""
+    """This does in short what the fuzzer does at length."""
     assert doors.met(doors.DOORS[door], drawn.draw(damaged(door)))

@@ -1,4 +1,4 @@
-"""The benchmarks run on whatever photographs there are, and their rules catch what breaks them."""
+"""Tests that the benchmarks run on any photographs, and that their rules catch what breaks them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytest_plugins = ("weights_fixture",)
 
 @pytest.fixture
 def beside(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Benchmarks import what lies beside them."""
+    """Let benchmarks import the modules beside them."""
     monkeypatch.syspath_prepend(FOLDER)
 
 
@@ -109,7 +109,7 @@ def test_simulated_losses_are_as_many_as_asked_for() -> None:
 @pytest.mark.parametrize("name", ["dials", "scale", "prefixes", "links"])
 def test_no_photographs(name: str, tmp_path: Path) -> None:
     done = run(name, str(tmp_path))
-    assert done.returncode == 1 and done.stderr.startswith("no photographs in ")
+    assert done.returncode == 1 and done.stderr.startswith("there are no photographs in ")
 
 
 @pytest.mark.parametrize("name", ["dials", "scale", "effort", "prefixes", "links"])

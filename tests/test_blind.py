@@ -1,5 +1,5 @@
-"""The blind comparison: sides are shuffled, the key alone knows them, controls decide whether the answers
-count."""
+"""Tests of the blind comparison: sides are shuffled, only the key knows them, and controls decide whether the
+answers count."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def read(run: Path, codec: str, photo: str) -> np.ndarray:
 
 
 def expected(pair: dict[str, Any]) -> str:
-    """The right answer to a control; the baseline's side of another pair."""
+    """Return the right answer to a control, and the baseline's side of any other pair."""
     if pair["left"] == pair["right"]:
         return "same"
     winner = (
@@ -66,8 +66,7 @@ def expected(pair: dict[str, Any]) -> str:
 
 
 def answer(out: Path, key: Key, change: Callable[[dict[str, Any]], str | None] = lambda pair: None) -> Path:
-    """Right answers to the controls and the baseline preferred everywhere else, unless `change` says
-    something."""
+    """Answer the controls rightly and prefer the baseline everywhere else, unless `change` says otherwise."""
     path = out.with_name("answers.txt")
     path.write_text("".join(f"{name} {change(pair) or expected(pair)}\n\n" for name, pair in key.items()))
     return path
@@ -143,8 +142,8 @@ def test_each_baseline_is_counted_by_itself_with_two_of_three(
     seen: Counter[tuple[str, str]] = Counter()
 
     def judge(pair: dict[str, Any]) -> str | None:
-        """kodim01: two of three won against vvc; kodim02: one won, one the same, one lost; kodim03: all
-        the same."""
+        """Answer for three photographs: kodim01 wins two of three against vvc; kodim02 wins, ties and loses
+        one each; kodim03 ties."""
         if pair["kind"] != "baseline" or "vvc" not in pair.values():
             return None
         photo = pair["photo"]
@@ -161,11 +160,11 @@ def test_each_baseline_is_counted_by_itself_with_two_of_three(
     assert status == 0
     assert lines == [
         "controls: 12 of 12 right",
-        "sprdiff-tiny against avif: 0 of 8 photographs won, 0 level, 8 lost",
+        "sprdiff-tiny against avif: 0 of 8 photographs won, 0 tied, 8 lost",
         f"  lost: {', '.join(Path(name).stem for name in IMAGES)}",
-        "sprdiff-tiny against vvc: 1 of 8 photographs won, 2 level, 5 lost",
+        "sprdiff-tiny against vvc: 1 of 8 photographs won, 2 tied, 5 lost",
         "  won: kodim01",
-        "  level: kodim02, kodim03",
+        "  tied: kodim02, kodim03",
         "  lost: kodim04, kodim05, kodim06, kodim07, kodim08",
     ]
 

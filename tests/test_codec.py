@@ -1,4 +1,5 @@
-"""The codec end to end with random weights: round trips, promises of rate control, and damaged files."""
+"""Tests of the codec from end to end with random weights: round trips, promises of rate control, and damaged
+files."""
 
 from __future__ import annotations
 
@@ -101,7 +102,7 @@ def test_threads_share_a_codec(codec: Codec, data: bytes) -> None:
 
 
 def test_processes_and_thread_counts_agree(nano_weights: Path, data: bytes, tmp_path: Path) -> None:
-    """The exact part agrees to the bit, pictures within 2 of 255."""
+    """The exact part agrees to the bit, and pictures agree within 2 of 255."""
     (tmp_path / "a.sprd").write_bytes(data)
     script = """
 import sys, numpy as np

@@ -1,4 +1,5 @@
-"""Bad input to the codec: a clear error before any large allocation, and never a crash."""
+"""Tests of bad input to the codec: it ends in a clear error before any large allocation, and never in a
+crash."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Figures that stand in several places: each has one source, and all that is quoted is that, rounded."""
+"""Tests of figures that are given in several places: each has one source, and every quotation is that figure,
+rounded."""
 
 from __future__ import annotations
 
@@ -43,7 +44,7 @@ def rounds_to(source: Decimal, quoted: str) -> bool:
 
 
 def quoted(pattern: str) -> Iterator[tuple[str, str]]:
-    """(file and text, figure) wherever a pattern with one group is found."""
+    """Yield (file and text, figure) wherever a pattern with one group is found."""
     for path in TEXTS:
         for match in re.finditer(pattern, path.read_text("utf-8")):
             yield f"{path.name}: {match[0]}", match[1]
@@ -51,18 +52,18 @@ def quoted(pattern: str) -> Iterator[tuple[str, str]]:
 
 @cache
 def millions() -> Decimal:
-    """Parameters of the networks that are shipped: all that training learns."""
+    """Return the parameters of the shipped networks in millions: all that training learns."""
     return Decimal(sum(p.numel() for p in load_first(WEIGHTS).parameters())) / 10**6
 
 
 @cache
 def megabytes() -> Decimal:
-    """Of the folder of the shipped weights."""
+    """Return the size of the folder of the shipped weights."""
     return Decimal(sum(path.stat().st_size for path in WEIGHTS.iterdir())) / 10**6
 
 
 def seconds(task: str) -> Decimal:
-    """The measured seconds of a row of docs/performance.md."""
+    """Return the measured seconds of a row of docs/performance.md."""
     rows = [
         line.split("|")
         for line in PERFORMANCE.read_text("utf-8").splitlines()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,7 +14,8 @@ import pytest
 
 import sprdiff
 
-SOURCE = Path(__file__).parents[1] / "src" / "sprdiff"
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src" / "sprdiff"
 FLOORS = (  # lowest first; the names on one floor are siblings, which never import each other
     ("errors", "privacy"),
     ("limits",),
@@ -101,6 +103,27 @@ def test_part_names() -> None:
 def test_every_part_is_on_a_floor_and_every_floor_holds_parts() -> None:
     parts = {part_of(path.relative_to(SOURCE).parts[0].removesuffix(".py")) for path in FILES}
     assert parts - {"__init__"} == set(LEVEL)
+
+
+def test_contributing_has_the_same_table() -> None:
+    layout = (ROOT / "CONTRIBUTING.md").read_text("utf-8").partition("## Layout")[2]
+    rows = re.findall(r"^\| (`[\w/.]+`(?: · `[\w/.]+`)*) \|", layout, re.M)
+    told = [[name.removesuffix(".py") for name in re.findall(r"`([\w.]+)/?`", row)] for row in rows]
+    modules = {path.relative_to(SOURCE).parts[0].removesuffix(".py") for path in FILES} - {"__init__"}
+    assert [{part_of(name) for name in names} for names in told] == [set(names) for names in FLOORS]
+    assert {name for names in told for name in names} == modules
+
+
+def test_the_tree_of_the_readme_has_every_part() -> None:
+    tree = re.search(r"```text\n(src/sprdiff/ .*?)```", (ROOT / "README.md").read_text("utf-8"), re.S)
+    assert tree is not None
+    lines = [line.split(maxsplit=1) for line in tree[1].splitlines()]
+    assert all(len(line) == 2 for line in lines), "a name without a word about it"
+    told = {name.rstrip("/") for name, _ in lines}
+    parts = {path.relative_to(SOURCE).parts[0] for path in FILES} - {"__init__.py", "__main__.py"}
+    assert parts | {"weights/tiny"} <= told
+    folders = {"web", "tests", "benchmarks", "scripts", "runs", "docs", "dev", "share"}
+    assert folders <= told and all((ROOT / folder).is_dir() for folder in folders)
 
 
 def test_modules_do_not_import_each_other_in_a_circle() -> None:

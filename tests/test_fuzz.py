@@ -1,4 +1,4 @@
-"""A bounded run of the fuzzer at every door (`tests/fuzz.py`)."""
+"""Runs the fuzzer at every door for a bounded time (`tests/fuzz.py`)."""
 
 from __future__ import annotations
 

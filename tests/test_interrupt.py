@@ -1,4 +1,4 @@
-"""Work that is ended from outside: between tiles, between steps, between strips; by a flag or by a sum of
+"""Tests of work that is ended from outside: between tiles, steps and strips, by a flag or by a sum of
 pixels."""
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LEVEL = 128
 
 
 class Limit:
-    """A limit of work: raises an error before more pieces, or more pixels in all, than it allows."""
+    """A limit of work: it raises an error before more pieces, or more pixels in all, than it allows."""
 
     def __init__(self, pieces: int = 10**9, pixels: int = 10**12) -> None:
         self.pieces, self.pixels = pieces, pixels
@@ -42,7 +42,7 @@ class Limit:
 
 
 def work_of(job: Callable[[], object]) -> list[int]:
-    """Pixels of each piece of a job."""
+    """Return the pixels of each piece of a job."""
     limit = Limit()
     with interruptible(limit):
         job()
@@ -50,7 +50,7 @@ def work_of(job: Callable[[], object]) -> list[int]:
 
 
 def stops_after(pieces: int, job: Callable[[], object]) -> None:
-    """The job ends before its next piece."""
+    """Check that the job ends before its next piece."""
     limit = Limit(pieces)
     with pytest.raises(StoppedError), interruptible(limit):
         job()
@@ -93,7 +93,7 @@ def tiled(nano_weights: Path) -> OnnxRuntime:
 
 @pytest.fixture
 def runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the graphs that have run since."""
+    """Keep the names of the graphs that run from here on."""
     found: list[str] = []
     run = Sessions.run
 
@@ -106,7 +106,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def nothing(runtime: OnnxRuntime) -> Exact:
-    """What is known of a picture of 256x384 pixels without a symbol."""
+    """Return what is known of a picture of 256x384 pixels without a symbol."""
     known = runtime.entropy.decode(b"", (8, 12), LEVEL)
     return Exact(known.y_hat * 0, known.mu * 0, known.h)
 

@@ -1,5 +1,5 @@
-"""What is released: the sdist and the wheel hold what they must and no more, and the wheel works where
-nothing else is.
+"""Tests of what is released: the sdist and the wheel hold what they must and no more, and the wheel works
+where nothing else is.
 
 The environment that the wheel is installed into holds only what the package declares to need, linked from the
 one that runs the tests: no package index is asked.
@@ -30,12 +30,13 @@ SOURCE = ROOT / "src" / "sprdiff"
 MAX_WHEEL = 80_000_000
 WEIGHTS = {path.name for path in (SOURCE / "weights" / "tiny").iterdir()}
 RUBBISH = re.compile(
-    r"__pycache__|node_modules|\.py[co]$|\.(pytest|mypy|ruff)_cache|\.hypothesis|\.git/|\.part$|\.tmp$|\.DS_Store|/site/"
+    r"__pycache__|node_modules|\.py[co]$|\.(pytest|mypy|ruff)_cache|\.hypothesis|\.git/|\.part$|\.tmp$"
+    r"|\.DS_Store|/site/"
 )
 
 
 def build(kind: str, source: Path, out: Path) -> Path:
-    """An sdist or a wheel of a source tree, made with the build backend that is installed here."""
+    """Build an sdist or a wheel of a source tree, with the build backend that is installed here."""
     command = [
         sys.executable,
         "-m",
@@ -63,7 +64,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def contents(wheel: Path) -> dict[str, tuple[int, int]]:
-    """Name: (bytes, checksum)."""
+    """Return (bytes, checksum) by name."""
     with zipfile.ZipFile(wheel) as archive:
         return {member.filename: (member.file_size, member.CRC) for member in archive.infolist()}
 
@@ -137,7 +138,7 @@ def test_the_sdist_holds_what_a_contributor_needs(sdist: Path) -> None:
 
 
 def needed(requirement: str, done: set[str]) -> Iterator[importlib.metadata.Distribution]:
-    """The installed package that a requirement names, and what it needs itself."""
+    """Return the installed package that a requirement names, and what it needs itself."""
     wanted = Requirement(requirement)
     extras = wanted.extras or {""}
     if wanted.name in done or not (
@@ -163,7 +164,8 @@ def link(distribution: importlib.metadata.Distribution, folder: Path) -> None:
 
 @pytest.fixture(scope="session")
 def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bin folder of a virtual environment with the wheel and what it declares to need, nothing else."""
+    """Make a virtual environment with the wheel, what it declares to need, and nothing else; return its bin
+    folder."""
     folder = tmp_path_factory.mktemp("venv")
     venv.create(folder, with_pip=False, symlinks=True)
     (packages,) = folder.glob("lib/python*/site-packages")
@@ -180,7 +182,7 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def clean() -> dict[str, str]:
-    """The environment variables without those that lead to the source tree."""
+    """Return the environment variables without those that lead to the source tree."""
     return {
         name: value
         for name, value in os.environ.items()

@@ -1,5 +1,5 @@
-"""Files that were cut off: decoded when asked for, and never taken for whole ones. With the shipped
-weights."""
+"""Tests of files that were cut off: they are decoded when asked for, and never taken for whole ones; with the
+shipped weights."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Nothing is reported to a stranger: the codec leaves no file in HOME, opens no connection, looks up no
-host."""
+"""Tests that nothing is reported to a stranger: the codec leaves no file in HOME, opens no connection, looks
+up no host."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Watch:
 sys.meta_path.insert(0, Watch())
 {CODE}
 """
-"""Prints the switches as they stand when onnxruntime is imported."""
+"""Code that prints the switches at the moment when onnxruntime is imported."""
 WAYS_IN = {
     "library": ["-c", CODE],
     "command line": ["-m", "sprdiff", "encode", "in.png", "-q", "10"],
@@ -51,7 +51,7 @@ WAYS_IN = {
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder to work in, with pictures and an empty HOME; none of the switches is set."""
+    """Make a folder to work in, with pictures and an empty HOME; none of the switches is set."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "home").mkdir()
     (tmp_path / "pictures").mkdir()
@@ -81,7 +81,7 @@ def test_nothing_is_left_in_the_home_folder(way: str, place: Path) -> None:
 
 
 def test_the_switches_are_set_before_onnxruntime_is_imported(place: Path) -> None:
-    """Whether a file is left without them depends on the machine and on how long the process lives; this
+    """Whether a file appears without them depends on the machine and on how long the process lives; this test
     does not."""
     done = subprocess.run([sys.executable, "-c", WATCH], check=True, capture_output=True, text=True)
     assert done.stdout.split() == list(SWITCHES.values())
@@ -97,7 +97,7 @@ def test_a_program_that_says_otherwise_is_heard(place: Path, monkeypatch: pytest
 
 
 def test_one_file_imports_onnxruntime() -> None:
-    """The switches must be set before it, and what is told to it after."""
+    """The switches must be set before the import, and the call must come after it."""
     knowing = [path for path in FILES if "onnxruntime" in {name.partition(".")[0] for name in imports(path)}]
     assert [path.name for path in knowing] == ["sessions.py"]
     assert "disable_telemetry_events()" in knowing[0].read_text("utf-8")
@@ -120,8 +120,8 @@ def network_calls(trace: Path) -> list[str]:
 @pytest.mark.services
 @pytest.mark.parametrize("talks", [False, True])
 def test_no_connection_and_no_look_up(talks: bool, place: Path) -> None:
-    """Reports begin some seconds after the start: the process is kept alive for them. One that talks is
-    seen."""
+    """Reports begin some seconds after the start, so the process is kept alive for them. A process that
+    reports is seen."""
     strace = shutil.which("strace")
     assert strace is not None, "no strace: try apt-get install strace"
     trace = place / "trace"

@@ -1,4 +1,4 @@
-"""Rate control as pure functions: levels, scales, and the search for the level that fits."""
+"""Tests of rate control as pure functions: levels, scales, and the search for the level that fits."""
 
 from __future__ import annotations
 
@@ -102,8 +102,8 @@ def test_few_trials(least: int, span: float, share: float) -> None:
 def test_few_trials_where_levels_span_a_wide_range(
     least: int, span: float, bend: float, share: float, surprise: float
 ) -> None:
-    """Levels 60 to 600 times apart in bytes, on a bent curve, with a first guess that is off by a factor
-    of 3."""
+    """Levels are 60 to 600 times apart in bytes, on a bent curve, and the first guess is off by a factor of
+    3."""
     tried = set()
 
     def size(level: int) -> int:

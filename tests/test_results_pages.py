@@ -1,4 +1,4 @@
-"""What is published of the results: pictures, and tables in pages that are those of the published rows."""
+"""Tests of the published results: pictures, and tables in pages that are those of the published rows."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from PIL import Image
 from conftest import photo
 from docs_rules import ROOT, load_script
 from report_helpers import FRECHET, MS_SSIM, PSNR, figures, keep_pictures, lost, make_run
+from sprdiff.common.structs import to_json
 from sprdiff.evaluate.codecs.registry import parse_codecs
 from sprdiff.evaluate.report.data import load
-from sprdiff.evaluate.results import Row, member, read_rows, to_line
+from sprdiff.evaluate.results import Row, member, read_rows
 from sprdiff.evaluate.targets import Target
 
 results = load_script("results")
@@ -139,9 +140,10 @@ def test_large_pictures_are_shown_in_part_and_one_to_one(tmp_path: Path) -> None
         assert image.size == (192, 128)
     text = (out / "pictures.md").read_text("utf-8")
     assert (
-        "# Test: decoded pictures at equal bytes" in text and "768x512 pixels are shown, one to one" in text
+        "# Test: decoded pictures at equal bytes" in text
+        and "768x512 pixels of each picture is shown, one to one" in text
     )
     rows = [row for row in read_rows(tmp_path) if row.image == "b.png" and row.codec == "vvc"]
     assert (
-        to_line(rows[0]) and f"vvc, {rows[0].bytes} bytes, MS-SSIM {rows[0].metrics['ms_ssim']:.3f}" in text
+        to_json(rows[0]) and f"vvc, {rows[0].bytes} bytes, MS-SSIM {rows[0].metrics['ms_ssim']:.3f}" in text
     )

@@ -1,4 +1,5 @@
-"""The shipped weights: whole, within their budgets, and the same latents from the same bytes everywhere."""
+"""Tests of the shipped weights: they are whole, within their budgets, and give the same latents from the same
+bytes everywhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A web server of this machine, for what fetches from addresses."""
+"""A web server of this machine, for code that fetches from addresses."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
 
 @contextmanager
 def served(folder: Path) -> Iterator[str]:
-    """The address of a server that gives out a folder."""
+    """Serve a folder; return the address of the server."""
     handler = functools.partial(_Quiet, directory=str(folder))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)

@@ -17,7 +17,7 @@ from sprdiff.train.export.folder import write_folder
 
 
 def write_nano(folder: Path, seed: int = 0) -> Path:
-    """A weights folder of random networks, none of whose paths is switched off."""
+    """Write a weights folder of random networks in which no path is switched off."""
     torch.manual_seed(seed)
     # The wire knows the shipped presets only: to the file this is a `tiny` with other weights.
     model = SPRDiff(replace(NANO, preset_id=1)).eval()
@@ -41,5 +41,5 @@ def codec(nano_weights: Path) -> Codec:
 
 @pytest.fixture(scope="module")
 def data(codec: Codec) -> bytes:
-    """A file of the picture that the tests of the codec share."""
+    """Return a file of the picture that the tests of the codec share."""
     return codec.encode(photo(256, 384), quality=50)

@@ -10,7 +10,8 @@ const ONNXRUNTIME = "node_modules/onnxruntime-web/dist";
 // A visitor loads one of them: that for the processor, or with WebGPU where a browser can run it.
 const VARIANTS = { onnxruntime: "ort-wasm-simd-threaded", "onnxruntime-gpu": "ort-wasm-simd-threaded.jspi" };
 const ICON = "../src/sprdiff/serve/page/icon.svg";
-const SOURCES = ["src", "build.mjs", "index.html", "page.css", "package.json", "package-lock.json"];
+const BASE = "../src/sprdiff/serve/page/base.css";
+const SOURCES = [BASE, "src", "build.mjs", "index.html", "page.css", "package.json", "package-lock.json"];
 
 const common = {
   bundle: true,
@@ -53,7 +54,8 @@ async function buildPage() {
   await bundle("src/page/main.ts", {});
   await bundle("src/worker.ts", { RUNTIME_BYTES: JSON.stringify(sizes) });
   write("icon.svg", readFileSync(ICON));
-  for (const name of ["index.html", "page.css"]) write(name, readFileSync(name));
+  write("index.html", readFileSync("index.html"));
+  write("page.css", Buffer.concat([BASE, "page.css"].map((name) => readFileSync(name))));
   // What only some visitors need is kept when they ask for it.
   const rare = (name) => name === "index.html" || name.startsWith("onnxruntime-gpu");
   const files = JSON.stringify(readdirSync(OUT).filter((name) => !rare(name)));

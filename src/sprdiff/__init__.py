@@ -48,31 +48,8 @@ __version__ = "0.1.0.dev0"
 
 keep_quiet()
 
-_HOME = {
+_HOME = {  # all other names are those of errors
     "codec": ("Codec", "decode", "encode"),
-    "errors": (
-        "BatchError",
-        "BitstreamError",
-        "DeviceError",
-        "DialError",
-        "EffortError",
-        "ImageError",
-        "LargeImageError",
-        "LimitError",
-        "ModelMismatchError",
-        "OutputError",
-        "OutputExistsError",
-        "PacketError",
-        "PluginError",
-        "ServiceError",
-        "SprdiffError",
-        "StoppedError",
-        "TargetError",
-        "TrainingError",
-        "UnsupportedImageError",
-        "ViewerError",
-        "WeightsError",
-    ),
     "fileinfo": ("FileInfo", "ModelInfo", "info", "model_info"),
     "packets": ("Received", "from_packets", "to_packets"),
     "pillow": ("register_sprdiff_opener",),
@@ -117,9 +94,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    module = _WHERE.get(name)
-    if module is None:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = _WHERE.get(name, "errors")
     value = getattr(importlib.import_module(f".{module}", __name__), name)
     globals()[name] = value
     return value

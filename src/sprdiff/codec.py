@@ -166,7 +166,7 @@ class Codec:
 
     @property
     def manifest(self) -> Manifest:
-        """What the weights say about themselves, read without loading any network.
+        """What the weights say about themselves; it is read without loading any network.
 
         Raises:
             WeightsError: the weights folder is missing or damaged.
@@ -219,7 +219,7 @@ class Codec:
         )
 
     def encode_with(self, image: Input, options: EncodeOptions, report: Report | None = None) -> bytes:
-        """Like `encode`, with the options as one object."""
+        """Encode like `encode`, with the options as one object."""
         source = _from_array(image) if isinstance(image, np.ndarray) else image
         picture = open_rgb(source, background=options.background, max_pixels=self.max_pixels)
         if max(picture.pixels.shape) > MAX_SIDE:
@@ -259,7 +259,8 @@ class Codec:
         return self.decode_with(data, DecodeOptions(realism, steps, seed, partial)).image
 
     def decode_with(self, data: bytes, options: DecodeOptions) -> DecodedPicture:
-        """Like `decode`, with the options as one object; also says where the picture came from."""
+        """Decode like `decode`, with the options as one object; the result also says where the picture came
+        from."""
         parsed = parse_file(data, self.max_pixels)
         header, manifest = parsed.header, self.manifest
         # Networks are not loaded for a file that is damaged.

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from .loading import Runtime
 
 SMALL, LOWEST_OF_SMALL = 2**16, 64
-"""Pictures of up to so many coded pixels are tried at so many levels for the smallest file."""
+"""Pictures of up to this many coded pixels are tried at this many levels for the smallest file."""
 SAVED_LEVELS = 4
 """Levels by which refinement usually raises what fits."""
 QUICKER = 3
-"""By how much the effort of the first search is lower."""
+"""How much lower the effort of the first search is."""
 MARGIN = 0.003
-"""Share of a file by which the second search may come out larger than the first one lets expect."""
+"""The share of a file by which the second search may come out larger than the first one promises."""
 
 
 def encode(runtime: Runtime, picture: Picture, options: EncodeOptions, report: Report) -> bytes:

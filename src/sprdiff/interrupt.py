@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 Check = Callable[[int], None]
-"""Receives the number of pixels of the next piece of work, halo included (0 if its work does not depend on
-pixels)."""
+"""A function that receives the number of pixels of the next piece of work, halo included (0 if the work does
+not depend on pixels)."""
 
 _checks: ContextVar[tuple[Check, ...]] = ContextVar("sprdiff_checks", default=())
 

@@ -13,7 +13,7 @@ MAX_PIXELS = 2**28
 MAX_STEPS = 1000
 """Most evaluations of the generative network."""
 MIN_SIDE = 64
-"""A side counts as at least so many pixels, for the networks see whole cells of 64 however thin the
+"""A side counts as at least this many pixels, because the networks see whole cells of 64 however thin the
 picture is."""
 
 

@@ -1,8 +1,8 @@
 """The Pillow plug-in: importing this module teaches `PIL.Image` to open and save ``.sprd`` files.
 
->>> import sprdiff.pillow                                # or sprdiff.register_sprdiff_opener(...), with
-options >>> Image.open("photo.sprd").save("photo.png")           # size and mode from the header; decoded by
-load() >>> Image.open("photo.jpg").save("photo.sprd", max_bytes=1200)
+>>> import sprdiff.pillow  # or sprdiff.register_sprdiff_opener(...), with options
+>>> Image.open("photo.sprd").save("photo.png")  # size and mode from the header; load() decodes
+>>> Image.open("photo.jpg").save("photo.sprd", max_bytes=1200)
 
     Image.open ─► _open: header alone ─► [draft: a smaller coarse picture] ─► load ─► Codec.decode
     Image.save ─► _save: Codec.encode, the whole file in memory ─► one write

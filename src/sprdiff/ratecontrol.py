@@ -1,8 +1,7 @@
 """Rate control: the highest level whose file fits, and the scale at which a picture is coded.
 
 Only sizes of real files are compared, so a target is always kept. Sizes grow about exponentially with the
-level:
-interpolation of their logarithms finds the level in four to six trials, where bisection takes eight.
+level, so interpolation of their logarithms finds it in four to six trials, where bisection takes eight.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from .format.constants import LEVELS
 from .format.container import SCALES, scaled_side
 
 CODED_BPP = 0.0115
-"""A picture is coded smaller until the target gives so many bits to each coded pixel."""
+"""A picture is coded smaller until the target gives this many bits to each coded pixel."""
 STEP_BPP = 0.018
 """The same for the factor 1.5, which is so close to 2 that it pays in a short range only
 (`benchmarks/scale.py`)."""
@@ -28,7 +27,7 @@ _STEEPEST = 3.0
 """The slope between two sizes on one side of the target is limited to this multiple, or fraction, of the
 typical step."""
 _GUESSES = 9
-"""After so many trials the search only bisects, which is sure to end soon."""
+"""The number of trials after which the search only bisects, which is sure to end soon."""
 _WELL_USED = 0.97
 _LOOK_AHEAD = 5
 

@@ -7,7 +7,6 @@ see `tests/attack_doors.py`.
 from __future__ import annotations
 
 import io
-import json
 import struct
 import tarfile
 import zipfile
@@ -22,45 +21,21 @@ import pyarrow.parquet as pq
 from onnx import TensorProto, helper
 from PIL import Image
 
+from builders import archive, graph, iptc, large_png, manifest, npy, sprd, tar_head
+
 FOLDER = Path(__file__).parent
-WEIGHTS = FOLDER.parents[1] / "src" / "sprdiff" / "weights" / "tiny"
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF\n"
 ATTACKS: dict[str, tuple[str, Callable[[], bytes]]] = {}
 
 
 def attack(name: str, meant: str) -> Callable[[Callable[[], bytes]], Callable[[], bytes]]:
-    """An attack file, and what it was meant to do."""
+    """Write an attack file, and note what it was meant to do."""
 
     def add(make: Callable[[], bytes]) -> Callable[[], bytes]:
         ATTACKS[name] = meant, make
         return make
 
     return add
-
-
-# --- pictures
-
-
-def iptc(inner: bytes) -> bytes:
-    """An IPTC container around another file."""
-
-    def field(record: int, number: int, data: bytes) -> bytes:
-        return struct.pack(">BBBH", 0x1C, record, number, len(data)) + data
-
-    head = field(3, 60, b"\1\0") + field(3, 20, b"\0\1") + field(3, 30, b"\0\1") + field(3, 120, b"\5")
-    return head + field(8, 10, inner)
-
-
-def large_png() -> bytes:
-    """A PNG of 10000 x 10000 white pixels of one bit: 12 MB of rows in 12 kB, 300 MB as RGB."""
-    side = 10_000
-    rows = zlib.compress((b"\0" + b"\xff" * (side // 8)) * side, 9)
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    head = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 
 @attack("picture/eps.eps", "let Pillow run Ghostscript")
@@ -128,17 +103,6 @@ def _() -> bytes:
     return stream.getvalue()
 
 
-# --- files
-
-
-def sprd(width: int, height: int, *, scale: int = 0, stream: bytes = b"") -> bytes:
-    """A file of the shipped weights with a true check."""
-    from sprdiff.format.container import Header, pack_file
-
-    digest = bytes.fromhex(json.loads((WEIGHTS / "manifest.json").read_text())["hash"])
-    return pack_file(Header(width, height, 0, scale, False, 1, digest[:2]), stream, digest)
-
-
 @attack("sprd/thin.sprd", "cost as much as 32 million pixels with 1 x 1000000 of them")
 def _() -> bytes:
     return sprd(1, 1_000_000)
@@ -157,24 +121,6 @@ def _() -> bytes:
 @attack("sprd/noise.sprd", "lead the entropy decoder astray with a true check over noise")
 def _() -> bytes:
     return sprd(64, 64, stream=np.random.default_rng(0).bytes(300))
-
-
-# --- weights
-
-
-def archive(name: str, data: bytes, method: int) -> bytes:
-    """An archive of one member."""
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", method) as made:
-        made.writestr(f"{name}.npy", data)
-    return stream.getvalue()
-
-
-def npy(shape: tuple[int, ...], descr: str) -> bytes:
-    """The head of an array."""
-    stream = io.BytesIO()
-    np.lib.format.write_array_header_1_0(stream, {"descr": descr, "fortran_order": False, "shape": shape})
-    return stream.getvalue()
 
 
 @attack("npz/bz2.npz", "unpack 50 MB (6 GB in the original) at once, in bz2")
@@ -206,12 +152,6 @@ def _() -> bytes:
     return bytes(data)
 
 
-def manifest(**changes: object) -> bytes:
-    """The shipped manifest, changed."""
-    content = json.loads((WEIGHTS / "manifest.json").read_text()) | changes
-    return json.dumps(content).replace('"HUGE"', "1e400").encode()
-
-
 @attack("manifest/noise.json", "make every picture infinite: a noise_scale of 1e400")
 def _() -> bytes:
     return manifest(noise_scale="HUGE")
@@ -233,17 +173,6 @@ def _() -> bytes:
 @attack("manifest/halo.json", "compute each tile with 4096 pixels around it")
 def _() -> bytes:
     return manifest(halo=dict.fromkeys(("encoder", "coarse", "denoise", "vae_decode"), 4096))
-
-
-def graph(nodes: list[onnx.NodeProto], arrays: dict[str, np.ndarray] | None = None) -> bytes:
-    """A graph with the names of `coarse`, whose x_tilde comes from these nodes."""
-    inputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in ("y_hat", "level")]
-    names = ("x_tilde", "z_est", "c_pix", "c_sem")
-    outputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in names]
-    rest = [helper.make_node("Abs", ["y_hat"], [name]) for name in names[1:]]
-    constants = [onnx.numpy_helper.from_array(value, name) for name, value in (arrays or {}).items()]
-    made = helper.make_graph([*nodes, *rest], "g", inputs, outputs, constants)
-    return helper.make_model(made, opset_imports=[helper.make_opsetid("", 20)]).SerializeToString()
 
 
 @attack("graph/constant_of_shape.onnx", "fill 40 GB with ConstantOfShape")
@@ -298,16 +227,6 @@ def _() -> bytes:
     return model.SerializeToString()
 
 
-# --- containers
-
-
-def tar_head(name: str, size: int, kind: bytes) -> bytes:
-    """A header alone; its contents are not there."""
-    member = tarfile.TarInfo(name)
-    member.size, member.type = size, kind
-    return member.tobuf(tarfile.GNU_FORMAT)
-
-
 @attack("tar/pax.tar", "read attributes of 1.5 GB before a member (a sparse file behind it makes them real)")
 def _() -> bytes:
     return tar_head("pax", 1_500_000_000, tarfile.XHDTYPE)
@@ -324,7 +243,7 @@ def _() -> bytes:
 
 
 def tar(*members: tuple[str, bytes, int]) -> bytes:
-    """A shard of members with their rights."""
+    """Make a shard of members with the given rights."""
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w") as made:
         for name, data, mode in members:
@@ -345,7 +264,7 @@ def _() -> bytes:
 
 
 def table(*columns: tuple[str, pa.Array], **options: object) -> bytes:
-    """A Parquet file; names may stand twice."""
+    """Make a Parquet file, in which names may occur twice."""
     stream = io.BytesIO()
     made = pa.Table.from_arrays([values for _, values in columns], names=[name for name, _ in columns])
     pq.write_table(made, stream, **options)
@@ -387,7 +306,8 @@ if __name__ == "__main__":
     lines = [
         "# Attack files",
         "",
-        "Made by `make.py`. What each was meant to do:",
+        "`make.py` makes these files.",
+        "The table says what each was meant to do:",
         "",
         "| file | meant to |",
         "|---|---|",

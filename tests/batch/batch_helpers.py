@@ -1,4 +1,4 @@
-"""The tests of collections share these: small collections made by code, and ways to look at what came out."""
+"""Helpers of the tests of collections: they make small collections, and look at what came out."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def engine(spread: Callable[..., Any], jobs: int = 1) -> Local:
 
 
 class Notebook(Progress):
-    """Keeps what a run tells."""
+    """A listener that keeps everything that a run tells."""
 
     def __init__(self) -> None:
         self.notes: list[str] = []

@@ -1,4 +1,4 @@
-"""Trees and lists: what becomes of each file, what is refused, and what a second run does."""
+"""Tests of trees and lists: what becomes of each file, what is refused, and what a second run does."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import sqlite3
-import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -25,20 +24,13 @@ from batch_helpers import (
     outputs,
     png,
     run,
-    write_table,
-    write_tar,
     write_tree,
 )
 from conftest import photo
-from sprdiff import cli
-from sprdiff.batch.names import inside, is_safe, targets
 from sprdiff.batch.recode import Decode, Encode
 from sprdiff.batch.state import opened
-from sprdiff.cli.batch import Shown
 from sprdiff.codec import Codec
-from sprdiff.common.remote import expand
-from sprdiff.common.terminal import ProgressBar
-from sprdiff.errors import BatchError, ImageError, OutputError, WeightsError
+from sprdiff.errors import BatchError, OutputError, WeightsError
 from sprdiff.fileinfo import model_info
 
 
@@ -308,7 +300,7 @@ def test_a_source_that_has_changed(tree: Path, tmp_path: Path) -> None:
 
 
 def test_an_output_of_somebody_else_is_neither_taken_nor_overwritten(tree: Path, tmp_path: Path) -> None:
-    """However sound a file is, it is ours only if the run has made it."""
+    """However sound a file is, it belongs to the run only if the run has made it."""
     out, codec = tmp_path / "out", Codec(threads=1)
     run(tree, out)
     foreign = codec.encode(png(7), quality=10)
@@ -347,138 +339,3 @@ def test_a_record_that_is_damaged(tree: Path, tmp_path: Path) -> None:
     path.write_bytes(b"no database" * 99)
     with pytest.raises(BatchError, match=r"records\.sqlite cannot be used: file is not a database"):
         run(tree, tmp_path / "out")
-
-
-# ---------------------------------------------------------------------------- names and numbers
-
-
-def test_names_of_outputs() -> None:
-    assert targets(["a.jpg", "b.jpg"], ".sprd") == {"a.jpg": "a.sprd", "b.jpg": "b.sprd"}
-    assert targets(["a.jpg", "A.png"], ".sprd") == {"a.jpg": "a.jpg.sprd", "A.png": "A.png.sprd"}
-    several = targets(["a.jpg", "a.png", "a.jpg.png"], ".sprd")
-    assert several == {"a.jpg": "a.jpg.sprd", "a.png": "a.png.sprd", "a.jpg.png": "a.jpg.png.sprd"}
-    assert targets(["a.jpg"], ".sprd", others=["a.sprd"]) == {"a.jpg": "a.jpg.sprd"}
-    assert targets(["a/x.jpg", "b/x.jpg"], ".sprd") == {"a/x.jpg": "a/x.sprd", "b/x.jpg": "b/x.sprd"}
-
-
-def test_safe_names() -> None:
-    assert all(map(is_safe, ["a", "a/b..c", "..a/b", "...", "a b"]))
-    assert not any(map(is_safe, ["", "/a", "../a", "a/../../b", "a\\..\\b", "\\a", "C:/a", "c:a"]))
-
-
-def test_where_entries_of_a_list_go() -> None:
-    assert inside("https://host:80/a/../b.jpg") == "host_80/a/b.jpg"
-    assert inside("/root/../../x.jpg") == "root/x.jpg"
-    assert inside("s3://bucket//k.jpg") == "bucket/k.jpg"
-
-
-def test_ranges() -> None:
-    assert expand("x-{08..11}.tar") == ["x-08.tar", "x-09.tar", "x-10.tar", "x-11.tar"]
-    assert expand("{0..1}/{0..1}") == ["0/0", "0/1", "1/0", "1/1"]
-    assert expand("plain") == ["plain"] and expand("{2..1}") == []
-
-
-@pytest.mark.parametrize("wrong", [{"quality": 101}, {"quality": 1, "bpp": 1}, {"bpp": 0}, {"scale": "5"}])
-def test_wrong_settings(wrong: dict[str, float]) -> None:
-    with pytest.raises(ValueError):
-        Encode(**wrong)  # type: ignore[arg-type]
-    with pytest.raises(ImageError):
-        Encode(background="nocolour")
-    with pytest.raises(OutputError):
-        Decode(to="xyz")
-
-
-# ---------------------------------------------------------------------------- the command
-
-
-def test_the_command(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tree / "broken.png").write_bytes(b"?")
-    out = str(tmp_path / "out")
-    assert cli.main(["batch", str(tree), out, "-q", "10", "-j", "1"]) == 1
-    said = capsys.readouterr()
-    assert said.out.startswith(f"{out}: 4 pictures, 1 failed, ") and said.out.endswith("images/s)\n")
-    passed, failed = said.err.splitlines()
-    assert passed == "sprdiff: warning: passed over: 1 .txt, 1 without extension"
-    assert failed.startswith(f"sprdiff: error: {tree}/broken.png: ")
-    assert (
-        cli.main(["batch", out, str(tmp_path / "back"), "--decode", "--to", "webp", "--quiet", "-j", "1"])
-        == 0
-    )
-    assert capsys.readouterr().out == "" and (tmp_path / "back" / "deep" / "er" / "c.webp").exists()
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        ["-q", "101"],
-        ["-q", "10", "--bpp", "0.1"],
-        ["--realism", "1"],
-        ["--to", "png"],
-        ["--decode", "-q", "10"],
-        ["--decode", "--to", "xyz"],
-        ["--as", "movies"],
-        ["-j", "0"],
-    ],
-)
-def test_wrong_usage(wrong: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["batch", str(tmp_path), str(tmp_path / "out"), *wrong]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
-
-
-@pytest.mark.parametrize("package", ["pyarrow", "filelock", "ray"])
-def test_a_missing_package_is_named(
-    package: str,
-    tree: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setitem(sys.modules, package, None)
-    extra = "ray" if package == "ray" else "batch"
-    given = ["--ray", "auto"] if package == "ray" else []
-    assert cli.main(["batch", str(tree), str(tmp_path / "out"), *given]) == 1
-    assert f"this needs {package}: pip install 'sprdiff[{extra}]'" in capsys.readouterr().err
-
-
-def test_the_command_is_light() -> None:
-    code = (
-        "import sys, sprdiff.cli; sprdiff.cli.main(['batch', '--help']); print(*sys.modules, file=sys.stderr)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "--ray" in done.stdout
-    assert not {"numpy", "PIL", "pyarrow", "fsspec", "ray", "onnxruntime"} & set(done.stderr.split())
-
-
-class Bar(ProgressBar):
-    """Keeps what it is told to show."""
-
-    def __init__(self) -> None:
-        self.shown: list[tuple[float, float | None, str]] = []
-
-    def show(self, done: float, total: float | None = None, text: str = "") -> None:
-        self.shown.append((done, total, text))
-
-
-def test_the_bar() -> None:
-    bar = Bar()
-    progress = Shown(bar)
-    progress.begin(7, pictures=True)
-    progress.advanced(1, 1)
-    assert bar.shown == [(0, 7, ""), (1, 7, "1 failed")]
-    bar = Bar()
-    progress = Shown(bar)
-    progress.begin(4, pictures=False)
-    assert bar.shown == [(0, None, "")]
-    progress.opened(10)
-    progress.opened(20)
-    progress.advanced(16, 2)
-    assert bar.shown[-1] == (16, 60, "2 failed"), "reckoned from those that have been opened"
-
-
-def test_the_source_may_be_all_kinds(tmp_path: Path) -> None:
-    """The names of the files tell the kind of a folder."""
-    write_tar(tmp_path / "tars" / "a.tar", [("x.png", png(0))])
-    write_table(tmp_path / "tables" / "a.parquet", [png(0)])
-    for name, suffix in (("tars", "a.tar"), ("tables", "a.parquet")):
-        run(tmp_path / name, tmp_path / "out" / name)
-        assert set(outputs(tmp_path / "out" / name)) == {suffix}

@@ -1,4 +1,5 @@
-"""Shards and tables: pictures are replaced, all else is copied, and hostile ones come to no harm."""
+"""Tests of shards and tables: pictures are replaced, everything else is copied, and hostile ones do no
+harm."""
 
 from __future__ import annotations
 
@@ -131,20 +132,24 @@ def test_hostile_members_are_failures_and_get_no_further(
     errors = {row["source"].rpartition(":")[2]: row["error"] for row in manifest(tmp_path / "out")}
     assert outcome.totals.failed == 9 and errors.pop("good.png") == ""
     assert errors["../up.png"] == errors["/etc/absolute.txt"] == "its name leads out of the shard"
-    assert errors["symbolic.png"] == errors["hard.txt"] == "a link or a special file, not a picture"
-    assert errors["huge.png"] == "longer than 50000 bytes"
+    assert errors["symbolic.png"] == errors["hard.txt"] == "it is a link or a special file, not a picture"
+    assert errors["huge.png"] == "it is longer than 50000 bytes"
 
 
 def test_a_sparse_member_is_not_read(tmp_path: Path) -> None:
     header = tarfile.TarInfo("sparse.png")
-    header.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "sparse.png",
-                          "GNU.sparse.realsize": "1000000000000"}  # fmt: skip
+    header.pax_headers = {
+        "GNU.sparse.major": "1",
+        "GNU.sparse.minor": "0",
+        "GNU.sparse.name": "sparse.png",
+        "GNU.sparse.realsize": "1000000000000",
+    }
     body = b"1\n0\n512\n".ljust(512, b"\0") + bytes(512)
     header.size = len(body)
     with tarfile.open(tmp_path / "a.tar", "w") as tar:
         tar.addfile(header, io.BytesIO(body))
     run(tmp_path / "a.tar", tmp_path / "out")
-    assert [row["error"] for row in manifest(tmp_path / "out")] == ["a sparse file, which is not read"]
+    assert [row["error"] for row in manifest(tmp_path / "out")] == ["it is a sparse file, which is not read"]
 
 
 def test_damaged_shards_fail_as_a_whole(tmp_path: Path) -> None:
@@ -250,8 +255,8 @@ def test_pictures_with_a_path_beside_them(tmp_path: Path) -> None:
     assert made.schema.metadata == {b"mine": b"kept"} and outcome.totals.failed == 2
     assert [row["error"] for row in manifest(tmp_path / "out")] == [
         "",
-        "null, not a picture",
-        "null, not a picture",
+        "the row is null, not a picture",
+        "the row is null, not a picture",
     ]
 
 

@@ -1,4 +1,5 @@
-"""Runs that are stopped anywhere, even by SIGKILL, go on: nothing is lost, doubled or half-written.
+"""Tests of runs that are stopped anywhere, even by SIGKILL: they go on, and nothing is lost, doubled or
+half-written.
 
 At most one file for each worker is worked on twice, which may be a shard or a table with all its pictures.
 """
@@ -14,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -45,7 +47,7 @@ PATIENCE = 120.0
 
 
 class Killed(BaseException):
-    """Stands for a kill: no handler of errors catches it."""
+    """An exception that stands for a kill, because no handler of errors catches it."""
 
 
 def sources(kind: str, folder: Path) -> Path:
@@ -268,6 +270,10 @@ def _wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -
         time.sleep(0.01)
 
 
+def _has_outputs(folder: Path, least: int) -> bool:
+    return len([*folder.glob("[0-9]/*.sprd")]) >= least
+
+
 def _stop(process: subprocess.Popen[bytes], kind: signal.Signals) -> bytes:
     """Stop a process; return what it still says, when it and all its children have gone."""
     children = psutil.Process(process.pid).children()
@@ -286,7 +292,7 @@ def test_a_real_run_stopped_in_three_ways(tmp_path: Path) -> None:
     before: dict[str, int] = {}
     for stop in (signal.SIGINT, signal.SIGKILL, None):
         process = _start(tree, out, "-q", "10", "-j", "2")
-        _wait_for(lambda least=done + 5: len([*out.glob("[0-9]/*.sprd")]) >= least, process)  # type: ignore[misc]
+        _wait_for(partial(_has_outputs, out, done + 5), process)
         if stop is not None:
             assert b"Traceback" not in _stop(process, stop)
             assert process.returncode == (130 if stop == signal.SIGINT else -stop)

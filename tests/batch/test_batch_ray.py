@@ -1,4 +1,4 @@
-"""A real Ray cluster of two nodes on this machine, whose workers die."""
+"""Tests with a real Ray cluster of two nodes on this machine, whose workers die."""
 
 from __future__ import annotations
 
@@ -43,7 +43,8 @@ PATIENCE = 120.0
 
 
 class Here:
-    """What the engine uses of Ray, without processes: actors are objects, and references are values."""
+    """The part of Ray that the engine uses, without processes: actors are objects, and references are
+    values."""
 
     def get(self, value: Any) -> Any:
         return value
@@ -99,7 +100,7 @@ def test_networks_that_cannot_be_loaded_are_told_apart(worker: Any, tmp_path: Pa
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    """Two nodes with one core each."""
+    """Start a cluster of two nodes with one core each."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     import ray
     from ray.cluster_utils import Cluster as Nodes
@@ -113,7 +114,7 @@ def address() -> Iterator[str]:
 
 
 class Killer(threading.Thread):
-    """Waits for a condition, kills one worker of the cluster that is at work, and then takes a look."""
+    """Waits for a condition, kills one worker of the cluster that is working, and then takes a look."""
 
     def __init__(self, condition: Callable[[], bool], look: Callable[[], Any]) -> None:
         super().__init__(daemon=True)

@@ -1,4 +1,5 @@
-"""The command line: what it makes, what it says, and what it refuses (1: one line; 2: wrong usage)."""
+"""Tests of the command line: what it makes, what it says, and what it refuses (1: one line; 2: wrong
+usage)."""
 
 from __future__ import annotations
 
@@ -47,7 +48,7 @@ def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.
 
 @pytest.fixture(scope="session")
 def sprd() -> bytes:
-    """One encoded photograph, 96 x 64."""
+    """Return one encoded photograph of 96 x 64 pixels."""
     return sprdiff.encode(Image.fromarray(photo(64, 96)), quality=20)
 
 
@@ -60,7 +61,8 @@ def process(
 
 
 def assert_fails(result: Result, status: int, *words: str) -> None:
-    """One line on standard error with these words, nothing on standard output."""
+    """Check that a command fails with one line of these words on standard error, and nothing on standard
+    output."""
     assert (result.status, result.out) == (status, "")
     assert result.err.startswith("sprdiff: error: ") and result.err.count("\n") == 1
     for word in words:

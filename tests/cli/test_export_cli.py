@@ -1,4 +1,4 @@
-"""Weights for machines that only send."""
+"""Tests of weights for machines that only send."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_folder_is_replaced_only_when_asked_and_only_if_it_was_one(
 
 
 def test_a_folder_that_lacks_its_decoder_is_still_incomplete(capsys: pytest.CaptureFixture[str]) -> None:
-    """Only the encoder's graph may be left: a folder that lost one file is no sender."""
+    """Only the encoder's graph may be left: a folder that has lost one file is not such an export."""
     import shutil
 
     from sprdiff.runtime.weights import default_folder

@@ -1,4 +1,4 @@
-"""Writing: whole or not at all, never over another file by accident; image files by extension."""
+"""Tests of writing: whole or not at all, never over another file by accident; image files by extension."""
 
 from __future__ import annotations
 

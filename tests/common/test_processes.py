@@ -1,4 +1,5 @@
-"""A pool of processes: a process takes a task when it is free, and one that dies takes one task along."""
+"""Tests of a pool of processes: a process takes a task when it is free, and one that dies takes one task
+along."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fenced blocks of a page, and the commands in them, as the tests of the documentation see them.
+"""The fenced blocks of a page and the commands in them, for the tests of the documentation.
 
 ::
 
@@ -47,7 +47,7 @@ class Block:
 
 
 def blocks_of(path: Path, name: str) -> list[Block]:
-    """The blocks of a page, top to bottom."""
+    """Return the blocks of a page, from top to bottom."""
     lines = path.read_text("utf-8").splitlines()
     found, index = [], 0
     while index < len(lines):
@@ -65,24 +65,24 @@ def blocks_of(path: Path, name: str) -> list[Block]:
 
 
 def prose_of(path: Path) -> str:
-    """A page without its fenced blocks."""
+    """Return a page without its fenced blocks."""
     return re.sub(r"(?ms)^\s*(`{3,}).*?^\s*\1\s*$", "", path.read_text("utf-8"))
 
 
 def spans_of(path: Path) -> Iterator[str]:
-    """What stands `between backticks` on a page, outside of blocks."""
+    """Return the texts `between backticks` on a page, outside of blocks."""
     yield from (match[2] for match in re.finditer(r"(`+)(.+?)\1", prose_of(path)))
 
 
 def shell_lines(code: str) -> list[str]:
-    """Lines of a script, those that end in a backslash joined with the next, comments and empty ones left
-    out."""
+    """Return the lines of a script: lines that end in a backslash are joined, comments and empty ones are
+    left out."""
     lines = re.sub(r"\\\n\s*", " ", code).splitlines()
     return [line for line in lines if line.strip() and not line.strip().startswith("#")]
 
 
 def typed_lines(block: Block) -> list[str]:
-    """The lines of a block that somebody types into a shell."""
+    """Return the lines of a block that somebody types into a shell."""
     if block.language == SHELL:
         return shell_lines(block.code)
     if block.language == CONSOLE:
@@ -91,8 +91,8 @@ def typed_lines(block: Block) -> list[str]:
 
 
 def commands_in(line: str) -> list[list[str]]:
-    """The commands of a line of shell, each a list of words; redirections, assignments and keywords left
-    out."""
+    """Return the commands of a line of shell, each as a list of words, without redirections, assignments and
+    keywords."""
     # The ellipses and brackets of a synopsis are no words: sprdiff train STAGE [--resume] …
     lexer = shlex.shlex(line, posix=True, punctuation_chars="();<>|&")
     lexer.whitespace_split = True

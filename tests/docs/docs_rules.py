@@ -1,16 +1,14 @@
-"""What a command in the documentation must be like, whether it is run or not; each rule gives complaints.
+"""The rules for commands in the documentation, run or not; each rule yields complaints.
 
-What a test cannot run (it would fetch packages or build the whole project) is set-up, and checked by its rule
-alone:
+Some commands fetch packages or build the whole project. No test runs them; only their rules check them:
 
-- ``pip install``: the extras of this project exist, a version of torch is the one that the Makefile pins,
-other
-  packages are those that the pages may name;
+- ``pip install``: the extras of this project exist, a version of torch is the one that the Makefile pins, and
+  other packages are those that the pages may name;
 - ``make``: the target exists;
 - ``git clone``: nothing is known about the address.
 
-Everything else is run, unless its block says why not. Then still: the sub-commands and options of ``sprdiff``
-exist, and so do the scripts of this repository and their options.
+Everything else is run, unless its block says why not. Even then the sub-commands and options of ``sprdiff``
+must exist, and so must the scripts of this repository and their options.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Runs the blocks of one page in the current folder, top to bottom: ``python docs_runner.py BLOCKS.json``.
+"""Runs the blocks of one page in the current folder, from top to bottom: ``python docs_runner.py
+BLOCKS.json``.
 
 Blocks of Python share one namespace, that of ``__main__``; each block of shell is a shell of its own. The
 first that fails ends the run, with its place in the page on the last line.
@@ -14,7 +15,7 @@ from typing import Any
 
 
 def run(block: dict[str, str], namespace: dict[str, Any]) -> bool:
-    """Whether a block ran to its end."""
+    """Run a block; return whether it ran to its end."""
     sys.stdout.flush()
     if block["language"] == "sh":
         return subprocess.run(["bash", "-e", "-c", block["code"]], stdin=subprocess.DEVNULL).returncode == 0

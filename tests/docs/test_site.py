@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 DOCS = ROOT / "docs"
 LOADING = re.compile(
-    r"<(?:script|img|iframe|source|video|audio|embed|object|input)\b[^>]*\b(?:src|srcset|data)=[\"']?([^\"'\s>]+)"
+    r"<(?:script|img|iframe|source|video|audio|embed|object|input)\b[^>]*"
+    r"\b(?:src|srcset|data)=[\"']?([^\"'\s>]+)"
 )
 LINKED = re.compile(r"<link\b[^>]*>")
 STYLES = re.compile(r"@import\s+[\"']?([^\"';]+)|url\(\s*[\"']?([^\"')]+)")
@@ -40,8 +41,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
     done = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", folder],
-        cwd=ROOT, capture_output=True, text=True, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
-    )  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+    )
     assert done.returncode == 0 and "WARNING" not in done.stderr, done.stdout + done.stderr
     return folder
 

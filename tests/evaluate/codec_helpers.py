@@ -1,5 +1,4 @@
-"""Codecs made up for tests: what they do with a quality is known beforehand. Importable by other
-processes."""
+"""Codecs made for tests: their results are known beforehand, and other processes can import them."""
 
 from __future__ import annotations
 
@@ -21,8 +20,8 @@ from sprdiff.evaluate.metrics.distortion import Bytes
 
 @dataclass(frozen=True)
 class Coarse(ImageCodec):
-    """Pixels in steps of 256 / (quality + 1), deflated; `odd` makes files of these qualities larger by
-    that much."""
+    """A codec that stores pixels in steps of 256 / (quality + 1), deflated; files of the qualities in `odd`
+    are that much larger."""
 
     name: str = "coarse"
     odd: tuple[tuple[int, int], ...] = ()
@@ -51,7 +50,7 @@ class Coarse(ImageCodec):
 
 @dataclass(frozen=True)
 class Wrong(Coarse):
-    """Does what the measuring process must survive."""
+    """A codec that does what the measuring process must survive."""
 
     how: str = ""
 
@@ -95,7 +94,7 @@ def _fill_own_memory() -> None:
 
 @dataclass(frozen=True)
 class Budgeted(BudgetCodec):
-    """Fills a budget exactly, and knows none below 100 bytes."""
+    """A codec that fills a budget exactly, and has no file below 100 bytes."""
 
     name: str = "budgeted"
 

@@ -1,4 +1,4 @@
-"""Codecs and folders for the tests of comparisons; a module of its own, because worker processes import
+"""Codecs and folders for the tests of comparisons; it is a module of its own, because worker processes import
 it."""
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SIDE = 176
 
 @dataclass(frozen=True)
 class Toy(ImageCodec):
-    """Stores every Nth pixel, deflated.
+    """A codec that stores every Nth pixel, deflated.
 
     Attributes:
         fails_on: a file; while it exists every picture fails.
@@ -65,14 +65,14 @@ class Toy(ImageCodec):
 
 
 class Broken(Toy):
-    """A programming error in somebody's codec."""
+    """An exception that stands for a programming error in a codec."""
 
     def encode(self, pixels: Bytes, quality: Quality) -> bytes:
         raise ZeroDivisionError("by nought")
 
 
 def write_photos(folder: Path, count: int = 2, height: int = SIDE, width: int = SIDE) -> Path:
-    """A folder of made-up photographs, ``a.png``, ``b.png`` …"""
+    """Write a folder of made-up photographs, ``a.png``, ``b.png`` …"""
     from conftest import photo  # worker processes do without
 
     folder.mkdir()

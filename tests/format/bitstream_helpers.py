@@ -1,4 +1,4 @@
-"""Small random but valid entropy weights, latents and pure-Python views of both, made from a seed."""
+"""Small random but valid entropy weights and latents from a seed, and pure-Python views of both."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sprdiff.format.tables import make_gaussian_tables, sigma_ladder
 
 Arrays = dict[str, NDArray[Any]]
-Passes = tuple[tuple[int, int], tuple[int, int]]
+Passes = tuple[tuple[int, ...], ...]
 Order = Sequence[tuple[int, int]]
 CHECKERBOARD: Passes = ((0, 1), (1, 0))
 
@@ -33,7 +33,7 @@ def make_entropy_arrays(
     passes: Passes = CHECKERBOARD,
     order: Order | None = None,
 ) -> Arrays:
-    """Arrays of an ``entropy.npz`` with random networks, their means and tables well spread.
+    """Return the arrays of an ``entropy.npz`` with random networks, whose means and tables are well spread.
 
     Without `order` the steps go through all groups pass by pass.
     """
@@ -61,24 +61,25 @@ def make_entropy_arrays(
 
 
 def pass_by_pass(passes: int, groups: int) -> Order:
-    """Steps: all groups of pass 0, then all of pass 1 ..."""
+    """Return steps pass by pass: all groups of pass 0, then all of pass 1 ..."""
     return [(number, group) for number in range(passes) for group in range(groups)]
 
 
 def group_by_group(passes: int, groups: int) -> Order:
-    """Steps: group 0 in all passes, then group 1 ..."""
+    """Return steps group by group: group 0 in all passes, then group 1 ..."""
     return [(number, group) for group in range(groups) for number in range(passes)]
 
 
 def make_tiny_arrays(seed: int) -> Arrays:
-    """The same at the size of the `tiny` preset."""
+    """Return the same arrays at the size of the `tiny` preset."""
     return make_entropy_arrays(seed, 96, 32, (16, 16, 24, 40), 96, 128, 192, 64)
 
 
 def make_latents(
     arrays: Arrays, seed: int, shape: tuple[int, int], spread: float = 2.0
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Random (y, z) for a y grid of `shape`: heavy-tailed, so that some symbols leave the narrow tables."""
+    """Return random (y, z) for a y grid of `shape`: heavy-tailed, so that some symbols leave the narrow
+    tables."""
     rng = np.random.default_rng(seed)
     ratio = math.isqrt(len(arrays["hyper.1.bias"]) // (arrays["context.0.0.weight"].shape[1] - 9))
     coarse = (-(-shape[0] // ratio), -(-shape[1] // ratio))
@@ -88,7 +89,7 @@ def make_latents(
 
 
 def to_lists(arrays: Arrays) -> dict[str, Any]:
-    """The arrays as nested lists of ints, for the pure-Python decoder."""
+    """Return the arrays as nested lists of ints, for the pure-Python decoder."""
     return {name: array.tolist() for name, array in arrays.items()}
 
 
@@ -121,6 +122,13 @@ GOLDEN_WEIGHTS: dict[str, dict[str, Any]] = {
         "order": group_by_group(4, 3),
         **_SMALL,
     },
+    "six_passes": {
+        "seed": 2030,
+        "y_channels": 6,
+        "groups": (2, 4),
+        "passes": ((0, 4, 2, 4), (5, 3, 5, 3), (2, 4, 1, 4), (5, 3, 5, 3)),
+        **_SMALL,
+    },
     "any_order": {
         "seed": 2029,
         "y_channels": 5,
@@ -137,11 +145,11 @@ GOLDEN_WEIGHTS: dict[str, dict[str, Any]] = {
 
 
 def load_golden_weights(name: str) -> Arrays:
-    """The arrays of some of the golden files."""
+    """Load the arrays of some of the golden files."""
     with np.load(GOLDEN / f"{name}.npz") as arrays:
         return dict(arrays)
 
 
 def sha256_of(values: NDArray[Any], kind: str = "<i4") -> str:
-    """SHA-256 of integers as little-endian numbers of a kind, [channel, row, column]."""
+    """Return the SHA-256 of integers as little-endian numbers of a kind, [channel, row, column]."""
     return hashlib.sha256(np.ascontiguousarray(values, dtype=kind).tobytes()).hexdigest()

@@ -1,4 +1,4 @@
-"""What the exact part makes of the golden files, the shipped weights' files and random latents: run on any
+"""Prints what the exact part makes of the golden files, the shipped weights' files and random latents, on any
 machine.
 
     python exact_case.py
@@ -27,7 +27,8 @@ SHIPPED = Path(__file__).parents[2] / "src" / "sprdiff" / "weights" / "tiny" / "
 
 
 def results() -> dict[str, Any]:
-    """SHA-256 of ŷ, μ and h of every golden file, and streams of latents that are the same everywhere."""
+    """Return SHA-256 of ŷ, μ and h of every golden file, and streams of latents that are the same
+    everywhere."""
     found: dict[str, Any] = {}
     expected = json.loads((GOLDEN / "golden.json").read_text())["files"]
     models = {name: EntropyModel(load_golden_weights(name)) for name in GOLDEN_WEIGHTS}
@@ -49,7 +50,7 @@ def results() -> dict[str, Any]:
 def round_trip(
     model: EntropyModel, arrays: dict[str, NDArray[Any]], shape: tuple[int, int], level: int
 ) -> str:
-    """The stream of made-up latents, once it decodes to what was coded."""
+    """Return the stream of made-up latents, after checking that it decodes to what was coded."""
     coded = model.encode(*make_latents(arrays, 4, shape), level)
     assert digest(model.decode(coded.stream, shape, level)) == digest(coded)
     return coded.stream.hex()

@@ -32,7 +32,7 @@ class Exact(NamedTuple):
 
 
 def weights_hash(arrays: list[tuple[str, str, tuple[int, ...], list[Any]]]) -> bytes:
-    """H, or the hash of a decoder or encoder, from (name, dtype, dims, flat values) of its arrays."""
+    """Return H, or the hash of a decoder or encoder, from (name, dtype, dims, flat values) of its arrays."""
     digest = hashlib.sha256()
     for name, dtype, dims, values in sorted(arrays, key=lambda entry: entry[0].encode()):
         digest.update(name.encode("utf-8") + b"\0" + dtype.encode("ascii") + b"\0" + bytes([len(dims)]))
@@ -52,7 +52,7 @@ def crc16(data: bytes) -> int:
 
 
 def read_header(data: bytes) -> dict[str, Any]:
-    """The fields of the header, `end` (where the check begins), `check` and `stream`."""
+    """Return the fields of the header, `end` (where the check begins), `check` and `stream`."""
     if data[:3] != b"SPR" or len(data) < 8 or data[3] >> 4 != 2 or data[3] & 7 == 7:
         raise InvalidError("header")
     fields: dict[str, Any] = {
@@ -85,7 +85,7 @@ def read_header(data: bytes) -> dict[str, Any]:
 
 
 def grid_of(fields: dict[str, Any], weights: Weights) -> tuple[int, int]:
-    """Rows and columns of the y grid."""
+    """Return the rows and columns of the y grid."""
     n, d = FACTORS[fields["scale"]]
     sides = (fields["height"], fields["width"])
     coded = [max(1, (2 * side * d + n) // (2 * n)) for side in sides]
@@ -98,7 +98,7 @@ class End(Exception):  # noqa: N818
 
 
 class RangeDecoder:
-    """The decoder's state: the width of the interval and the offset of the stream's number inside it.
+    """The state of the decoder: the width of the interval, and the offset of the stream's number inside it.
 
     For the beginning of a stream there is more: `tail` is the byte that follows without end, `limit` how many
     symbols may be read, `seen` what was read. With a tail of ones the gap above the last symbol counts as the
@@ -177,11 +177,12 @@ def level_weights(level: int) -> Vector:
     return [max(0, 32 - abs(level - 32 * j)) * 8 for j in range(9)]
 
 
-def neighbours(plane: Plane, row: int, column: int, channels: int) -> Vector:
-    """3 x 3 neighbourhood, offsets outer, channels inner; 0 outside the grid and where nothing is decoded."""
+def neighbours(plane: Plane, row: int, column: int, channels: int, distance: int = 1) -> Vector:
+    """Return the 3 x 3 neighbourhood, offsets outer, channels inner; 0 outside the grid and where nothing is
+    decoded."""
     v: Vector = []
-    for i in (-1, 0, 1):
-        for j in (-1, 0, 1):
+    for i in (-distance, 0, distance):
+        for j in (-distance, 0, distance):
             near = plane.get((row + i, column + j), [0] * channels)
             v += near[:channels]
     return v
@@ -196,7 +197,8 @@ def tables_of(weights: Weights) -> list[Vector]:
 
 
 def read_block(coder: RangeDecoder, tables: list[Vector], index: list[Vector]) -> list[Vector]:
-    """The symbols of one block (position, channel): by table descending, in raster order inside a table.
+    """Return the symbols of one block (position, channel): by table descending, in raster order inside a
+    table.
 
     After the end of a beginning all are 0; so are those whose escape it does not hold whole.
     """
@@ -224,7 +226,8 @@ def decode_latents(stream: bytes, grid: tuple[int, int], level: int, weights: We
 
 
 def decode_beginning(stream: bytes, grid: tuple[int, int], level: int, weights: Weights) -> Exact:
-    """ŷ, μ, h of every file whose stream begins so, as far as they agree; means for the rest."""
+    """Return ŷ, μ, h of every file whose stream begins like this, as far as they agree; means stand for the
+    rest."""
     low, high = RangeDecoder(stream, 0), RangeDecoder(stream, 255)
     for coder in (low, high):
         with suppress(InvalidError):  # after the first difference either may meet anything
@@ -244,10 +247,12 @@ def decode_with(coder: RangeDecoder, grid: tuple[int, int], level: int, weights:
     mu: Plane = {place: [0] * stops[-1] for place in y}
     depth = 0
     for s, (number, g) in enumerate(weights["order"]):
-        places = [(r, c) for r, c in y if passes[r % 2][c % 2] == number]
+        side = len(passes)
+        places = [(r, c) for r, c in y if passes[r % side][c % side] == number]
+        distance = distance_of(passes, number)
         means, index = [], []
         for r, c in places:
-            v = neighbours(y, r, c, depth) + h[r, c] + level_weights(level)
+            v = neighbours(y, r, c, depth, distance) + h[r, c] + level_weights(level)
             v = hidden(weights, f"context.{s}.1", hidden(weights, f"context.{s}.0", v))
             out = dense(weights, f"context.{s}.2", v)
             means.append([clip((acc + 2**11) >> 12, -(2**18) + 1, 2**18 - 1) for acc in out[: groups[g]]])
@@ -260,22 +265,30 @@ def decode_with(coder: RangeDecoder, grid: tuple[int, int], level: int, weights:
     return Exact(*(planes(plane, grid) for plane in (y, mu, h)))
 
 
+def distance_of(passes: list[Vector], number: int) -> int:
+    """Return d of a pass: the rows and columns between the neighbours of a position."""
+    side = len(passes)
+    coded = [(r, c) for r in range(side) for c in range(side) if passes[r][c] <= number]
+    candidates = [d for d in (1, 2, 4) if 2 * d <= side and all(r % d == c % d == 0 for r, c in coded)]
+    return max(candidates)
+
+
 def planes(plane: Plane, grid: tuple[int, int]) -> list[list[Vector]]:
-    """[channel][row][column]; what lies outside the grid is dropped."""
+    """Return [channel][row][column]; what lies outside the grid is dropped."""
     return [
         [[plane[r, c][k] for c in range(grid[1])] for r in range(grid[0])] for k in range(len(plane[0, 0]))
     ]
 
 
 def feature_count(weights: Weights) -> int:
-    """F: what the first context network takes of the hyper-latent."""
+    """Return F: how many features of the hyper-latent the first context network takes."""
     return len(weights["context.0.0.weight"][0]) - 9
 
 
 def hyper(
     coder: RangeDecoder, tables: list[Vector], grid: tuple[int, int], level: int, weights: Weights
 ) -> Plane:
-    """Decodes z; returns h by position of the y grid."""
+    """Decode z; return h by position of the y grid."""
     mean, index = weights["z.mean"][level], weights["z.index"][level]
     features = feature_count(weights)
     ratio = round((len(weights["hyper.1.bias"]) / features) ** 0.5)
@@ -297,7 +310,7 @@ def hyper(
 
 
 def decode_file(data: bytes, weights: Weights, digest: bytes) -> tuple[dict[str, Any], Exact]:
-    """Header fields and ŷ, μ, h of a file, `digest` being H of the weights."""
+    """Return the header fields and ŷ, μ, h of a file; `digest` is H of the weights."""
     fields = read_header(data)
     if (
         fields["tag"] != digest[:2]

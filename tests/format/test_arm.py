@@ -1,4 +1,5 @@
-"""Another processor makes the same integers and bytes: the exact part on 64-bit Arm, emulated by qemu.
+"""Tests that another processor makes the same integers and bytes: the exact part on 64-bit Arm, emulated by
+qemu.
 
 Needs Debian's qemu-user-static, apt-get and pip with their mirrors: an arm64 Python of Debian and numpy's
 wheel for it are unpacked into a folder; nothing of them is installed.
@@ -31,7 +32,7 @@ def run(*command: str | Path, **environment: str) -> str:
 
 @pytest.fixture(scope="module")
 def arm(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with an arm64 system's Python, and numpy in ``site``."""
+    """Make a folder with an arm64 system's Python, and numpy in ``site``."""
     assert shutil.which(QEMU), f"no {QEMU}: try apt-get install qemu-user-static"
     folder = tmp_path_factory.mktemp("arm")
     for name in ("state/lists/partial", "cache/archives/partial", "root"):

@@ -1,4 +1,4 @@
-"""The beginning of a stream: what is certain in it is decoded, the rest is at its means."""
+"""Tests of the beginning of a stream: what is certain in it is decoded, and the rest is at its means."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_every_beginning_decodes_to_what_the_document_says(kind: str, spread: fl
 def test_what_is_certain_is_what_the_whole_stream_says(
     seed: int, part: float, level: int, spread: float
 ) -> None:
-    """The known symbols come first, in the order of the stream; they are those of the whole."""
+    """The known symbols come first in the order of the stream, and they are those of the whole stream."""
     model = MODELS["checkerboard"]
     coded = model.encode(*make_latents(ARRAYS["checkerboard"], seed, (3, 4), spread), level)
     found = model.decode_beginning(coded.stream[: int(part * len(coded.stream))], (3, 4), level)
@@ -70,7 +70,7 @@ def test_what_is_certain_is_what_the_whole_stream_says(
 
 
 def test_any_other_end_gives_the_same_known_symbols() -> None:
-    """Streams with one beginning: what is called certain of the beginning is so in all of them."""
+    """Streams with one beginning agree in everything that is called certain of the beginning."""
     model, rng = MODELS["checkerboard"], np.random.default_rng(0)
     whole = model.encode(*make_latents(ARRAYS["checkerboard"], 5, (3, 3)), 180).stream
     cut = whole[: len(whole) // 2]

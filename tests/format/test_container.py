@@ -1,4 +1,4 @@
-"""The header, its check and its limits: every wrong file is refused with one clear sentence."""
+"""Tests of the header, its check and its limits: every wrong file is refused with one clear sentence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Exact coding of latents: what goes in comes out, the same integers by any arithmetic."""
+"""Tests of the exact coding of latents: what goes in comes out, and any arithmetic gives the same
+integers."""
 
 from __future__ import annotations
 
@@ -29,7 +30,7 @@ bounded = settings(derandomize=True, deadline=None, max_examples=40)
 
 
 def extreme_arrays(seed: int) -> dict[str, Any]:
-    """Weights and biases over their whole range: all clips are reached at both ends."""
+    """Return weights and biases over their whole range, so that all clips are reached at both ends."""
     arrays = make_entropy_arrays(seed)
     rng = np.random.default_rng(seed)
     for name, array in arrays.items():
@@ -319,8 +320,8 @@ def test_the_widest_tables_come_first() -> None:
 
 
 def test_inputs_that_are_zero_by_definition_are_left_out() -> None:
-    """Of the checkerboard, group after group: what a step multiplies is what the four or nine neighbours
-    can hold."""
+    """With a checkerboard, group after group, a step multiplies what the four or nine neighbours can hold and
+    nothing else."""
     schedule = Schedule(ARRAYS)
     same, other = (0, 2, 4, 6, 8), (1, 3, 5, 7)
     assert schedule.steps[0].known == () and schedule.steps[0].depth == 0

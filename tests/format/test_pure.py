@@ -1,5 +1,5 @@
-"""The range coder in plain Python is that of constriction, to the bit, and takes its place where it is
-missing."""
+"""Tests that the range coder in plain Python equals constriction's to the bit, and takes its place where it
+is missing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sprdiff.format.rangecoder import SymbolDecoder, SymbolEncoder
 from sprdiff.format.tables import Tables, make_gaussian_tables
 
 EXTREME = Tables(np.array([1, 1], np.int32), np.array([1, 2**24 - 3, 1, 1, 3, 2, 2**24 - 6, 1], np.uint32))
-"""Tables that make carries, and symbols that take no room."""
+"""Tables that cause carries, and symbols that take no room."""
 
 
 @settings(max_examples=300, deadline=None)

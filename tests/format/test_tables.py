@@ -1,4 +1,4 @@
-"""Tables: exact counts, built, refitted, and reproduced to the last count by the range coder."""
+"""Tests of tables: exact counts, built, refitted, and reproduced to the last count by the range coder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Pictures in: every mode and format upright in 8-bit sRGB, and one clear line for what is not a picture."""
+"""Tests of opening pictures: every mode and format becomes upright 8-bit sRGB, and anything else gives one
+clear line."""
 
 from __future__ import annotations
 
@@ -19,7 +20,6 @@ from conftest import photo
 from sprdiff.errors import ImageError
 from sprdiff.imageio.colour import parse_background
 from sprdiff.imageio.open import Picture, open_rgb
-from sprdiff.imageio.resize import resize, tiles
 from sprdiff.imageio.save import to_pil
 
 MODES = [
@@ -316,21 +316,6 @@ def test_background_names() -> None:
             parse_background(wrong)  # type: ignore[arg-type]
 
 
-@given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 60), st.integers(1, 60))
-def test_resize_is_nearly_pillows(height: int, width: int, new_height: int, new_width: int) -> None:
-    pixels = photo(height, width)
-    want = np.asarray(Image.fromarray(pixels).resize((new_width, new_height), Image.Resampling.LANCZOS))
-    assert np.abs(resize(pixels, (new_height, new_width)).astype(int) - want).max() <= 2
-
-
-@pytest.mark.parametrize("size", [(37, 300), (301, 40), (700, 640)])
-def test_resize_in_strips_agrees(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    pixels = photo(217, 190)
-    whole = resize(pixels, size).astype(int)
-    monkeypatch.setattr("sprdiff.imageio.resize.STRIP_PIXELS", 5000)
-    assert np.abs(resize(pixels, size) - whole).max() <= 1
-
-
 def test_strips_join_without_seams(monkeypatch: pytest.MonkeyPatch) -> None:
     images = [make(mode, 50, 30) for mode in MODES]
     whole = [open_rgb(image).pixels for image in images]
@@ -347,30 +332,8 @@ def test_to_pil() -> None:
     assert np.array_equal(np.asarray(to_pil(grey, True)), grey[..., 0])
 
 
-@given(
-    st.integers(1, 300),
-    st.integers(1, 300),
-    st.integers(1, 130),
-    st.integers(0, 70),
-    st.sampled_from([1, 8, 64]),
-)
-def test_tiles_cover_once(height: int, width: int, tile: int, halo: int, multiple: int) -> None:
-    count = np.zeros((height, width), int)
-    grid = np.arange(height * width).reshape(height, width)
-    for part in tiles(height, width, tile, halo, multiple):
-        count[part.core] += 1
-        assert np.array_equal(grid[part.padded][part.inner], grid[part.core])
-        sides = zip(part.core, part.padded, (height, width), strict=True)
-        for core, padded, size in sides:
-            assert core.start % multiple == padded.start % multiple == 0
-            assert padded.start == 0 or core.start - padded.start >= halo
-            assert padded.stop == size or padded.stop - core.stop >= halo
-            assert core.stop - core.start <= -(-tile // multiple) * multiple
-    assert (count == 1).all()
-
-
 def png(width: int, height: int, depth: int, colour: int, rows: bytes) -> bytes:
-    """A PNG file written by hand, for what Pillow does not write."""
+    """Write a PNG file by hand, which Pillow would not write."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

@@ -1,4 +1,5 @@
-"""JPEG files that are not quite whole: read with a warning, or refused when asked to be strict."""
+"""Tests of JPEG files that are not quite whole: they are read with a warning, or refused when asked to be
+strict."""
 
 from __future__ import annotations
 
@@ -71,7 +72,7 @@ def test_a_file_that_lacks_pixels_is_refused(kind: str, extra: bool) -> None:
 
 @given(st.integers(0, 200), st.sampled_from(list(KINDS)), st.integers(3, 400))
 def test_what_is_completed_has_the_same_pixels(seed: int, kind: str, cut: int) -> None:
-    """Where a file is cut is not told by its bytes: never may a guess stand for a pixel."""
+    """The bytes do not tell where a file was cut, so a guess must never stand for a pixel."""
     data = jpeg(kind, height=40 + seed % 30, width=50 + seed % 17, seed=seed)
     whole = completed(data[:-cut])
     if whole is not None:
@@ -79,7 +80,7 @@ def test_what_is_completed_has_the_same_pixels(seed: int, kind: str, cut: int) -
 
 
 def test_a_progressive_file_that_lacks_its_last_scans_is_refused() -> None:
-    """Cut exactly between two scans: what is there decodes without a fault."""
+    """The file is cut exactly between two scans, so what is there decodes without a fault."""
     data = jpeg("progressive")
     last = data.rindex(b"\xff\xda")
     assert completed(data[:last]) is None
@@ -111,7 +112,7 @@ def test_sides_of_every_size_raise_no_alarm() -> None:
 
 
 def test_without_the_extra_damage_in_the_scan_goes_unseen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As docs/security.md says: this is what the extra is for."""
+    """docs/security.md says so: this is what the extra is for."""
     data = zeroed(jpeg(height=170, width=190))
     monkeypatch.setitem(sys.modules, "simplejpeg", None)
     assert not open_rgb(data, strict=True).damage

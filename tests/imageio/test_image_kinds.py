@@ -1,5 +1,5 @@
-"""Kinds of files that Pillow alone does not open: read by a package where it is there, else named in one
-clear line."""
+"""Tests of files that Pillow alone does not open: a package reads them if it is there, and otherwise one
+clear line names them."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_jpeg_xl_is_read() -> None:
 
 
 def test_jpeg_xl_is_measured_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its plug-in decodes when it opens."""
+    """The plug-in decodes a picture when it opens it."""
     open_rgb(jxl())
     monkeypatch.setattr("pillow_jxl.JpegXLImagePlugin.JXLImageFile", None)
     with pytest.raises(ImageError, match="64 x 48 pixels, above the limit of 3071"):

@@ -1,5 +1,5 @@
-"""Colour that a file names without an ICC profile, HDR, depths above 8 bits: converted, or named in one
-line."""
+"""Tests of colours that a file names without an ICC profile, HDR, and depths above 8 bits: they are
+converted, or named in one line."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def gama(gamma: float) -> Chunk:
 
 
 def nclx(data: bytes, primaries: int, transfer: int) -> bytes:
-    """An AVIF or HEIC file with other codes in its box `colr`."""
+    """Make an AVIF or HEIC file with other codes in its box `colr`."""
     start = data.index(b"nclx") + 4
     return data[:start] + struct.pack(">HH", primaries, transfer) + data[start + 4 :]
 
@@ -130,7 +130,7 @@ def test_chromaticities_that_make_no_sense_are_dropped_with_a_note(values: tuple
 
 
 def test_profiles_that_are_made_here_are_sound() -> None:
-    """The profile of sRGB made here, and the one that LittleCMS makes, agree to a step."""
+    """The profile of sRGB that is made here and LittleCMS's own agree to a step."""
     made = ImageCms.ImageCmsProfile(
         io.BytesIO(matrix_profile(((0.64, 0.33), (0.3, 0.6), (0.15, 0.06), WHITE), SRGB_CURVE))
     )
@@ -156,7 +156,7 @@ def test_adobe_rgb_of_a_camera_without_a_profile(way: str) -> None:
 
 
 def test_a_profile_in_jpeg_2000_is_applied() -> None:
-    """Pillow does not read it: a box `colr` of method 2 is put in by hand."""
+    """Pillow does not read such a profile, so a box `colr` of method 2 is put in by hand."""
     data = saved(Image.fromarray(PLAIN), "JPEG2000", irreversible=False)
     profile = matrix_profile(P3, SRGB_CURVE)
     body = b"colr" + bytes([2, 0, 0]) + profile

@@ -1,4 +1,4 @@
-"""PNG: text above Pillow's limits, damaged chunks, and transparent colours of every depth."""
+"""Tests of PNG: text above Pillow's limits, damaged chunks, and transparent colours of every depth."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_text_above_the_limits_is_dropped_and_the_pixels_stay(kind: str, place: 
 
 
 def test_text_within_the_limits_stays() -> None:
-    """It may say how the picture is turned."""
+    """The text may say how the picture is turned."""
     turned = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><r tiff:Orientation="6"/></x:xmpmeta>'
     for packed, filling in ((True, b""), (False, b" " * 2**21)):
         data = png(PHOTO, itxt(turned + filling, packed=packed, key=b"XML:com.adobe.xmp"))
@@ -116,7 +116,8 @@ def test_a_large_profile_is_applied_and_one_beyond_measure_is_dropped() -> None:
 
 
 def test_packed_text_is_unpacked_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A thousand texts of a kilobyte unpack to a gigabyte: the first ones show that it is too much."""
+    """A thousand texts of a kilobyte unpack to a gigabyte; the first ones already show that it is too
+    much."""
     packed = b"k\0\0" + zlib.compress(LONG)
     unpacked = 0
     inflate = image_png._inflate
@@ -183,7 +184,8 @@ def test_the_transparent_colour(depth: int) -> None:
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_16_bits_are_converted_with_all_of_them(channels: int) -> None:
-    """Linear light in 8 bits would lose the dark: its first step is a twentieth of the way to white."""
+    """Linear light in 8 bits would lose the dark, because its first step is a twentieth of the way to
+    white."""
     shades = ramp(4) ** 3
     if channels in (2, 4):
         shades[..., channels - 1] = 1

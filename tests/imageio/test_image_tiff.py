@@ -1,4 +1,5 @@
-"""TIFF: the page that is the picture, and numbers that Pillow reads wrong, converted exactly or refused."""
+"""Tests of TIFF: the page that is the picture, and numbers that Pillow reads wrong, which are converted
+exactly or refused."""
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ REDUCED, MASK = 1, 4
 
 @pytest.mark.parametrize("big", [False, True])
 def test_a_picture_below_a_thumbnail(big: bool) -> None:
-    """As DNG and NEF have it: the first page is a reduced copy, the picture lies below it."""
+    """In DNG and NEF the first page is a reduced copy, and the picture lies below it."""
     data = tiff_pages(
         (SMALL, {"subfiletype": REDUCED, "subifds": 2}),
         (photo(24, 32, 2), {"subfiletype": REDUCED}),
@@ -92,7 +93,7 @@ def test_pages_in_a_circle_and_damaged_pages() -> None:
 
 
 def numbers(kind: str, shades: NDArray[np.float64], photometric: str) -> NDArray[Any]:
-    """Shades 0-1 as numbers of a kind: 1 is the largest of them, or the smallest where 0 is white."""
+    """Return shades 0-1 as numbers of a kind: 1 is the largest of them, or the smallest where 0 is white."""
     wanted = np.dtype(kind)
     top = 1.0 if wanted.kind == "f" else float(np.iinfo(wanted).max)
     values = (1 - shades if photometric == "miniswhite" else shades) * top
@@ -172,7 +173,7 @@ def test_a_fourth_sample(extra: str, packing: str | None, planes: str, kind: str
 
 
 def test_numbers_read_as_they_are_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What Pillow opens needs no package more."""
+    """A file that Pillow opens needs no further package."""
     data = [
         tiff(numbers(kind, ramp()[..., 0], photometric), photometric=photometric, byteorder=order)
         for kind, photometric, order in [
@@ -219,7 +220,7 @@ def test_what_pillow_lacks_is_named_and_the_extra_reads_it(monkeypatch: pytest.M
 def test_what_some_builds_of_pillow_lack_is_read_without_a_word(
     packing: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Libtiff itself writes to standard error where it cannot."""
+    """There libtiff itself writes to standard error."""
     arguments = {"level": 100, "lossless": True} if packing == "webp" else {}
     data = tiff(PHOTO, photometric="rgb", compression=packing, compressionargs=arguments)
     assert np.array_equal(open_rgb(data).pixels, PHOTO)

@@ -1,4 +1,4 @@
-"""Odd pictures beside libvips: within 2 of 255 at each pixel, 4 after a conversion of colour.
+"""Tests of odd pictures against libvips: within 2 of 255 at each pixel, and 4 after a conversion of colour.
 
 What the two read otherwise is in `OTHERWISE`, each with the reason; there our reading has a known right
 answer instead.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ PROFILES = {
 
 
 def by_vips(data: bytes) -> NDArray[Any]:
-    """What libvips makes of a file: upright, sRGB, on white."""
+    """Return what libvips makes of a file: upright, sRGB, on white."""
     import pyvips
 
     image = pyvips.Image.new_from_buffer(data, "", fail_on="error").autorot()
@@ -72,6 +73,16 @@ def vips_tiff(**options: Any) -> bytes:
     return bytes(image.tiffsave_buffer(**options))
 
 
+def profiled_png(name: str, depth: int = 8) -> bytes:
+    """Muted colours with a profile; of 16 bits they are darker."""
+    shades = muted() * 255 if depth == 8 else muted() ** 2 * 65535
+    return png(shades.round(), icc(name), depth=depth)
+
+
+def profiled_planes(name: str) -> bytes:
+    return separate((muted() ** 2 * 65535).round().astype(np.uint16), extratags=icc_tag(name))
+
+
 Made = Callable[[], bytes]
 PLAIN: dict[str, Made] = {
     **{f"png grey {d}": lambda d=d: png(grey(d), depth=d) for d in (1, 2, 4, 8, 16)},  # type: ignore[misc]
@@ -102,12 +113,13 @@ PLAIN: dict[str, Made] = {
         DEEP[..., 0], byteorder=">", compression="lzw", predictor=True
     ),
     **{
-        f"tiff grey {d}, white is {z}": lambda d=d, z=z: vips_tiff(bitdepth=d, miniswhite=z == "zero")  # type: ignore[misc]
+        f"tiff grey {d}, white is {z}": partial(vips_tiff, bitdepth=d, miniswhite=z == "zero")
         for d in (1, 2, 4)
         for z in ("zero", "one")
     },
     **{
-        f"tiff {extra}, {planes}, {packing}": lambda extra=extra, planes=planes, packing=packing: tiff(  # type: ignore[misc]
+        f"tiff {extra}, {planes}, {packing}": partial(
+            tiff,
             np.moveaxis(ALPHA, -1, 0) if planes == "separate" else ALPHA,
             photometric="rgb",
             extrasamples=[extra],
@@ -133,17 +145,9 @@ PLAIN: dict[str, Made] = {
     "webp with alpha": lambda: saved(Image.fromarray(ALPHA), "WEBP", lossless=True),
 }
 CONVERTED: dict[str, Made] = {
-    **{f"png {name}": lambda name=name: png((muted() * 255).round(), icc(name)) for name in PROFILES},  # type: ignore[misc]
-    **{
-        f"png {name} 16": lambda name=name: png((muted() ** 2 * 65535).round(), icc(name), depth=16)  # type: ignore[misc]
-        for name in PROFILES
-    },
-    **{
-        f"tiff {name} 16 in planes": lambda name=name: separate(  # type: ignore[misc]
-            (muted() ** 2 * 65535).round().astype(np.uint16), extratags=icc_tag(name)
-        )
-        for name in PROFILES
-    },
+    **{f"png {name}": partial(profiled_png, name) for name in PROFILES},
+    **{f"png {name} 16": partial(profiled_png, name, 16) for name in PROFILES},
+    **{f"tiff {name} 16 in planes": partial(profiled_planes, name) for name in PROFILES},
     "jpeg P3": lambda: saved(Image.fromarray(PHOTO), "JPEG", quality=95, icc_profile=PROFILES["P3"]),
 }
 # Reason, file, and what it is: shades of 0-255.
@@ -205,7 +209,7 @@ def test_converted_colours(name: str) -> None:
 
 @pytest.mark.parametrize("reason", OTHERWISE)
 def test_what_is_read_otherwise(reason: str) -> None:
-    """Ours is right by the standard; the day libvips agrees, the file belongs to those above."""
+    """Our reading is right by the standard; if libvips ever agrees, the file belongs to those above."""
     made, want = OTHERWISE[reason]
     data = made()
     assert apart(open_rgb(data).pixels, want) <= 3

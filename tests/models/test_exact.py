@@ -1,5 +1,5 @@
-"""The integer networks in torch: in double precision they equal the integer path bit for bit, in any order
-of steps."""
+"""Tests of the integer networks in torch: in double precision they equal the integer path bit for bit, in any
+order of steps."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from sprdiff.format.intnet import level_weights as integer_level_weights
 from sprdiff.format.rangecoder import SymbolCounter
 from sprdiff.format.tables import Tables
 from sprdiff.models.blocks import level_weights
-from sprdiff.models.config import CHECKERBOARD, FOUR_PASSES, NANO, ModelConfig, Passes
+from sprdiff.models.config import CHECKERBOARD, FOUR_PASSES, NANO, SIX_PASSES, ModelConfig, Passes
 from sprdiff.models.integer_networks import ContextStep, IntegerDense, round_ste
 from sprdiff.models.latent_codec import LatentCodec
-from sprdiff.models.passes import cells_of, known_inputs
+from sprdiff.models.passes import known_inputs, lattice
 from sprdiff.models.rate import rounded_bits, table_bits
 from sprdiff.models.stored import entropy_arrays
 
@@ -32,11 +32,13 @@ ORDERS: tuple[Orders, ...] = (
     (FOUR_PASSES, False),
     (FOUR_PASSES, True),
     (THREE_PASSES, False),
+    (SIX_PASSES, False),
+    (SIX_PASSES, True),
 )
 
 
 class Recorder(SymbolCounter):
-    """Keeps the table index and the mean of every block, in the order of the stream."""
+    """A coder that keeps the table index and the mean of every block, in the order of the stream."""
 
     def __init__(self, tables: Tables) -> None:
         super().__init__(tables)
@@ -48,7 +50,8 @@ class Recorder(SymbolCounter):
 
 
 class ExactGains(LatentCodec):
-    """Takes the gains of the integer path: in training they are floats a hair away."""
+    """A latent codec with the gains of the integer path, which differ by a hair from the floats of
+    training."""
 
     gains: dict[str, np.ndarray]
 
@@ -63,7 +66,7 @@ Pair = tuple[ExactGains, EntropyModel]
 
 
 def make(config: ModelConfig) -> Pair:
-    """A latent codec with weights that make every clip and every table happen, and the integer path of it."""
+    """Make a latent codec whose weights reach every clip and every table, and its integer path."""
     torch.manual_seed(5)
     codec = ExactGains(config).eval()
     with torch.no_grad():
@@ -83,7 +86,9 @@ def make(config: ModelConfig) -> Pair:
     return codec.double(), EntropyModel(arrays)
 
 
-@pytest.fixture(scope="module", params=ORDERS, ids=["2", "2 by group", "4", "4 by group", "3"])
+@pytest.fixture(
+    scope="module", params=ORDERS, ids=["2", "2 by group", "4", "4 by group", "3", "6", "6 by group"]
+)
 def exact(request: pytest.FixtureRequest) -> Pair:
     passes, group_major = request.param
     return make(replace(NANO, passes=passes, group_major=group_major))
@@ -115,14 +120,17 @@ def test_double_precision_equals_the_integer_path(exact: Pair, level: int, grid:
     index, mean = recorder.blocks[0]
     assert np.array_equal(prior_index[0, :, 0, 0].numpy(), index[0])
     assert np.array_equal(prior_mean[0, :, 0, 0].numpy() * 256, mean[0])
-    config, shape = codec.config, (-(-grid[0] // 2), -(-grid[1] // 2))
-    raster = np.asarray(config.passes)[np.arange(grid[0])[:, None] % 2, np.arange(grid[1])[None] % 2].ravel()
+    config, side = codec.config, len(codec.config.passes)
+    shape = tuple(-(-length // side) * side for length in grid)
+    raster = np.asarray(config.passes)[
+        np.arange(grid[0])[:, None] % side, np.arange(grid[1])[None] % side
+    ].ravel()
     for (number, group), found, block in zip(config.order, chosen, recorder.blocks[1:], strict=True):
-        cells = cells_of(config.passes, number)
+        distance, cells = lattice(config.passes, number)
         for part, wanted, unit in zip(found, reversed(block), (256, 1), strict=True):
-            whole = torch.full((part.shape[1], 2 * shape[0], 2 * shape[1]), torch.nan, dtype=torch.float64)
+            whole = torch.full((part.shape[1], *shape), torch.nan, dtype=torch.float64)
             for (row, column), values in zip(cells, part.chunk(len(cells)), strict=True):
-                whole[:, row::2, column::2] = values[0]
+                whole[:, distance * row :: 2 * distance, distance * column :: 2 * distance] = values[0]
             own = whole[:, : grid[0], : grid[1]].flatten(1).T.numpy()[raster == number] * unit
             assert np.array_equal(own, wanted), f"pass {number}, group {group}"
     encoded = entropy.encode(y, z, level)
@@ -155,9 +163,11 @@ def test_estimated_bits_are_near_the_coded_ones(exact: Pair) -> None:
     y, z = latents((15, 16), 3)
     with torch.no_grad():
         q = codec(
-            torch.from_numpy(y)[None].double(), torch.from_numpy(z)[None].double(),
-            torch.tensor([128.0], dtype=torch.float64), hard=True,
-        )  # fmt: skip
+            torch.from_numpy(y)[None].double(),
+            torch.from_numpy(z)[None].double(),
+            torch.tensor([128.0], dtype=torch.float64),
+            hard=True,
+        )
     # A floor under the probabilities stands in place of escapes.
     assert float(q.y_bits + q.z_bits) == pytest.approx(entropy.encode(y, z, 128).bits, rel=0.1)
 

@@ -1,5 +1,5 @@
-"""The networks: shapes, what starts as what, reach and budgets. That they are exact is tested in
-`test_exact`."""
+"""Tests of the networks: shapes, initial behaviour, reach and budgets. `test_exact` tests that they are
+exact."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def fixed_seed() -> None:
 
 @pytest.fixture(scope="module")
 def tiny() -> SPRDiff:
-    """The shipped sizes with random weights; nothing is at its initial zero."""
+    """Return a model of the shipped sizes with random weights, in which nothing is at its initial zero."""
     torch.manual_seed(1)
     model = SPRDiff(TINY).eval()
     disturb(model, 0.01)
@@ -218,15 +218,14 @@ def test_the_middle_of_a_tile_is_the_whole_latent() -> None:
     [("encoder", 384), ("coarse", 256), ("condition", 64), ("flow", 256), ("vae_decode", 64)],
 )
 def test_receptive_fields_are_bounded(tiny: SPRDiff, graph: str, limit: int) -> None:
-    """Limits in pixels, from docs/architecture.md. The codec tiles each graph by itself."""
+    """The limits in pixels are those of docs/architecture.md; the codec tiles each graph by itself."""
     assert limit - 128 < receptive_field(tiny, graph) <= limit
     if graph == "encoder":
         assert ENCODER_TILE >= 2048, "a reach beyond 256 pixels needs large tiles"
 
 
 def multiplications(model: SPRDiff, x: Tensor) -> dict[str, float]:
-    """Multiply-accumulates per pixel by part, counted with forward hooks on one pass of encoder and
-    decoder."""
+    """Count multiply-accumulates per pixel by part, with forward hooks on one pass of encoder and decoder."""
     counts: dict[str, float] = {}
     level = torch.tensor([128.0])
     handles = list(count_into(counts, model, x.shape[2] * x.shape[3]))
@@ -253,7 +252,7 @@ def count_into(counts: dict[str, float], model: SPRDiff, pixels: int) -> Iterato
 
 
 def cost_of(layer: nn.Module, output: Tensor) -> float:
-    """Multiply-accumulates of one call; an integer layer's batch may hold several cells."""
+    """Return the multiply-accumulates of one call; an integer layer's batch may hold several cells."""
     weight = layer.weight
     assert isinstance(weight, Tensor)
     if isinstance(layer, nn.Linear):

@@ -1,4 +1,4 @@
-"""Files for the tests of packets: a true header, any stream."""
+"""Files for the tests of packets, with a valid header and any stream."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ HASH = b"ab" * 16
 
 
 def file_of(size: int, seed: int = 0) -> bytes:
-    """An ``.sprd`` file of `size` bytes, 14 of them header, of weights that do not exist."""
+    """Make an ``.sprd`` file of `size` bytes, 14 of them header, of weights that do not exist."""
     stream = np.random.default_rng(seed).integers(1, 256, size - 14).astype(np.uint8).tobytes()
     return pack_file(Header(768, 512, 100, 0, False, 1, HASH[:2]), stream, HASH)

@@ -1,4 +1,4 @@
-"""Files through links that lose, double, damage and mix packets."""
+"""Tests of files through links that lose, double, damage and mix packets."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_anything_else_is_no_packet(junk: list[bytes | str]) -> None:
 
 
 def altered(packet: bytes, **fields: int | bytes) -> bytes:
-    """The packet with other fields and a true CRC."""
+    """Return the packet with other fields and a valid CRC."""
     parsed = parse_packet(packet)
     assert parsed is not None
     return Packet(**{**parsed.__dict__, **fields}).pack()
@@ -140,7 +140,7 @@ def test_packets_of_one_id_that_contradict_each_other_are_an_error(fields: dict[
 
 @pytest.mark.parametrize("lost", [(), (0,), (0, 1)])
 def test_files_of_one_id_are_never_mixed(lost: tuple[int, ...]) -> None:
-    """Two files whose ids are the same by chance and whose packets alike in number and length."""
+    """Two files have the same id by chance, and their packets agree in number and length."""
     one = to_packets(file_of(500, 1), payload=100, parity=2)
     stream = parse_packet(one[0]).stream  # type: ignore[union-attr]
     two = [altered(packet, stream=stream) for packet in to_packets(file_of(500, 2), payload=100, parity=2)]

@@ -1,4 +1,5 @@
-"""Packets as a user meets them: a photograph through a link that loses some, with the shipped weights."""
+"""Tests of packets as a user meets them: a photograph goes through a link that loses some, with the shipped
+weights."""
 
 from __future__ import annotations
 

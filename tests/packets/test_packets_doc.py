@@ -1,4 +1,5 @@
-"""docs/packets.md is the format: its example, its channels and a receiver written from it alone."""
+"""Tests that docs/packets.md is the format: its example, its channels, and a receiver written from it
+alone."""
 
 from __future__ import annotations
 
@@ -33,7 +34,7 @@ def test_the_table_of_channels_is_that_of_the_package() -> None:
 
 
 def times(a: int, b: int) -> int:
-    """The product in GF(2^8) with 0x11D, bit by bit."""
+    """Return the product in GF(2^8) with 0x11D, computed bit by bit."""
     product = 0
     while b:
         product ^= a * (b & 1)
@@ -43,7 +44,7 @@ def times(a: int, b: int) -> int:
 
 
 def test_parity_is_the_remainder_that_the_document_says() -> None:
-    """Every column is a multiple of the generator: it is zero at all its roots."""
+    """Every column is a multiple of the generator, because it is zero at all roots of the generator."""
     made = to_packets(file_of(300), payload=60, parity=4)
     size = len(made[0]) - 7
     for column in zip(*(packet[7:].ljust(size, b"\0") for packet in made), strict=True):

@@ -1,5 +1,4 @@
-"""Small `.sprd` files and the plug-in with its options as they were, for the tests of Pillow and the
-desktop."""
+"""Small `.sprd` files and the plug-in with its former options, for the tests of Pillow and the desktop."""
 
 from __future__ import annotations
 
@@ -16,7 +15,7 @@ from sprdiff.format.container import Header, pack_file
 
 SIZE = (96, 64)
 HEADER = 12
-"""Bytes of the header and the check of `sprd()`."""
+"""The bytes of the header and the check of `sprd()`."""
 
 
 @cache
@@ -26,12 +25,12 @@ def sprd(height: int = 64, width: int = 96, quality: float = 30, grey: bool = Fa
 
 
 def empty(width: int, height: int) -> bytes:
-    """A header of any size, of weights that nobody has, with nothing behind it."""
+    """Make a header of any size, of weights that nobody has, with nothing behind it."""
     return pack_file(Header(width, height, 0, 0, False, 1, b"??"), b"", b"?" * 32)
 
 
 @pytest.fixture
 def options(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What a test registers is forgotten after it."""
+    """Forget after a test what it has registered."""
     monkeypatch.setattr(sprdiff.pillow, "_options", sprdiff.pillow._options)
     yield

@@ -1,4 +1,5 @@
-"""Previews in Linux file managers: the MIME package, the thumbnailer entry and the thumbnailer itself."""
+"""Tests of previews in Linux file managers: the MIME package, the thumbnailer entry and the thumbnailer
+itself."""
 
 from __future__ import annotations
 
@@ -40,7 +41,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def fails(capsys: pytest.CaptureFixture[str]) -> Fails:
-    """Run the thumbnailer, which must fail; its one line on standard error, without the program's name."""
+    """Run the thumbnailer, which must fail; return its one line on standard error, without the program's
+    name."""
 
     def call(*arguments: str, status: int = 1) -> str:
         before = sorted(os.listdir())
@@ -150,7 +152,7 @@ def test_the_wheel_brings_both_files() -> None:
 
 
 def test_as_a_file_manager_runs_it(folder: Path) -> None:
-    """The command of the entry, in a process of its own, with a name that needs quoting."""
+    """The command of the entry runs in a process of its own, with a name that needs quoting."""
     source = folder / "a photo's ü.sprd"
     source.write_bytes(sprd(240, 320))
     os.utime(source, (1_700_000_000, 1_700_000_000))

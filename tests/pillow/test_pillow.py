@@ -1,4 +1,4 @@
-"""The Pillow plug-in: `.sprd` files opened, previewed and checked like any other image file."""
+"""Tests of the Pillow plug-in: `.sprd` files are opened, previewed and checked like any other image file."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def damaged(data: bytes, place: int) -> bytes:
 
 
 def fresh(code: str) -> str:
-    """What code writes in an interpreter of its own."""
+    """Return what code writes in a fresh interpreter."""
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
 
 
@@ -155,7 +155,7 @@ def test_draft_changes_nothing_above_half_the_size_twice_or_after_load() -> None
 
 @pytest.mark.parametrize("scale", [1, 1.5, 3, 8])
 def test_thumbnail_of_every_coded_scale(scale: float) -> None:
-    """The coarse picture is not enlarged to its full size on the way; what comes out must be the same
+    """The coarse picture is not enlarged to its full size on the way, and the result must be the same
     picture."""
     data = sprdiff.encode(sprdiff.decode(sprd(240, 320, 60)), quality=60, scale=scale)
     image = opened(data)
@@ -281,7 +281,7 @@ def test_limit_on_pixels(options: None) -> None:
 
 
 def test_the_incremental_parser() -> None:
-    """Web frameworks feed uploads to it and ask for the size as soon as there is one."""
+    """Web frameworks feed uploads to it and ask for the size as soon as it is known."""
     with ImageFile.Parser() as parser:
         for start in range(0, len(sprd()), 7):
             parser.feed(sprd()[start : start + 7])
@@ -302,7 +302,7 @@ def test_many_threads_at_once() -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 def test_a_forked_process_decodes_after_its_parent_did() -> None:
-    """As the workers of data loaders do; leaving the process would hang on threads that were not forked."""
+    """Workers of data loaders do this; leaving the process would hang on threads that were not forked."""
     code = f"""
 import io, multiprocessing, warnings, sprdiff, sprdiff.pillow
 from PIL import Image

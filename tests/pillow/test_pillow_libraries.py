@@ -1,5 +1,5 @@
-"""Libraries that open images through Pillow open `.sprd` files once the plug-in is there, and nothing
-leaks."""
+"""Tests that libraries which open images through Pillow open `.sprd` files once the plug-in is there, and
+that nothing leaks."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_pytorch_data_loader(tmp_path: Path) -> None:
     data = pytest.importorskip("torch.utils.data")
 
     class Folder(data.Dataset):  # type: ignore[name-defined]
-        """Pictures of a folder, opened by whatever format they have, as image folders of PyTorch are."""
+        """A data set of a folder's pictures in whatever format they have, as PyTorch's image folders are."""
 
         def __init__(self, folder: Path) -> None:
             known = Image.registered_extensions()
@@ -91,7 +91,8 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="n
 
 
 def growth(work: str, warm_up: int, times: int) -> tuple[int, int]:
-    """(bytes of resident memory, open files) that a process has more after doing something many times.
+    """Return how many (bytes of resident memory, open files) a process has more after doing something many
+    times.
 
     A process of its own: this one has room in its heap for leaks of some megabytes.
     """

@@ -1,4 +1,4 @@
-"""Saving `.sprd` files through Pillow: the targets, every mode, and what a failure leaves behind."""
+"""Tests of saving `.sprd` files through Pillow: the targets, every mode, and what a failure leaves behind."""
 
 from __future__ import annotations
 
@@ -116,8 +116,8 @@ def test_transparency_goes_onto_the_background() -> None:
 
 
 def test_pixels_are_saved_as_they_are_and_turned_only_when_the_orientation_is_handed_on() -> None:
-    """As with Pillow's own formats: an image may have been turned already and carry its old metadata
-    still."""
+    """Pillow's own formats do the same, because an image may have been turned already and still carry its old
+    metadata."""
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
     stream = io.BytesIO()
@@ -141,7 +141,7 @@ def test_a_colour_profile_is_applied() -> None:
 
 
 def photo_in_another_space() -> Image.Image:
-    """An RGB picture whose profile swaps red and blue, as no real one does but any could."""
+    """Make an RGB picture whose profile swaps red and blue, as no real one does but any could."""
     profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     red, blue = profile.find(b"rXYZ"), profile.find(b"bXYZ")
     profile[red : red + 4], profile[blue : blue + 4] = b"bXYZ", b"rXYZ"
@@ -165,7 +165,7 @@ def test_a_target_that_cannot_be_reached_leaves_no_file(tmp_path: Path) -> None:
 
 
 def test_a_failure_leaves_nothing_half_written(tmp_path: Path) -> None:
-    """Pillow empties a file that exists before it calls the plug-in; nothing of a picture is in it then."""
+    """Pillow empties an existing file before it calls the plug-in; nothing of a picture is in it then."""
     path = tmp_path / "x.sprd"
     path.write_bytes(b"old")
     with pytest.raises(OSError, match="smallest"):

@@ -1,4 +1,4 @@
-"""Refinement on the sender: what it costs and brings, and that nothing else changes."""
+"""Tests of refinement on the sender: what it costs and gains, and that nothing else changes."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ def picture() -> NDArray[np.uint8]:
 
 
 def squared_error(codec: Codec, data: bytes, original: NDArray[np.uint8]) -> float:
-    """Of the coarse picture in 0-1, summed over pixels."""
+    """Return the squared error of the coarse picture in 0-1, summed over pixels."""
     decoded = np.asarray(codec.decode(data, realism=0), np.float64)
     return float(np.square(decoded - original).mean(2).sum()) / 255**2
 
 
 def price(codec: Codec, data: bytes, original: NDArray[np.uint8]) -> float:
-    """J of a whole file, in bits: what it costs and λ times the squared error of the coarse picture."""
+    """Return J of a whole file, in bits: its cost, and λ times the squared error of the coarse picture."""
     level = parse_file(data, original.size).header.level
     return 8 * len(data) + float(lambda_of(torch.tensor(float(level)), RANGE)) * squared_error(
         codec, data, original
@@ -125,7 +125,7 @@ def test_the_second_generation_can(size: tuple[int, int], codec: Codec, nano_wei
 
 
 def test_the_symbols_that_it_counts_are_those_of_the_file(model: SPRDiff, picture: NDArray[np.uint8]) -> None:
-    """Integer networks: torch and numpy agree bit for bit, so what has been tried is what is coded."""
+    """In the integer networks torch and numpy agree bit for bit, so what was tried is what is coded."""
     runtime = FirstRuntime(default_folder(), threads=1)
     y, z = runtime.analyse(picture)
     tile = next(iter(tiles(y.shape[1], y.shape[2], 32, 8, 2)))
@@ -149,7 +149,7 @@ def test_the_symbols_that_it_counts_are_those_of_the_file(model: SPRDiff, pictur
 def test_the_symbols_are_those_of_the_file_at_every_level(
     model: SPRDiff, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Most levels lie between knots, where tables of torch's own differ a little from those that are coded
+    """Most levels lie between knots, where torch's own tables would differ a little from those that are coded
     with."""
     # Only symbols are compared, and pictures take most of the time.
     monkeypatch.setattr(

@@ -1,4 +1,4 @@
-"""The networks on onnxruntime: tiles, dials, noise, and what is loaded when."""
+"""Tests of the networks on onnxruntime: tiles, dials, noise, and what is loaded when."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def runtime(nano_weights: Path) -> OnnxRuntime:
 
 @pytest.fixture(scope="module")
 def exact(runtime: OnnxRuntime) -> Exact:
-    """What is known of a picture that is larger than any halo."""
+    """Return what is known of a picture that is larger than any halo."""
     return known(runtime, photo(*SIZE))
 
 
@@ -66,7 +66,7 @@ def test_tiled_analysis_is_that_of_the_whole(runtime: OnnxRuntime, nano_weights:
 def test_tiled_pictures_are_those_of_the_whole(
     runtime: OnnxRuntime, nano_weights: Path, exact: Exact, realism: float, steps: int, tile: int
 ) -> None:
-    """And so the same seed gives the same picture, whatever the tiles."""
+    """Therefore the same seed gives the same picture, whatever the tiles are."""
 
     def picture(which: OnnxRuntime) -> NDArray[np.int16]:
         image = which.decode(

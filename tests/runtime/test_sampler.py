@@ -1,4 +1,4 @@
-"""Samplers against flows that are known exactly, and the strides that a network is told."""
+"""Tests of samplers against flows that are known exactly, and of the strides that a network is told."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ COUNTS = [1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 16, 23]
 
 
 def flow(z: Any, time: float, stride: float) -> Any:
-    """The velocity of dz/dt = 3z, of which a network knows the mean over its strides; stride 0: at this
-    very time."""
+    """Return the velocity of dz/dt = 3z, of which a network knows the mean over its strides; stride 0 is the
+    velocity at this time."""
     size = STEP_SIZES[int(stride)]
     return z * (3.0 if size == 0 else (1 - math.exp(-3 * size)) / size)
 

@@ -1,4 +1,5 @@
-"""Folders of weights that are not what they say: refused with one line, whatever they hold."""
+"""Tests of folders of weights that are not what they claim: they are refused with one line, whatever they
+hold."""
 
 from __future__ import annotations
 
@@ -70,7 +71,7 @@ def flip_a_weight(file: str) -> Callable[[Path], object]:
 
 
 def replace_arrays(**changes: Any) -> Callable[[Path], object]:
-    """Other arrays in the exact part, under the hash that they have."""
+    """Put other arrays into the exact part, under their own hash."""
 
     def edit(folder: Path) -> None:
         parts = {name: read_arrays(folder / f"{name}.npz") for name in ("entropy", "decoder", "encoder")}
@@ -197,7 +198,7 @@ def test_what_decoding_takes_where_nothing_is_said(nano_weights: Path, tmp_path:
 def test_other_networks_around_the_same_exact_part_are_told_apart(
     part: str, nano_weights: Path, tmp_path: Path
 ) -> None:
-    """So that batches and comparisons that go on after a kill do not mix the files or pictures of both."""
+    """Batches and comparisons that go on after a kill must not mix the files or pictures of both."""
     before, after = (
         model_info(folder)
         for folder in (

@@ -1,4 +1,4 @@
-"""Folders of preset `sd` that a test may spoil, and a hub that cannot be reached."""
+"""Fixtures of preset `sd`: folders that a test may spoil, and a hub that cannot be reached."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def parts(made: Path, tmp_path: Path) -> Path:
-    """Copies of ``base``, ``semantic`` and ``trained`` that a test may spoil."""
+    """Copy ``base``, ``semantic`` and ``trained`` to where a test may spoil them."""
     for name in ("base", "semantic", "trained"):
         shutil.copytree(made / name, tmp_path / name)
     return tmp_path
@@ -27,6 +27,6 @@ def parts(made: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The hub's library sees an empty cache and does not even try to connect."""
+    """Give the hub's library an empty cache, and keep it from even trying to connect."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))

@@ -1,4 +1,4 @@
-"""Preset `sd` in small: random parts of the real classes in folders that `save_pretrained` writes."""
+"""Preset `sd` in small: random parts of the real classes, in folders that `save_pretrained` writes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ SCHEDULER = {
 
 
 def write_base(folder: Path, seed: int = 0, *, scheduler: dict[str, Any] | None = None, **unet: Any) -> Path:
-    """A random model of the class of Stable Diffusion; `scheduler` and `unet` change its configuration."""
+    """Write a random model of the class of Stable Diffusion; `scheduler` and `unet` change its
+    configuration."""
     torch.manual_seed(seed)
     AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 4,
@@ -60,7 +61,7 @@ def write_base(folder: Path, seed: int = 0, *, scheduler: dict[str, Any] | None 
 
 
 def write_semantic(folder: Path, seed: int = 0, *, registers: bool = False, patch: int = 14) -> Path:
-    """A random DINOv2."""
+    """Write a random DINOv2."""
     torch.manual_seed(seed)
     sizes: dict[str, Any] = {
         "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
@@ -76,7 +77,7 @@ def write_semantic(folder: Path, seed: int = 0, *, registers: bool = False, patc
 
 
 def small_model(folder: Path, seed: int = 0, config: SDConfig = SMALL) -> SDSPRDiff:
-    """A random model as training starts with it; its parts are written to ``folder`` if need be."""
+    """Return a random model as training starts with it; its parts are written to ``folder`` if needed."""
     if not (folder / "base").exists():
         write_base(folder / "base")
         write_semantic(folder / "semantic")
@@ -86,7 +87,8 @@ def small_model(folder: Path, seed: int = 0, config: SDConfig = SMALL) -> SDSPRD
 
 
 def stir(model: SDSPRDiff, scale: float = 0.05) -> None:
-    """Noise on every trained weight: nothing stays at its initial zero; gains and priors stay as they are."""
+    """Add noise to every trained weight, so that nothing stays at its initial zero; gains and priors stay as
+    they are."""
     with torch.no_grad():
         for name, value in model.trained_state().items():
             if not name.endswith(("log_gain", "z_mean", "z_index")):
@@ -94,7 +96,7 @@ def stir(model: SDSPRDiff, scale: float = 0.05) -> None:
 
 
 def write_trained_folder(folder: Path, seed: int = 0, parts: Path | None = None) -> Path:
-    """``folder/trained``: a random SPRDiff, no path of it switched off; its parts lie in ``parts`` or
+    """Write ``folder/trained``: a random SPRDiff with no path switched off; its parts lie in ``parts`` or
     ``folder``."""
     model = small_model(parts or folder, seed)
     stir(model)
@@ -103,7 +105,7 @@ def write_trained_folder(folder: Path, seed: int = 0, parts: Path | None = None)
 
 
 def exactly(runtime: TorchRuntime, y_hat: NDArray[np.float32], level: int, seed: int = 0) -> Exact:
-    """What is known exactly of a picture whose unscaled ŷ this nearly is; means and features are random."""
+    """Return what is known exactly of a picture with about this unscaled ŷ; means and features are random."""
     rng = np.random.default_rng(seed)
     unit = runtime.entropy.dequantise(np.ones(y_hat.shape, np.int32), level)
     values = np.clip(np.rint(y_hat / unit), -(2.0**30), 2.0**30).astype(np.int32)
@@ -114,7 +116,7 @@ def exactly(runtime: TorchRuntime, y_hat: NDArray[np.float32], level: int, seed:
 
 
 def show(runtime: TorchRuntime, y_hat: NDArray[np.float32], *, level: int, **dials: Any) -> NDArray[Any]:
-    """The picture of such a ŷ."""
+    """Return the picture of such a ŷ."""
     return runtime.decode(exactly(runtime, y_hat, level), level=level, **dials)
 
 
@@ -123,7 +125,7 @@ def change(path: Path, **values: Any) -> None:
 
 
 def cache(source: Path, name: str, folder: Path) -> None:
-    """What huggingface_hub leaves of a model that was fetched once."""
+    """Make what huggingface_hub leaves of a model that was fetched once."""
     root = folder / "cache" / f"models--{name.replace('/', '--')}"
     shutil.copytree(source, root / "snapshots" / COMMIT)
     (root / "refs").mkdir()

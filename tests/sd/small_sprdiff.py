@@ -1,4 +1,4 @@
-"""The command ``sprdiff`` with the trained parts of preset `sd` as small as in the tests."""
+"""Runs the command ``sprdiff`` with trained parts of preset `sd` that are as small as in the tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ELIC's analysis transform: the layers that are published, and their trained weights from CompressAI."""
+"""Tests of ELIC's analysis transform: the published layers, and their trained weights from CompressAI."""
 
 from __future__ import annotations
 
@@ -15,15 +15,23 @@ from sprdiff.errors import WeightsError
 from sprdiff.sd.elic import ElicAnalysis, from_compressai
 
 N, M = 4, 8
-PUBLISHED = (*("conv", "block", "block", "block") * 2, "attention", "conv", "block", "block", "block", "conv",
-             "attention")  # fmt: skip
+PUBLISHED = (
+    *("conv", "block", "block", "block") * 2,
+    "attention",
+    "conv",
+    "block",
+    "block",
+    "block",
+    "conv",
+    "attention",
+)
 """The layers of CompressAI's ``Elic2022Official.g_a`` in order (compressai/models/sensetime.py)."""
 UNIT = (("conv.0", 1), ("conv.2", 3), ("conv.4", 1))
 BLOCK = (("conv1", 1), ("conv2", 3), ("conv3", 1))
 
 
 def published(scale: float = 0.3) -> dict[str, Tensor]:
-    """A random state dict with the names and shapes of that model; other parts of it are there, too."""
+    """Return a random state dict with the names and shapes of that model; other parts of it are included."""
     state: dict[str, Tensor] = {"h_a.0.weight": torch.zeros(1), "latent_codec.y.groups": torch.zeros(1)}
     widths = iter([(3, N), (N, N), (N, N), (N, M)])
     width = N
@@ -53,7 +61,7 @@ def published(scale: float = 0.3) -> dict[str, Tensor]:
 
 
 def run(state: dict[str, Tensor], x: Tensor) -> Tensor:
-    """That model's ``g_a``, written from its published layers; x in 0-1."""
+    """Run that model's ``g_a``, written from its published layers; x is in 0-1."""
 
     def conv(name: str, x: Tensor, **options: Any) -> Tensor:
         weight = state[f"g_a.{name}.weight"]
@@ -145,3 +153,15 @@ def test_a_pickle_that_would_run_code_runs_none(tmp_path: Path, capsys: pytest.C
     with pytest.raises(WeightsError, match="no state dict"):
         ElicAnalysis((N, M)).load(tmp_path / "elic.pth")
     assert "code ran" not in capsys.readouterr().out
+
+
+def test_elic_from_a_file(tmp_path: Path) -> None:
+    made, other = ElicAnalysis((4, 8)), ElicAnalysis((4, 8))
+    save_file(made.state_dict(), tmp_path / "elic.safetensors")
+    other.load(tmp_path / "elic.safetensors")
+    assert all(torch.equal(value, made.state_dict()[name]) for name, value in other.state_dict().items())
+    with pytest.raises(WeightsError, match="does not hold ELIC's analysis transform of these sizes"):
+        ElicAnalysis((4, 16)).load(tmp_path / "elic.safetensors")
+    for name in ("nothing.safetensors", "nothing.pth"):
+        with pytest.raises(WeightsError, match=f"{name} cannot be read: no such file$"):
+            other.load(tmp_path / name)

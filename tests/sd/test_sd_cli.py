@@ -1,4 +1,4 @@
-"""Preset `sd` on the command line."""
+"""Tests of preset `sd` on the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trained folders of preset `sd`: saved, loaded strictly, refused, published."""
+"""Tests of trained folders of preset `sd`: they are saved, loaded strictly, refused, and published."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ from sprdiff import Codec, OutputError, WeightsError
 from sprdiff.models.stored import entropy_arrays
 from sprdiff.runtime.weights import identity
 from sprdiff.sd import hub as sd_hub
+from sprdiff.sd.assemble import assemble
 from sprdiff.sd.folder import hashed_parts, read_trained, read_weights
 from sprdiff.sd.licences import LICENCES, licence_of
 from sprdiff.sd.loading import load_base, load_semantic
 from sprdiff.sd.model import build
-from sprdiff.sd.pretrained import load, load_model, push_to_hub, save
+from sprdiff.sd.pretrained import load, push_to_hub, save
 
 pytest_plugins = ("sd_fixtures",)
 
@@ -36,8 +37,9 @@ pytest_plugins = ("sd_fixtures",)
 
 def test_saved_and_loaded_make_the_same_bytes(made: Path, tmp_path: Path) -> None:
     first = Codec.from_pretrained(made / "trained", device="cpu")
-    model = load_model(made / "trained")
-    arrays, _ = read_weights(read_trained(made / "trained"))
+    trained = read_trained(made / "trained")
+    arrays, weights = read_weights(trained)
+    model = assemble(trained, weights, {"base": None, "semantic": None})
     digest = save(tmp_path / "again", model, arrays, {"data": "none: random weights"})
     assert digest == first.runtime.weights_hash
     again = Codec.from_pretrained(tmp_path / "again", device="cpu")
@@ -63,7 +65,7 @@ def test_only_what_was_trained_is_saved(made: Path) -> None:
 
 
 def rewrite(folder: Path, change: Any) -> None:
-    """Change the weights of a trained folder and give it the hashes that they have then."""
+    """Change the weights of a trained folder and give it their new hashes."""
     trained = read_trained(folder)
     entropy, weights = read_weights(trained)
     change(weights)
@@ -84,7 +86,7 @@ def test_missing_lora_keys(parts: Path) -> None:
 
 def test_unknown_weights(parts: Path) -> None:
     rewrite(parts / "trained", lambda weights: weights.update(extra=np.zeros(3, np.float16)))
-    with pytest.raises(WeightsError, match="1 weights are unknown, extra"):
+    with pytest.raises(WeightsError, match="1 weights are unknown, such as extra"):
         load(parts / "trained", device="cpu")
 
 
@@ -196,7 +198,7 @@ def test_a_diverged_model_is_not_saved(parts: Path) -> None:
     model = small_model(parts)
     with torch.no_grad():
         model.synthesis.enter.weight[0] = float("nan")
-    with pytest.raises(WeightsError, match=r"synthesis\.enter\.weight holds what is no number"):
+    with pytest.raises(WeightsError, match=r"synthesis\.enter\.weight holds values that are no numbers"):
         save(parts / "new", model, entropy_arrays(model.latent_codec))
     assert not (parts / "new").exists()
 

@@ -1,4 +1,5 @@
-"""Pretrained parts of preset `sd`: found, pinned, hashed, loaded strictly or refused."""
+"""Tests of pretrained parts of preset `sd`: they are found, pinned, hashed, and loaded strictly or
+refused."""
 
 from __future__ import annotations
 
@@ -96,7 +97,7 @@ def test_shards(parts: Path) -> None:
 
 
 def as_variant(folder: Path, *, keep: bool = False) -> None:
-    """Every file of weights under the name that a repository of float16 weights gives it."""
+    """Give every file of weights the name that it has in a repository of float16 weights."""
     for path in folder.rglob("*.safetensors"):
         half = {name: value.half() for name, value in load_file(path).items()}
         save_file(half, path.with_name(f"{path.stem}.fp16.safetensors"), metadata={"format": "pt"})
@@ -151,22 +152,22 @@ WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
     "a transformer": (
         "unet",
         {"_class_name": "SD3Transformer2DModel"},
-        "'SD3Transformer2DModel' where UNet2D",
+        "'SD3Transformer2DModel' but UNet2D",
     ),
     "another vae": (
         "vae",
         {"_class_name": "AutoencoderTiny"},
-        "'AutoencoderTiny' where AutoencoderKL is needed",
+        "'AutoencoderTiny' but AutoencoderKL is needed",
     ),
     "wide latent": ("vae", {"latent_channels": 16}, "in_channels are 4 but the VAE's latent has 16"),
     "inpainting": ("unet", {"in_channels": 9}, "in_channels are 9 but the VAE's latent has 4"),
     "variance": ("unet", {"out_channels": 8}, "out_channels are 8"),
     "sdxl": ("unet", {"addition_embed_type": "text_time"}, "has addition_embed_type, as SDXL"),
     "classes": ("unet", {"class_embed_type": "timestep"}, "has class_embed_type"),
-    "coarse vae": ("vae", {"block_out_channels": [8, 8, 8]}, "at 1/4 of the image where 1/8 is needed"),
+    "coarse vae": ("vae", {"block_out_channels": [8, 8, 8]}, "at 1/4 of the image but 1/8 is needed"),
     "deep unet": ("unet", {"block_out_channels": [8] * 5}, "more than three times"),
     "flow": ("scheduler", {"prediction_type": "flow_prediction"}, "predicts 'flow_prediction'"),
-    "cosine": ("scheduler", {"beta_schedule": "squaredcos_cap_v2"}, "beta schedule 'squaredcos_cap_v2'"),
+    "cosine": ("scheduler", {"beta_schedule": "squaredcos_cap_v2"}, "beta schedule is 'squaredcos_cap_v2'"),
     "no number": ("scheduler", {"num_train_timesteps": "many"}, "cannot be computed"),
     "no list": ("vae", {"block_out_channels": 8}, "is no list"),
 }
@@ -184,10 +185,10 @@ def test_wrong_kinds_of_base(parts: Path, case: str) -> None:
 
 
 def test_wrong_kinds_of_semantic_model(parts: Path, tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match="patches of 16 pixels where 14 are needed"):
+    with pytest.raises(WeightsError, match="patches of 16 pixels but 14 are needed"):
         load_semantic(str(write_semantic(tmp_path / "p16", patch=16)))
     change(parts / "semantic" / "config.json", model_type="clip_vision_model")
-    with pytest.raises(WeightsError, match="'clip_vision_model' where dinov2 is needed"):
+    with pytest.raises(WeightsError, match="'clip_vision_model' but dinov2 is needed"):
         load_semantic(str(parts / "semantic"))
 
 

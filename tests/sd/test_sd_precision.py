@@ -1,4 +1,4 @@
-"""The precision policy of preset `sd`: the clean latent in float32, an error budget, the same words
+"""Tests of the precision policy of preset `sd`: the clean latent in float32, an error budget, the same words
 everywhere."""
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ def no_gradients() -> Iterator[None]:
 
 
 class Echo(nn.Module):
-    """In place of the UNet: it gives back half of its latent, in the precision that autocast would leave."""
+    """A network in place of the UNet: it gives back half of its latent, in the precision that autocast would
+    leave."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -93,7 +94,7 @@ def test_both_predictions_go_the_same_way(folder: Path) -> None:
 
 
 def test_the_error_budget_of_the_last_layers() -> None:
-    """Layers of true size, emulated: no precision errs more than the policy says, and `auto` keeps the
+    """On emulated layers of true size no precision errs more than the policy says, and `auto` keeps the
     budget."""
     found = budget.of_last_layers(side=24)
     assert found["fp32"] == 0

@@ -1,4 +1,4 @@
-"""Preset `sd` as a codec: files, tiles and their seams, colours, what the runtime refuses."""
+"""Tests of preset `sd` as a codec: files, tiles and their seams, colours, and what the runtime refuses."""
 
 from __future__ import annotations
 
@@ -190,8 +190,10 @@ def test_blending_weights_cover_everything() -> None:
 
 
 def test_tiles_are_no_larger_than_they_need_be() -> None:
-    sides = {(p.place[0].stop - p.place[0].start, p.place[1].stop - p.place[1].start)
-             for p in parts(1088, 1920, 1024, 256, 64)}  # fmt: skip
+    sides = {
+        (p.place[0].stop - p.place[0].start, p.place[1].stop - p.place[1].start)
+        for p in parts(1088, 1920, 1024, 256, 64)
+    }
     assert sides == {(704, 832)}
     assert all(p.place[0].stop <= 1088 and p.place[1].stop <= 1920 for p in parts(1088, 1920, 1024, 256, 64))
 
@@ -224,7 +226,7 @@ def test_colours_are_matched_without_edges() -> None:
 
 
 def test_tiles_that_differ_meet_without_seams(runtime: TorchRuntime, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Decoder and denoiser make tiles dark and bright by turns: no step is larger than the ramp's."""
+    """Decoder and denoiser make tiles dark and bright in turn; no step is larger than the ramp's."""
     tiles = itertools.count()
 
     def decode(self: SDSPRDiff, z0: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The HTTP API: what it answers to those who keep to it, and in one sentence to those who do not."""
+"""Tests of the HTTP API: what it answers to proper requests, and in one sentence to all others."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import logging
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -55,8 +56,8 @@ def test_encode(service: Api) -> None:
         ("max_bytes=90&scale=2", {"max_bytes": 90, "scale": "2"}),
     ],
 )
-def test_encode_takes_the_codecs_options(service: Api, query: str, options: dict[str, str]) -> None:
-    assert service.post(f"/encode?{query}", jpeg()).content == CODEC.encode(jpeg(), **options)  # type: ignore[arg-type]
+def test_encode_takes_the_codecs_options(service: Api, query: str, options: dict[str, Any]) -> None:
+    assert service.post(f"/encode?{query}", jpeg()).content == CODEC.encode(jpeg(), **options)
 
 
 def test_transparency_goes_on_the_background_and_is_named(service: Api) -> None:
@@ -79,8 +80,13 @@ def test_decode(service: Api, sprd: bytes, realism: float) -> None:
     with Image.open(io.BytesIO(answer.content)) as image:
         assert np.array_equal(np.asarray(image), np.asarray(CODEC.decode(sprd, realism=realism)))
         text = json.loads(image.info["sprdiff"])
-    assert text == {"version": sprdiff.__version__, "model": "tiny-" + sprdiff.info(sprd).tag,
-                    "decoder": model_info().decoder_hash, "realism": realism, "bytes": len(sprd)}  # fmt: skip
+    assert text == {
+        "version": sprdiff.__version__,
+        "model": "tiny-" + sprdiff.info(sprd).tag,
+        "decoder": model_info().decoder_hash,
+        "realism": realism,
+        "bytes": len(sprd),
+    }
 
 
 def test_a_blend_of_the_two_ends_is_not_the_picture_between(sprd: bytes) -> None:

@@ -1,5 +1,5 @@
-"""The page of ``sprdiff serve`` in a real browser, Debian's Chromium: a photo in, a file and a picture
-out."""
+"""Tests of the page of ``sprdiff serve`` in a real browser, Debian's Chromium: a photograph goes in, a file
+and a picture come out."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ from PIL import Image
 import sprdiff
 from browser_helpers import DESK, PHONE, Visit
 from conftest import photo
+from desk_helpers import give, saved_by, settled, size
 from serve_helpers import CODEC, jpeg, running, saved
 from sprdiff.serve.settings import Settings
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, FileChooser, Locator
+
 
 pytestmark = pytest.mark.services
 
@@ -40,29 +42,6 @@ def desk(browser: Browser, address: str) -> Iterator[Visit]:
     visit.page.set_default_timeout(PATIENCE)
     yield visit
     visit.page.close()
-
-
-def give(visit: Visit, data: bytes, name: str = "holiday.jpg", kind: str = "image/jpeg") -> None:
-    """Choose a file, and wait until it is decoded."""
-    visit.page.set_input_files("#file", {"name": name, "mimeType": kind, "buffer": data})
-    settled(visit)
-
-
-def settled(visit: Visit) -> None:
-    """Wait until nothing is under way; changes begin to be worked on a moment after they were made."""
-    visit.page.wait_for_timeout(250)
-    visit.page.locator("#frame[aria-busy=false]").wait_for()
-
-
-def size(visit: Visit) -> int:
-    return int(visit.page.locator("#bytes").inner_text().replace(",", ""))
-
-
-def saved_by(visit: Visit, link: str, folder: Path) -> tuple[str, bytes]:
-    with visit.page.expect_download() as started:
-        visit.page.locator(link).click()
-    started.value.save_as(folder / "file")
-    return started.value.suggested_filename, (folder / "file").read_bytes()
 
 
 def test_a_photo_becomes_a_file_and_a_picture(desk: Visit, address: str, tmp_path: Path) -> None:

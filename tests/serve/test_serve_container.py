@@ -1,4 +1,4 @@
-"""The Containerfile. No image is built here: what can be looked at without a daemon is."""
+"""Tests of the Containerfile. No image is built here; only what needs no daemon is checked."""
 
 from __future__ import annotations
 

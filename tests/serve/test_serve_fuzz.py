@@ -1,4 +1,5 @@
-"""The API under random parameters and random bytes: what it answers is what its description says."""
+"""Tests of the API under random parameters and random bytes: its answers are those that its description
+allows."""
 
 from __future__ import annotations
 
@@ -53,7 +54,7 @@ def service() -> Iterator[Api]:
 
 
 def damaged(seeds: tuple[bytes, ...]) -> st.SearchStrategy[bytes]:
-    """Files with a few bytes changed, cut off or added."""
+    """Draw files with a few bytes changed, cut off or added."""
 
     @st.composite
     def draw_one(draw: st.DrawFn) -> bytes:

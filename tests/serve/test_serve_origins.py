@@ -1,4 +1,4 @@
-"""Which web pages may ask: names of the service, foreign pages, pages of allowed origins."""
+"""Tests of which web pages may ask: names of the service, pages of strangers, pages of allowed origins."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def shared() -> Iterator[Api]:
     ],
 )
 def test_names_of_strangers_that_lead_here_are_refused(service: Api, path: str, host: str) -> None:
-    """DNS rebinding: the page of a stranger whose name leads to this machine is, to the browser, a page of
+    """In DNS rebinding a stranger's name leads to this machine, and the browser takes the stranger's page for
     ours."""
     refused(
         service.get(path, headers={"Host": host, "Sec-Fetch-Site": "same-origin"}),

@@ -1,4 +1,4 @@
-"""What the tests of training preset `sd` share. Run as a script it is the worker of the two-process tests."""
+"""Helpers of the tests of training preset `sd`. Run as a script it is the worker of the two-process tests."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ import sprdiff.train.run
 from conftest import photo
 from sd_helpers import SMALL, small_model, write_base, write_semantic
 from sprdiff.evaluate.metrics.perceptual import VGG16
-from sprdiff.train.checkpoints import Checkpoint, load
+from sprdiff.train import checkpoints
 from sprdiff.train.loop import Trainer
 from sprdiff.train.options import TrainOptions
+from sprdiff.train.run import run_stage
 from sprdiff.train.sd.losses import LpipsLoss
 from sprdiff.train.sd.options import SDOptions
 from sprdiff.train.sd.recipes import SD_STAGES
@@ -29,7 +30,7 @@ from training_helpers import crop_of, digest, disturb, memory_store, train_optio
 
 
 def made_up_lpips(seed: int = 0) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """Random weights in the shape of VGG16's trunk and of LPIPS's heads."""
+    """Return random weights in the shape of VGG16's trunk and of LPIPS's heads."""
     rng = torch.Generator().manual_seed(seed)
     backbone = {
         k: torch.randn(s, generator=rng) * (2 / (s[1] * 9 if len(s) == 4 else 1e4)) ** 0.5
@@ -42,7 +43,7 @@ def made_up_lpips(seed: int = 0) -> tuple[dict[str, torch.Tensor], dict[str, tor
 
 
 def sd_options(folder: Path, **changes: Any) -> SDOptions:
-    """Options for the tiny random folders, which are written if they are not there."""
+    """Return options for the tiny random folders, which are written if they are missing."""
     if not (folder / "base").exists():
         write_base(folder / "base")
         write_semantic(folder / "semantic")
@@ -60,7 +61,7 @@ def make_sd_trainer(
     lpips: LpipsLoss | None = None,
     **options: Any,
 ) -> Trainer:
-    """A trainer on photographs of 64x64, batch 2, from fixed random weights none of which is zero."""
+    """Make a trainer on photographs of 64x64, batch 2, from fixed random weights none of which is zero."""
     recipe = replace(SD_STAGES[stage], steps=steps, batch=2, crop=64, lr=lr, ema=0.9)
     model = small_model(folder)
     torch.manual_seed(1)
@@ -75,31 +76,13 @@ def make_sd_trainer(
     return Trainer(recipe, module, store, store, told, Accelerator(cpu=True))
 
 
-def run_sd_stage(stage: str, out: Path, parts: Path, shards: Path, **changes: Any) -> Checkpoint:
-    """Two steps of a stage by the public entry; returns its checkpoint."""
-    special = {k: changes.pop(k) for k in list(changes) if hasattr(SDOptions(), k)}
-    options: dict[str, Any] = {
-        "steps": 2,
-        "batch": 2,
-        "crop": 64,
-        "device": "cpu",
-        "threads": 1,
-        "precision": "fp32",
-        **changes,
-    }
-    sd = sd_options(parts, **special)
-    told = TrainOptions(stage=stage, preset="sd", data=[shards], out=out, sd=sd, **options)
-    sprdiff.train.run.run_stage(told)
-    return load(out / f"{stage}.safetensors")
-
-
 def lpips_loss() -> LpipsLoss:
-    """LPIPS on made-up weights."""
+    """Return LPIPS on made-up weights."""
     return LpipsLoss(*made_up_lpips())
 
 
 class RecordingTrainer(Trainer):
-    """Writes what this process trained to ``STAGE.RANK.json``."""
+    """A trainer that writes what this process trained to ``STAGE.RANK.json``."""
 
     def run(self, report: Report) -> None:
         before = digest([local(p) for p in self.parameters])
@@ -116,13 +99,13 @@ class RecordingTrainer(Trainer):
 
 
 def local(tensor: torch.Tensor) -> torch.Tensor:
-    """What this process holds of a tensor that may be sharded."""
+    """Return what this process holds of a tensor that may be sharded."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def worker(folder: Path) -> None:
-    """Two steps of every stage on the processes that torchrun started; ``refine`` also in shards, and
-    resumed."""
+    """Run two steps of every stage on the processes that torchrun started; ``refine`` runs in shards, too,
+    and resumed."""
     vars(sprdiff.train.run)["Trainer"] = RecordingTrainer
     ddp, fsdp = folder / "ddp", folder / "fsdp"
     runs = [
@@ -153,6 +136,23 @@ def worker(folder: Path) -> None:
         )
         sprdiff.train.run.run_stage(options)
     torch.distributed.destroy_process_group()
+
+
+def run(stage: str, out: Path, parts: Path, shards: Path, **changes: Any) -> checkpoints.Checkpoint:
+    """Run two steps of a stage by the public entry; return its checkpoint."""
+    special = {k: changes.pop(k) for k in list(changes) if hasattr(SDOptions(), k)}
+    options: dict[str, Any] = {
+        "steps": 2,
+        "batch": 2,
+        "crop": 64,
+        "device": "cpu",
+        "threads": 1,
+        "precision": "fp32",
+        **changes,
+    }
+    sd = sd_options(parts, **special)
+    run_stage(TrainOptions(stage=stage, preset="sd", data=[shards], out=out, sd=sd, **options))
+    return checkpoints.load(out / f"{stage}.safetensors")
 
 
 if __name__ == "__main__":

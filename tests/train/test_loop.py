@@ -1,5 +1,5 @@
-"""The training loop: precision, numbers that are none, legs by the clock, no hidden waiting, compilation,
-averages."""
+"""Tests of the training loop: precision, values that are not finite, legs by the clock, no hidden waiting,
+compilation, averages."""
 
 from __future__ import annotations
 
@@ -34,10 +34,15 @@ pytest_plugins = ("training_fixtures",)
 @pytest.mark.parametrize("faster", ["fp32", "bf16"])
 @pytest.mark.parametrize("case", ["codec-all", "vae", "flow-few"])
 def test_auto_takes_the_faster_precision_and_leaves_no_trace(
-    case: str, faster: str, tmp_path: Path, training_data: Path, start: Path,
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
-) -> None:  # fmt: skip
-    """Weights, controllers, slow averages and random numbers: the run is the one that was told its
+    case: str,
+    faster: str,
+    tmp_path: Path,
+    training_data: Path,
+    start: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Weights, controllers, slow averages and random numbers are those of a run that was told its
     precision."""
     told = load_file(run_case(case, training_data, tmp_path / "told", start, steps=3, precision=faster))
     measure = Trainer._seconds
@@ -132,7 +137,7 @@ def test_a_run_that_diverged_ends_and_keeps_the_last_good_checkpoint(
 
     monkeypatch.setattr(trainer, "train_step", soon_broken)
     with pytest.raises(
-        TrainingError, match=r"no finite gradient in 4 steps up to step 8; .*vae\.safetensors is the"
+        TrainingError, match=r"no gradient was finite in 4 steps up to step 8; .*vae\.safetensors is the"
     ):
         trainer.run(report)
     kept = checkpoints.load(trainer.path)
@@ -143,7 +148,7 @@ def test_a_run_that_diverged_ends_and_keeps_the_last_good_checkpoint(
 
 
 class Clock:
-    """A second for every look."""
+    """A clock that moves a second with every look."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -185,7 +190,7 @@ def test_a_leg_is_saved_before_it_is_validated(
     trainer = make_trainer("flow", tmp_path, latents, steps=2, save_every=1e9)
 
     def fails(report: Report) -> None:
-        raise TrainingError("the ruler broke")
+        raise TrainingError("the metric broke")
 
     monkeypatch.setattr(trainer, "validate", fails)
     with pytest.raises(TrainingError, match="broke"):
@@ -197,8 +202,8 @@ def test_a_leg_is_saved_before_it_is_validated(
 
 
 class Watched(TorchDispatchMode):
-    """Counts what would make the host wait for a GPU: numbers read from tensors, and tensors made of
-    numbers."""
+    """A mode that counts what would make the host wait for a GPU: numbers read from tensors, and tensors made
+    of numbers."""
 
     WAITS = (
         "aten._local_scalar_dense",
@@ -223,7 +228,8 @@ class Watched(TorchDispatchMode):
 def test_no_step_waits_for_the_device(case: str, tmp_path: Path, latents: Path) -> None:
     trainer = make_trainer(case, tmp_path, latents)
     x = trainer.sampler.batch(0, 0, 2)
-    trainer.sampler.batch = lambda *_: x  # type: ignore[method-assign, assignment]  # cut on the host in this test
+    # In this test crops are cut on the host.
+    trainer.sampler.batch = lambda *_: x  # type: ignore[method-assign, assignment]
     report = Report(tmp_path, "x", 1000, active=False)
     trainer.train_step()
     with Watched() as watched:
@@ -250,7 +256,7 @@ def test_the_watch_is_not_blind() -> None:
 def test_a_compiled_stage_is_compiled_once(
     case: str, tmp_path: Path, latents: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A number of the step inside would compile every step anew; on a GPU that is the whole run."""
+    """A step number inside would compile every step anew, which on a GPU would take the whole run."""
     torch.compiler.reset()
     plain = make_trainer(case, tmp_path, latents)
     wanted = [float(plain.train_step()["loss"].detach()) for _ in range(4)]

@@ -1,4 +1,4 @@
-"""The scripts around training: the whole recipe of `tiny`, and the run on a machine with a GPU."""
+"""Tests of the scripts around training: the whole recipe of `tiny`, and the run on a machine with a GPU."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from docs_rules import load_script
 from sprdiff import Codec
 from sprdiff.train.checkpoints import load
 from sprdiff.train.latents.store import SIDE
-from training_helpers import nano_model, write_checkpoint, write_photos
+from training_helpers import SMALL_RUN, nano_model, with_command, write_checkpoint, write_photos
 
 pytest_plugins = ("training_fixtures",)
 
@@ -27,14 +27,8 @@ gpu_pack: Any = load_script("gpu_pack")
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """With a command ``sprdiff`` that runs the sources under test."""
-    command = folder / "bin" / "sprdiff"
-    command.parent.mkdir(parents=True)
-    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m sprdiff "$@"\n')
-    command.chmod(0o755)
-    path = os.pathsep.join((str(command.parent), os.environ["PATH"]))
-    own = {"PATH": path, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", "PYTHON": sys.executable}
-    return {**os.environ, **own}
+    """Return an environment whose command ``sprdiff`` runs the sources under test."""
+    return with_command(folder, "-m sprdiff", PYTHONPATH=str(ROOT / "src"), PYTHON=sys.executable)
 
 
 def run(*command: str, env: dict[str, str], **changes: Any) -> subprocess.CompletedProcess[str]:
@@ -45,7 +39,7 @@ def run(*command: str, env: dict[str, str], **changes: Any) -> subprocess.Comple
 
 
 def test_the_whole_recipe_from_photographs_to_a_file_decoded(tmp_path: Path) -> None:
-    """Two steps a stage: what comes out is a weights folder that encodes and decodes."""
+    """After two steps of each stage there is a weights folder that encodes and decodes."""
     photos, out, weights = write_photos(tmp_path / "photos", 2, SIDE), tmp_path / "run", tmp_path / "weights"
     env = environment(tmp_path)
     command = [
@@ -64,19 +58,7 @@ def test_the_whole_recipe_from_photographs_to_a_file_decoded(tmp_path: Path) -> 
         "--steps",
         "2",
     ]
-    train = [
-        "--train",
-        "--batch",
-        "2",
-        "--crop",
-        "64",
-        "--device",
-        "cpu",
-        "--threads",
-        "1",
-        "--precision",
-        "fp32",
-    ]
+    train = ["--train", *SMALL_RUN, "--precision", "fp32"]
     done = run(*command, *train, env=env)
     assert done.returncode == 0, done.stderr[-3000:]
     steps = {name: load(out / f"{name}.safetensors").step for name in ("codec", "vae", "flow", "few/flow")}
@@ -105,7 +87,7 @@ def test_wrong_arguments_of_the_recipe(arguments: list[str], message: str, tmp_p
 
 
 def fill_wheels(folder: Path) -> None:
-    """Stand-ins for the packages: the tests have no network."""
+    """Put stand-ins for the packages into the folder, because the tests have no network."""
     folder.mkdir(parents=True)
     for name in gpu_pack.PACKAGES:
         (folder / f"{name}.whl").write_bytes(bytes(1000))
@@ -184,8 +166,8 @@ def test_wrong_arguments_of_the_run(arguments: list[str], tmp_path: Path) -> Non
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["codec", "vae"])
 def test_both_parts_run_without_a_hand_on_them(stage: str, tmp_path: Path, start: Path) -> None:
-    """In a copy of the tree, without a network, a few seconds each; the second goes on where the first
-    stopped."""
+    """Both run in a copy of the tree, without a network, for a few seconds each; the second goes on where the
+    first stopped."""
     tree = tmp_path / "tree"
     for folder in ("src", "scripts"):
         tree.mkdir(exist_ok=True)

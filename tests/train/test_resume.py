@@ -1,5 +1,5 @@
-"""A killed run goes on as if nothing had happened, a later leg from committed weights, several processes
-as one."""
+"""Tests that a killed run goes on as if nothing had happened, a later leg from committed weights, and several
+processes as one."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ pytest_plugins = ("training_fixtures",)
 
 
 class KilledError(Exception):
-    """Stands for a kill at the start of a step."""
+    """An exception that stands for a kill at the start of a step."""
 
 
 def kill_at(step: int, patch: pytest.MonkeyPatch) -> None:
@@ -93,7 +93,7 @@ def test_a_run_goes_on_from_committed_weights_alone(
 def test_a_later_leg_keeps_step_and_schedule(
     tmp_path: Path, training_data: Path, start: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One schedule over all legs: it warms up in each, and falls at the end of the last."""
+    """All legs have one schedule: it warms up in each, and falls at the end of the last."""
     with monkeypatch.context() as patch, pytest.raises(KilledError):
         kill_at(5, patch)
         run_case("codec", training_data, tmp_path / "one", start, save_every=0.0, steps=12)
@@ -154,7 +154,7 @@ def test_resume_refuses_another_stage_or_size(tmp_path: Path, latents: Path, sta
         with pytest.raises(TrainingError, match="another configuration"):
             trainer.resume()
     save(trainer.path, replace(load(start), stage="codec"))
-    with pytest.raises(TrainingError, match=r"no fitting tell|cannot resume"):
+    with pytest.raises(TrainingError, match=r"no fitting tell|cannot be resumed"):
         trainer.resume()
 
 
@@ -176,8 +176,11 @@ def test_two_processes_train_as_one(tmp_path: Path, training_data: Path) -> None
     done = subprocess.run(
         [*command, training_helpers.__file__, str(tmp_path)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, timeout=600, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-10000:]
     for case, chosen in CASES.items():
         told = [json.loads((tmp_path / case / f"{chosen.stage}.{rank}.json").read_text()) for rank in (0, 1)]

@@ -1,4 +1,4 @@
-"""The scripts of preset `sd`: the whole recipe on small parts, and the run on a machine with a GPU,
+"""Tests of the scripts of preset `sd`: the whole recipe on small parts, and the run on a machine with a GPU,
 rehearsed."""
 
 from __future__ import annotations
@@ -17,27 +17,17 @@ import small_sprdiff
 from docs_rules import load_script
 from sd_helpers import write_base, write_semantic
 from sprdiff.train.sd.recipes import SD_STAGES
-from training_helpers import write_photos
+from training_helpers import SMALL_RUN, with_command, write_photos
 
 ROOT = Path(__file__).parents[2]
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """With a command ``sprdiff`` that runs the sources under test on small parts, and with few steps."""
-    command = folder / "bin" / "sprdiff"
-    command.parent.mkdir(parents=True)
-    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{small_sprdiff.__file__}" "$@"\n')
-    command.chmod(0o755)
-    path = os.pathsep.join((str(command.parent), os.environ["PATH"]))
-    own = {
-        "PATH": path,
-        "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
-        "OMP_NUM_THREADS": "1",
-        "SMOKE": "2",
-        "PACK": "--min-side 64",
-        "PYTHONWARNINGS": "",
-    }
-    return {**os.environ, **own}
+    """Return an environment whose command ``sprdiff`` runs the sources under test on small parts, with few
+    steps."""
+    sources = os.pathsep.join(p for p in sys.path if p)
+    own = {"PYTHONPATH": sources, "SMOKE": "2", "PACK": "--min-side 64", "PYTHONWARNINGS": ""}
+    return with_command(folder, f'"{small_sprdiff.__file__}"', **own)
 
 
 @pytest.mark.slow
@@ -61,14 +51,7 @@ def test_the_recipe_begins_with_a_smoke_run_to_a_decoded_picture(last: str, tmp_
         *(["--joint"] if last == "joint" else []),
         "--train",
         "--no-lpips",
-        "--batch",
-        "2",
-        "--crop",
-        "64",
-        "--device",
-        "cpu",
-        "--threads",
-        "1",
+        *SMALL_RUN,
         "--validate-crop",
         "64",
         "--workers",

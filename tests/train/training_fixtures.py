@@ -11,7 +11,8 @@ from training_helpers import nano_model, write_checkpoint, write_latents, write_
 
 @pytest.fixture(scope="session")
 def training_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with ``photos``, ``latents`` and ``start.safetensors``: every network, random."""
+    """Make a folder with ``photos``, ``latents`` and ``start.safetensors``, which holds every network with
+    random weights."""
     folder = tmp_path_factory.mktemp("training")
     write_photos(folder / "photos", count=3, size=96)
     write_latents(folder / "latents")

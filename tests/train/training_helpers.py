@@ -1,4 +1,4 @@
-"""What the tests of training share: made-up photographs, latents of a random codec, `nano` models and
+"""Helpers of the tests of training: made-up photographs, latents of a random codec, `nano` models and
 trainers.
 
 Run as a script it is the worker of the two-process test: every case by ``run_stage``, with the figures of
@@ -56,8 +56,22 @@ CASES = {
 """Every stage, and those of its settings that change what it trains."""
 
 
+SMALL_RUN = ("--batch", "2", "--crop", "64", "--device", "cpu", "--threads", "1")
+"""Options of training that a script hands on, for steps of a second."""
+
+
+def with_command(folder: Path, program: str, **variables: str) -> dict[str, str]:
+    """Return the environment of a script that finds a command ``sprdiff``, which runs a program in Python."""
+    command = folder / "bin" / "sprdiff"
+    command.parent.mkdir(parents=True)
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" {program} "$@"\n')
+    command.chmod(0o755)
+    path = os.pathsep.join((str(command.parent), os.environ["PATH"]))
+    return {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", **variables}
+
+
 def nano_model(seed: int = 0, *, double: bool = False) -> SPRDiff:
-    """A random `nano` model none of whose paths is switched off by a zero."""
+    """Return a random `nano` model in which no path is switched off by a zero."""
     torch.manual_seed(seed)
     model = SPRDiff(NANO).eval()
     disturb(model)
@@ -66,13 +80,13 @@ def nano_model(seed: int = 0, *, double: bool = False) -> SPRDiff:
 
 @torch.no_grad()
 def disturb(module: nn.Module, scale: float = 0.1) -> None:
-    """Add noise to every weight: nothing stays at its initial zero."""
+    """Add noise to every weight, so that nothing stays at its initial zero."""
     for parameter in module.parameters():
         parameter.add_(torch.randn_like(parameter), alpha=scale)
 
 
 def write_photos(folder: Path, count: int = 2, size: int = 64) -> Path:
-    """Square photographs ``made-0.png`` ... in a folder."""
+    """Write square photographs ``made-0.png`` ... into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for i in range(count):
         Image.fromarray(photo(size, size, seed=i)).save(folder / f"made-{i}.png")
@@ -80,7 +94,7 @@ def write_photos(folder: Path, count: int = 2, size: int = 64) -> Path:
 
 
 def memory_store(photos: Sequence[np.ndarray]) -> PhotoStore:
-    """Photographs uint8 [h, w, 3] as a store, without files."""
+    """Return photographs uint8 [h, w, 3] as a store, without files."""
     sizes = [p.size for p in photos]
     return PhotoStore(
         np.concatenate([p.ravel() for p in photos]),
@@ -91,7 +105,8 @@ def memory_store(photos: Sequence[np.ndarray]) -> PhotoStore:
 
 
 def write_latents(folder: Path, count: int = 4) -> Path:
-    """A folder of latents that an untrained codec and an untrained VAE make of one made-up photograph."""
+    """Write a folder of latents that an untrained codec and an untrained VAE make of one made-up
+    photograph."""
     torch.manual_seed(3)
     model = SPRDiff(NANO).eval()
 
@@ -107,7 +122,7 @@ def write_latents(folder: Path, count: int = 4) -> Path:
 
 
 def write_checkpoint(path: Path, model: SPRDiff, networks: tuple[str, ...] = PARTS) -> Path:
-    """A checkpoint of EMA weights only, as if earlier stages had made it."""
+    """Write a checkpoint of EMA weights only, as if earlier stages had made it."""
     ema = {f"ema.{k}": v for k, v in model.state_dict().items()}
     save(path, Checkpoint("made", 0, model.config, networks, ema))
     return path
@@ -116,7 +131,7 @@ def write_checkpoint(path: Path, model: SPRDiff, networks: tuple[str, ...] = PAR
 def make_trainer(
     case: str, out: Path, latents: Path, *, steps: int = 30, lr: float = 3e-3, crop: int = 64, **options: Any
 ) -> Trainer:
-    """A trainer on one photograph of 64x64 or on latents, batch 2, from fixed random weights."""
+    """Make a trainer on one photograph of 64x64 or on latents, batch 2, from fixed random weights."""
     chosen = CASES[case]
     recipe = replace(STAGES[chosen.stage], steps=steps, batch=2, crop=crop, lr=lr, ema=0.9)
     torch.manual_seed(0)
@@ -133,12 +148,12 @@ def make_trainer(
 
 
 def train_options(stage: str, out: Path, **changes: Any) -> TrainOptions:
-    """Options of a trainer, in float32 unless the changes say otherwise."""
+    """Return options of a trainer, in float32 unless the changes say otherwise."""
     return TrainOptions(stage=stage, out=out, **{"precision": "fp32", **changes})
 
 
 def run_case(case: str, data: Path, out: Path, start: Path, **changes: Any) -> Path:
-    """Six steps of a case by the public entry, on ``data/photos`` or ``data/latents``; returns its
+    """Run six steps of a case by the public entry, on ``data/photos`` or ``data/latents``; return its
     checkpoint."""
     chosen = CASES[case]
     source = data / ("latents" if STAGES[chosen.stage].latents else "photos")
@@ -159,7 +174,7 @@ def run_case(case: str, data: Path, out: Path, start: Path, **changes: Any) -> P
 
 
 def digest(tensors: Sequence[Tensor]) -> str:
-    """Names the exact values of tensors."""
+    """Return a name for the exact values of tensors."""
     content = hashlib.sha256()
     for tensor in tensors:
         content.update(tensor.detach().contiguous().numpy().tobytes())
@@ -167,7 +182,7 @@ def digest(tensors: Sequence[Tensor]) -> str:
 
 
 class RecordingTrainer(Trainer):
-    """Writes what this process trained to ``STAGE.RANK.json``."""
+    """A trainer that writes what this process trained to ``STAGE.RANK.json``."""
 
     def run(self, report: Report) -> None:
         before = digest(self.parameters)
@@ -185,12 +200,12 @@ class RecordingTrainer(Trainer):
 
 
 def crop_of(batch: Tensor | dict[str, Tensor]) -> Tensor:
-    """The pictures of a batch of any stage."""
+    """Return the pictures of a batch of any stage."""
     return batch if isinstance(batch, Tensor) else batch["coarse"]
 
 
 def worker(folder: Path) -> None:
-    """Two steps of every case, on whatever processes torchrun has started."""
+    """Run two steps of every case, on whatever processes torchrun has started."""
     vars(sprdiff.train.run)["Trainer"] = RecordingTrainer
     for case in CASES:
         run_case(case, folder, folder / case, folder / "start.safetensors", steps=2, precision="auto")

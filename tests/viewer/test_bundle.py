@@ -1,4 +1,4 @@
-"""The receiver's weights as one binary: what is in it, and that it can be checked."""
+"""Tests of the receiver's weights as one binary: what is in it, and that it can be checked."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sprdiff.runtime.weights import default_folder, read_arrays, read_manifest
 from sprdiff.viewer.bundle import MAGIC, Bundle, make_bundle, pack
 
 MOST = 20_000_000
-"""Bytes that a page may have to load."""
+"""The bytes that a page may have to load."""
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def bundle() -> Bundle:
 
 
 def taken_apart(data: bytes) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """The manifest and the parts, read as the page reads them."""
+    """Return the manifest and the parts, read as the page reads them."""
     assert data[:8] == MAGIC
     start = 12 + int.from_bytes(data[8:12], "little")
     head, body = json.loads(data[12:start]), zlib.decompress(data[start:])

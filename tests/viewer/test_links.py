@@ -1,4 +1,4 @@
-"""Links and codes that hold a photograph."""
+"""Tests of links and codes that hold a photograph."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ GOLDEN = Path(__file__).parents[1] / "data" / "tiny" / "odd.sprd"
 
 
 def bytes_of(link: str) -> bytes:
-    """The file that a link holds."""
+    """Return the file that a link holds."""
     viewer, _, fragment = link.partition("#")
     assert viewer == VIEWER
     return base64.urlsafe_b64decode(fragment + "=" * (-len(fragment) % 4))
 
 
 def read_back(image: bytes) -> bytes:
-    """What a decoder of its own finds in a code."""
+    """Return what an independent decoder finds in a code."""
     with Image.open(io.BytesIO(image)) as picture:
         (found,) = zxingcpp.read_barcodes(picture)
     assert found.format == zxingcpp.BarcodeFormat.QRCode

@@ -1,4 +1,4 @@
-"""The built page's files: what a server gives out, and what is said where it is not built."""
+"""Tests of the built page's files: what a server gives out, and what is said where the page is not built."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FILES = {"index.html": b"<!doctype html>", "page.js": b"1", "onnxruntime.wasm.zl
 
 @pytest.fixture
 def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder in the place of the package, with a page that was built."""
+    """Make a folder in the place of the package, with a page that was built."""
     folder = tmp_path / "package" / "page"
     folder.mkdir(parents=True)
     for name, data in FILES.items():
@@ -41,7 +41,8 @@ def bundle() -> Bundle:
 
 @pytest.mark.skipif(not BUILT.exists(), reason="the page is not built: make web, which needs Node")
 def test_the_built_page_is_that_of_these_sources() -> None:
-    names = ["build.mjs", "index.html", "page.css", "package.json", "package-lock.json"]
+    base = "../src/sprdiff/serve/page/base.css"
+    names = [base, "build.mjs", "index.html", "page.css", "package.json", "package-lock.json"]
     paths = sorted([*names, *(path.relative_to(WEB).as_posix() for path in (WEB / "src").rglob("*.ts"))])
     lines = [f"{path} {hashlib.sha256((WEB / path).read_bytes()).hexdigest()}\n" for path in paths]
     source = hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -1,5 +1,5 @@
-"""The page that opens files, in Debian's Chromium: by file, packet, link and code, without a connection
-too."""
+"""Tests of the page that opens files, in Debian's Chromium: by file, packet, link and code, without a
+connection, too."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import io
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,57 +17,25 @@ from PIL import Image
 from bitstream_helpers import GOLDEN, load_golden_weights
 from browser_helpers import PHONE
 from conftest import photo
-from serve_helpers import CODEC, jpeg, running
+from serve_helpers import CODEC, jpeg
 from sprdiff.format.container import Header, pack_file, parse_file
 from sprdiff.packets import from_packets, to_line, to_packets
-from sprdiff.viewer.bundle import make_bundle, pack
+from sprdiff.viewer.bundle import pack
 from sprdiff.viewer.links import to_code, to_link
-from sprdiff.viewer.page import write_site
-from viewer_helpers import Viewer, another, close_to
+from viewer_helpers import TINY, Viewer, close_to, golden
 from web_helpers import served
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, FileChooser
 
+
 pytestmark = pytest.mark.services
+pytest_plugins = ("viewer_fixtures",)
 
 WEB = Path(__file__).parents[2] / "web"
-TINY = Path(__file__).parents[1] / "data" / "tiny"
 NAMES = sorted(json.loads((TINY / "golden.json").read_text()))
 FORMAT = json.loads((GOLDEN / "golden.json").read_text())
 PHOTO = CODEC.encode(photo(288, 432), max_bytes=300)
-
-
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    with running() as found:
-        yield f"{found}view/"
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The page as files for any web server."""
-    folder = tmp_path_factory.mktemp("site")
-    write_site(folder, make_bundle())
-    return folder
-
-
-@pytest.fixture(scope="module")
-def viewer(browser: Browser, address: str) -> Iterator[Viewer]:
-    """One page for all that does not need a fresh one: it loads for a while."""
-    found = Viewer(browser, address)
-    found.ready()
-    yield found
-    complaints, foreign = (
-        found.complaints,
-        [url for url in found.requests if not url.startswith((address, "blob:"))],
-    )
-    found.close()
-    assert complaints == [] and foreign == []
-
-
-def golden(name: str, realism: int) -> Image.Image:
-    return Image.open(io.BytesIO((TINY / f"{name}_{realism}.png").read_bytes()))
 
 
 @pytest.mark.parametrize("weights", sorted(FORMAT["hashes"]))
@@ -357,89 +324,3 @@ def test_files_are_chosen_by_keyboard(browser: Browser, address: str) -> None:
         viewer.page.evaluate("document.activeElement.id") == "realism"
     )  # not lost with the control that went
     viewer.close()
-
-
-def test_without_a_connection(browser: Browser, site: Path, tmp_path: Path) -> None:
-    with served(site) as address:  # a server that sends no headers of its own
-        viewer = Viewer(browser, address)
-        assert "works without a connection" in viewer.ready()
-    viewer.context.set_offline(True)
-    viewer.page.reload()
-    assert "threads" in viewer.ready()  # the service worker sends the headers
-    viewer.give(("photo.sprd", PHOTO))
-    assert close_to(viewer.saved(tmp_path), CODEC.decode(PHOTO))
-    viewer.page.goto(to_link((TINY / "odd.sprd").read_bytes(), f"{address}/"))
-    viewer.page.locator("#facts").filter(has_text="130 × 77").wait_for()
-    viewer.settled()
-    assert close_to(viewer.saved(tmp_path), golden("odd", 1))
-    viewer.close()
-
-
-def test_over_plain_http(browser: Browser, site: Path, tmp_path: Path) -> None:
-    # A name that is not this machine's: browsers take localhost for secure.
-    other = another(browser, "--host-resolver-rules=MAP plain.test 127.0.0.1")
-    with served(site) as address:
-        viewer = Viewer(other, address.replace("127.0.0.1", "plain.test"))
-        said = viewer.ready()
-        assert "on one thread" in said and "plain http" in said
-        viewer.give(("photo.sprd", PHOTO))
-        assert close_to(viewer.saved(tmp_path), CODEC.decode(PHOTO))
-        viewer.close()
-    other.close()
-
-
-@pytest.mark.parametrize("harm", ["weights.json", "weights", "onnxruntime.wasm.zlib"])
-def test_a_server_that_lacks_or_damages_something(
-    browser: Browser, site: Path, harm: str, tmp_path: Path
-) -> None:
-    folder = shutil.copytree(site, tmp_path / "site")
-    words = {"weights": "damaged on their way", "weights.json": "no weights for it"}.get(
-        harm, "cannot be loaded"
-    )
-    if harm == "weights":
-        (path,) = folder.glob("weights-*.bin")
-        data = bytearray(path.read_bytes())
-        data[len(data) // 2] ^= 1
-        path.write_bytes(data)
-    else:
-        (folder / harm).unlink()
-    with served(folder) as address:
-        viewer = Viewer(browser, address)
-        viewer.complaint(words)
-        viewer.give(("photo.sprd", PHOTO), wait=False)  # and again for whoever tries
-        viewer.complaint(words)
-        viewer.close()
-
-
-def test_new_weights_take_the_place_of_the_old(browser: Browser, site: Path, tmp_path: Path) -> None:
-    folder = shutil.copytree(site, tmp_path / "site")
-    with served(folder) as address:
-        viewer = Viewer(browser, address)
-        viewer.ready()
-        (path,) = folder.glob("weights-*.bin")
-        index = json.loads((folder / "weights.json").read_text())
-        renamed = path.rename(folder / "weights-other.bin").name
-        (folder / "weights.json").write_text(json.dumps({**index, "file": renamed}))
-        viewer.page.reload()
-        viewer.ready()
-        script = "async () => (await (await caches.open('sprdiff-weights')).keys()).map(r => r.url)"
-        kept = [url.rpartition("/")[2] for url in viewer.page.evaluate(script) if url.endswith(".bin")]
-        viewer.close()
-    assert kept == ["weights-other.bin"]
-
-
-def test_without_scripts_the_page_says_what_to_do(browser: Browser, address: str) -> None:
-    context = browser.new_context(java_script_enabled=False)
-    page = context.new_page()
-    page.goto(address)
-    assert "sprdiff decode" in page.locator("noscript").inner_text()
-    context.close()
-
-
-def test_the_service_links_to_it(browser: Browser, address: str) -> None:
-    page = browser.new_page()
-    page.goto(address.removesuffix("view/"))
-    page.locator("summary").filter(has_text="without this page").click()
-    page.locator("a[href='view/']").click()
-    page.wait_for_url(address)
-    page.close()

@@ -1,16 +1,15 @@
-"""The page with weights of the second generation: untrained ones of the preset nano, in a real browser."""
+"""Tests of the page with weights of the second generation: untrained ones of the preset nano, in a real
+browser."""
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from conftest import photo
+from conftest import photo, with_dials
 from sprdiff.codec import Codec
 from sprdiff.imageio.open import Picture
 from sprdiff.viewer.bundle import make_bundle
@@ -33,17 +32,10 @@ CASES: dict[str, tuple[tuple[int, int], bool, dict[str, Any]]] = {
 }
 
 
-def with_dials(folder: Path, target: Path, **dials: object) -> Path:
-    """The same weights with other defaults in their manifest."""
-    shutil.copytree(folder, target)
-    manifest = json.loads((target / "manifest.json").read_text())
-    (target / "manifest.json").write_text(json.dumps(manifest | dials))
-    return target
-
-
 @pytest.fixture(scope="module")
 def weights(nano_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three evaluations, and no realism of 1: the page must take what the manifest says."""
+    """Return weights with three evaluations and a realism below 1, because the page must use what the
+    manifest says."""
     return with_dials(
         nano_weights, tmp_path_factory.mktemp("dials") / "nano", steps=3, realism=0.75, latest=0.9
     )
@@ -89,7 +81,7 @@ def test_heun(browser: Browser, nano_weights: Path, tmp_path: Path) -> None:
 
 
 def test_a_graphics_processor(browser: Browser, weights: Path, tmp_path: Path) -> None:
-    """Software plays one here, which the page would not take: its refusal is taken out."""
+    """Software plays a graphics processor here, which the page would refuse; its refusal is taken out."""
     write_site(tmp_path / "site", make_bundle(weights))
     worker = tmp_path / "site" / "worker.js"
     text = worker.read_text()

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 PATIENCE = 240_000
-"""Milliseconds: the machine may be busy with other things."""
+"""Milliseconds to wait, because the machine may be busy with other things."""
 
 
 class Viewer:
-    """An open page, and what it complained about or asked for."""
+    """An open page, with its complaints and its requests."""
 
     def __init__(
         self, browser: Browser, address: str, size: tuple[int, int] = DESK, dark: bool = False
@@ -51,37 +51,37 @@ class Viewer:
             self.settled()
 
     def settled(self) -> None:
-        """Wait until a picture is there, and nothing is under way."""
+        """Wait until a picture is there and nothing is in progress."""
         self.page.wait_for_timeout(250)  # a dial is acted upon when it has rested
         self.page.locator("#save:enabled").wait_for()
 
     def ready(self) -> str:
-        """Wait for the decoder; what the page says about it."""
+        """Wait for the decoder; return what the page says about it."""
         about = self.page.locator("#about")
         about.filter(has_text="is ready").wait_for()
         return about.inner_text()
 
     def complaint(self, words: str) -> str:
-        """Wait for a complaint with these words; all of it."""
+        """Wait for a complaint with these words; return all of it."""
         alert = self.page.locator("#alert p")
         alert.filter(has_text=words).wait_for()
         return alert.inner_text()
 
     def turn(self, dial: str, value: float) -> None:
-        """Set a dial, as a hand does."""
+        """Set a dial as a hand does."""
         script = "(e, v) => { e.value = v; e.dispatchEvent(new Event('input', { bubbles: true })); }"
         self.page.locator(dial).evaluate(script, str(value))
         self.settled()
 
     def saved(self, folder: Path) -> Image.Image:
-        """The picture as the page saves it."""
+        """Return the picture as the page saves it."""
         with self.page.expect_download() as started:
             self.page.locator("#save").click()
         started.value.save_as(folder / "saved.png")
         return Image.open(io.BytesIO((folder / "saved.png").read_bytes()))
 
     def shown(self) -> NDArray[np.uint8]:
-        """What is painted on the page, uint8 [height, width, 3]."""
+        """Return what is painted on the page, uint8 [height, width, 3]."""
         address: str = self.page.locator("#canvas").evaluate("canvas => canvas.toDataURL()")
         with Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))) as image:
             return np.asarray(image.convert("RGB"))
@@ -94,7 +94,7 @@ class Viewer:
 
 
 def close_to(found: Image.Image | NDArray[np.uint8], wanted: Image.Image) -> bool:
-    """Whether two pictures are one, within the tolerance after the exactness line."""
+    """Whether two pictures are the same, within the tolerance after the exactness line."""
     a, b = np.asarray(found, np.float64), np.asarray(wanted, np.float64)
     assert a.shape == b.shape, f"{a.shape} is not {b.shape}"
     difference = np.abs(a - b)
@@ -102,8 +102,15 @@ def close_to(found: Image.Image | NDArray[np.uint8], wanted: Image.Image) -> boo
 
 
 def another(browser: Browser, *arguments: str) -> Browser:
-    """The same browser once more, started with other arguments."""
+    """Start the same browser once more, with other arguments."""
     path = next(filter(None, map(shutil.which, BROWSERS)))
     return browser.browser_type.launch(
         executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage", *arguments]
     )
+
+
+TINY = Path(__file__).parents[1] / "data" / "tiny"
+
+
+def golden(name: str, realism: int) -> Image.Image:
+    return Image.open(io.BytesIO((TINY / f"{name}_{realism}.png").read_bytes()))

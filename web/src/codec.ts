@@ -17,10 +17,13 @@ import { blended, Raster, type Sample } from "./runtime/raster";
 import { resized } from "./runtime/resize";
 import type { Weights } from "./weights/bundle";
 
-/** Largest picture: also what the canvas of every browser can hold. */
+/** The largest picture, which is also what the canvas of every browser can hold. */
 export const MAX_PIXELS = 2 ** 24;
 
-/** A damaged file or the beginning of one, which no check can tell apart; with `partial` it opens. */
+/**
+ * An error for a damaged file or the beginning of one, which no check can tell apart; with `partial` it
+ * opens.
+ */
 export class NotWhole extends Refused {}
 
 export interface Opened {
@@ -51,7 +54,7 @@ export class Codec {
     this.decoder = makeDecoder(weights, this.entropy, engine);
   }
 
-  /** What a file says exactly; with `partial` it may be the beginning of one. */
+  /** Returns the exact contents of a file; with `partial` it may be the beginning of one. */
   open(data: Uint8Array, partial: boolean): Opened {
     const parsed = parseFile(data, MAX_PIXELS);
     const { header } = parsed;
@@ -77,7 +80,7 @@ export class Codec {
   }
 }
 
-/** The picture between coarse and sample in the size of the original. */
+/** Returns the picture between the coarse one and the sample, in the size of the original. */
 export function rendered({ header, coarse, sample }: Picture, realism: number): Raster {
   const { rows, columns } = codedSize(header);
   const whole = sample === undefined ? coarse : blended(coarse, sample, realism);
@@ -85,7 +88,7 @@ export function rendered({ header, coarse, sample }: Picture, realism: number): 
   return header.grey ? luma(picture) : picture;
 }
 
-/** The brightness of each pixel in all channels, rounded as Pillow does. */
+/** Puts the brightness of each pixel into all channels, rounded as Pillow does. */
 function luma(picture: Raster): Raster {
   const { data } = picture;
   const out = new Raster(picture.width, picture.height);

@@ -1,2 +1,2 @@
-/** What comes from outside and is wrong. Its message is one sentence for whoever looks at the page. */
+/** An error of input from outside. Its message is one sentence for the user of the page. */
 export class Refused extends Error {}

@@ -4,11 +4,11 @@ declare const FILES: readonly string[];
 declare const VERSION: string;
 
 const scope = globalThis as unknown as ServiceWorkerGlobalScope;
-/** What only some visitors need. */
+/** Files that only some visitors need. */
 const RARE = /\/onnxruntime-gpu\.[a-z.]+$/;
 const PREFIX = "sprdiff-page-";
 const CACHE = `${PREFIX}${VERSION}`;
-/** With these a page may have threads, also where its server does not send them. */
+/** Headers with which a page may have threads; they are added if its server does not send them. */
 const ISOLATED = {
   "Cross-Origin-Opener-Policy": "same-origin",
   "Cross-Origin-Embedder-Policy": "require-corp",

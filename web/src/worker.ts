@@ -1,4 +1,4 @@
-/** Decodes apart from the page, which stays at hand meanwhile. */
+/** Decodes in a worker, so that the page stays responsive. */
 import { Codec, NotWhole, type Opened, rendered } from "./codec";
 import { Refused } from "./errors";
 import { codedSize, weightsName } from "./format/container";
@@ -9,10 +9,10 @@ import { agrees } from "./runtime/trial";
 import type { Weights } from "./weights/bundle";
 import { fetchWeights } from "./weights/fetch";
 
-/** There is a newer request. */
+/** Thrown when there is a newer request. */
 class Superseded extends Error {}
 
-/** What is known of the file that was asked for last. */
+/** What is known about the file of the last request. */
 interface Known {
   readonly item: number;
   readonly partial: boolean;
@@ -31,7 +31,7 @@ interface Started {
 let latest: Request | undefined;
 let known: Known | undefined;
 let working = false;
-/** What every request needs; where it fails, the next request tries again. */
+/** Loads what every request needs; if that fails, the next request tries again. */
 let started: Promise<Started> | undefined = start();
 started.catch((error) => tell({ kind: "failed", message: sentence(error), cut: false }));
 
@@ -151,7 +151,7 @@ function tell(answer: Answer, transfer: Transferable[] = []): void {
   postMessage(answer, { transfer });
 }
 
-/** One sentence for whoever looks at the page. */
+/** Returns one sentence for the user of the page. */
 function sentence(error: unknown): string {
   if (error instanceof Refused) return error.message;
   const text = String(error).replace(/\s+/g, " ").slice(0, 200);

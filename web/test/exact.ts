@@ -1,4 +1,7 @@
-/** The exact part for the tests of a real browser: digests of what a file decodes to, with weights as the page gets them. */
+/**
+ * The exact part for the tests of a real browser: digests of what a file decodes to, with weights as the page
+ * gets them.
+ */
 
 import { canonicalHash } from "../src/format/arrays";
 import { isWhole, latentSize, parseFile } from "../src/format/container";

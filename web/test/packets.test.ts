@@ -9,7 +9,9 @@ import { fromBase64url, packetOfLine } from "../src/packets/text";
 import { readGolden } from "./golden";
 
 const FILE = readGolden("tiny/odd.sprd");
-/** to_packets(FILE, payload=17, parity=4) as lines of both codes in turn: six packets of data, four of parity. */
+/**
+ * to_packets(FILE, payload=17, parity=4) as lines of both codes in turn: six packets of data, four of parity.
+ */
 const LINES = [
   "j/Ft;CBd9O*Z9M~Fr+~hA",
   "FpoBBgS_m006iYHIgCSJzgU",

@@ -25,13 +25,13 @@ from .progress import Progress
 from .work import DIED, Result, Results, RunOptions, do_item, failure
 
 BLOCK = 8
-"""So many pictures are handed to a worker together; their results come back together."""
+"""How many pictures are handed to a worker at once; their results come back together."""
 _MOST_BLOCKS = 20_000
 """With more blocks than these, Ray's bookkeeping would cost more than what is lost with a larger block."""
 TRIES = 3
-"""A file is begun so often before the deaths of its workers are put down to it."""
+"""How often work on a file is begun before the deaths of its workers are blamed on it."""
 _PATIENCE = 10.0
-"""Seconds for the first answer of a cluster."""
+"""How many seconds a cluster has for its first answer."""
 
 
 class Starts:
@@ -126,7 +126,7 @@ class Cluster:
         """Connect Ray until the process ends: Ray Data does not always survive a second start."""
         settings = {"RAY_BACKEND_LOG_LEVEL": "fatal"}
         if self._address != "local":
-            settings["RAY_NUM_REDIS_GET_RETRIES"] = "1"  # else Ray waits minutes for one that has ended
+            settings["RAY_NUM_REDIS_GET_RETRIES"] = "1"  # otherwise Ray waits minutes for one that has ended
         os.environ.update(settings | dict(os.environ))
         ray = need("ray", "ray", BatchError)
         need("ray.data", "ray", BatchError)
@@ -142,7 +142,7 @@ class Cluster:
             with _without_stderr():
                 ray.init(self._address, log_to_driver=False, logging_level=logging.CRITICAL, **options)
         except Exception as error:
-            raise BatchError(f"no Ray cluster at {self._address}: {reason(error)}") from error
+            raise BatchError(f"there is no Ray cluster at {self._address}: {reason(error)}") from error
         return ray
 
 
@@ -157,7 +157,7 @@ def _check_reached(address: str) -> None:
         try:
             socket.create_connection((host.strip("[]"), int(port)), _PATIENCE).close()
         except (OSError, OverflowError) as error:
-            raise BatchError(f"no Ray cluster at {address}: {reason(error)}") from error
+            raise BatchError(f"there is no Ray cluster at {address}: {reason(error)}") from error
 
 
 @contextmanager

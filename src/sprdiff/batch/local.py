@@ -18,7 +18,7 @@ from ..common.remote import is_remote
 from .collection import PICTURES, Item
 from .manifest import ManifestRow
 from .progress import Progress
-from .work import DIED, Picture, Recoded, Results, RunOptions, do_item, failure, local_copy
+from .work import DIED, InputPicture, Recoded, Results, RunOptions, do_item, failure, local_copy
 
 
 class Local:
@@ -54,7 +54,7 @@ def _containers(pool: Any, options: RunOptions, items: Sequence[Item], progress:
 
 
 def _in_order(
-    pool: Any, function: Callable[[Picture], Recoded], pictures: Iterable[Picture]
+    pool: Any, function: Callable[[InputPicture], Recoded], pictures: Iterable[InputPicture]
 ) -> Iterator[Recoded]:
     """Yield the results of a pool in the order of the pictures."""
     early, number = dict[int, Recoded](), 0

@@ -12,7 +12,7 @@ from ..common.extras import need
 from ..errors import BatchError
 
 LISTED = 10
-"""So many failures are kept, to be listed at the end."""
+"""How many failures are kept, to be listed at the end."""
 _ROWS = 4096
 
 

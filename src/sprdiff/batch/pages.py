@@ -35,7 +35,7 @@ _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "FLOAT": 4, "INT64": 8, "DOUBLE": 8, "INT96
 
 
 @dataclass(frozen=True)
-class Page:
+class ParquetPage:
     """One page: its kind, its place and sizes in bytes, the number of its values, and their encoding."""
 
     kind: int
@@ -82,7 +82,7 @@ def rows_together(path: Path, metadata: Any, most: int) -> int:
 
 
 def _rows_of(file: BinaryIO, chunk: Any, column: Any) -> int:
-    """Return how many rows of a chunk may be read at a time; 0: not even one."""
+    """Return how many rows of a chunk may be read at a time; 0 if not even one may."""
     widest, values, lists = _WIDTHS.get(chunk.physical_type, 0), 0, column.max_repetition_level > 0
     if chunk.physical_type == "FIXED_LEN_BYTE_ARRAY":
         widest = column.length
@@ -99,7 +99,7 @@ def _rows_of(file: BinaryIO, chunk: Any, column: Any) -> int:
     return max(1, MAX_BATCH // max(widest, 1))
 
 
-def _pages(file: BinaryIO, chunk: Any) -> Iterator[Page]:
+def _pages(file: BinaryIO, chunk: Any) -> Iterator[ParquetPage]:
     place = chunk.data_page_offset
     if chunk.has_dictionary_page and 0 < chunk.dictionary_page_offset < place:
         place = chunk.dictionary_page_offset
@@ -115,11 +115,11 @@ def _pages(file: BinaryIO, chunk: Any) -> Iterator[Page]:
         numbers = (kind, packed, unpacked, about.get(1, 0), about.get(_ENCODING.get(kind, 0), 0))
         if any(type(number) is not int or number < 0 for number in numbers):
             raise ValueError("a page of no possible size")
-        yield Page(kind, place + found.place, *numbers[1:])
+        yield ParquetPage(kind, place + found.place, *numbers[1:])
         place += found.place + packed
 
 
-def _widest(file: BinaryIO, page: Page, codec: str) -> int:
+def _widest(file: BinaryIO, page: ParquetPage, codec: str) -> int:
     """Return how many bytes the longest entry of a dictionary of byte strings has."""
     file.seek(page.place)
     data: Any = file.read(page.packed)
@@ -134,7 +134,7 @@ def _widest(file: BinaryIO, page: Page, codec: str) -> int:
 
 
 class _Thrift:
-    """Reads a message of Thrift's compact protocol.
+    """A reader of messages in Thrift's compact protocol.
 
     Attributes:
         place: where it has got to.

@@ -15,7 +15,7 @@ from .pages import rows_together
 from .recode import Work
 
 _ROWS = 16
-"""So many rows are read together at most."""
+"""The largest number of rows that are read together."""
 _FLUSH = 64 * 2**20
 """Bytes of outputs that are held before they become a row group."""
 _BUFFER = 2**20
@@ -150,7 +150,7 @@ def _holds_pictures(kind: Any) -> bool:
 def _picture(value: Any) -> bytes | ImageError:
     held = value.as_py()
     data = held.get("bytes") if isinstance(held, dict) else held
-    return ImageError("null, not a picture") if data is None else bytes(data)
+    return ImageError("the row is null, not a picture") if data is None else bytes(data)
 
 
 def _replaced(schema: Any, column: str, output: str) -> Any:

@@ -35,7 +35,8 @@ _FREE = frozenset({"command"})
 _SHOWN = 3
 _TOGETHER = 256
 _THREADS = 16
-"""So many files of earlier runs are looked at together, by so many threads: each may take a request."""
+"""How many files of earlier runs are looked at at once, each by a thread of its own: each may take a
+request."""
 
 
 class Engine(Protocol):

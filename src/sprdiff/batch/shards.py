@@ -106,7 +106,7 @@ class TarShard:
         try:
             head = file.read(min(HEAD, member.size))
             if member.size > self._work.most(head):
-                return ImageError("longer than a file that begins so can be")
+                return ImageError("it is longer than a file that begins like this can be")
         except SprdiffError as error:
             return ImageError(str(error))
         return head + file.read(member.size - len(head))
@@ -126,10 +126,14 @@ class TarShard:
         if has_controls(member.name):
             return "its name holds control characters"
         if not member.isreg():
-            return "a link or a special file, not a picture"
+            return "it is a link or a special file, not a picture"
         if member.issparse():
-            return "a sparse file, which is not read"
-        return f"longer than {MAX_FILE} bytes" if self._is_picture(member) and member.size > MAX_FILE else ""
+            return "it is a sparse file, which is not read"
+        return (
+            f"it is longer than {MAX_FILE} bytes"
+            if self._is_picture(member) and member.size > MAX_FILE
+            else ""
+        )
 
 
 def _header(name: str, size: int, member: tarfile.TarInfo) -> tarfile.TarInfo:

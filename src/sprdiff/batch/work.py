@@ -48,7 +48,7 @@ class RunOptions:
 
 
 @dataclass(frozen=True)
-class Picture:
+class InputPicture:
     """One picture.
 
     Attributes:
@@ -96,7 +96,7 @@ class Result:
 Results = Generator[tuple[Item, Result], None, None]
 Recoded = tuple[ManifestRow, bytes | None]
 """The row of a picture, and its output unless it has failed."""
-Spread = Callable[[Callable[[Picture], Recoded], Iterable[Picture]], Iterable[Recoded]]
+Spread = Callable[[Callable[[InputPicture], Recoded], Iterable[InputPicture]], Iterable[Recoded]]
 """Applies a function to pictures and keeps their order."""
 
 
@@ -144,7 +144,7 @@ def do_item(
     """
     rows, progress = list[ManifestRow](), progress or Progress()
 
-    def outputs(pictures: Iterable[Picture]) -> Generator[bytes | None]:
+    def outputs(pictures: Iterable[InputPicture]) -> Generator[bytes | None]:
         for row, output in spread(functools.partial(recode, options.work), pictures):
             rows.append(row)
             progress.advanced(1, bool(row.error))
@@ -182,7 +182,7 @@ def local_copy(item: Item, folder: Path) -> Path:
     return path
 
 
-def recode(work: Work, picture: Picture) -> Recoded:
+def recode(work: Work, picture: InputPicture) -> Recoded:
     """Encode or decode one picture.
 
     Raises:
@@ -227,9 +227,9 @@ def _open(options: RunOptions, item: Item, local: Callable[[], Path]) -> tuple[C
     return ParquetTable(path, work, options.column, options.output_column), sha256
 
 
-def _pictures(item: Item, container: Container) -> Iterator[Picture]:
+def _pictures(item: Item, container: Container) -> Iterator[InputPicture]:
     for number, (source, target, data) in enumerate(container.pictures()):
-        yield Picture(number, item.source + source, item.target + target, data)
+        yield InputPicture(number, item.source + source, item.target + target, data)
 
 
 def _store(options: RunOptions, item: Item, out: Path) -> Stamp:

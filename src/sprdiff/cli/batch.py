@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,8 +15,9 @@ from ..errors import OutputError
 from ..limits import MAX_PIXELS, MAX_STEPS
 from ..options import SCALE_NAMES
 from .eval import command_line
+from .fields import takes
 from .files import say, tell
-from .options import Bpp, Force, MaxBytes, MaxPixels, Quality, Quiet, Strict, Weights, as_usage
+from .options import MaxPixels, Strict, TargetOptions, Weights, WritingOptions, as_usage
 
 if TYPE_CHECKING:
     from ..batch.recode import Work
@@ -32,21 +34,27 @@ def _check_kind(value: str | None) -> str | None:
 
 Source = Annotated[
     str,
-    typer.Argument(metavar="SOURCE", help="Folder, list (.txt, or - for stdin), .tar, .parquet; or a URL."),
+    typer.Argument(metavar="SOURCE", help="Folder, list (.txt; - is stdin), .tar, .parquet; or a URL."),
 ]
 Dest = Annotated[
     str, typer.Argument(metavar="DEST", help="Folder of the outputs, or a URL; a stopped run goes on.")
 ]
 Scale = Annotated[str | None, typer.Option("--scale", help=", ".join(SCALE_NAMES) + ".")]
 Background = Annotated[str | None, typer.Option("--background", help="Colour under transparent pixels.")]
-ToDecode = Annotated[bool, typer.Option("--decode", help="From .sprd files to pictures.")]
-To = Annotated[str | None, typer.Option("--to", metavar="FORMAT", help="Of decoded pictures: png, jpg ...")]
+ToDecode = Annotated[bool, typer.Option("--decode", help="Decode .sprd files to pictures.")]
+To = Annotated[
+    str | None, typer.Option("--to", metavar="FORMAT", help="Format of decoded pictures: png, jpg ...")
+]
 Realism = Annotated[float | None, typer.Option("--realism", help="0 faithful, 1 sharp, partly invented.")]
 Steps = Annotated[
     int | None, typer.Option("--steps", min=1, max=MAX_STEPS, help="Evaluations of the generative network.")
 ]
-Seed = Annotated[int | None, typer.Option("--seed", min=0, max=2**63 - 1, help="Of the noise in pictures.")]
-Jobs = Annotated[int | None, typer.Option("-j", "--jobs", min=1, help="Processes; none given: all cores.")]
+Seed = Annotated[
+    int | None, typer.Option("--seed", min=0, max=2**63 - 1, help="Seed of the noise in pictures.")
+]
+Jobs = Annotated[
+    int | None, typer.Option("-j", "--jobs", min=1, help="Processes; default: one for each core.")
+]
 Ray = Annotated[
     str | None, typer.Option("--ray", metavar="ADDRESS", help="Ray cluster: auto, HOST:PORT, or local.")
 ]
@@ -54,20 +62,21 @@ Kind = Annotated[
     str | None,
     typer.Option("--as", callback=_check_kind, help="What SOURCE holds: " + ", ".join(_KINDS) + "."),
 ]
-Column = Annotated[str | None, typer.Option("--column", help="Of the pictures in Parquet.")]
-OutputColumn = Annotated[str | None, typer.Option("--output-column", help="Its name in the outputs.")]
+Column = Annotated[str | None, typer.Option("--column", help="Column of the pictures in Parquet.")]
+OutputColumn = Annotated[
+    str | None, typer.Option("--output-column", help="Name of that column in the outputs.")
+]
 Folder = Annotated[
-    Path | None, typer.Option("--work", metavar="DIR", help="Where to keep what is needed to go on.")
+    Path | None, typer.Option("--work", metavar="DIR", help="Folder for what is needed to go on.")
 ]
 
 
+@takes
 def batch(
     context: typer.Context,
     source: Source,
     dest: Dest,
-    quality: Quality = None,
-    bpp: Bpp = None,
-    max_bytes: MaxBytes = None,
+    target: TargetOptions,
     scale: Scale = None,
     background: Background = None,
     strict: Strict = False,
@@ -84,18 +93,12 @@ def batch(
     work: Folder = None,
     weights: Weights = None,
     max_pixels: MaxPixels = MAX_PIXELS,
-    force: Force = False,
-    quiet: Quiet = False,
+    *,
+    writing: WritingOptions,
 ) -> int:
     """Encode or decode a whole collection; a run that was stopped goes on when it is started again."""
     common = {"weights": str(weights) if weights else None, "max_pixels": max_pixels}
-    encoding = {
-        "quality": quality,
-        "bpp": bpp,
-        "max_bytes": max_bytes,
-        "scale": scale,
-        "background": background,
-    }
+    encoding = {**asdict(target), "scale": scale, "background": background}
     decoding = {"to": to, "realism": realism, "steps": steps, "seed": seed}
     what = _direction(decode, {**encoding, "strict": strict or None}, decoding, common)
     from ..batch.run import batch as run
@@ -109,12 +112,12 @@ def batch(
             kind=kind,
             column=column,
             output_column=output_column,
-            force=force,
+            force=writing.force,
             folder=work,
             command=command_line(context),
-            progress=Shown(bar),
+            progress=ShownProgress(bar),
         )
-    return _tell(outcome, dest, quiet=quiet)
+    return _tell(outcome, dest, quiet=writing.quiet)
 
 
 def _direction(
@@ -168,7 +171,7 @@ def _tell(outcome: Outcome, dest: str, *, quiet: bool) -> int:
     return 1 if totals.failed else 0
 
 
-class Shown(Progress):
+class ShownProgress(Progress):
     """Shows notes on a line each, and on a terminal a bar with images that are done and that have failed.
 
     The number of all images is known if each file is one; of containers it is estimated from those that are

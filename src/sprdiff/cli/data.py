@@ -33,7 +33,7 @@ def parse_size(text: str) -> int:
     """
     match = re.fullmatch(r"(\d+)([KMG]?)B?", text.strip().upper())
     if match is None or not int(match[1]):
-        raise typer.BadParameter(f"{text} is no size: 256M, say")
+        raise typer.BadParameter(f"{text} is not a size such as 256M")
     return int(match[1]) * _UNITS[match[2]]
 
 
@@ -64,7 +64,7 @@ def pack(
 
 
 @app.command()
-@takes(LatentsOptions)
+@takes
 def latents(options: LatentsOptions) -> int:
     """Code crops of photographs for the stages vae and flow."""
     with needed("train", TrainingError, "coding latents"):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -20,10 +20,11 @@ from .files import say, tell
 if TYPE_CHECKING:
     from ..evaluate.codecs.base import ImageCodec, Quality
     from ..evaluate.codecs.external import External
-    from ..evaluate.run.run import Outcome
+    from ..evaluate.run.run import EvalOutcome
     from ..evaluate.targets import Target
 
-Dir = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of results, of sprdiff eval.")]
+N = TypeVar("N", int, float)
+Dir = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of results that sprdiff eval has written.")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,26 +35,26 @@ class Comparison:
     out: Path = option(
         "Folder of results; an interrupted run is continued there.", flag="-o --output", metavar="DIR"
     )
-    codecs: str | None = option("Names with commas; without it all there are.", None, metavar="NAMES")
+    codecs: str | None = option("Names with commas; default: all codecs.", None, metavar="NAMES")
     bpp: str | None = option("Bits per pixel, with commas.", None, metavar="RATES")
     bytes: str | None = option("Bytes per picture, with commas.", None, metavar="SIZES")
     features: Path | None = option("SqueezeNet 1.1, for the feature distances.", None, metavar="FILE")
     metric_weights: Path | None = option("Published weights for LPIPS, DISTS, FID.", None, metavar="DIR")
     keep: bool = option("Keep files and decoded images.", False)
-    jobs: int = option("Processes; more than there are cores make times wrong.", 1, flag="-j --jobs", low=1)
-    limit: int | None = option("Only the first so many images.", None, low=1)
+    jobs: int = option("Processes; more than cores make times wrong.", 1, flag="-j --jobs", low=1)
+    limit: int | None = option("Use only the first so many images.", None, low=1)
     external_encode: Sequence[str] = option("{input} {output} {quality}.", (), metavar="NAME=COMMAND")
     external_decode: Sequence[str] = option("{input} {output}.", (), metavar="NAME=COMMAND")
     external_quality: Sequence[str] = option(
-        "From the smallest to the largest file.", (), metavar="NAME=FROM:TO[:STEP]"
+        "Qualities, from the smallest to the largest file.", (), metavar="NAME=FROM:TO[:STEP]"
     )
 
 
-@takes(Comparison)
+@takes
 def eval_(given: Comparison, context: typer.Context) -> int:
     """Measure codecs on a folder of images, each at its best quality for so many bytes."""
-    rates = None if given.bpp is None else parse_rates(given.bpp)
-    budgets = [] if given.bytes is None else parse_budgets(given.bytes)
+    rates = None if given.bpp is None else _numbers(given.bpp, float, "rates are numbers")
+    budgets = [] if given.bytes is None else _numbers(given.bytes, int, "sizes are whole numbers of bytes")
     external = parse_external(given.external_encode, given.external_decode, given.external_quality)
     with needed("eval", SprdiffError, "comparing codecs"):
         from ..evaluate.run.run import DEFAULT_CODECS, DEFAULT_RATES, evaluate
@@ -83,19 +84,21 @@ def report(
     folder: Dir,
     out: Annotated[
         Path | None,
-        typer.Option("-o", "--output", metavar="OUT", help="Folder of the page; none: DIR/report."),
+        typer.Option("-o", "--output", metavar="OUT", help="Folder of the page; default: DIR/report."),
     ] = None,
     originals: Annotated[
-        Path | None, typer.Option("--originals", metavar="DIR", help="Where the images are now.")
+        Path | None, typer.Option("--originals", metavar="DIR", help="Folder where the images are now.")
     ] = None,
     reference: Annotated[
         str | None,
         typer.Option("--reference", metavar="NAME", help="Codec that the others are compared with."),
     ] = None,
-    images: Annotated[int, typer.Option("--images", min=0, help="At most so many images are shown.")] = 4,
+    images: Annotated[int, typer.Option("--images", min=0, help="Show at most so many images.")] = 4,
     picture_rates: Annotated[
         str | None,
-        typer.Option("--picture-rates", metavar="RATES", help="At these bits per pixel, or bytes: 1200B."),
+        typer.Option(
+            "--picture-rates", metavar="RATES", help="Show them at these bits per pixel, or bytes: 1200B."
+        ),
     ] = None,
 ) -> int:
     """Make a page and tables of the results of sprdiff eval."""
@@ -107,34 +110,19 @@ def report(
     return 0
 
 
-def parse_rates(text: str) -> list[float]:
-    """Read numbers above 0 with commas between them.
+def _numbers(text: str, kind: Callable[[str], N], what: str) -> list[N]:
+    """Read numbers above 0 with commas between them; `what` says in an error what they are.
 
     Raises:
         typer.BadParameter: the text is something else.
     """
     try:
-        rates = [float(part) for part in text.split(",")]
+        numbers = [kind(part) for part in text.split(",")]
+        if all(math.isfinite(number) and number > 0 for number in numbers):
+            return numbers
     except ValueError:
-        rates = [math.nan]
-    if not all(math.isfinite(rate) and rate > 0 for rate in rates):
-        raise typer.BadParameter(f"rates are numbers above 0 with commas between, not {text}")
-    return rates
-
-
-def parse_budgets(text: str) -> list[int]:
-    """Read whole numbers above 0 with commas between them.
-
-    Raises:
-        typer.BadParameter: the text is something else.
-    """
-    try:
-        budgets = [int(part) for part in text.split(",")]
-    except ValueError:
-        budgets = [0]
-    if min(budgets) < 1:
-        raise typer.BadParameter(f"sizes are whole numbers of bytes above 0 with commas between, not {text}")
-    return budgets
+        pass
+    raise typer.BadParameter(f"{what} above 0 with commas between, not {text}")
 
 
 def _parse_targets(text: str) -> list[Target]:
@@ -229,7 +217,7 @@ def command_line(context: typer.Context) -> str:
     return shlex.join(words)
 
 
-def _tell(outcome: Outcome, out: Path) -> int:
+def _tell(outcome: EvalOutcome, out: Path) -> int:
     """Print one line about all rows and one about each target that no codec reaches; return the exit
     status."""
     for target in outcome.unreached:

@@ -6,48 +6,44 @@ import functools
 import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, Field, fields
+from dataclasses import MISSING, Field, fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import typer
 
-from ..common.fields import KEY, Shown
-from .options import between
+from ..common.fields import KEY, OptionInfo
 
 T = TypeVar("T")
 
 
-def takes(kind: type[T]) -> Callable[[Callable[..., int]], Callable[..., int]]:
-    """Make a command of a function whose first argument is an object of a dataclass.
+def takes(command: Callable[..., int]) -> Callable[..., int]:
+    """Make a command of a function: a parameter that is a dataclass becomes an option for each of its fields.
 
-    The function's further parameters are options of their own, as typer has them.
+    The function's other parameters are options of their own, as typer has them.
     """
-
-    def decorate(command: Callable[..., int]) -> Callable[..., int]:
-        own = _own_parameters(command)
-        shown = [*_parameters(kind), *own]
-        # Required parameters must come before those with a default.
-        shown.sort(key=lambda parameter: parameter.default is not inspect.Parameter.empty)
-
-        @functools.wraps(command)
-        def run(**given: Any) -> int:
-            rest = {parameter.name: given.pop(parameter.name) for parameter in own}
-            return command(_filled(kind, given), **rest)
-
-        vars(run)["__signature__"] = inspect.Signature(shown)
-        run.__annotations__ = {parameter.name: parameter.annotation for parameter in shown}
-        return run
-
-    return decorate
-
-
-def _own_parameters(command: Callable[..., int]) -> list[inspect.Parameter]:
-    """Return the parameters of a command after its first one, with their annotations evaluated."""
     hints = get_type_hints(command, include_extras=True)
-    _, *own = inspect.signature(command).parameters.values()
-    only = inspect.Parameter.KEYWORD_ONLY
-    return [parameter.replace(annotation=hints[parameter.name], kind=only) for parameter in own]
+    shown: list[inspect.Parameter] = []
+    groups: dict[str, type] = {}
+    own: list[str] = []
+    for name, parameter in inspect.signature(command).parameters.items():
+        if is_dataclass(hints[name]):
+            groups[name] = hints[name]
+            shown += _parameters(hints[name])
+        else:
+            own.append(name)
+            shown.append(parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY))
+    # Required parameters must come before those with a default.
+    shown.sort(key=lambda parameter: parameter.default is not inspect.Parameter.empty)
+
+    @functools.wraps(command)
+    def run(**given: Any) -> int:
+        objects: dict[str, Any] = {name: _filled(kind, given) for name, kind in groups.items()}
+        return command(**objects, **{name: given[name] for name in own})
+
+    vars(run)["__signature__"] = inspect.Signature(shown)
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in shown}
+    return run
 
 
 def _parameters(kind: type) -> Iterator[inspect.Parameter]:
@@ -62,7 +58,7 @@ def _parameters(kind: type) -> Iterator[inspect.Parameter]:
             yield _parameter(field, hints[field.name], field.metadata[KEY])
 
 
-def _parameter(field: Field[Any], hint: Any, shown: Shown) -> inspect.Parameter:
+def _parameter(field: Field[Any], hint: Any, shown: OptionInfo) -> inspect.Parameter:
     required = field.default is MISSING and field.default_factory is MISSING
     default = inspect.Parameter.empty if required else field.default
     if shown.read is not None or get_origin(hint) is Sequence:  # an option that may be repeated
@@ -72,18 +68,24 @@ def _parameter(field: Field[Any], hint: Any, shown: Shown) -> inspect.Parameter:
         told: Any = typer.Argument(metavar=shown.metavar, help=shown.help)
     else:
         flags = (shown.flag or f"--{field.name.replace('_', '-')}").split()
-        check = between(0, math.inf, open_low=True) if shown.positive else None
         told = typer.Option(
             *flags,
             help=shown.help,
             metavar=shown.metavar,
             min=shown.low,
             max=shown.high,
-            callback=check,
+            callback=_positive if shown.positive else None,
             rich_help_panel=shown.panel,
         )
     kind = inspect.Parameter.KEYWORD_ONLY
     return inspect.Parameter(field.name, kind, default=default, annotation=Annotated[hint, told])
+
+
+def _positive(value: float | None) -> float | None:
+    """Refuse what is not a finite number above zero."""
+    if value is not None and not (math.isfinite(value) and value > 0):
+        raise typer.BadParameter(f"{value:g} is not above 0")
+    return value
 
 
 def _plain(hint: Any) -> Any:

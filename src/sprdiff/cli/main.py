@@ -22,29 +22,16 @@ from ..common.exits import INTERRUPTED
 from ..common.files import describe, write_atomic
 from ..common.messages import one_line
 from ..common.progress import Report
-from ..limits import MAX_PIXELS, MAX_STEPS
-from ..options import AUTO, MAX_EFFORT, SCALE_NAMES, CodecOptions, DecodeOptions, EncodeOptions
+from ..limits import MAX_STEPS
+from ..options import AUTO, MAX_EFFORT, SCALE_NAMES, DecodeOptions
 from .batch import batch
 from .data import app as data_app
 from .eval import eval_, report
 from .export import export
+from .fields import takes
 from .files import DEBUG, Job, check_job, explain, lazy_codec, plan, run_jobs, say, tell
 from .models import models
-from .options import (
-    Bpp,
-    Force,
-    MaxBytes,
-    MaxPixels,
-    Out,
-    Partial,
-    Precision,
-    Quality,
-    Quiet,
-    Strict,
-    Threads,
-    Weights,
-    as_usage,
-)
+from .options import NetworkOptions, Out, Partial, Strict, TargetOptions, Weights, WritingOptions, as_usage
 from .packets import join, packets
 from .serve import serve
 from .train import train
@@ -79,13 +66,12 @@ def _root(
 
 
 @app.command()
+@takes
 def encode(
     files: Annotated[
         list[str], typer.Argument(metavar="IN [OUT]", help="Picture and .sprd file; - is stdin.")
     ],
-    quality: Quality = None,
-    bpp: Bpp = None,
-    max_bytes: MaxBytes = None,
+    target: TargetOptions,
     scale: Annotated[
         str, typer.Option("--scale", help=f"Code it smaller by: {', '.join(SCALE_NAMES)}.")
     ] = AUTO,
@@ -100,36 +86,32 @@ def encode(
     ] = 0,
     strict: Strict = False,
     output: Out = None,
-    weights: Weights = None,
-    max_pixels: MaxPixels = MAX_PIXELS,
-    threads: Threads = None,
-    precision: Precision = AUTO,
-    force: Force = False,
-    quiet: Quiet = False,
+    *,
+    networks: NetworkOptions,
+    writing: WritingOptions,
 ) -> int:
     """Encode pictures to .sprd files; with no target stated to 0.02 bits per pixel."""
-    with as_usage():
-        options = EncodeOptions(quality, bpp, max_bytes, scale, background, effort)
-        networks = CodecOptions(weights, threads, max_pixels, precision)
+    options = target.encoding(scale=scale, background=background, effort=effort)
     jobs = _plan_encode(files, output)
-    codec = lazy_codec(networks)
+    codec = lazy_codec(networks.codec)
 
     def work(job: Job, report: Report) -> None:
         from ..imageio.open import open_rgb
 
-        picture = open_rgb(job.source, background=background, max_pixels=max_pixels, strict=strict)
+        picture = open_rgb(job.source, background=background, max_pixels=networks.max_pixels, strict=strict)
         if picture.warning:
             say("warning", f"{job.source}: {picture.warning}")
         data = codec().encode_with(picture, options, report)
-        write_atomic(job.target, data, force=force)
+        write_atomic(job.target, data, force=writing.force)
         height, width = picture.pixels.shape[:2]
         bits = len(data) * 8 / (height * width)
-        _report(job, f"{len(data)} bytes, {bits:.4f} bpp, {width} x {height} pixels", quiet=quiet)
+        _report(job, f"{len(data)} bytes, {bits:.4f} bpp, {width} x {height} pixels", writing)
 
-    return _run(jobs, work, force=force, slow=effort > 0)
+    return _run(jobs, work, force=writing.force, slow=effort > 0)
 
 
 @app.command()
+@takes
 def decode(
     files: Annotated[
         list[str], typer.Argument(metavar="IN [OUT]", help=".sprd file and picture; - is stdin.")
@@ -142,23 +124,19 @@ def decode(
         typer.Option("--steps", min=1, max=MAX_STEPS, help="Evaluations of the generative network."),
     ] = None,
     seed: Annotated[
-        int, typer.Option("--seed", min=0, max=2**63 - 1, help="Of the noise that texture is made of.")
+        int, typer.Option("--seed", min=0, max=2**63 - 1, help="Seed of the noise that texture is made of.")
     ] = 0,
     partial: Partial = False,
     output: Out = None,
-    weights: Weights = None,
-    max_pixels: MaxPixels = MAX_PIXELS,
-    threads: Threads = None,
-    precision: Precision = AUTO,
-    force: Force = False,
-    quiet: Quiet = False,
+    *,
+    networks: NetworkOptions,
+    writing: WritingOptions,
 ) -> int:
     """Decode .sprd files to PNG, or to the format that the output's extension names."""
     with as_usage():
         options = DecodeOptions(realism, steps, seed, partial)
-        networks = CodecOptions(weights, threads, max_pixels, precision)
     jobs = plan(files, output, ".png")
-    codec = lazy_codec(networks)
+    codec = lazy_codec(networks.codec)
 
     def work(job: Job, _: Report) -> None:
         from ..fileinfo import read_sprd
@@ -167,20 +145,20 @@ def decode(
         from .info import held
 
         output_format(job.target)  # an unknown extension fails before any work
-        data = read_sprd(job.source, max_pixels, stride_of(weights))
+        data = read_sprd(job.source, networks.max_pixels, stride_of(networks.weights))
         decoded = codec().decode_with(data, options)
-        save_image(job.target, decoded.image, decoded.text, force=force)
+        save_image(job.target, decoded.image, decoded.text, force=writing.force)
         if not decoded.image.info.get("whole", True):
             say("warning", f"{job.source}: {held(decoded.known)}")
-        _report(job, f"{decoded.image.width} x {decoded.image.height} pixels", quiet=quiet)
+        _report(job, f"{decoded.image.width} x {decoded.image.height} pixels", writing)
 
-    return _run(jobs, work, force=force)
+    return _run(jobs, work, force=writing.force)
 
 
 @app.command()
 def info(
     files: Annotated[
-        list[str] | None, typer.Argument(metavar="[IN]...", help=".sprd files; none: the model.")
+        list[str] | None, typer.Argument(metavar="[IN]...", help=".sprd files; default: describe the model.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
     partial: Partial = False,
@@ -242,8 +220,8 @@ def _run(jobs: Sequence[Job], work: Callable[[Job, Report], None], *, force: boo
     return run_jobs([job.source for job in jobs], checked, slow=slow)
 
 
-def _report(job: Job, text: str, *, quiet: bool) -> None:
-    if not quiet and job.target != "-":
+def _report(job: Job, text: str, writing: WritingOptions) -> None:
+    if not writing.quiet and job.target != "-":
         tell(one_line(f"{job.source} -> {job.target}: {text}"))
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from ..common.fields import option
 from ..errors import ImageError
+from ..limits import MAX_PIXELS
+from ..options import AUTO, CodecOptions, EncodeOptions
 
 
 @contextmanager
@@ -26,36 +29,57 @@ def as_usage() -> Iterator[None]:
         raise typer.BadParameter(str(error)) from error
 
 
-def between(low: float, high: float, *, open_low: bool = False) -> Callable[[float | None], float | None]:
-    """Return a check that a number is in a range; NaN and infinity never are."""
+@dataclass(frozen=True)
+class TargetOptions:
+    """What a file may cost; at most one of the three may be given."""
 
-    def check(value: float | None) -> float | None:
-        if value is None:
-            return None
-        if not math.isfinite(value) or not low <= value <= high or (open_low and value == low):
-            above = f"above {low:g}" if open_low else f"from {low:g}"
-            raise typer.BadParameter(f"{value:g} is not {above}{'' if math.isinf(high) else f' to {high:g}'}")
-        return value
+    quality: float | None = option("0 to 100.", None, flag="-q --quality")
+    bpp: float | None = option("At most so many bits a pixel.", None)
+    max_bytes: int | None = option("At most so many bytes a picture.", None, low=1)
 
-    return check
+    def encoding(self, **others: Any) -> EncodeOptions:
+        """Return the options of encoding.
+
+        Raises:
+            typer.BadParameter: a value is out of its range, or two targets are given.
+        """
+        with as_usage():
+            return EncodeOptions(**asdict(self), **others)
 
 
-Force = Annotated[bool, typer.Option("-f", "--force", help="Overwrite outputs that exist.")]
+@dataclass(frozen=True)
+class NetworkOptions:
+    """Which networks a command runs, and within which limits."""
+
+    weights: Path | None = option("Use other weights.", None, metavar="DIR")
+    max_pixels: int = option("Refuse larger pictures.", MAX_PIXELS, low=1)
+    threads: int | None = option("CPU threads.", None, low=1)
+    precision: str = option("Preset sd: auto, fp32, tf32, fp16 or bf16; auto is fp32 on a CPU.", AUTO)
+
+    @property
+    def codec(self) -> CodecOptions:
+        """The options of the codec.
+
+        Raises:
+            typer.BadParameter: there is no such precision.
+        """
+        with as_usage():
+            return CodecOptions(self.weights, self.threads, self.max_pixels, self.precision)
+
+
+@dataclass(frozen=True)
+class WritingOptions:
+    """How a command treats its outputs, and how much it says about them."""
+
+    force: bool = option("Overwrite outputs that exist.", False, flag="-f --force")
+    quiet: bool = option("Say nothing but warnings and errors.", False)
+
+
 Out = Annotated[str | None, typer.Option("-o", "--output", metavar="DIR", help="Folder for the outputs.")]
 Weights = Annotated[Path | None, typer.Option("--weights", metavar="DIR", help="Use other weights.")]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads.")]
-Precision = Annotated[
-    str, typer.Option("--precision", help="Preset sd: auto, fp32, tf32, fp16 or bf16; auto is fp32 on a CPU.")
-]
 MaxPixels = Annotated[int, typer.Option("--max-pixels", min=1, help="Refuse larger pictures.")]
 Partial = Annotated[
     bool, typer.Option("--partial", help="Take files that were cut off after their header, too.")
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing but warnings and errors.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Refuse damaged pictures even if they can be read.")]
-Quality = Annotated[float | None, typer.Option("-q", "--quality", callback=between(0, 100), help="0 to 100.")]
-Bpp = Annotated[
-    float | None,
-    typer.Option("--bpp", callback=between(0, math.inf, open_low=True), help="At most so many bits a pixel."),
-]
-MaxBytes = Annotated[int | None, typer.Option("--max-bytes", min=1, help="At most so many bytes a picture.")]

@@ -15,11 +15,10 @@ import typer
 from ..common.fields import option
 from ..common.files import STDIO, check_output, describe, read_bytes, write_atomic
 from ..errors import OutputError, PacketError
-from ..limits import MAX_PIXELS
 from ..options import CodecOptions, DecodeOptions, EncodeOptions
 from .fields import takes
 from .files import explain, lazy_codec, read_given, say
-from .options import Bpp, Force, MaxBytes, MaxPixels, Quality, Quiet, Threads, Weights, as_usage
+from .options import NetworkOptions, TargetOptions, WritingOptions
 
 if TYPE_CHECKING:
     from ..codec import Codec
@@ -43,40 +42,29 @@ class Cutting:
     payload: int | None = option("Most bytes of a whole packet; --text: characters of a line.", None, low=1)
     channel: str | None = option("A channel whose payload is known.", None)
     parity: int | None = option("Packets to add; any so many may be lost.", None, low=0, high=254)
-    count: int | None = option("Packets in all; those that the data leave are parity.", None, low=1, high=255)
+    count: int | None = option("Packets in all; what the data leave is parity.", None, low=1, high=255)
     fit: bool = option("Code the picture so that it fills its packets.", False)
-    only: str | None = option("Only the packets of these numbers.", None, metavar="3,5")
-    text: str | None = option("Lines of text: base64url or base91.", None)
+    only: str | None = option("Write only the packets of these numbers.", None, metavar="3,5")
+    text: str | None = option("Write lines of text: base64url or base91.", None)
 
 
-@takes(Cutting)
-def packets(
-    given: Cutting,
-    quality: Quality = None,
-    bpp: Bpp = None,
-    max_bytes: MaxBytes = None,
-    weights: Weights = None,
-    max_pixels: MaxPixels = MAX_PIXELS,
-    threads: Threads = None,
-    force: Force = False,
-    quiet: Quiet = False,
-) -> int:
+@takes
+def packets(given: Cutting, target: TargetOptions, networks: NetworkOptions, writing: WritingOptions) -> int:
     """Cut a picture or an .sprd file into packets, with parity for those that a link loses."""
     from ..packets import stream_id, to_packets
 
-    with as_usage():
-        options = EncodeOptions(quality, bpp, max_bytes)
+    options = target.encoding()
     size = _check(given)
-    codec = CodecOptions(weights, threads, max_pixels)
-    data, coded = read_given(given.file, codec)
+    data, coded = read_given(given.file, networks.codec)
     if not coded:
-        data = _encoded(data, codec, options, (size, given.count, given.parity) if given.fit else None)
+        fit = (size, given.count, given.parity) if given.fit else None
+        data = _encoded(data, networks.codec, options, fit)
     elif given.fit or options != EncodeOptions():
         raise typer.BadParameter(f"{given.file} is coded already: targets and --fit are for pictures")
     parity = given.parity if given.count is None else _left(len(data), size, given.count)
     made = to_packets(data, payload=size, parity=parity or 0)
-    _write(given, data, _chosen(made, given.only), force=force)
-    if not quiet and given.output not in (None, STDIO):
+    _write(given, data, _chosen(made, given.only), force=writing.force)
+    if not writing.quiet and given.output not in (None, STDIO):
         sizes = f"{len(made)} packets of {len(made[0])} bytes, {made[0][4]} of them parity"
         typer.echo(
             f"{given.file} -> {given.output}: stream {stream_id(data):03x}, {len(data)} bytes in {sizes}"
@@ -108,9 +96,10 @@ def _write(given: Cutting, data: bytes, chosen: dict[int, bytes], *, force: bool
     _write_all(named, str(given.output), force=force)
 
 
+@takes
 def join(
     files: Annotated[
-        list[str], typer.Argument(metavar="IN...", help="Packets, lines of text, folders of either.")
+        list[str], typer.Argument(metavar="IN...", help="Packets, lines of text, or folders of either.")
     ],
     output: Annotated[
         str,
@@ -118,12 +107,12 @@ def join(
             "-o", "--output", metavar="OUT", help="Picture or .sprd file; a folder for several streams."
         ),
     ],
-    sprd: Annotated[bool, typer.Option("--sprd", help="Into a folder: .sprd files, not pictures.")] = False,
-    weights: Weights = None,
-    max_pixels: MaxPixels = MAX_PIXELS,
-    threads: Threads = None,
-    force: Force = False,
-    quiet: Quiet = False,
+    sprd: Annotated[
+        bool, typer.Option("--sprd", help="Write .sprd files into a folder, not pictures.")
+    ] = False,
+    *,
+    networks: NetworkOptions,
+    writing: WritingOptions,
 ) -> int:
     """Join packets to pictures or .sprd files; with too few of them, to the beginnings that they hold."""
     from ..packets import from_packets
@@ -139,15 +128,15 @@ def join(
             raise PacketError("there is no packet among these files")
         return status
     targets = _targets(streams, output, ".sprd" if sprd else ".png")
-    codec = lazy_codec(CodecOptions(weights, threads, max_pixels))
+    codec = lazy_codec(networks.codec)
     for stream in streams:
         try:
-            _save(stream, targets[stream.id], codec, force=force)
+            _save(stream, targets[stream.id], codec, force=writing.force)
         except Exception as error:  # it concerns one stream; the others may be fine
             say("error", f"stream {stream.id}: {explain(error)}")
             status = 1
             continue
-        if not quiet and targets[stream.id] != STDIO:
+        if not writing.quiet and targets[stream.id] != STDIO:
             part = "whole" if stream.whole else "in part"
             typer.echo(f"stream {stream.id} -> {targets[stream.id]}: {part}, {len(stream.data)} bytes")
     return status

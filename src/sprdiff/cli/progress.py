@@ -8,11 +8,11 @@ from contextlib import contextmanager
 
 from ..common.terminal import ProgressBar
 from ..evaluate.results import Row
-from ..evaluate.run.run import Progress
+from ..evaluate.run.run import EvalProgress
 from .files import say
 
 
-class Shown(Progress):
+class ShownEvalProgress(EvalProgress):
     """Shows notes and failures on one line each, and a bar of the images (each counts once for every
     codec)."""
 
@@ -35,7 +35,7 @@ class Shown(Progress):
 
 
 @contextmanager
-def shown() -> Iterator[Progress]:
+def shown() -> Iterator[EvalProgress]:
     """Show the progress of a run while a ``with`` block runs."""
     with ProgressBar("images", speed=True) as bar:
-        yield Shown(bar)
+        yield ShownEvalProgress(bar)

@@ -20,13 +20,13 @@ from .files import say, tell
 from .options import Threads
 
 
-@takes(Settings)
+@takes
 def serve(
     settings: Settings,
     host: Annotated[
-        str, typer.Option("--host", help="Address; others can be reached from outside.")
+        str, typer.Option("--host", help="Address to listen on; 0.0.0.0 lets others in.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: a free one.")] = 8000,
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port; 0 chooses a free one.")] = 8000,
     root_path: Annotated[
         str,
         typer.Option(

@@ -8,19 +8,21 @@ from typing import Annotated
 import typer
 
 from ..common.extras import needed
+from ..common.files import read_object
 from ..errors import TrainingError
 from ..train.options import TrainOptions
 from .fields import takes
 
 
-@takes(TrainOptions)
+@takes
 def train(
     options: TrainOptions,
-    card: Annotated[Path | None, typer.Option("--card", help="export: JSON file of figures to ship.")] = None,
+    card: Annotated[
+        Path | None, typer.Option("--card", help="JSON file of figures to ship (export).")
+    ] = None,
 ) -> int:
     """Train one stage of a preset (needs the extra: train)."""
     with needed("train", TrainingError, "training"):
-        from ..train.export.folder import read_card
         from ..train.export.run import run_export
         from ..train.run import run_stage
     if options.stage != "export":
@@ -33,7 +35,7 @@ def train(
         preset=options.preset,
         exclude=options.exclude,
         cache=options.cache,
-        card=None if card is None else read_card(card),
+        card=None if card is None else read_object(card, TrainingError),
         sd=options.sd,
     )
     return 0

@@ -9,10 +9,10 @@ import typer
 
 from ..common.files import check_output, write_atomic
 from ..errors import ViewerError
-from ..limits import MAX_PIXELS
 from ..options import CodecOptions, EncodeOptions
+from .fields import takes
 from .files import read_given, tell
-from .options import Bpp, Force, MaxBytes, MaxPixels, Quality, Quiet, Threads, Weights, as_usage
+from .options import NetworkOptions, TargetOptions, Weights, WritingOptions
 
 
 def _page(address: str | None) -> str | None:
@@ -25,41 +25,30 @@ def _page(address: str | None) -> str | None:
 
 
 Input = Annotated[str, typer.Argument(metavar="IN", help="Picture or .sprd file; - is stdin.")]
-Page = typer.Option("--viewer", metavar="URL", callback=_page, help="Address of the page that opens it.")
+ADDRESS = typer.Option("--viewer", metavar="URL", callback=_page, help="Address of the page that opens it.")
 
 
+@takes
 def link(
-    file: Input,
-    viewer: Annotated[str, Page],
-    quality: Quality = None,
-    bpp: Bpp = None,
-    max_bytes: MaxBytes = None,
-    weights: Weights = None,
-    max_pixels: MaxPixels = MAX_PIXELS,
-    threads: Threads = None,
+    file: Input, viewer: Annotated[str, ADDRESS], target: TargetOptions, networks: NetworkOptions
 ) -> int:
     """Print a link that is a photograph: its fragment, which no server sees, holds the whole file."""
     from ..viewer.links import to_link
 
-    with as_usage():
-        options = EncodeOptions(quality, bpp, max_bytes)
-    tell(to_link(_file(file, options, CodecOptions(weights, threads, max_pixels), None), viewer))
+    tell(to_link(_file(file, target.encoding(), networks.codec, None), viewer))
     return 0
 
 
+@takes
 def qr(
     file: Input,
     output: Annotated[str, typer.Argument(metavar="OUT", help="Code, .png or .svg; - is stdout.")],
-    viewer: Annotated[str | None, Page] = None,
+    viewer: Annotated[str | None, ADDRESS] = None,
     raw: Annotated[bool, typer.Option("--raw", help="The code holds the file itself, not a link.")] = False,
-    quality: Quality = None,
-    bpp: Bpp = None,
-    max_bytes: MaxBytes = None,
-    weights: Weights = None,
-    max_pixels: MaxPixels = MAX_PIXELS,
-    threads: Threads = None,
-    force: Force = False,
-    quiet: Quiet = False,
+    *,
+    target: TargetOptions,
+    networks: NetworkOptions,
+    writing: WritingOptions,
 ) -> int:
     """Write one QR code that opens a photograph, or that is one; with no target stated the file is made to
     fit."""
@@ -70,21 +59,20 @@ def qr(
     kind = "png" if output == "-" else Path(output).suffix.lower().removeprefix(".")
     if kind not in KINDS:
         raise typer.BadParameter(f"{output} is neither .png nor .svg")
-    check_output(output, force=force)
-    with as_usage():
-        options = EncodeOptions(quality, bpp, max_bytes)
-    data = _file(file, options, CodecOptions(weights, threads, max_pixels), most_bytes(viewer))
-    write_atomic(output, to_code(data, viewer, kind), force=force)
-    if not quiet and output != "-":
+    check_output(output, force=writing.force)
+    data = _file(file, target.encoding(), networks.codec, most_bytes(viewer))
+    write_atomic(output, to_code(data, viewer, kind), force=writing.force)
+    if not writing.quiet and output != "-":
         tell(f"{file} -> {output}: {len(data)} bytes")
     return 0
 
 
+@takes
 def viewer(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for a web server to give out.")],
     weights: Weights = None,
-    force: Force = False,
-    quiet: Quiet = False,
+    *,
+    writing: WritingOptions,
 ) -> int:
     """Write the page that opens files in a browser, with its weights, for any web server."""
     from ..viewer.bundle import make_bundle
@@ -92,8 +80,8 @@ def viewer(
 
     page_files()  # a page that is not built fails before any work
     bundle = make_bundle(weights)
-    names = write_site(folder, bundle, force=force)
-    if not quiet:
+    names = write_site(folder, bundle, force=writing.force)
+    if not writing.quiet:
         tell(f"{folder}: {len(names)} files, weights of {len(bundle.data)} bytes")
     return 0
 

@@ -7,11 +7,11 @@ from dataclasses import MISSING, dataclass, field
 from typing import Any
 
 KEY = "option"
-"""The key in the metadata of a field: of a `Shown`, or of None for a field whose own fields are options."""
+"""The key of a field's metadata: an `OptionInfo`, or None if the field's own fields are options."""
 
 
 @dataclass(frozen=True)
-class Shown:
+class OptionInfo:
     """How the command line shows a field.
 
     Attributes:
@@ -38,8 +38,8 @@ class Shown:
 
 
 def option(help: str, default: Any = MISSING, factory: Any = MISSING, **shown: Any) -> Any:
-    """Return a field that the command line shows; the other arguments are those of `Shown`."""
-    metadata = {KEY: Shown(help, **shown)}
+    """Return a field that the command line shows; the other arguments are those of `OptionInfo`."""
+    metadata = {KEY: OptionInfo(help, **shown)}
     if factory is not MISSING:
         return field(default_factory=factory, metadata=metadata)
     return field(default=default, metadata=metadata)

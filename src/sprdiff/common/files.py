@@ -101,6 +101,21 @@ def read_bytes(
         raise error(f"{name} cannot be read: {describe(caught)}") from caught
 
 
+def read_object(path: Path, error: type[SprdiffError]) -> dict[str, Any]:
+    """Return the JSON object in a file.
+
+    Raises:
+        SprdiffError: of the class `error`: the file cannot be read, or holds something else.
+    """
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as caught:
+        raise error(f"{path} is not a readable JSON file ({caught})") from caught
+    if not isinstance(content, dict):
+        raise error(f"{path} must hold one JSON object")
+    return content
+
+
 def read_at_most(stream: IO[bytes], most: int, data: bytes = b"") -> bytes | None:
     """Return `data` and the rest of a stream; None if there are more than `most` bytes."""
     found = bytearray(data)
@@ -127,13 +142,12 @@ def check_output(path: str | Path, *, force: bool = False) -> None:
         raise OutputError(f"{path} cannot be written: there is no folder {target.parent}")
 
 
-def write_atomic(path: str | Path, data: bytes, *, force: bool = False, staging: Path | None = None) -> None:
+def write_atomic(path: str | Path, data: bytes, *, force: bool = False) -> None:
     """Write a file completely or not at all: a temporary file is flushed to the disk and renamed in the end.
 
     Args:
         path: the file; ``-`` is standard output; devices and pipes are written to directly.
         force: replace a file that exists. A link is followed; the permissions of the old file are kept.
-        staging: the folder of the temporary file, on the same disk; None: the folder of the file.
 
     Raises:
         OutputExistsError: the file exists, and `force` is not given.
@@ -157,8 +171,7 @@ def write_atomic(path: str | Path, data: bytes, *, force: bool = False, staging:
             with open(path, "wb") as stream:
                 stream.write(data)
         else:
-            target = Path(os.path.realpath(path))
-            _write_staged(staging or target.parent, target, data, force=force)
+            _write_beside(Path(os.path.realpath(path)), data, force=force)
     except BrokenPipeError:
         raise
     except FileExistsError as error:
@@ -167,13 +180,31 @@ def write_atomic(path: str | Path, data: bytes, *, force: bool = False, staging:
         raise OutputError(f"{name} cannot be written: {describe(error)}") from error
 
 
-def replace_folder(partial: Path, folder: Path) -> None:
-    """Move the finished folder `partial` to its place and delete what was there; if that fails, the old one
-    is put back.
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """Make a folder whole or not at all: a ``with`` block fills one beside its place, which then replaces it.
+
+    If anything goes wrong, the old folder stays as it was.
+
+    Yields:
+        The folder to fill.
 
     Raises:
-        OSError: it could not be moved.
+        OSError: it could not be made or moved.
     """
+    folder = folder.resolve()
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        _replace_folder(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _replace_folder(partial: Path, folder: Path) -> None:
+    """Move a finished folder to its place and delete the old one, which is put back if that fails."""
     old = folder.with_name(folder.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
@@ -212,8 +243,8 @@ def _exists(path: str | Path) -> OutputExistsError:
     return OutputExistsError(f"{path} already exists; only -f (force) overwrites it")
 
 
-def _write_staged(staging: Path, target: Path, data: bytes, *, force: bool) -> None:
-    temporary = staging / f".sprdiff-{secrets.token_hex(8)}.tmp"
+def _write_beside(target: Path, data: bytes, *, force: bool) -> None:
+    temporary = target.parent / f".sprdiff-{secrets.token_hex(8)}.tmp"
     try:
         # Not tempfile, whose files are private to the user: these must follow the umask like any other
         # file.

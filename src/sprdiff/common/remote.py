@@ -22,8 +22,17 @@ PAUSES = (0.5, 2.0)
 """Seconds of waiting before the second and the third attempt."""
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|[a-z0-9]{2,}::")
 _WEB = ("http://", "https://")
-_FINAL = (FileNotFoundError, FileExistsError, PermissionError, NotADirectoryError, IsADirectoryError,
-          ImportError, ValueError, NotImplementedError, SprdiffError)  # fmt: skip
+_FINAL = (
+    FileNotFoundError,
+    FileExistsError,
+    PermissionError,
+    NotADirectoryError,
+    IsADirectoryError,
+    ImportError,
+    ValueError,
+    NotImplementedError,
+    SprdiffError,
+)
 """After these errors another attempt would fail as well."""
 _OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "r2", "memory"})
 """Elsewhere a file can be seen while it is being uploaded, and needs a temporary name."""

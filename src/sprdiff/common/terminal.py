@@ -65,8 +65,7 @@ class ProgressBar:
         self._task = self._progress.add_task(what, total=total, text="", visible=total is not None)
 
     def __enter__(self) -> ProgressBar:
-        if self._progress is not None:
-            self._progress.start()
+        self.start()
         return self
 
     def __exit__(
@@ -78,6 +77,11 @@ class ProgressBar:
         """Show how much is done, the total if it has changed, and a text if there is room for one."""
         if self._progress is not None:
             self._progress.update(self._task, completed=done, total=total, text=text, visible=True)
+
+    def start(self) -> None:
+        """Show the bar."""
+        if self._progress is not None:
+            self._progress.start()
 
     def close(self) -> None:
         """Remove the bar, or leave it on the screen."""

@@ -33,8 +33,8 @@ class Pairs:
 
     Args:
         network: a network, or the file with the weights of SqueezeNet 1.1 (``--features FILE``), which is
-            loaded now;
-            None: only PSNR and MS-SSIM are measured. Distances of different networks are not comparable.
+            loaded now; None: only PSNR and MS-SSIM are measured. Distances of different networks are not
+            comparable.
 
     Raises:
         WeightsError: the file cannot be read or is not such a network.

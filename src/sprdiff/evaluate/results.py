@@ -14,17 +14,16 @@ An infinite figure (the PSNR of an identical image) is stored as null, because J
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 from urllib.parse import quote
 
-import msgspec
 from msgspec import Struct
 
 from ..common.files import read_bytes, write_atomic
+from ..common.structs import from_json, to_json
 from ..errors import SprdiffError
 from .targets import Target
 
@@ -36,7 +35,6 @@ FORMAT = 1
 
 Status = Literal["ok", "unreached", "failed"]
 Key = tuple[str, str, Target]
-T = TypeVar("T")
 
 
 class ResultsError(SprdiffError):
@@ -234,9 +232,10 @@ def read_run(folder: Path) -> Run:
     """
     path = folder / RUN
     data = read_bytes(path, ResultsError)
-    if _read(data, dict[str, Any], str(path)).get("format") != FORMAT:
+    damaged = f"{path} is damaged"
+    if from_json(data, dict[str, Any], ResultsError, damaged).get("format") != FORMAT:
         raise ResultsError(f"{path} is no results file of format {FORMAT}")
-    return _read(data, Run, str(path))
+    return from_json(data, Run, ResultsError, damaged)
 
 
 def read_rows(folder: Path) -> list[Row]:
@@ -258,7 +257,9 @@ def numbered_rows(folder: Path) -> tuple[list[tuple[Row, bytes]], int]:
     path = folder / ROWS
     content = read_bytes(path, ResultsError) if path.exists() else b""
     *lines, rest = content.split(b"\n")
-    rows = [_read(line, Row, f"{path} line {n}") for n, line in enumerate(lines, 1)]
+    rows = [
+        from_json(line, Row, ResultsError, f"{path} line {n} is damaged") for n, line in enumerate(lines, 1)
+    ]
     seen: dict[Key, int] = {}
     for n, row in enumerate(rows, 1):
         if row.key in seen:
@@ -277,35 +278,19 @@ def read_sets(folder: Path) -> list[SetRow]:
     if not path.exists():
         return []
     lines = enumerate(read_bytes(path, ResultsError).splitlines(), 1)
-    return [_read(line, SetRow, f"{path} line {n}") for n, line in lines]
-
-
-def to_line(row: Row | SetRow) -> bytes:
-    """Return a row as one line of JSON."""
-    return json.dumps(msgspec.to_builtins(row), ensure_ascii=False, allow_nan=False).encode() + b"\n"
+    return [from_json(line, SetRow, ResultsError, f"{path} line {n} is damaged") for n, line in lines]
 
 
 def write_run(folder: Path, run: Run) -> None:
     """Replace ``run.json``."""
-    text = json.dumps(msgspec.to_builtins(run), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    write_atomic(folder / RUN, text.encode(), force=True)
+    write_atomic(folder / RUN, to_json(run, indent=1), force=True)
 
 
 def write_sets(folder: Path, sets: Iterable[SetRow]) -> None:
     """Replace ``sets.jsonl``."""
-    write_atomic(folder / SETS, b"".join(map(to_line, sets)), force=True)
+    write_atomic(folder / SETS, b"".join(map(to_json, sets)), force=True)
 
 
 def finite(values: Mapping[str, float]) -> dict[str, float | None]:
     """Replace figures that are not finite by None, as rows store them."""
     return {name: float(value) if math.isfinite(value) else None for name, value in values.items()}
-
-
-def _read(data: bytes, kind: type[T], where: str) -> T:
-    """Read an object from JSON and check every field: people may edit the files, and pages are made of
-    them."""
-    try:
-        return msgspec.json.decode(data, type=kind)
-    except (msgspec.DecodeError, ValueError) as error:  # ValueError: the bytes are not valid UTF-8
-        text = str(error).removeprefix("JSON is malformed: ")
-        raise ResultsError(f"{where} is damaged: {text[:1].lower()}{text[1:]}") from error

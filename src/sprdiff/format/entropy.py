@@ -137,15 +137,7 @@ class EntropyModel:
         self.ratio = self._hyper.ratio
         sizes = (self._hyper.features, len(self.tables))
         self._networks = [
-            ContextStep(
-                arrays,
-                f"context.{s}",
-                step.depth,
-                step.known,
-                step.channels.stop - step.channels.start,
-                sizes,
-            )
-            for s, step in enumerate(self._schedule.steps)
+            ContextStep(arrays, f"context.{s}", step, sizes) for s, step in enumerate(self._schedule.steps)
         ]
 
     def _check_ranges(self) -> None:
@@ -240,7 +232,7 @@ class EntropyModel:
     ) -> Exact:
         """Write or read all symbols in the order of the stream."""
         h = self._hyper(self._code_z(coder, self.z_grid(shape), level, latents), level, shape)
-        y_hat = Grid(*shape, self.y_channels)
+        y_hat = Grid(*shape, self.y_channels, self._schedule.border)
         means = np.empty((shape[0] * shape[1], self.y_channels), np.int32)
         passes = self._schedule.positions(shape)
         for step, network in zip(self._schedule.steps, self._networks, strict=True):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -40,9 +41,9 @@ MAX_RATIO = 16
 _INDEX_SHIFT = WEIGHT_FRACTION + FRACTION - (INDEX_SCALE.bit_length() - 1)
 """Bits by which the sums of the last layer are shifted to give table indices."""
 MAX_OUTPUTS = 4096
-"""Outputs of one layer: they are computed for `CHUNK` positions at once."""
+"""Outputs of one layer; they are computed for `CHUNK` positions at once."""
 MAX_FEATURES = 512
-"""Features of the hyper-latent, which are kept for every position of y."""
+"""Features of the hyper-latent; they are kept for every position of y."""
 
 Arrays = Mapping[str, NDArray[Any]]
 Floats = NDArray[np.float64]
@@ -62,7 +63,7 @@ def level_weights(level: int) -> Floats:
 
 
 def fetch(arrays: Arrays, name: str, dtype: type[np.generic], shape: tuple[int | None, ...]) -> NDArray[Any]:
-    """Return the array of that name, checked; None in `shape` stands for any size.
+    """Return a named array after checking it; None in `shape` stands for any size.
 
     Raises:
         WeightsError: missing, or of another dtype or shape.
@@ -126,30 +127,32 @@ def chunks(count: int) -> Iterator[slice]:
 
 
 class Grid:
-    """A latent on its grid with a border of zeros, int32 [(rows + 2) * (columns + 2), channels]."""
+    """A latent on its grid with a border of zeros, int32 [(rows + 2b) * (columns + 2b), channels]; b is the
+    largest distance of neighbours."""
 
-    def __init__(self, rows: int, columns: int, channels: int) -> None:
-        self.rows, self.columns, self.stride = rows, columns, columns + 2
-        self.values: Ints = np.zeros(((rows + 2) * self.stride, channels), np.int32)
+    def __init__(self, rows: int, columns: int, channels: int, border: int = 1) -> None:
+        self.rows, self.columns, self.stride, self.border = rows, columns, columns + 2 * border, border
+        self.values: Ints = np.zeros(((rows + 2 * border) * self.stride, channels), np.int32)
 
     def inside(self, positions: Index) -> Index:
         """Return where raster positions of the grid lie in `values`."""
         row, column = np.divmod(positions, self.columns)
-        return (row + 1) * self.stride + column + 1
+        return (row + self.border) * self.stride + column + self.border
 
-    def gather(self, out: Floats, centres: Index, runs: Iterable[Run]) -> int:
-        """Write the runs of channels around `centres` to `out`, one beside the other; returns how many
-        values."""
+    def gather(self, out: Floats, centres: Index, runs: Iterable[Run], distance: int = 1) -> int:
+        """Write the runs of channels around `centres` to `out`, one beside the other; return how many values
+        were written. Neighbours are `distance` rows and columns away."""
         end = 0
         for offset, start, stop in runs:
-            near = centres + ((offset // 3 - 1) * self.stride + offset % 3 - 1)
+            near = centres + distance * ((offset // 3 - 1) * self.stride + offset % 3 - 1)
             begin, end = end, end + stop - start
             out[:, begin:end] = self.values[near, start:stop]
         return end
 
     def planes(self) -> Ints:
         """Return [channels, rows, columns], contiguous, without the border."""
-        cube = self.values.reshape(self.rows + 2, self.stride, -1)[1:-1, 1:-1]
+        b = self.border
+        cube = self.values.reshape(self.rows + 2 * b, self.stride, -1)[b:-b, b:-b]
         return np.ascontiguousarray(cube.transpose(2, 0, 1))
 
 
@@ -165,7 +168,8 @@ def context_features(arrays: Arrays) -> int:
 
 
 class HyperSynthesis:
-    """z_hat -> h: features of the hyper-latent, `features` channels at every position of the y grid.
+    """The network from z_hat to h: features of the hyper-latent, `features` channels at every position of the
+    y grid.
 
     Attributes:
         ratio: positions of y along one side of a position of z.
@@ -207,6 +211,26 @@ class HyperSynthesis:
         return h[:rows, :columns].reshape(rows * columns, self.features)
 
 
+@dataclass(frozen=True)
+class Step:
+    """One coding step.
+
+    Attributes:
+        number: the number of the pass whose positions it codes.
+        distance: rows and columns between neighbours.
+        channels: the channel group.
+        depth: how many channels of the neighbourhood its network takes: n in the specification.
+        known: the runs of inputs that may be decoded already at some position; all others are zero by
+            definition.
+    """
+
+    number: int
+    distance: int
+    channels: slice
+    depth: int
+    known: tuple[Run, ...]
+
+
 class ContextStep:
     """The network of one coding step: means and tables of a channel group at the positions of a pass.
 
@@ -214,30 +238,20 @@ class ContextStep:
     weights, the same at every position, are folded into the bias: the same integers with a third less work.
     """
 
-    def __init__(
-        self,
-        arrays: Arrays,
-        name: str,
-        depth: int,
-        known: tuple[Run, ...],
-        group: int,
-        sizes: tuple[int, int],
-    ) -> None:
+    def __init__(self, arrays: Arrays, name: str, step: Step, sizes: tuple[int, int]) -> None:
         """Load and check the layers `name`.0 to `name`.2.
 
         Args:
-            depth: channels of the neighbourhood that the weights are for.
-            known: the runs among them that can be other than zero.
-            group: channels that are coded.
             sizes: features of h, number of tables.
         """
-        self._group, self._known = group, known
+        group, depth = step.channels.stop - step.channels.start, step.depth
+        self._group, self._known, self._distance = group, step.known, step.distance
         features, self._tables = sizes
         bound = np.repeat([float(LATENT_BOUND), float(HIDDEN_LIMIT), 256.0], [9 * depth, features, KNOTS])
         self._first = Layer(arrays, f"{name}.0", bound)
         self._second = Layer(arrays, f"{name}.1", np.full(self._first.outputs, float(HIDDEN_LIMIT)))
         self._last = Layer(arrays, f"{name}.2", np.full(self._second.outputs, float(HIDDEN_LIMIT)), 2 * group)
-        rows = [offset * depth + np.arange(start, stop) for offset, start, stop in known]
+        rows = [offset * depth + np.arange(start, stop) for offset, start, stop in step.known]
         rows.append(9 * depth + np.arange(features))
         self._level_weight = self._first.weight[-KNOTS:].copy()
         self._first.weight = np.ascontiguousarray(self._first.weight[np.concatenate(rows)])
@@ -261,6 +275,6 @@ class ContextStep:
 
     def _inputs(self, y_hat: Grid, h: NDArray[np.int16], positions: Index) -> Floats:
         v = np.empty((positions.size, self._first.weight.shape[0]))
-        used = y_hat.gather(v, y_hat.inside(positions), self._known)
+        used = y_hat.gather(v, y_hat.inside(positions), self._known, self._distance)
         v[:, used:] = h[positions]
         return v

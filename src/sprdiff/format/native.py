@@ -14,7 +14,7 @@ from sprdiff.format.pure import no_symbol, shortest
 
 
 def categorical(counts: NDArray[np.integer[Any]]) -> Any:
-    """Return Constriction's model of a table.
+    """Return constriction's model of a table.
 
     `Categorical` gives every symbol one count and shares out the rest in proportion to the weights;
     integer weights (counts - 1) that sum to exactly that rest come out unchanged (tested).
@@ -23,7 +23,7 @@ def categorical(counts: NDArray[np.integer[Any]]) -> Any:
 
 
 class RangeEncoder:
-    """Narrows an interval symbol by symbol."""
+    """An encoder that narrows an interval symbol by symbol."""
 
     model = staticmethod(categorical)
 
@@ -49,7 +49,7 @@ class RangeEncoder:
 
 
 class RangeDecoder:
-    """Finds the symbols of a stream; after the end of the stream it reads zeros."""
+    """A decoder that finds the symbols of a stream; after the end of the stream it reads zeros."""
 
     model = staticmethod(categorical)
 
@@ -65,6 +65,6 @@ class RangeDecoder:
         """
         try:
             symbols: Ints = self._coder.decode(model, count)
-        except AssertionError as error:  # what constriction raises where no encoder can have been
+        except AssertionError as error:  # constriction raises this where no encoder can have made the stream
             raise no_symbol() from error
         return symbols

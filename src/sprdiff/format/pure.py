@@ -34,8 +34,8 @@ def cumulative(counts: NDArray[np.integer[Any]]) -> Model:
 
 
 class RangeEncoder:
-    """Narrows an interval symbol by symbol; the interval's lower end grows by words, a word may hold a
-    carry."""
+    """An encoder that narrows an interval symbol by symbol; the interval's lower end grows by words, and a
+    word may hold a carry."""
 
     model = staticmethod(cumulative)
 
@@ -69,7 +69,7 @@ class RangeEncoder:
 
 
 class RangeDecoder:
-    """Finds the symbols of a stream; after the end of the stream it reads zeros."""
+    """A decoder that finds the symbols of a stream; after the end of the stream it reads zeros."""
 
     model = staticmethod(cumulative)
 
@@ -106,7 +106,7 @@ class RangeDecoder:
 
 
 class PrefixDecoder:
-    """Finds the symbols that the beginning of a stream determines.
+    """A decoder that finds the symbols which the beginning of a stream determines.
 
     It decodes with two tails at once, one of zeros and one of ones, and ends at the first symbol in which
     they differ. Every file with this beginning lies between the two. No file lies above the last symbol of a
@@ -155,7 +155,7 @@ class PrefixDecoder:
 
 
 def words_of(stream: bytes, tail: int) -> list[int]:
-    """Return the 32-bit words of a stream, two at least, the last filled up with a byte."""
+    """Return the 32-bit words of a stream, at least two; the last one is filled up with a byte."""
     padded = stream + bytes([tail]) * max(-len(stream) % 4, 8 - len(stream))
     words: list[int] = np.frombuffer(padded, ">u4").tolist()
     return words
@@ -167,8 +167,8 @@ def no_symbol() -> BitstreamError:
 
 
 def shortest(low: int, high: int, size: int) -> bytes:
-    """Return of the numbers from `low` to below `high`, of `size` bytes, one that ends in the most zero
-    bytes, without them.
+    """Return the number from `low` to below `high`, of `size` bytes, that ends in the most zero bytes; those
+    are left out.
 
     The two are less than 2^64 apart.
     """

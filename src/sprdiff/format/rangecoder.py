@@ -24,7 +24,8 @@ from sprdiff.format.tables import TOTAL, Tables
 _FAIR = np.full(2, TOTAL // 2, np.uint32)
 """The table of a bit."""
 _MOST_ZEROS = SYMBOL_LIMIT.bit_length() - 1
-"""An Exp-Golomb code of more leading zeros would be a symbol beyond the limit."""
+"""The number of leading zeros that an Exp-Golomb code may have; with more it would be a symbol beyond the
+limit."""
 
 
 @cache
@@ -38,13 +39,13 @@ def fastest() -> Any:
 
 
 class SymbolCoder(ABC):
-    """Codes blocks of symbols in their order in the stream."""
+    """A coder of blocks of symbols, in their order in the stream."""
 
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
 
     def code(self, index: NDArray[np.uint8], mu: Ints, scaled: Floats | None) -> Ints:
-        """Code one block; returns its symbols q, int32, of the shape of `index`.
+        """Code one block; return its symbols q, int32, in the shape of `index`.
 
         Args:
             index: table of each symbol.
@@ -74,10 +75,10 @@ class SymbolCoder(ABC):
 
 
 class SymbolEncoder(SymbolCoder):
-    """Writes symbols. `bits` is their exact cost by the tables, escapes included."""
+    """A coder that writes symbols. `bits` is their exact cost by the tables, escapes included."""
 
     def __init__(self, tables: Tables, module: Any = None) -> None:
-        """A range coder of `module` is used: `native` or `pure`; None: the `fastest`."""
+        """Use the range coder of `module`, which is `native` or `pure`; None: the `fastest`."""
         super().__init__(tables)
         self._coder = (module or fastest()).RangeEncoder()
         self.bits = 0.0
@@ -105,8 +106,8 @@ class SymbolEncoder(SymbolCoder):
 
 
 class SymbolCounter(SymbolCoder):
-    """Writes nothing and counts: `histograms[t]` tells how often each symbol -R .. R and the escape came
-    up."""
+    """A coder that writes nothing and counts: `histograms[t]` tells how often each symbol -R .. R and the
+    escape came up."""
 
     def __init__(self, tables: Tables) -> None:
         super().__init__(tables)
@@ -123,10 +124,10 @@ class SymbolCounter(SymbolCoder):
 
 
 class SymbolDecoder(SymbolCoder):
-    """Reads symbols; after the end of the stream it reads zeros."""
+    """A coder that reads symbols; after the end of the stream it reads zeros."""
 
     def __init__(self, tables: Tables, stream: bytes, module: Any = None) -> None:
-        """A range coder of `module` is used: `native` or `pure`; None: the `fastest`."""
+        """Use the range coder of `module`, which is `native` or `pure`; None: the `fastest`."""
         super().__init__(tables)
         self._coder = (module or fastest()).RangeDecoder(stream)
         self._fair = self._coder.model(_FAIR)
@@ -161,11 +162,11 @@ class SymbolDecoder(SymbolCoder):
 
 
 class _Ended(Exception):  # noqa: N818
-    """The beginning of a stream does not say more."""
+    """The beginning of a stream says no more."""
 
 
 class SymbolPrefixDecoder(SymbolDecoder):
-    """Reads a beginning of a stream: the symbols that are certain, and 0 for all others.
+    """A coder that reads the beginning of a stream: the symbols that are certain, and 0 for all others.
 
     Attributes:
         known: how many symbols were certain; of an escaped one all bits must be.
@@ -207,7 +208,7 @@ def quantise(scaled: Floats, mu: Ints) -> Ints:
 
 
 def _escape_bits(q: int, radius: int) -> list[int]:
-    """Return sign (1 = negative), then Exp-Golomb of order 0 of |q| - R - 1, highest bit first."""
+    """Return the sign (1 = negative) and the Exp-Golomb code of order 0 of |q| - R - 1, highest bit first."""
     value = abs(q) - radius  # already the value plus one
     digits = [int(digit) for digit in f"{value:b}"]
     return [int(q < 0), *[0] * (len(digits) - 1), *digits]

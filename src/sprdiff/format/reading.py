@@ -1,4 +1,4 @@
-"""A parsed file becomes its exact latents."""
+"""How a parsed file becomes its exact latents."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def check_file(
 
 
 def read_exact(parsed: ParsedFile, entropy: EntropyModel, *, whole: bool) -> Exact:
-    """Return the exact latents of a checked file; a `Beginning` where it is not `whole`.
+    """Return the exact latents of a checked file; a `Beginning` if the file is not `whole`.
 
     Raises:
         BitstreamError: no encoder can have made its stream.

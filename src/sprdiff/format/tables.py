@@ -63,7 +63,7 @@ class Tables:
         return int(self.radius.size)
 
     def model(self, table: int, make: Callable[[IntArray], T]) -> T:
-        """Return what a range coder's `make` makes of a table's counts; it is made once."""
+        """Return what a range coder's `make` makes of a table's counts; it is made only once."""
         if (make, table) not in self._models:
             self._models[make, table] = make(self.counts[self.start[table] : self.start[table + 1]])
         return self._models[make, table]
@@ -101,7 +101,8 @@ def make_gaussian_tables(sigmas: Sequence[float] | NDArray[np.float64]) -> tuple
 def fit_tables(
     histograms: Sequence[IntArray], base: tuple[IntArray, IntArray], pseudo_count: int = 256
 ) -> tuple[IntArray, IntArray]:
-    """Refit tables to counted residual symbols; integer arithmetic only, so the same everywhere.
+    """Refit tables to counted residual symbols; the arithmetic is on integers only, so the result is the same
+    everywhere.
 
     Args:
         histograms: per table int64 [2R + 2]: how often each symbol -R .. R and the escape were coded.
@@ -143,8 +144,8 @@ def _bin(q: int, sigma: float) -> float:
 
 
 def _counts(half: list[int], escape: int, total: int) -> NDArray[np.uint32]:
-    """Return one table from the shares (of `total`) of the symbols 1 .. R and of the escape; 0 takes what is
-    left.
+    """Return one table from the shares (of `total`) of the symbols 1 .. R and of the escape; the symbol 0
+    gets what is left.
 
     Every symbol gets its floor first and a share of the rest, so the symbol 0 can never come out empty.
     """

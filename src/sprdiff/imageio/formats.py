@@ -32,8 +32,8 @@ MOST_FRAMES = 1000
 """The largest number of frames that is counted: a TIFF can chain pages of a hundred bytes, each slower to
 find."""
 MIN_TILE = 2**22
-"""A tile of a TIFF with so many pixels is always accepted: a whole tile is decoded for a picture of any
-size."""
+"""A tile of a TIFF with up to this many pixels is always accepted, because a whole tile is decoded for a
+picture of any size."""
 
 
 OPENING = 2**27

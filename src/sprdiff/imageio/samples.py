@@ -48,10 +48,9 @@ def value_range(strips: Iterable[Values], depth: int, name: str = "") -> tuple[f
     """Return the numbers of black and of white.
 
     Unsigned whole numbers of up to 16 bits have a white, their largest number, and so have signed ones,
-    though a number
-    below zero is no level. Numbers of 32 bits and floats have no defined range: it is the narrowest of 0-1
-    (floats), 0-255 (which Pillow's own conversions assume) and 0-65535 that contains them all, or else their
-    own extremes.
+    though a number below zero is no level. Numbers of 32 bits and floats have no defined range. It is the
+    narrowest of 0-1 (floats), 0-255 (which Pillow's own conversions assume) and 0-65535 that contains them
+    all, or else their own extremes.
 
     Args:
         strips: all numbers.

@@ -35,8 +35,8 @@ from .tiff_pages import (
     ORIENTATION,
     PHOTOMETRIC,
     PLANAR,
-    Page,
     Pages,
+    TiffPage,
     read_pages,
 )
 
@@ -59,7 +59,7 @@ class Tiff:
 
     stream: IO[bytes]
     pages: Pages
-    page: Page
+    page: TiffPage
 
 
 def find_picture(stream: IO[bytes], name: str, max_pixels: int) -> Tiff | None:

@@ -86,7 +86,7 @@ _RAW = frozenset({32803, 34892})
 
 
 @dataclass(frozen=True)
-class Page:
+class TiffPage:
     """One page (IFD).
 
     Attributes:
@@ -148,12 +148,12 @@ class Pages:
         order: the byte order, ``<`` or ``>``.
     """
 
-    chain: list[Page]
-    below: list[Page]
+    chain: list[TiffPage]
+    below: list[TiffPage]
     big: bool
     order: str
 
-    def picture(self) -> Page:
+    def picture(self) -> TiffPage:
         """Return the page that is the picture: the first, unless it says that it is a reduced copy or a
         mask."""
         first = self.chain[0]
@@ -169,7 +169,7 @@ class Pages:
         picture = self.picture()
         return sum(not (page.reduced or page.mask) for page in self.chain if page is not picture)
 
-    def head(self, page: Page) -> bytes:
+    def head(self, page: TiffPage) -> bytes:
         """Return the head of a file whose first page is `page`."""
         mark = b"II" if self.order == "<" else b"MM"
         if self.big:
@@ -199,7 +199,7 @@ def read_pages(stream: IO[bytes]) -> Pages | None:
     return Pages(chain, below[:MAX_PAGES], big, order) if chain else None
 
 
-def _chain(stream: IO[bytes], head: bytes, order: str, big: bool) -> Iterator[Page]:
+def _chain(stream: IO[bytes], head: bytes, order: str, big: bool) -> Iterator[TiffPage]:
     following = struct.unpack(order + ("Q" if big else "I"), head[8:16] if big else head[4:8])[0]
     seen: set[int] = set()
     while following and following not in seen and len(seen) < MAX_PAGES:
@@ -213,7 +213,7 @@ def _chain(stream: IO[bytes], head: bytes, order: str, big: bool) -> Iterator[Pa
         yield page
 
 
-def _below(stream: IO[bytes], parent: Page, order: str, big: bool) -> Iterator[Page]:
+def _below(stream: IO[bytes], parent: TiffPage, order: str, big: bool) -> Iterator[TiffPage]:
     for offset in parent.tags.get(SUB_PAGES, ()):
         try:
             yield _read(stream, offset, order, big)[0]
@@ -221,7 +221,7 @@ def _below(stream: IO[bytes], parent: Page, order: str, big: bool) -> Iterator[P
             continue
 
 
-def _read(stream: IO[bytes], offset: int, order: str, big: bool) -> tuple[Page, int]:
+def _read(stream: IO[bytes], offset: int, order: str, big: bool) -> tuple[TiffPage, int]:
     """Read a page; return it and the position of the next one."""
     stream.seek(offset)
     size, kind = (20, "HHQ8s") if big else (12, "HHI4s")
@@ -235,7 +235,7 @@ def _read(stream: IO[bytes], offset: int, order: str, big: bool) -> tuple[Page, 
         tag, code, length, value = struct.unpack(order + kind, table[start : start + size])
         if tag in _WANTED and code in _TYPES:
             tags[tag] = _values(stream, order, _TYPES[code], min(length, _MAX_VALUES), value)
-    return Page(offset, tags), following
+    return TiffPage(offset, tags), following
 
 
 def _values(stream: IO[bytes], order: str, code: str, length: int, value: bytes) -> tuple[int, ...]:

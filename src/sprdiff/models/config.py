@@ -6,29 +6,37 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Self
 
 MAX_WIDTH, MAX_DEPTH = 8192, 64
 """The largest number of channels, and of blocks in a row, in a stored configuration."""
 MAX_NUMBER = 1e9
 _MAY_BE_0 = ("semantic",)
-_NO_SIZES = ("preset", "lambda_range", "sigma_max", "passes", "group_major")
+_NO_SIZES = ("preset", "lambda_range", "sigma_max", "passes", "group_major", "prediction")
 
 STEP_SIZES = (0.0, 1 / 8, 1 / 4, 1 / 2, 1.0)
 """The step sizes that the flow knows (shortcut models: Frans et al., ICLR 2025); 0 means the velocity at
 one time."""
 
-EXACT = ("latent_codec.hyper_synthesis.", "latent_codec.context.", "latent_codec.y_log_gain",
-         "latent_codec.z_log_gain", "latent_codec.z_mean", "latent_codec.z_index")  # fmt: skip
+EXACT = (
+    "latent_codec.hyper_synthesis.",
+    "latent_codec.context.",
+    "latent_codec.y_log_gain",
+    "latent_codec.z_log_gain",
+    "latent_codec.z_mean",
+    "latent_codec.z_index",
+)
 """Prefixes of the weights that are stored in the integer arrays only (docs/bitstream.md)."""
 
-Passes = tuple[tuple[int, int], tuple[int, int]]
-"""The pass that codes a position of y, by its row and column modulo 2."""
+Passes = tuple[tuple[int, ...], ...]
+"""The pass that codes a position of y, by its row and column modulo 2 or 4."""
 Order = tuple[tuple[int, int], ...]
 """The steps in which y is coded, each a pair of a pass and a channel group."""
 
 CHECKERBOARD: Passes = ((0, 1), (1, 0))
 FOUR_PASSES: Passes = ((0, 2), (3, 1))
+SIX_PASSES: Passes = ((0, 4, 2, 4), (5, 3, 5, 3), (2, 4, 1, 4), (5, 3, 5, 3))
+"""Every second row and column in three passes, then the rest like the last three of `FOUR_PASSES`."""
 
 
 def pass_major(passes: int, groups: int) -> Order:
@@ -41,42 +49,75 @@ def group_major(passes: int, groups: int) -> Order:
     return tuple((p, g) for g in range(groups) for p in range(passes))
 
 
-class LatentSizes(Protocol):
-    """The part of a preset's configuration that the latent codec reads; `ModelConfig` and `SDConfig` have
-    it."""
+@dataclass(frozen=True)
+class LatentSizes:
+    """What the configurations of all presets have in common: the sizes of the latent codec, and JSON.
+
+    Attributes:
+        fused, trunk: widths of the fusion at 1/16 and of the analysis.
+        lambda_range: weight of the distortion at levels 0 and 255.
+        passes: the order in which the positions of y are coded, see `Passes` and `order`.
+        tables, sigma_max: how many tables of probabilities there are, and the widest one's standard
+            deviation.
+    """
 
     y_downs: ClassVar[int]
+    """How often the side is halved between the fused features at 1/16 and y."""
     z_ratio: ClassVar[int]
+    """Positions of y along one side of a position of z, a power of two."""
     dense: ClassVar[bool]
+    """Whether the transforms consist of dense 3x3 convolutions, or of depthwise ones."""
+
+    fused: int
+    trunk: int
+    analysis_blocks: int
+    y_channels: int
+    z_channels: int
+    groups: tuple[int, ...]
+    hyper_hidden: int
+    hyper_features: int
+    context_hidden: int
+
+    def __post_init__(self) -> None:
+        if sum(self.groups) != self.y_channels:
+            raise ValueError(f"channel groups {self.groups} do not sum to {self.y_channels}")
 
     @property
-    def passes(self) -> Passes: ...
+    def lambda_range(self) -> tuple[float, float]:
+        raise NotImplementedError
+
     @property
-    def order(self) -> Order: ...
+    def passes(self) -> Passes:
+        return CHECKERBOARD
+
     @property
-    def tables(self) -> int: ...
+    def tables(self) -> int:
+        return 64
+
     @property
-    def sigma_max(self) -> float: ...
+    def sigma_max(self) -> float:
+        return 32.0
+
     @property
-    def lambda_range(self) -> tuple[float, float]: ...
-    @property
-    def fused(self) -> int: ...
-    @property
-    def trunk(self) -> int: ...
-    @property
-    def analysis_blocks(self) -> int: ...
-    @property
-    def y_channels(self) -> int: ...
-    @property
-    def z_channels(self) -> int: ...
-    @property
-    def groups(self) -> tuple[int, ...]: ...
-    @property
-    def hyper_hidden(self) -> int: ...
-    @property
-    def hyper_features(self) -> int: ...
-    @property
-    def context_hidden(self) -> int: ...
+    def order(self) -> Order:
+        """The steps in which y is coded."""
+        return pass_major(max(max(row) for row in self.passes) + 1, len(self.groups))
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read a configuration; unknown or missing fields raise ``TypeError``."""
+        fields: dict[str, Any] = {k: _frozen(v) for k, v in json.loads(text).items()}
+        if set(fields) != {f.name for f in dataclasses.fields(cls)}:
+            raise TypeError(f"the stored configuration has other fields than this version's {cls.__name__}")
+        check_sizes(fields)
+        return cls(**fields)
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
 def check_sizes(fields: Mapping[str, Any]) -> None:
@@ -105,27 +146,36 @@ def _check_coding(fields: Mapping[str, Any]) -> None:
     if not all(type(number) in (int, float) and 0 < number <= MAX_NUMBER for number in numbers):
         raise ValueError(f"the stored configuration has numbers that are not above 0: {numbers}")
     passes = fields.get("passes", CHECKERBOARD)
-    if len(passes) != 2 or not all(len(row) == 2 and set(row) <= set(range(4)) for row in passes):
+    if not _are_passes(passes):
         raise ValueError(f"the stored configuration has passes {passes!r}")
 
 
+def _are_passes(passes: Any) -> bool:
+    """Whether a table says in which pass each position is coded, with the coarse positions first."""
+    side = len(passes)
+    if side not in (2, 4) or not all(len(row) == side and set(row) <= set(range(8)) for row in passes):
+        return False
+    coarse = [passes[r][c] for r in range(0, side, 2) for c in range(0, side, 2)]
+    fine = {(r % 2, c % 2): passes[r][c] for r in range(side) for c in range(side) if r % 2 or c % 2}
+    periodic = all(
+        passes[r][c] == fine[r % 2, c % 2] for r in range(side) for c in range(side) if r % 2 or c % 2
+    )
+    return side == 2 or (periodic and max(coarse) < min(fine.values()))
+
+
 @dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(LatentSizes):
     """Channel counts and depths of one preset.
 
     Grids: 1/8 the VAE latent and the flow's finest, 1/16 the fusion and c_pix, 1/32 ``y`` and c_sem, 1/64
     ``z``.
 
     Attributes:
-        lambda_range: weight of the squared error at levels 0 and 255.
         vae_latent: channels of the VAE's latent; vae_encoder: widths at 1/4 and 1/8; vae_decoder: at 1/8,
             1/4, 1/2.
         distortion: widths at 1/4, 1/8 and 1/16; distortion_blocks: residual blocks at 1/8 and 1/16.
         semantic: channels of the frozen EfficientNet-Lite0 features at 1/16 that join the fusion; 0: none.
-        fused, trunk: widths of the fusion at 1/16 and of the analysis at 1/32.
-        passes, group_major: the order in which y is coded, see `Passes` and `order`.
-        tables, sigma_max: how many tables of probabilities there are, and the widest one's standard
-            deviation.
+        group_major: whether all passes of a channel group are coded before the next group.
         synthesis: widths at 1/32 and 1/16; coarse: of the head of x̃ at 1/8 and 1/4.
         pixel_condition, semantic_condition: channels of c_pix at 1/16 and c_sem at 1/32.
         flow: widths at 1/8, 1/16, 1/32; flow_blocks: blocks at 1/8, 1/16, 1/32, 1/8; flow_embedding: of the
@@ -133,11 +183,8 @@ class ModelConfig:
     """
 
     y_downs: ClassVar[int] = 1
-    """How often the side is halved between the fused features at 1/16 and y."""
     z_ratio: ClassVar[int] = 2
-    """Positions of y along one side of a position of z, a power of two."""
     dense: ClassVar[bool] = True
-    """Whether the transforms consist of dense 3x3 convolutions, or of depthwise ones."""
 
     preset: str = "tiny"
     preset_id: int = 1
@@ -153,10 +200,10 @@ class ModelConfig:
     fused: int = 192
     trunk: int = 256
     analysis_blocks: int = 1
-    y_channels: int = 160
+    y_channels: int = 128
     z_channels: int = 32
-    groups: tuple[int, ...] = (16, 16, 32, 32, 64)
-    passes: Passes = FOUR_PASSES
+    groups: tuple[int, ...] = (16, 16, 32, 64)
+    passes: Passes = SIX_PASSES
     group_major: bool = False
     tables: int = 80
     sigma_max: float = 128.0
@@ -173,31 +220,11 @@ class ModelConfig:
     flow_blocks: tuple[int, int, int, int] = (1, 3, 1, 1)
     flow_embedding: int = 128
 
-    def __post_init__(self) -> None:
-        if sum(self.groups) != self.y_channels:
-            raise ValueError(f"channel groups {self.groups} do not sum to {self.y_channels}")
-
     @property
     def order(self) -> Order:
         """The steps in which y is coded."""
         count = max(max(row) for row in self.passes) + 1
         return (group_major if self.group_major else pass_major)(count, len(self.groups))
-
-    def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self), sort_keys=True)
-
-    @classmethod
-    def from_json(cls, text: str) -> ModelConfig:
-        """Read a configuration; unknown or missing fields raise ``TypeError``."""
-        fields: dict[str, Any] = {k: _frozen(v) for k, v in json.loads(text).items()}
-        if set(fields) != {f.name for f in dataclasses.fields(cls)}:
-            raise TypeError("the stored configuration has other fields than this version's ModelConfig")
-        check_sizes(fields)
-        return cls(**fields)
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
 TINY = ModelConfig()

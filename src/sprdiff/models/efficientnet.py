@@ -12,6 +12,7 @@ import hashlib
 import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -112,9 +113,10 @@ class EfficientNetLite0(nn.Module):
         with torch.no_grad():
             _fold(self.stem, arrays, "_conv_stem", "_bn0")
             for number, block in enumerate(self.blocks):
+                layers: Any = block.layers
                 names = [("_depthwise_conv", "_bn1"), ("_project_conv", "_bn2")]
-                names = [("_expand_conv", "_bn0"), *names] if len(block.layers) == 3 else names  # type: ignore[arg-type]
-                for layer, (conv, norm) in zip(block.layers, names, strict=True):  # type: ignore[arg-type]
+                names = [("_expand_conv", "_bn0"), *names] if len(layers) == 3 else names
+                for layer, (conv, norm) in zip(layers, names, strict=True):
                     _fold(layer, arrays, f"_blocks.{number}.{conv}", f"_blocks.{number}.{norm}")
         return self
 

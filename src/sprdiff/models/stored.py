@@ -94,7 +94,7 @@ def load_entropy_arrays(codec: LatentCodec, arrays: Arrays) -> None:
     """
     for name, wanted in steps_of(codec.config).items():
         if not np.array_equal(arrays[name], wanted):
-            raise ValueError(f"the array {name} is {arrays[name].tolist()}, where {wanted.tolist()} is due")
+            raise ValueError(f"the array {name} is {arrays[name].tolist()} and must be {wanted.tolist()}")
 
     def tensor(name: str, scale: float) -> Tensor:
         return torch.from_numpy(arrays[name].astype(np.float64)) / scale
@@ -177,7 +177,7 @@ def fill(folder: Path, build: Callable[[str], Model], read: Read = read_npz) -> 
         if wrong := sorted(n for n in exact if not n.startswith(EXACT)) + sorted(
             set(stored) - set(model.state_dict())
         ):
-            raise WeightsError(f"{folder}: weights missing or unknown, {wrong[0]} for one")
+            raise WeightsError(f"{folder} lacks weights or holds unknown ones, such as {wrong[0]}")
         codec = model.latent_codec
         assert isinstance(codec, LatentCodec)
         load_entropy_arrays(codec, arrays)
@@ -185,5 +185,5 @@ def fill(folder: Path, build: Callable[[str], Model], read: Read = read_npz) -> 
     except OSError as error:
         raise WeightsError(f"{error.filename or folder} cannot be read: {reason(error)}") from error
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise WeightsError(f"{folder}: not a weights folder of this version ({error})") from error
+        raise WeightsError(f"{folder} is not a weights folder of this version ({error})") from error
     return model

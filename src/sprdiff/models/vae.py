@@ -16,8 +16,8 @@ from .blocks import PixelConv, conv, down, res_blocks, up
 from .config import ModelConfig
 
 CONTRAST = 5.0
-"""x − x̃ is small compared with x̃: the encoder sees it multiplied by this, and the decoder's residual is
-divided by it."""
+"""The factor by which the encoder sees x − x̃ multiplied, because it is small compared with x̃, and by which
+the decoder's residual is divided."""
 
 
 class VAEEncoder(nn.Module):

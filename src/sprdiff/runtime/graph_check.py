@@ -26,7 +26,7 @@ MOST_PRODUCTS = 50_000
 _BASE = 2**22
 """How many numbers are allowed for pictures of any size: weights are transposed, levels looked up."""
 _MOST_KNOWN = 64
-"""The largest array whose values are followed, because sizes are made of them."""
+"""The size of the largest array whose values are followed, because sizes are made of them."""
 
 Shape = tuple[int, ...]
 
@@ -158,15 +158,17 @@ def _windows(node: Node, sides: Sequence[int], kernel: Sequence[int]) -> Sequenc
     about = node.attributes
     if about.get("auto_pad", "NOTSET") != "NOTSET":
         raise ValueError("a border that is not stated")
-    pads, strides, dilations = (about.get(name, default) for name, default in (
-        ("pads", (0,) * 2 * len(kernel)), ("strides", (1,) * len(kernel)), ("dilations", (1,) * len(kernel))
-    ))  # fmt: skip
+    ones = (1,) * len(kernel)
+    pads = about.get("pads", (0,) * 2 * len(kernel))
+    strides, dilations = about.get("strides", ones), about.get("dilations", ones)
     if min((*strides, *dilations, *kernel)) < 1 or min(pads) < 0 or len(kernel) != len(sides):
         raise ValueError("a window")
-    return _positive([
-        (side + pads[i] + pads[i + len(kernel)] - dilations[i] * (kernel[i] - 1) - 1) // strides[i] + 1
-        for i, side in enumerate(sides)
-    ])  # fmt: skip
+    return _positive(
+        [
+            (side + pads[i] + pads[i + len(kernel)] - dilations[i] * (kernel[i] - 1) - 1) // strides[i] + 1
+            for i, side in enumerate(sides)
+        ]
+    )
 
 
 def _positive(sides: Sequence[int]) -> Sequence[int]:

@@ -6,8 +6,7 @@
                                    noise ─ flow, N times ┴─► z0 ─ vae_decode ─► x̂ × s ─+─► picture
 
 Each arrow runs over the whole picture, tile by tile, before the next begins, and so does each evaluation of
-the flow:
-every graph needs only its own halo, and more evaluations need no larger tiles.
+the flow. Therefore every graph needs only its own halo, and more evaluations need no larger tiles.
 """
 
 from __future__ import annotations

@@ -33,12 +33,11 @@ def euler_steps(count: int) -> list[FlowStep]:
     knows.
 
     A power of two gives equal steps. For other numbers the first steps are those of the power of two below,
-    and the last
-    ones are half as long: 3 are 1/2, 1/4, 1/4. A network that was trained for few steps returns the mean
-    velocity over a stride, and has learnt a stride only at times that are multiples of it. Three equal steps
-    would need the mean over a third, which it does not know. So every number of evaluations up to 8 consists
-    of steps that were trained, and none is worse than the power of two below. Steps below an eighth have
-    stride 0: the velocity at one time.
+    and the last ones are half as long: 3 are 1/2, 1/4, 1/4. A network that was trained for few steps returns
+    the mean velocity over a stride, and has learnt a stride only at times that are multiples of it. Three
+    equal steps would need the mean over a third, which it does not know. So every number of evaluations up to
+    8 consists of steps that were trained, and none is worse than the power of two below. Steps below an
+    eighth have stride 0: the velocity at one time.
     """
     finest = count.bit_length() - 1
     halved = count - (1 << finest)

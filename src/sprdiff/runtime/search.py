@@ -33,7 +33,7 @@ from ..imageio.resize import Tile, area, tiles
 from ..interrupt import checkpoint
 from ..models.config import LatentSizes
 from ..models.first.sprdiff import SPRDiff as FirstSPRDiff
-from ..models.passes import CodingStep, at_cells, even, group_spans, walk
+from ..models.passes import CodingStep, group_spans, padded, walk
 from ..models.rate import lambda_of, sigma_of, table_bits
 from ..models.sprdiff import SPRDiff
 
@@ -44,18 +44,18 @@ ROUNDS = (0, 1, 2, 4, 6, 9, 13, 18, 25, 36)
 """The number of gradients at efforts 0 to 9; each is followed by `TRIALS` trials."""
 TRIALS = 5
 BLOCK = 5
-"""The number of cells along a side of a block. The outermost are not changed: effects of a symbol mostly
-stay in its block."""
+"""The number of cells along a side of a block. The outermost cells are not changed, because a symbol's
+effects mostly stay in its block."""
 HOPELESS = 8.0
 """A change whose predicted loss is above this number of bits is not tried; predictions are rough."""
 WORTH = 0.3
 """A change is kept if it gains at least this number of bits."""
 REST = 12
-"""For so many rounds a change that lost is not tried again."""
+"""The number of rounds in which a change that lost is not tried again."""
 TYPICAL_CURVATURE = 25.0
 """The second derivative of J by a symbol, in bits, before anything is measured."""
 STRIDE, WINDOW, HALO = 32, 32, 8
-"""Pixels per cell; cells along a side of a window that is refined at once, and around it."""
+"""Pixels per cell; cells along a side of a window that is refined at once; and cells around it."""
 
 
 class State(NamedTuple):
@@ -127,7 +127,7 @@ class Window:
     def _state(self, target: Tensor, slope: bool) -> State:
         config = self.config
         probe = torch.zeros_like(target, requires_grad=slope)
-        probes, spans = even(probe), group_spans(config.groups)
+        probes, spans = padded(probe, config.passes), group_spans(config.groups)
 
         def code(step: CodingStep) -> tuple[Tensor, ...]:
             symbol = torch.floor(step.y - step.mean.detach() + 0.5)
@@ -135,7 +135,7 @@ class Window:
             residual = symbol - (step.mean - step.mean.detach())
             bits = (table_bits(residual, sigma_of(step.table, config)) * step.inside).sum(1, True)
             # Beyond the picture later steps see zeros.
-            value = symbol + step.mean.detach() + at_cells(probes[:, spans[step.group]], step.cells)
+            value = symbol + step.mean.detach() + step.of(probes[:, spans[step.group]])
             return value * step.inside, step.mean, symbol, step.table.detach(), bits
 
         walked = walk(config, self._codec.context, target, self._features, self._level, code)

@@ -64,7 +64,7 @@ def inner(value: Floats, tile: Tile, scale: int) -> Floats:
     """
     expected = tuple((s.stop - s.start) * scale for s in tile.padded)
     if value.ndim != 4 or value.shape[2:] != expected:
-        raise WeightsError(f"a graph gives an output of shape {value.shape} where {expected} is due")
+        raise WeightsError(f"a graph gives an output of shape {value.shape}, not {expected}")
     return value[0, :, *times(tile.inner, scale)]
 
 
@@ -76,6 +76,6 @@ def store(whole: NDArray[Any], value: Floats, tile: Tile, scale: int) -> None:
     """
     core = inner(value, tile, scale)
     if len(core) != len(whole):
-        raise WeightsError(f"a graph gives {len(core)} channels where {len(whole)} are due")
+        raise WeightsError(f"a graph gives {len(core)} channels, not {len(whole)}")
     with np.errstate(over="ignore"):  # damaged latents may exceed the range of half precision
         whole[:, *times(tile.core, scale)] = core

@@ -67,7 +67,7 @@ MAX_NOISE = 1000.0
 SERVING = ("encoder", "decoder")
 """The networks around the exact part: each has a hash of its own, and names the H that it belongs to."""
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-"""Other compression methods would unpack everything before it could be counted."""
+"""The compression methods that are read; others would unpack everything before it could be counted."""
 _END = 22
 """The bytes at the end of an archive that say where its list is."""
 
@@ -292,7 +292,7 @@ def _check_archive(file: BinaryIO, path: Path) -> None:
 
 def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
     if member.compress_type not in _METHODS:
-        raise ValueError(f"{member.filename} is packed in a way that no array is written in")
+        raise ValueError(f"{member.filename} is packed in a way that arrays never are")
     with archive.open(member) as file:
         shape, fortran, dtype = _header(file)  # type: ignore[arg-type]
         if dtype.kind not in "iuf":
@@ -304,7 +304,7 @@ def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
             raise ValueError(f"{member.filename} does not hold {shape} numbers")
     array = np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
     if dtype.kind == "f" and not np.isfinite(array).all():
-        raise ValueError(f"{member.filename} holds what is no number")
+        raise ValueError(f"{member.filename} holds values that are not numbers")
     return array
 
 

@@ -19,7 +19,7 @@ from .model import SDSPRDiff, build
 def assemble(
     trained: Trained, weights: Mapping[str, NDArray[Any]], places: Mapping[str, str | Path | None]
 ) -> SDSPRDiff:
-    """Build the model of a trained folder on its pretrained parts; every weight and every file is checked.
+    """Return the model of a trained folder on its pretrained parts; every weight and every file is checked.
 
     Args:
         weights: the trained weights, by name.
@@ -39,7 +39,7 @@ def assemble(
     if model.config != trained.config:
         raise WeightsError(f"{trained.folder}: its configuration has other widths than its base models")
     state = {name: torch.from_numpy(value.astype(np.float32)) for name, value in weights.items()}
-    # The integer networks are not torch's to run: what they hold here stays as it began.
+    # torch does not run the integer networks: their weights here stay as they were initialised.
     kept = {name: value for name, value in model.trained_state().items() if name.startswith(EXACT)}
     try:
         model.load_trained_state(kept | state)
@@ -49,7 +49,7 @@ def assemble(
 
 
 def set_threads(count: int | None) -> None:
-    """Set the threads of torch on the CPU for the whole process; None leaves them as they are."""
+    """Set the number of torch's threads on the CPU, for the whole process; None changes nothing."""
     if count is not None:
         torch.set_num_threads(count)
 

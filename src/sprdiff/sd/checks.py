@@ -1,4 +1,4 @@
-"""What the configurations of pretrained parts must say before their weights are loaded for preset `sd`."""
+"""Checks of the configurations of pretrained parts, before their weights are loaded for preset `sd`."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..common.files import read_object
 from ..errors import WeightsError
-from .hub import Source, brief, read_json
+from .hub import Source, brief
 
 PATCH = 14
-"""Side of DINOv2's patches in pixels."""
+"""The side of DINOv2's patches in pixels."""
 
 
-class Schedule(NamedTuple):
+class NoiseSchedule(NamedTuple):
     """The part of a scheduler's configuration that one step needs.
 
     Attributes:
@@ -26,18 +27,18 @@ class Schedule(NamedTuple):
     alphas: Tensor
 
 
-def read_schedule(source: Source) -> Schedule:
-    """Read ``scheduler/scheduler_config.json``; ᾱ is computed as diffusers' schedulers compute it.
+def read_schedule(source: Source) -> NoiseSchedule:
+    """Read the prediction type and ᾱ of ``scheduler/scheduler_config.json``, as diffusers' schedulers compute
+    them.
 
     Raises:
         WeightsError: one step cannot be taken with a scheduler of this kind.
     """
-    config = read_json(source.folder / "scheduler" / "scheduler_config.json")
+    config = read_object(source.folder / "scheduler" / "scheduler_config.json", WeightsError)
     prediction = config.get("prediction_type", "epsilon")
     if prediction not in ("epsilon", "v_prediction", "sample"):
         raise WeightsError(
-            f"the scheduler of {source.name} predicts {prediction!r}: "
-            "epsilon, v_prediction or sample is needed"
+            f"the scheduler of {source.name} predicts {prediction!r} and not epsilon, v_prediction or sample"
         )
     try:
         alphas = _alphas(config)
@@ -48,11 +49,11 @@ def read_schedule(source: Source) -> Schedule:
             f"the scheduler of {source.name} ends in pure noise, of which epsilon tells nothing: "
             "one step needs a model that predicts v or the sample"
         )
-    return Schedule(prediction, alphas.float())
+    return NoiseSchedule(prediction, alphas.float())
 
 
 def _alphas(config: dict[str, Any]) -> Tensor:
-    """Return ᾱ_t, float64 [T]; `rescale_betas_zero_snr` applies algorithm 1 of Lin et al. (WACV 2024)."""
+    """Return ᾱ_t, float64 [T]; with `rescale_betas_zero_snr` by algorithm 1 of Lin et al. (WACV 2024)."""
     rule, count = config.get("beta_schedule", "linear"), config.get("num_train_timesteps", 1000)
     start, end = config.get("beta_start", 0.0001), config.get("beta_end", 0.02)
     if config.get("trained_betas") is not None:
@@ -62,7 +63,7 @@ def _alphas(config: dict[str, Any]) -> Tensor:
     elif rule == "linear":
         betas = torch.linspace(start, end, count, dtype=torch.float64)
     else:
-        raise ValueError(f"beta schedule {rule!r} where linear or scaled_linear is needed")
+        raise ValueError(f"the beta schedule is {rule!r} and not linear or scaled_linear")
     alphas = torch.cumprod(1 - betas, 0)
     if config.get("rescale_betas_zero_snr"):
         root = alphas.sqrt()
@@ -71,22 +72,22 @@ def _alphas(config: dict[str, Any]) -> Tensor:
 
 
 def check_class(source: Source, sub: str, key: str, wanted: tuple[str, ...]) -> dict[str, Any]:
-    """Read the configuration of one network, which must name one of the wanted classes.
+    """Return the configuration of one network, which must name one of the wanted classes.
 
     Raises:
         WeightsError: it names another.
     """
-    config = read_json(source.folder / sub / "config.json")
+    config = read_object(source.folder / sub / "config.json", WeightsError)
     if config.get(key) not in wanted:
         where = f"{sub}/" if sub else ""
         raise WeightsError(
-            f"{source.name}: {where}config.json names {config.get(key)!r} where {wanted[0]} is needed"
+            f"{source.name}: {where}config.json names {config.get(key)!r} but {wanted[0]} is needed"
         )
     return config
 
 
 def check_widths(source: Source, vae: dict[str, Any], unet: dict[str, Any]) -> None:
-    """Refuse VAE and UNet that are not of one Stable-Diffusion-1.x/2.x-class model.
+    """Refuse a VAE and a UNet that do not belong to one model of the class of Stable Diffusion 1.x or 2.x.
 
     Raises:
         WeightsError: latents do not fit, the VAE is not at 1/8, or the UNet wants what the codec does not
@@ -102,14 +103,12 @@ def check_widths(source: Source, vae: dict[str, Any], unet: dict[str, Any]) -> N
     if not all(isinstance(config.get("block_out_channels", []), list) for config in (vae, unet)):
         raise WeightsError(f"{source.name}: block_out_channels is no list")
     if (ratio := 2 ** (len(vae.get("block_out_channels", [0])) - 1)) != 8:
-        raise WeightsError(
-            f"{source.name}: the VAE's latent is at 1/{ratio} of the image where 1/8 is needed"
-        )
+        raise WeightsError(f"{source.name}: the VAE's latent is at 1/{ratio} of the image but 1/8 is needed")
     strange = [k for k in ("addition_embed_type", "class_embed_type", "encoder_hid_dim_type") if unet.get(k)]
     if strange or not isinstance(unet.get("cross_attention_dim", 1280), int):
         reason = strange[0] if strange else "several cross_attention_dim"
         raise WeightsError(
-            f"{source.name}: the UNet has {reason}, as SDXL-class models do: SD 1.x or 2.x is needed"
+            f"{source.name}: the UNet has {reason}, as SDXL-class models do: give a model of SD 1.x or 2.x"
         )
     if 2 ** (len(unet.get("block_out_channels", [0] * 4)) - 1) > 8:
         raise WeightsError(f"{source.name}: the UNet halves its latent more than three times")

@@ -1,13 +1,13 @@
-"""Sizes of preset `sd`: a frozen dataclass, stored inside every checkpoint and every trained folder."""
+"""The sizes of preset `sd`: a frozen dataclass, which is stored in every checkpoint and every trained
+folder."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from ..models.config import CHECKERBOARD, Order, Passes, check_sizes, pass_major
+from ..models.config import CHECKERBOARD, LatentSizes, Passes
 
 PREDICTIONS = ("clean", "base")
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16")
@@ -25,7 +25,7 @@ def check_precision(word: str) -> str:
 
 
 @dataclass(frozen=True)
-class SDConfig:
+class SDConfig(LatentSizes):
     """Channel counts of what is trained, and the widths of the pretrained parts that it is trained on.
 
     Grids: 1/8 the VAE latent and c_pix, 1/16 ELIC, DINOv2 and the fusion, 1/64 ``y`` and c_sem, 1/256 ``z``.
@@ -37,7 +37,6 @@ class SDConfig:
         synthesis: channels at 1/64, 1/32 and 1/16; estimate, coarse: at 1/8, of ẑ's head and of the coarse
             image.
         depth: blocks at each grid of the synthesis.
-        passes: the order in which the positions of y are coded.
         lambda_range: weight of the distortion against bits per pixel at levels 0 and 255. With this loss
             StableCodec's published rates, 0.005 to 0.035 bits per pixel on Kodak, lie inside of it
             (docs/sd.md).
@@ -48,10 +47,8 @@ class SDConfig:
     """
 
     y_downs: ClassVar[int] = 2
-    """Halvings from the fused features at 1/16 to y."""
     z_ratio: ClassVar[int] = 4
     dense: ClassVar[bool] = False
-    """Positions of y along one side of a position of z."""
 
     preset: str = "sd"
     preset_id: int = 2
@@ -85,44 +82,12 @@ class SDConfig:
             raise ValueError(
                 f"the prediction must be one of {', '.join(PREDICTIONS)}, not {self.prediction!r}"
             )
-        if sum(self.groups) != self.y_channels:
-            raise ValueError(f"channel groups {self.groups} do not sum to {self.y_channels}")
-
-    @property
-    def tables(self) -> int:
-        """The number of tables of probabilities."""
-        return 64
-
-    @property
-    def sigma_max(self) -> float:
-        """The standard deviation of the widest table."""
-        return 32.0
-
-    @property
-    def order(self) -> Order:
-        """The steps in which y is coded."""
-        return pass_major(max(max(row) for row in self.passes) + 1, len(self.groups))
-
-    def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self), sort_keys=True)
-
-    @classmethod
-    def from_json(cls, text: str) -> SDConfig:
-        """Inverse of :meth:`to_json`; unknown or missing fields raise ``TypeError``."""
-        fields: dict[str, Any] = {k: _frozen(v) for k, v in json.loads(text).items()}
-        if set(fields) != {f.name for f in dataclasses.fields(cls)}:
-            raise TypeError("the stored configuration has other fields than this version's SDConfig")
-        check_sizes({name: value for name, value in fields.items() if name != "prediction"})
-        return cls(**fields)
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(map(_frozen, value)) if isinstance(value, list) else value
+        super().__post_init__()
 
 
 SD = SDConfig()
-"""The preset; widths of pretrained parts are those of SD-2.x or SD-Turbo and DINOv2-base until parts are
-loaded."""
+"""The preset; the widths of pretrained parts are those of SD-2.x or SD-Turbo and of DINOv2-base until parts
+are loaded."""
 
 SMALL = dataclasses.replace(
     SD,
@@ -143,4 +108,5 @@ SMALL = dataclasses.replace(
     semantic_condition=16,
     lora_rank=2,
 )
-"""Trained parts small enough for tests and rehearsals; widths of pretrained parts follow from these parts."""
+"""Trained parts that are small enough for tests and rehearsals; the widths of pretrained parts follow from
+these parts."""

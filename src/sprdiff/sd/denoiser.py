@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..models.blocks import conv, zero
-from .checks import Schedule
+from .checks import NoiseSchedule
 from .config import SDConfig
 from .loading import with_adapters
 from .modules import tokens
@@ -34,7 +34,7 @@ class SDDenoiser(nn.Module):
 
     alphas: Tensor
 
-    def __init__(self, config: SDConfig, unet: Any, schedule: Schedule) -> None:
+    def __init__(self, config: SDConfig, unet: Any, schedule: NoiseSchedule) -> None:
         super().__init__()
         self.kind, self.damped = schedule.prediction, config.prediction == "clean"
         self.register_buffer("alphas", schedule.alphas, persistent=False)
@@ -46,7 +46,7 @@ class SDDenoiser(nn.Module):
     def forward(
         self, z_t: Tensor, t: Tensor, c_pix: Tensor, c_sem: Tensor, pooled: Tensor | None = None
     ) -> Tensor:
-        """Return z0 in float32, whatever the precision around it is.
+        """Compute the clean latent in float32, whatever the precision around it is.
 
         Args:
             pooled: [N,D], the mean of c_sem over the picture, where this is one tile of it.
@@ -62,7 +62,8 @@ class SDDenoiser(nn.Module):
         return z0
 
     def clean(self, z_t: Tensor, out: Tensor, step: Tensor) -> Tensor:
-        """Return the clean latent that an output of the UNet stands for, in the arguments' precision."""
+        """Return the clean latent that an output of the UNet stands for, in the precision of its
+        arguments."""
         of_z, of_out = (factor.to(z_t.dtype)[:, None, None, None] for factor in self._factors(step))
         return of_z * z_t + of_out * out
 
@@ -85,13 +86,15 @@ class SDDenoiser(nn.Module):
 
 
 def _without_autocast(device: torch.device) -> AbstractContextManager[Any]:
-    """Switch autocast off; the meta device, on which costs are counted, has none."""
+    """Switch autocast off; tensors without memory, with which costs are counted, know no autocast."""
     return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
 def _wider(old: nn.Conv2d, channels: int) -> nn.Conv2d:
-    """Return conv_in for further channels: the pretrained kernel for the latent, zeros for the others."""
-    new = nn.Conv2d(old.in_channels + channels, old.out_channels, old.kernel_size, old.stride, old.padding)  # type: ignore[arg-type]
+    """Return a conv_in that takes further channels: it has the pretrained kernel for the latent and zeros for
+    them."""
+    window: Any = (old.kernel_size, old.stride, old.padding)
+    new = nn.Conv2d(old.in_channels + channels, old.out_channels, *window)
     with torch.no_grad():
         new.weight.zero_()
         new.weight[:, : old.in_channels] = old.weight

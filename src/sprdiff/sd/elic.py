@@ -1,11 +1,11 @@
-"""Analysis transform of ELIC (He et al., CVPR 2022): the distortion-oriented encoder of preset `sd`.
+"""The analysis transform of ELIC (He et al., CVPR 2022): the distortion-oriented encoder of preset `sd`.
 
     x ─ conv5 ↓2 ─ RB×3 ─ conv5 ↓2 ─ RB×3 ─ attention ─ conv5 ↓2 ─ RB×3 ─ conv5 ↓2 ─ attention ─► 320 at 1/16
 
 RB is a residual bottleneck 1×1 → 3×3 → 1×1 with ReLU in place of GDN, as in the paper's figure 6. Layers,
 input range and the ReLU after each block inside the attention are those of CompressAI's
-``Elic2022Official.g_a``, whose trained weights `load_distortion` takes. Everything is convolutional, so what
-a position sees ends 132 pixels away.
+``Elic2022Official.g_a``, whose trained weights `ElicAnalysis.load` reads. Everything is convolutional, so a
+position sees no further than 132 pixels.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from .hub import brief
 
 
 class ResidualBottleneck(nn.Module):
-    """1×1 to half the channels, 3×3, 1×1 back, added to the input; [N,C,H,W] -> the same shape."""
+    """A residual bottleneck: 1×1 to half the channels, 3×3, 1×1 back, added to the input; [N,C,H,W] -> the
+    same shape."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -63,7 +64,7 @@ class ConvAttention(nn.Module):
 
 
 class ElicAnalysis(nn.Module):
-    """Image [N,3,H,W] in 0-1, sides multiples of 16 -> features [N,M,H/16,W/16].
+    """The analysis transform: image [N,3,H,W] in 0-1, sides multiples of 16 -> features [N,M,H/16,W/16].
 
     Args:
         widths: (N, M), channels of the inner layers and of the result; 192 and 320 in the paper.
@@ -114,7 +115,8 @@ class ElicAnalysis(nn.Module):
 
 
 def _pixels(channels: int) -> nn.Conv2d:
-    """Return the first layer; it starts as if pixels had a mean of 0 and a standard deviation near 1."""
+    """Return the first layer, which starts as one that sees pixels with a mean of 0 and a deviation near
+    1."""
     layer = conv(3, channels, 5, stride=2)
     with torch.no_grad():
         layer.weight.mul_(4)
@@ -139,8 +141,8 @@ def from_compressai(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _renamed(name: str) -> str:
-    """``5.conv1.weight`` -> ``body.5.enter.weight``, ``8.conv_a.0.conv.2.bias`` ->
-    ``body.8.value.0.body.bias``."""
+    """Return our name of a weight: ``5.conv1.weight`` -> ``body.5.enter.weight``, ``8.conv_a.0.conv.2.bias``
+    -> ``body.8.value.0.body.bias``."""
     if inside := re.fullmatch(r"(\d+)\.conv_([ab])\.(\d)(?:\.conv\.([024]))?\.(\w+)", name):
         place, branch, number, layer, kind = inside.groups()
         middle = f"{number}.{_UNIT[layer]}" if layer else number
@@ -151,7 +153,7 @@ def _renamed(name: str) -> str:
 
 
 def _read_pickle(path: Path) -> Mapping[str, Tensor]:
-    """Read a state dict that ``torch.save`` wrote, alone or inside a checkpoint of training.
+    """Read a state dict that ``torch.save`` wrote, with or without what training kept beside it.
 
     Raises:
         ValueError: the file is none, or could run code.

@@ -1,4 +1,5 @@
-"""The folder of a trained SPRDiff of preset `sd`: only what was trained, and what it was trained on.
+"""The folder of a trained SPRDiff of preset `sd`: it holds only what was trained, and names what it was
+trained on.
 
     config.json         sizes, the pretrained parts (id, revision, SHA-256 of every file), the hashes, figures
     model.safetensors   LoRA and new modules, fp16, by torch's parameter names; `entropy.*`: integer arrays
@@ -10,8 +11,6 @@ Nothing here needs torch: what the folder says can be read, checked and hashed w
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..common.files import open_regular, replace_folder
+from ..common.files import open_regular, whole_folder
 from ..common.messages import reason
 from ..errors import OutputError, WeightsError
 from ..runtime.weights import (
@@ -40,10 +39,11 @@ Arrays = dict[str, NDArray[Any]]
 FORMAT = 2
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 FILES = (CONFIG, WEIGHTS, "README.md", "LICENSE-weights")
-"""All that such a folder may hold: saving replaces the folder and must not take other files with it."""
+"""All that such a folder may hold, because saving replaces the folder and must not delete other files with
+it."""
 PARTS = ("base", "semantic")
 RECEIVER = ("synthesis.", "reconstruction.", "denoiser.")
-"""Prefixes of what a decoder runs; the other weights are the encoder's."""
+"""Prefixes of the weights that a decoder runs; the other weights are the encoder's."""
 ENTROPY = "entropy."
 
 
@@ -64,7 +64,7 @@ class Trained:
 
 
 def is_trained(folder: Path) -> bool:
-    """Whether this is such a folder, and not one of ONNX graphs."""
+    """Whether a folder is of this kind, and not one of ONNX graphs."""
     return (folder / CONFIG).is_file() and not (folder / "manifest.json").exists()
 
 
@@ -94,7 +94,8 @@ def read_trained(folder: Path) -> Trained:
 
 
 def read_weights(trained: Trained) -> tuple[Arrays, Arrays]:
-    """Read the integer arrays and the trained weights; their hashes must be those of ``config.json``.
+    """Read the integer arrays and the trained weights, and check that they are those that ``config.json``
+    names.
 
     The files of the base models are taken to be those that it names: whoever loads them compares them.
 
@@ -131,7 +132,7 @@ def write_trained(
     version: str,
     lambda_range: tuple[float, float],
 ) -> bytes:
-    """Write the folder, whole or not at all, and return H.
+    """Write the folder, whole or not at all; return H.
 
     Args:
         texts: further files, of those in `FILES`.
@@ -153,27 +154,23 @@ def write_trained(
     }
     arrays = {**weights, **{ENTROPY + name: value for name, value in entropy.items()}}
     safetensors, _, save_file = _library()
-    folder = folder.resolve()
-    partial = folder.with_name(f"{folder.name}.{os.getpid()}.part")
     try:
         if folder.exists() and (foreign := {p.name for p in folder.iterdir()} - set(FILES)):
             raise OutputError(f"{folder} is no folder of a trained SPRDiff: it holds {sorted(foreign)[0]}")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        save_file({name: np.ascontiguousarray(value) for name, value in arrays.items()}, partial / WEIGHTS)
-        for name, text in texts.items():
-            (partial / name).write_text(text, "utf-8")
-        (partial / CONFIG).write_text(json.dumps(content, indent=2) + "\n", "utf-8")
-        replace_folder(partial, folder)
+        with whole_folder(folder) as partial:
+            contiguous = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
+            save_file(contiguous, partial / WEIGHTS)
+            for name, text in texts.items():
+                (partial / name).write_text(text, "utf-8")
+            (partial / CONFIG).write_text(json.dumps(content, indent=2) + "\n", "utf-8")
     except (OSError, safetensors.SafetensorError) as error:
         raise OutputError(f"{folder} cannot be written: {error}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return bytes.fromhex(names["hash"])
 
 
 def hashed_parts(weights: Arrays, sources: Mapping[str, Source]) -> tuple[Arrays, Arrays]:
-    """Return what the hashes of decoder and encoder cover: trained weights as stored, and pretrained files.
+    """Return what the hashes of decoder and encoder cover: their trained weights as stored, and the files
+    that they rest on.
 
     A file of a pretrained part counts as an array, ``base/PATH`` or ``semantic/PATH``, of the 32 bytes of its
     SHA-256. Both rest on the base model; only the encoder rests on the semantic one.

@@ -1,20 +1,19 @@
-"""Pretrained parts from a hub or a folder: found, pinned to a revision, hashed. Safetensors only.
+"""Pretrained parts from a hub or a folder: they are found, pinned to a revision and hashed. Only safetensors
+are read.
 
-A folder is taken as it is. An id is fetched by huggingface_hub into its cache; what is cached already is used
-when the hub cannot be reached. Nothing here loads a network.
+A folder is used as it is. An id is fetched by huggingface_hub into its cache, and what is cached is used when
+the hub cannot be reached. Nothing here loads a network.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from ..common.messages import reason
+from ..common.files import read_object
 from ..errors import WeightsError
 
 DIFFUSERS_WEIGHTS = "diffusion_pytorch_model"
@@ -82,9 +81,7 @@ def locate(
         both = sorted(set(source.files) | set(pinned.files))
         other = next(file for file in both if source.files.get(file) != pinned.files.get(file))
         at = f" at revision {pinned.revision}" if pinned.revision else ""
-        raise WeightsError(
-            f"{name}: {other} is not the file that was trained on; {pinned.name}{at} is needed"
-        )
+        raise WeightsError(f"{name}: {other} is not the file that was trained on: give {pinned.name}{at}")
     return source
 
 
@@ -120,13 +117,13 @@ class _Weights:
 
     @property
     def shards(self) -> tuple[str, ...]:
-        """Patterns of shards; diffusers has written the variant on either side of the numbers."""
+        """Return the patterns of shards; diffusers has written the variant on either side of the numbers."""
         both = (f"{self._middle}{_NUMBERS}", f"{_NUMBERS}{self._middle}")
         return tuple(f"{self.base}{end}.safetensors" for end in dict.fromkeys(both))
 
 
 def _patterns(parts: Sequence[tuple[str, str]], extra: Sequence[str], variant: str | None) -> list[str]:
-    """Return the patterns of the files to fetch from the hub."""
+    """Return the patterns of the files that the hub is asked for."""
     patterns = list(extra)
     for sub, base in parts:
         weights = _Weights(base, variant)
@@ -158,7 +155,7 @@ def _snapshot(name: str, revision: str | None, patterns: list[str]) -> Path:
         raise WeightsError(
             f"{name} is not on the hub (or not for you), and no folder has that name"
         ) from error
-    except Exception as error:  # no connection shows as one of a dozen errors, by library and cause
+    except Exception as error:  # without a connection one of a dozen errors is raised
         cached = _cached(name, revision, patterns)
         if cached is None:
             raise WeightsError(
@@ -175,12 +172,12 @@ def _cached(name: str, revision: str | None, patterns: list[str]) -> Path | None
         return Path(
             snapshot_download(name, revision=revision, allow_patterns=patterns, local_files_only=True)
         )
-    except Exception:  # whatever it is, it is not there
+    except Exception:  # whatever the error is, there is no such thing
         return None
 
 
 def _part_files(name: str, folder: Path, sub: str, weights: _Weights) -> list[str]:
-    """Return the files of one network, configuration and weights, as paths inside the folder."""
+    """Return the configuration and the weights of one network, by path inside the folder."""
     files = [_inside(sub, "config.json")]
     if not (folder / files[0]).is_file():
         raise WeightsError(f"{name} lacks the file {files[0]}")
@@ -188,7 +185,7 @@ def _part_files(name: str, folder: Path, sub: str, weights: _Weights) -> list[st
         return [*files, _inside(sub, weights.single)]
     index = folder / sub / weights.index
     if index.is_file():
-        shards = sorted(set(read_json(index).get("weight_map", {}).values()))
+        shards = sorted(set(read_object(index, WeightsError).get("weight_map", {}).values()))
         for shard in shards:
             if Path(shard).name != shard or not (index.parent / shard).is_file():
                 raise WeightsError(f"{name} lacks the file {_inside(sub, shard)}, which {index.name} names")
@@ -197,7 +194,7 @@ def _part_files(name: str, folder: Path, sub: str, weights: _Weights) -> list[st
 
 
 def _missing(name: str, folder: Path, sub: str, weights: _Weights) -> WeightsError:
-    """Return the error that says which files there are in place of the weights."""
+    """Return the error that says what there is in place of the weights."""
     wanted = _inside(sub, weights.single)
     listed = [file for file in _listed(name, folder) if Path(file).parent == Path(sub)]
     stem = re.escape(weights.base)
@@ -207,7 +204,7 @@ def _missing(name: str, folder: Path, sub: str, weights: _Weights) -> WeightsErr
     ]
     others = sorted({match[1] or match[2] or "" for match in found if match} - {weights.variant or ""})
     if others and others[0]:
-        advice = f": give --variant {others[0]}" if sub else ", and the plain one is needed"
+        advice = f": give --variant {others[0]}" if sub else ", but the plain one is needed"
         return WeightsError(f"{name} has {wanted} in the variant {others[0]} only{advice}")
     if others:
         return WeightsError(
@@ -220,7 +217,8 @@ def _missing(name: str, folder: Path, sub: str, weights: _Weights) -> WeightsErr
 
 
 def _listed(name: str, folder: Path) -> list[str]:
-    """Return the paths of a model's files; the hub is asked, as the folder holds only what was fetched."""
+    """List the files of a model by path; of a hub those that it has, because only what was asked for is in
+    the folder."""
     local = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
     if Path(name).expanduser().is_dir():
         return local
@@ -232,36 +230,19 @@ def _listed(name: str, folder: Path) -> list[str]:
         return local
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read one JSON object from a file.
-
-    Raises:
-        WeightsError: it cannot be read or is something else.
-    """
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise WeightsError(f"{path} cannot be read: {reason(error)}") from error
-    except ValueError as error:
-        raise WeightsError(f"{path} is not a readable JSON file ({error})") from error
-    if not isinstance(content, dict):
-        raise WeightsError(f"{path} must hold one JSON object")
-    return content
-
-
 def brief(error: Exception) -> str:
-    """Return the message of another library on one line of at most 200 characters."""
+    """Return what another library says as one line of bearable length."""
     return " ".join(str(error).split())[:200]
 
 
 def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file in hex."""
+    """Return the SHA-256 of a file, in hex."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def upload(folder: Path, name: str, *, private: bool) -> str:
-    """Upload the files of a folder to the hub under an id, and return the address of the commit.
+    """Put the files of a folder on the hub under an id; return the address of the commit.
 
     Raises:
         WeightsError: the hub refuses it or cannot be reached.

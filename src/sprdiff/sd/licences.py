@@ -1,4 +1,4 @@
-"""Licences of pretrained parts: what stands in their model cards, as of 2026-11. Not legal advice."""
+"""Licences of pretrained parts, as their model cards state them in 2026-11. This is not legal advice."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Licence:
-    """Licence of a pretrained model.
+    """The licence of a pretrained model.
 
     Attributes:
         model: id on the hub.
@@ -74,6 +74,6 @@ LICENCES = (
 
 
 def licence_of(model: str) -> Licence:
-    """Return the licence of a model by its id; an unknown model gets one that says so."""
+    """Return the licence of a model by its id; if it is not known, one that says so."""
     known = next((licence for licence in LICENCES if licence.model == model), None)
     return known or Licence(model, "", "not known here: see its page", "", "see its page", 0)

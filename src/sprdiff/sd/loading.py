@@ -1,4 +1,4 @@
-"""The pretrained parts of preset `sd`, loaded strictly from a folder or the hub.
+"""The pretrained parts of preset `sd`, which are loaded strictly from a folder or the hub.
 
 This is the only file that imports diffusers, transformers and peft.
 """
@@ -18,7 +18,7 @@ from transformers import Dinov2Model, Dinov2WithRegistersModel
 from transformers.utils import logging
 
 from ..errors import WeightsError
-from .checks import PATCH, Schedule, check_class, check_widths, read_schedule
+from .checks import PATCH, NoiseSchedule, check_class, check_widths, read_schedule
 from .hub import DIFFUSERS_WEIGHTS, TRANSFORMERS_WEIGHTS, Source, brief, locate, variant_of
 
 ADAPTER = "sprdiff"
@@ -43,12 +43,12 @@ instead)."""
 
 @dataclass(frozen=True)
 class Base:
-    """The parts of a Stable-Diffusion-class model that are used: AutoencoderKL, UNet2DConditionModel,
+    """The parts of a Stable-Diffusion-class model that are used: AutoencoderKL, UNet2DConditionModel and the
     schedule."""
 
     vae: Any
     unet: Any
-    schedule: Schedule
+    schedule: NoiseSchedule
     source: Source
 
 
@@ -63,7 +63,8 @@ class Semantic:
 def load_base(
     name: str, revision: str | None = None, pinned: Source | None = None, variant: str | None = None
 ) -> Base:
-    """Load VAE, UNet and schedule of a Stable-Diffusion-1.x/2.x-class model, in float32.
+    """Load the VAE, the UNet and the schedule of a model of the class of Stable Diffusion 1.x or 2.x, in
+    float32.
 
     Args:
         name: folder as `save_pretrained` of a pipeline writes it, or id on the hub.
@@ -88,12 +89,13 @@ def load_base(
 def load_semantic(
     name: str, revision: str | None = None, pinned: Source | None = None, variant: str | None = None
 ) -> Semantic:
-    """Load a DINOv2 backbone, with or without registers, in float32; see `load_base`."""
+    """Load a DINOv2 backbone, with or without registers, in float32; arguments and errors are those of
+    `load_base`."""
     source = locate(name, revision, [("", TRANSFORMERS_WEIGHTS)], pinned=pinned, variant=variant)
     config = check_class(source, "", "model_type", ("dinov2", "dinov2_with_registers"))
     if config.get("patch_size") != PATCH:
         raise WeightsError(
-            f"{name} has patches of {config.get('patch_size')} pixels where {PATCH} are needed: "
+            f"{name} has patches of {config.get('patch_size')} pixels but {PATCH} are needed: "
             "only then do they fall on the grid of the other encoders"
         )
     kind = Dinov2WithRegistersModel if config["model_type"] == "dinov2_with_registers" else Dinov2Model
@@ -101,7 +103,7 @@ def load_semantic(
 
 
 def _load(kind: Any, source: Source, sub: str) -> Any:
-    """Load a network strictly: both libraries only warn of weights that are missing."""
+    """Load a network strictly, because both libraries only warn of weights that are missing."""
     folder = source.folder / sub
     options: dict[str, Any] = {
         "local_files_only": True,
@@ -116,14 +118,14 @@ def _load(kind: Any, source: Source, sub: str) -> Any:
         raise WeightsError(f"{source.name}: {sub or 'the model'} cannot be loaded: {brief(error)}") from error
     if wrong := sorted(map(str, [*told["missing_keys"], *told["mismatched_keys"]])):
         raise WeightsError(
-            f"{source.name}: {sub or 'the model'} lacks {len(wrong)} weights, {wrong[0]} for one"
+            f"{source.name}: {sub or 'the model'} lacks {len(wrong)} weights, such as {wrong[0]}"
         )
     return model.eval()
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No progress bar and no report meanwhile: a library does not write to the terminal, and `_load` looks
+    """Silence the libraries in a ``with`` block: none of them writes to the terminal, and `_load` checks by
     itself."""
     shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
@@ -137,6 +139,6 @@ def _quiet() -> Iterator[None]:
 
 
 def with_adapters(unet: Any, rank: int, alpha: int) -> Any:
-    """Add low-rank adapters to the layers that `LORA_TARGETS` names, in place, and return the UNet."""
+    """Add low-rank adapters to the layers of a UNet that `LORA_TARGETS` names, in place; return the UNet."""
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=LORA_TARGETS)
     return inject_adapter_in_model(config, unet, adapter_name=ADAPTER)

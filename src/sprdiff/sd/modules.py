@@ -1,4 +1,4 @@
-"""New modules of preset `sd`, plain torch: synthesis and the distortion-aware reconstruction module.
+"""The new modules of preset `sd`, in plain torch: synthesis and the distortion-aware reconstruction module.
 
 ŷ, means, hyper features ─ synthesis ─ f64 ─ f32 ─ f16 ─► ẑ [1/8] (latent estimate)
                                         │           ├────► coarse reconstruction x̃ ──┐ (an image already)
@@ -20,7 +20,8 @@ from .config import SDConfig
 
 
 class SDSynthesis(nn.Module):
-    """What is known exactly of y and level [N] -> features at 1/64 and 1/16, latent estimate ẑ [N,Z,8h,8w].
+    """The synthesis: what is known exactly of y, and level [N] -> features at 1/64 and 1/16, latent estimate
+    ẑ [N,Z,8h,8w].
 
     The means say where ŷ was predicted, and the hyper features how well; neither costs a bit more.
     """
@@ -43,7 +44,8 @@ class SDSynthesis(nn.Module):
     def forward(
         self, y_hat: Tensor, means: Tensor, features: Tensor, level: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """``y_hat`` and ``means`` unscaled, [N,Cy,h,w]; ``features`` of the hyper-latent, [N,Ch,h,w]."""
+        """Compute the features from ``y_hat`` and ``means``, unscaled, [N,Cy,h,w], and ``features`` of the
+        hyper-latent, [N,Ch,h,w]."""
         x = self.enter(torch.cat([y_hat, means], 1)) + self.enter_features(features)
         f64 = self.body64(self.modulate64(x, level))
         f32 = self.body32(self.up32(f64))
@@ -52,8 +54,8 @@ class SDSynthesis(nn.Module):
 
 
 class SDCoarse(nn.Module):
-    """Features [N,C,H/16,W/16] -> coarse image x̃ [N,3,H,W], nominally in 0-1, not clipped; trained for
-    distortion."""
+    """The coarse image: features [N,C,H/16,W/16] -> x̃ [N,3,H,W], about 0-1 and not clipped; it is trained
+    for distortion."""
 
     def __init__(self, config: SDConfig) -> None:
         super().__init__()
@@ -68,7 +70,7 @@ class SDCoarse(nn.Module):
 
 
 class SDPixelFeatures(nn.Module):
-    """x̃ [N,3,H,W] and f16 -> pixel-level condition c_pix [N,P,H/8,W/8]."""
+    """The pixel-level condition: x̃ [N,3,H,W] and f16 -> c_pix [N,P,H/8,W/8]."""
 
     def __init__(self, config: SDConfig) -> None:
         super().__init__()
@@ -85,7 +87,7 @@ class SDPixelFeatures(nn.Module):
 
 
 class SDSemanticFeatures(nn.Module):
-    """c_pix and f64 -> semantic-level condition c_sem [N,D,H/64,W/64]: one token for every 64x64 pixels.
+    """The semantic-level condition: c_pix and f64 -> c_sem [N,D,H/64,W/64], one token for every 64x64 pixels.
 
     The projection to the width of text tokens starts at zero: tokens then give no key and no value, and what
     the UNet makes of them is untouched, while its values hand every position a gradient from the first step.
@@ -112,7 +114,8 @@ class SDSemanticFeatures(nn.Module):
 
 
 class SDReconstruction(nn.Module):
-    """f64, f16 -> coarse image and, by dual feature extraction from it, both conditions."""
+    """The reconstruction: f64, f16 -> coarse image and, by dual feature extraction from it, both
+    conditions."""
 
     def __init__(self, config: SDConfig) -> None:
         super().__init__()
@@ -121,7 +124,7 @@ class SDReconstruction(nn.Module):
         self.semantic = SDSemanticFeatures(config)
 
     def conditions(self, coarse: Tensor, f64: Tensor, f16: Tensor) -> tuple[Tensor, Tensor]:
-        """Extract both conditions; no gradient reaches the coarse image."""
+        """Extract both conditions; the coarse image is taken as given, and no gradient flows into it."""
         c_pix = self.pixel(coarse.detach().clamp(0, 1), f16)
         return c_pix, self.semantic(c_pix, f64)
 
@@ -131,7 +134,8 @@ class SDReconstruction(nn.Module):
 
 
 def tokens(c_sem: Tensor, pooled: Tensor | None = None) -> Tensor:
-    """c_sem [N,D,h,w] -> tokens for cross-attention [N,1+h·w,D], the first the mean over the picture.
+    """Turn c_sem [N,D,h,w] into tokens for cross-attention [N,1+h·w,D]; the first is the mean over the
+    picture.
 
     Args:
         pooled: [N,D], that mean, where c_sem is one tile of a picture.
@@ -150,7 +154,7 @@ class SDReceived(NamedTuple):
 
 
 class SDDecoded(NamedTuple):
-    """The result of a forward pass, for training."""
+    """The results of a forward pass, for training."""
 
     quantised: Quantised
     reconstruction: SDReceived

@@ -80,7 +80,8 @@ class SDSemanticEncoder(nn.Module):
         return self._map(out, x)
 
     def levels(self, x: Tensor, layers: Sequence[int]) -> list[Tensor]:
-        """Return the features after some layers (0: embeddings), each [N,S,H/16,W/16], with gradients."""
+        """Return the features after some layers (0: embeddings), each [N,S,H/16,W/16]; gradients reach the
+        image."""
         states = self.backbone(pixel_values=self._resized(x), output_hidden_states=True).hidden_states
         return [self._map(states[layer], x) for layer in layers]
 
@@ -114,7 +115,7 @@ class SDTripleEncoder(nn.Module):
         return self.fuse(self.distortion(x), latent, self.semantic(x))
 
     def fuse(self, distortion: Tensor, latent: Tensor, semantic: Tensor) -> Tensor:
-        """Fuse features at 1/16, the VAE's latent at 1/8 and tokens at 1/16."""
+        """Fuse the features at 1/16, the VAE's latent at 1/8 and the tokens at 1/16."""
         others: Tensor = self.fuse_others(torch.cat([F.pixel_unshuffle(latent, 2), semantic], dim=1))
         fused: Tensor = self.fuse_distortion(distortion)
         return fused + others

@@ -1,15 +1,12 @@
 """The one precision policy of preset `sd`, by the same four words in training and in use.
 
-    word   pretrained parts   new modules and VAE decoder          matrix products on a GPU
-    fp32   float32            float32                              float32
-    tf32   float32            float32                              TF32 (10 bits of mantissa)
-    fp16   float16            float32; float16 autocast and a      tensor cores
-                              loss scale in training
-    bf16   bfloat16           float32; bfloat16 autocast in        tensor cores
-                              training
-
-In all of them the integer networks of the latent codec are exact, and the clean latent is computed in
-float32. `auto` takes the fastest one that keeps the clean latent within `BUDGET` of float32.
+    word   pretrained parts   new modules, VAE decoder                                   products on a GPU
+    fp32   float32            float32                                                    float32
+    tf32   float32            float32                                                    TF32 (10 bits)
+    fp16   float16            float32; in training float16 autocast with a loss scale    tensor cores
+    bf16   bfloat16           float32; in training bfloat16 autocast                     tensor cores
+The latent codec's integer networks are exact, and the clean latent is computed in float32, whatever the word
+is. `auto` takes the fastest one that keeps the clean latent within `BUDGET` of float32.
 """
 
 from __future__ import annotations
@@ -26,10 +23,11 @@ BUDGET = 0.02
 """The root mean square error of the clean latent that a precision may cause; the latent has a deviation near
 1."""
 ERRORS = {"fp32": 0.0, "tf32": 0.0011, "fp16": 0.0017, "bf16": 0.0126}
-"""Measured root mean square error of the UNet's output, whose deviation is 1 (docs/sd.md, "Precision")."""
+"""The measured root mean square error of the UNet's output, whose deviation is 1 (docs/sd.md,
+"Precision")."""
 FASTEST = ("bf16", "fp16", "tf32", "fp32")
-"""The words in the order of their speed on a GPU; bfloat16 comes before float16, as it needs no loss scale.
-"""
+"""The words in the order of their speed on a GPU; bfloat16 comes before float16, because it needs no loss
+scale."""
 
 
 def choose_precision(word: str, gain: float, device: torch.device) -> str:
@@ -55,7 +53,8 @@ def dtype_of(precision: str) -> torch.dtype:
 
 @contextmanager
 def products(precision: str) -> Iterator[None]:
-    """Allow TF32 inside the ``with`` block for ``tf32`` alone: cuDNN would use it unasked."""
+    """Allow TF32 for ``tf32`` and forbid it for all other words in a ``with`` block, because cuDNN would use
+    it unasked."""
     flags: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
     before = [flag.allow_tf32 for flag in flags]
     try:

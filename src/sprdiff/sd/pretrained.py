@@ -1,4 +1,5 @@
-"""A trained SPRDiff of preset `sd`: saved with what was trained only, loaded strictly onto its base models.
+"""A trained SPRDiff of preset `sd`: only what was trained is saved, and it is loaded strictly onto its base
+models.
 
 load:   config.json, model.safetensors ─► base models found, their files' hashes compared ─► TorchRuntime
 save:   the model and its integer arrays ─► the folder, with a model card ─► push_to_hub
@@ -66,20 +67,6 @@ def load(
     return TorchRuntime(model, entropy, trained.manifest, device=device, precision=precision, tile=tile)
 
 
-def load_model(
-    name: str | Path, *, base: str | Path | None = None, semantic: str | Path | None = None
-) -> SDSPRDiff:
-    """Load the torch model of a trained SPRDiff to train it further; see `load`.
-
-    Its integer networks have random weights yet: they are those of `read_weights`' first arrays.
-    """
-    trained = read_trained(Path(name))
-    with _needed():
-        from .assemble import assemble
-
-        return assemble(trained, read_weights(trained)[1], {"base": base, "semantic": semantic})
-
-
 def save(
     folder: Path,
     model: SDSPRDiff,
@@ -87,7 +74,7 @@ def save(
     card: Mapping[str, Any] | None = None,
     licence: str = "not stated",
 ) -> bytes:
-    """Write the folder of a trained SPRDiff, whole or not at all, and return H.
+    """Write the folder of a trained SPRDiff, whole or not at all; return H.
 
     Args:
         model: its weights are stored as fp16; of its integer networks only `entropy` is.
@@ -105,7 +92,7 @@ def save(
         if not is_exact(name):
             weights[name] = value.detach().cpu().half().numpy()
             if not np.isfinite(weights[name]).all():
-                raise WeightsError(f"{name} holds what is no number in fp16: training diverged")
+                raise WeightsError(f"{name} holds values that are no numbers in fp16: training diverged")
     texts = {"README.md": model_card(model.sources, card or {}, licence), "LICENSE-weights": licence + "\n"}
     return write_trained(
         folder,
@@ -121,7 +108,7 @@ def save(
 
 
 def push_to_hub(folder: str | Path, name: str, *, private: bool = False) -> str:
-    """Publish the folder of a trained SPRDiff under an id on the hub, and return the address of the commit.
+    """Publish the folder of a trained SPRDiff under an id on the hub; return the address of the commit.
 
     Nothing of the base models is published, only their ids, revisions and hashes.
 
@@ -141,12 +128,13 @@ def push_to_hub(folder: str | Path, name: str, *, private: bool = False) -> str:
 
 
 def is_exact(name: str) -> bool:
-    """Whether a weight lives in the integer arrays."""
+    """Whether a weight is stored in the integer arrays."""
     return name.startswith(EXACT)
 
 
 def model_card(sources: Mapping[str, Source], card: Mapping[str, Any], licence: str) -> str:
-    """Return the README of the model's page on the hub: base models, licences, figures and limits."""
+    """Return the README of the model's page on the hub: what it is, what it rests on, its figures and its
+    limits."""
     based = [source.name for source in sources.values() if source.revision is not None]
     lines = ["---", "library_name: sprdiff", "tags: [image-compression, diffusion]"]
     lines += ["license: other", "license_name: see-below", "base_model:", *(f"- {name}" for name in based)]
@@ -188,7 +176,7 @@ def model_card(sources: Mapping[str, Source], card: Mapping[str, Any], licence: 
 
 @contextmanager
 def _needed() -> Iterator[None]:
-    """Turn a missing package into an error that names the extra which brings it."""
+    """Name the extra that installs a missing package."""
     try:
         yield
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""The networks of preset `sd` on torch: the interface of `OnnxRuntime`, on a GPU or a CPU.
+"""The networks of preset `sd` on torch, with the interface of `OnnxRuntime`, on a GPU or a CPU.
 
     pixels ─ triple encoder, tiles ─► fused at 1/16 ─ analysis ─► y, z
 
@@ -42,7 +42,8 @@ R = TypeVar("R")
 
 
 def _guarded(method: Callable[Concatenate[TorchRuntime, P], R]) -> Callable[Concatenate[TorchRuntime, P], R]:
-    """Run a method without gradients and in the runtime's precision; a lack of memory is a `DeviceError`."""
+    """Run a method without gradients, in the runtime's precision, and with a clear error when memory runs
+    out."""
 
     @functools.wraps(method)
     def run(self: TorchRuntime, /, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -82,7 +83,7 @@ class TorchRuntime:
         precision: str = "auto",
         tile: int | None = None,
     ) -> None:
-        """Move the model to its device, where it can no longer be trained.
+        """Move the model to its device; it cannot be trained any more then.
 
         Args:
             device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``; ``auto``: a GPU if there is one.
@@ -112,13 +113,13 @@ class TorchRuntime:
     def _place(self, kind: torch.dtype) -> None:
         encoder = self.model.triple_encoder
         for module in (encoder.vae, encoder.semantic.backbone, self.model.denoiser.unet):
-            nn.Module.to(module, kind)  # diffusers' own warns of modules that these do not have
+            nn.Module.to(module, kind)  # diffusers' own method warns of modules that these networks lack
         self.model.to(self.device)
 
     @_guarded
     def analyse(self, pixels: NDArray[np.uint8]) -> tuple[Floats, Floats]:
-        """uint8 [H, W, 3] -> unscaled y [Cy, ceil(H/64), ceil(W/64)] and z on a quarter of that grid,
-        float32."""
+        """Compute unscaled y [Cy, ceil(H/64), ceil(W/64)] and z on a quarter of that grid, float32, from
+        pixels uint8 [H, W, 3]."""
         rows, columns = (-(-side // CELL) for side in pixels.shape[:2])
         wanted = [
             (0, cells * CELL - side) for cells, side in zip((rows, columns), pixels.shape, strict=False)
@@ -136,12 +137,12 @@ class TorchRuntime:
         return _numpy(y[0]), _numpy(z[0])
 
     def refine(self, *_: object) -> Floats:
-        """Only preset `tiny` can.
+        """Refuse: only preset `tiny` can refine.
 
         Raises:
             EffortError: always.
         """
-        raise EffortError("effort is for preset tiny")
+        raise EffortError("only networks of preset tiny can be refined (effort)")
 
     @_guarded
     def decode(
@@ -155,7 +156,7 @@ class TorchRuntime:
         size: tuple[int, int] | None = None,
         dtype: DTypeLike = np.float32,
     ) -> NDArray[Any]:
-        """Decode what the entropy decoder returned; arguments and result are those of `OnnxRuntime.decode`.
+        """Decode what is known exactly; arguments and result are those of `OnnxRuntime.decode`.
 
         Args:
             steps: evaluations of the UNet, of which there is one. seed: has no effect, as no noise is drawn.
@@ -179,7 +180,7 @@ class TorchRuntime:
         return finished(coarse[:, :height, :width], np.dtype(dtype))
 
     def _reconstruct(self, exact: Exact, level: int, *, keep: bool) -> tuple[Floats, Floats, list[Tensor]]:
-        """x̃ [3, H, W], the means of its cells, and ẑ, c_pix and c_sem [1, C, ...] (if `keep`)."""
+        """Compute x̃ [3, H, W], the means of its cells, and ẑ, c_pix and c_sem [1, C, ...] (if `keep`)."""
         rows, columns = exact.y_hat.shape[1:]
         t = self.tiling
         levels = torch.tensor([float(level)], device=self.device)
@@ -198,7 +199,7 @@ class TorchRuntime:
         return coarse, cell_means(coarse, CELL), kept
 
     def _known(self, exact: Exact, tile: Tile, level: int) -> Quantised:
-        """What is known exactly of all that a tile sees, as the networks take it."""
+        """Return what is known exactly of all that a tile sees, in the form that the networks take."""
 
         def tensor(values: NDArray[Any]) -> Tensor:
             return torch.from_numpy(np.ascontiguousarray(values[None])).to(self.device)
@@ -221,7 +222,7 @@ class TorchRuntime:
         return self._blended((z_est.shape[2], z_est.shape[3]), sides, denoise)
 
     def _decode_latent(self, z0: Tensor) -> Floats:
-        """Return x̂ [3, H, W] in the memory of the host; the GPU holds one tile of it at a time."""
+        """Compute x̂ [3, H, W] in the memory of the host; a GPU holds only one tile of it at a time."""
         t = self.tiling
         picture = np.zeros((3, LATENT * z0.shape[2], LATENT * z0.shape[3]), np.float32)
         total = np.zeros(picture.shape[1:], np.float32)
@@ -238,8 +239,8 @@ class TorchRuntime:
     def _blended(
         self, grid: tuple[int, int], sides: tuple[int, int, int], run: Callable[[tuple[slice, slice]], Tensor]
     ) -> Tensor:
-        """[1, C, *grid] from overlapping tiles; `sides`: of a tile, of what two share, and what they begin
-        at."""
+        """Compute [1, C, *grid] from overlapping tiles; `sides` are that of a tile, what two tiles share, and
+        the multiple at which they begin."""
         whole: Tensor | None = None
         total = torch.zeros(grid, device=self.device)
         for part in parts(*grid, *sides):

@@ -12,14 +12,15 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 
 CELL = 64
-"""Pixels of a position of y; pictures are padded to multiples of it. Also the cell of colour correction."""
+"""Pixels of a position of y; pictures are padded to multiples of it. It is also the cell of colour
+correction."""
 LATENT = 8
 """Pixels of a position of the VAE's latent."""
 
 
 @dataclass(frozen=True)
 class Tiling:
-    """Side of tiles and what neighbours share, in pixels, multiples of 64.
+    """The side of tiles and what neighbours share, in pixels; all are multiples of 64.
 
     The UNet has seen 512 to 768 pixels in training and its attention costs the square; the encoders get more
     around every place, since what they miss is lost for good; the decoder of the VAE looks least far.
@@ -36,7 +37,7 @@ class Tiling:
 
     @classmethod
     def of(cls, side: int) -> Tiling:
-        """Return tiles of one side, at least 128; overlaps are a third and a sixth of it.
+        """Return tiles that all have one side of at least 128 pixels; overlaps are a third and a sixth of it.
 
         Raises:
             ValueError: the side is no such multiple of 64.
@@ -50,7 +51,7 @@ class Tiling:
 
 
 def mix(coarse: Floats, picture: Floats, realism: float) -> Floats:
-    """Compute (1 - realism) · x̃ + realism · x̂ in place of x̂."""
+    """Compute (1 - realism) · x̃ + realism · x̂ in the memory of the second."""
     picture *= np.float32(realism)
     for row in range(picture.shape[1]):
         picture[:, row] += np.float32(1 - realism) * coarse[:, row]
@@ -58,7 +59,7 @@ def mix(coarse: Floats, picture: Floats, realism: float) -> Floats:
 
 
 def finished(picture: Floats, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return [3, h, w] as [h, w, 3], clipped; uint8 is rounded, and NaN becomes black."""
+    """Turn [3, h, w] into [h, w, 3], clipped; uint8 is rounded, and NaN becomes black."""
     if dtype not in (np.dtype(np.float32), np.dtype(np.uint8)):
         raise ValueError(f"a picture is float32 or uint8, not {dtype}")
     out = np.empty((*picture.shape[1:], 3), dtype)

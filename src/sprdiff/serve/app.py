@@ -25,13 +25,13 @@ from .service import Service
 from .settings import Settings
 from .view import View
 
-_PAGE = {
-    "": ("page.html", "text/html; charset=utf-8"),
-    "page.css": ("page.css", "text/css; charset=utf-8"),
-    "page.js": ("page.js", "text/javascript; charset=utf-8"),
-    "api.js": ("api.js", "text/javascript; charset=utf-8"),
-    "viewer.js": ("viewer.js", "text/javascript; charset=utf-8"),
-    "icon.svg": ("icon.svg", "image/svg+xml"),
+_PAGE = {  # the type of each address, and the files that it consists of
+    "": ("text/html; charset=utf-8", "page.html"),
+    "page.css": ("text/css; charset=utf-8", "base.css", "page.css"),
+    "page.js": ("text/javascript; charset=utf-8", "page.js"),
+    "api.js": ("text/javascript; charset=utf-8", "api.js"),
+    "viewer.js": ("text/javascript; charset=utf-8", "viewer.js"),
+    "icon.svg": ("image/svg+xml", "icon.svg"),
 }
 
 
@@ -137,8 +137,8 @@ def _add_page(app: FastAPI) -> None:
         return file
 
     # The files are read once, from a fixed list: no path of a request ever reaches the file system.
-    for path, (name, kind) in _PAGE.items():
-        content = folder.joinpath(name).read_bytes()
+    for path, (kind, *names) in _PAGE.items():
+        content = b"".join(folder.joinpath(name).read_bytes() for name in names)
         app.add_api_route(
             f"/{path}",
             serve(content, kind),

@@ -26,10 +26,10 @@ BaselineName = Literal["jpeg", "webp", "avif"]
 MAX_PIXELS = 2**20
 """The largest picture that baselines code, in pixels."""
 LEAST_BPP = 0.15
-"""Rates below this, in bits per coded pixel, are not tried, because a smaller coded picture is better
+"""The rate in bits per coded pixel below which nothing is tried, because a smaller coded picture is better
 then."""
 SLOW_PIXELS = 2**19
-"""From so many pixels on AVIF runs faster: 10 in place of 30 seconds at `MAX_PIXELS`."""
+"""The number of pixels from which AVIF runs faster: it takes 10 in place of 30 seconds at `MAX_PIXELS`."""
 _TITLES: dict[BaselineName, str] = {"jpeg": "JPEG", "webp": "WebP", "avif": "AVIF"}
 
 

@@ -33,7 +33,8 @@ _CHUNK = 2**16
 _DISCARD_BYTES = 2**27
 _DISCARD_SECONDS = 3.0
 _SLOWEST = 32_000
-"""Bytes a second that every client is given time for: the weights of the page at /view/ are large."""
+"""The bytes per second that every client is given time for, because the weights of the page at /view/ are
+large."""
 
 
 class Guard:

@@ -45,7 +45,8 @@ class EncodeQuery(Query):
     """The parameters of ``POST /encode``."""
 
     quality: Annotated[
-        float | None, Field(ge=0, le=100, allow_inf_nan=False, description="0 to 100, instead of a target.")
+        float | None,
+        Field(ge=0, le=100, allow_inf_nan=False, description="Quality from 0 to 100, instead of a target."),
     ] = None
     bpp: Annotated[
         float | None,
@@ -53,7 +54,7 @@ class EncodeQuery(Query):
             gt=0,
             le=1000,
             allow_inf_nan=False,
-            description="At most so many bits per pixel; with no target 0.02.",
+            description="At most so many bits per pixel; 0.02 without a target.",
         ),
     ] = None
     max_bytes: Annotated[int | None, Field(ge=1, le=_MOST, description="At most so many bytes.")] = None
@@ -106,9 +107,9 @@ class DecodeQuery(Query):
             description="Evaluations of the generative network; by default what the weights say.",
         ),
     ] = None
-    seed: Annotated[int, Field(ge=0, le=_MOST, description="Of the noise that texture is made of.")] = 0
+    seed: Annotated[int, Field(ge=0, le=_MOST, description="Seed of the noise that texture is made of.")] = 0
     format: Annotated[
-        Literal["png", "webp", "jpeg"], Field(description="Of the answer; png and webp are lossless.")
+        Literal["png", "webp", "jpeg"], Field(description="Format of the answer; png and webp are lossless.")
     ] = "png"
 
 

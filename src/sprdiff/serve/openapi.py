@@ -22,15 +22,15 @@ _PICTURE = "Any picture that Pillow reads: JPEG, PNG, WebP, AVIF, TIFF ..."
 _HEADERS = {
     "Bytes": "Bytes of the file.",
     "Bpp": "Bits per pixel of the picture, for the whole file.",
-    "Width": "Of the picture, in pixels.",
-    "Height": "Of the picture, in pixels.",
+    "Width": "Width of the picture in pixels.",
+    "Height": "Height of the picture in pixels.",
     "Level": "Quality level, 0 to 255.",
     "Quality": "Quality, 0 to 100.",
     "Scale": "How many times smaller the picture was coded.",
-    "Model": "Which weights.",
-    "Seconds": "That the work took.",
+    "Model": "Name of the weights.",
+    "Seconds": "Seconds that the work took.",
     "Codec": "Library and version.",
-    "Dropped": "What the picture had and the file has not, such as transparency; missing if nothing is.",
+    "Dropped": "What the picture had and the file lacks, such as transparency; left out if nothing is lost.",
 }
 _SPRD = ("Bytes", "Bpp", "Width", "Height", "Level", "Quality", "Scale", "Model", "Seconds")
 _BASELINE = ("Bytes", "Quality", "Scale", "Codec", "Seconds")

@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 class Stop:
-    """Tells a job that nobody waits for it any more."""
+    """A flag that tells a job that nobody waits for it any more."""
 
     def __init__(self) -> None:
         self._event = threading.Event()

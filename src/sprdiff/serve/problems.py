@@ -23,7 +23,7 @@ from ..errors import (
 )
 
 RETRY_AFTER = "2"
-"""After so many seconds a client may try again, after 429 and 503."""
+"""The seconds after which a client may try again, after 429 and 503."""
 CLIENT_GONE = 499
 """The status in the metrics of a request whose client has gone; nobody reads it."""
 _LONGEST = 300
@@ -59,7 +59,7 @@ class ClientGone(Exception):  # noqa: N818
 
 
 DESCRIPTIONS = {
-    400: "It is no sound HTTP, or made of far too many far too small parts.",
+    400: "The request is not valid HTTP, or consists of far too many small parts.",
     403: "A page of another site sends this.",
     421: "Host is not a name of this service.",
     413: "The body has too many bytes, or the picture too many pixels.",

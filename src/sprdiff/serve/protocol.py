@@ -26,13 +26,13 @@ MAX_HEAD = 2**14
 MAX_FIELDS = 100
 """The largest number of fields in a head."""
 FREE_CHUNKS, CHUNK_BYTES = 1024, 256
-"""A body may have so many chunks of any size, and all further ones must have so many bytes on average."""
+"""How many chunks of any size a body may have, and how many bytes all further ones must have on average."""
 _SPARE = 128
 _SHORT = 1.0
 """How long the request may take on a connection that is not accepted, in seconds."""
 _LINGER = 3.0
-"""For so many seconds after a refusal, further data are read and discarded: a reset could overtake the
-answer."""
+"""For this many seconds after a refusal further data are read and discarded, because a reset could overtake
+the answer."""
 
 
 class Parser(h11.Connection):
@@ -44,7 +44,7 @@ class Parser(h11.Connection):
 
     def __init__(self) -> None:
         super().__init__(h11.SERVER, MAX_HEAD)
-        self.problem = "the request is not sound HTTP"
+        self.problem = "the request is not valid HTTP"
         self._chunks = self._bytes = 0
 
     def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
@@ -67,7 +67,7 @@ class Parser(h11.Connection):
             self._chunks += event.chunk_start
             self._bytes += len(event.data)
             if (self._chunks - FREE_CHUNKS) * CHUNK_BYTES > self._bytes:
-                self._refuse("the body is made of too many too small chunks")
+                self._refuse("the body consists of too many small chunks")
         return event
 
     def _refuse(self, problem: str) -> NoReturn:

@@ -133,8 +133,7 @@ def serve(server: Server, bound: socket.socket, ready: Callable[[], None]) -> bo
 
     Returns:
         Whether all work has ended. A thread in the middle of a tile cannot be stopped, and a process that
-            wants to end
-        must not wait for it.
+        wants to end must not wait for it.
     """
 
     def stop(_: int, __: FrameType | None) -> None:

@@ -64,7 +64,7 @@ class View:
         return Response(bundle.data, headers=_headers(bundle.name, _FOR_EVER))
 
     async def _made(self) -> Bundle:
-        """The weights, packed once and kept.
+        """Return the weights, which are packed once and kept.
 
         Raises:
             WeightsError: the folder is damaged, or holds no graphs.
@@ -100,7 +100,7 @@ def _saying(sentence: str) -> Answer:
 
 
 async def _moved(request: Request) -> Response:
-    # Relative, for a proxy may have taken off the front of the path; browsers keep the fragment.
+    # It is relative, because a proxy may have removed the front of the path; browsers keep the fragment.
     return Response(status_code=308, headers={"Location": "view/"})
 
 

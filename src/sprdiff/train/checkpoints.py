@@ -89,7 +89,7 @@ def check_sources(model: nn.Module, checkpoint: Checkpoint, path: Path) -> None:
         for file, digest in files.items():
             if own.get(part, {}).get(file) != digest:
                 raise TrainingError(
-                    f"{path}: was trained on another {file} of the part {part}: give the same --{part}"
+                    f"{path} was trained on another {file} of the part {part}: give the same --{part}"
                 )
 
 
@@ -121,7 +121,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         os.replace(partial, path)
     except (OSError, SafetensorError) as error:
         partial.unlink(missing_ok=True)
-        raise TrainingError(f"{path}: cannot write the checkpoint ({error})") from error
+        raise TrainingError(f"{path} cannot be written ({error})") from error
 
 
 def load(path: Path) -> Checkpoint:
@@ -147,7 +147,7 @@ def load(path: Path) -> Checkpoint:
     except OSError as error:
         raise TrainingError(f"{path} cannot be read: {reason(error)}") from error
     except (SafetensorError, KeyError, ValueError, TypeError) as error:
-        raise TrainingError(f"{path}: not a checkpoint of this version ({error})") from error
+        raise TrainingError(f"{path} is not a checkpoint of this version ({error})") from error
 
 
 def _config(text: str) -> ModelConfig | SDConfig:
@@ -167,9 +167,9 @@ def load_networks(model: nn.Module, checkpoint: Checkpoint, source: Path) -> tup
     own = own_state(model)
     wanted = {k for k in own if part_of(k) in checkpoint.networks}
     if missing := wanted - set(ema):
-        raise TrainingError(f"{source}: lacks {len(missing)} weights, {sorted(missing)[0]} for one")
+        raise TrainingError(f"{source} lacks {len(missing)} weights, such as {sorted(missing)[0]}")
     if unknown := set(ema) - set(own):
-        raise TrainingError(f"{source}: has {len(unknown)} unknown weights, {sorted(unknown)[0]} for one")
+        raise TrainingError(f"{source} has {len(unknown)} unknown weights, such as {sorted(unknown)[0]}")
     for name in wanted:
         if own[name].shape != ema[name].shape:
             raise TrainingError(

@@ -31,7 +31,7 @@ def build(preset: str, sd: SDOptions | None = None) -> SPRDiff:
     if preset == SD_PRESET:
         return build_model(sd or SDOptions())  # type: ignore[return-value]
     if preset not in PRESETS:
-        raise TrainingError(f"no preset {preset!r}; there are {', '.join((*PRESETS, SD_PRESET))}")
+        raise TrainingError(f"there is no preset {preset!r}; there are {', '.join((*PRESETS, SD_PRESET))}")
     model = SPRDiff(PRESETS[preset])
     if model.triple_encoder.semantic is not None:
         model.triple_encoder.semantic.load_package()

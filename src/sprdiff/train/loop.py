@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -38,7 +39,7 @@ log = logging.getLogger(__name__)
 
 WARMUP = 100
 PATIENCE = 20
-"""A step whose gradient is not finite is skipped; after so many in a row the run has diverged."""
+"""A step whose gradient is not finite is skipped; after this many in a row the run has diverged."""
 CLIP = 1.0
 """The largest norm of a gradient."""
 SYNCHRONISE = 50
@@ -78,7 +79,9 @@ class Trainer:
                 f"a batch of {stage.batch} cannot be computed in {options.accumulate} equal parts"
             )
         self.precision = module.set_precision(options.precision, accelerator.device)
-        self.module = module if sharded else module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.module = module
+        if not sharded:
+            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model: SPRDiff = module.model
         self.sampler = make_sampler(store, stage, options.seed, accelerator)
         if sharded:
@@ -86,6 +89,7 @@ class Trainer:
         named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
         self.parameters = [p for _, p in named]
         self.optimizer = make_optimizer(stage, named, adam8bit=options.sd.adam8bit, shard=sharded)
+        self.wrapped: Any
         if sharded:
             self.wrapped, self.prepared = self.module, accelerator.prepare(self.optimizer)
         else:
@@ -234,7 +238,7 @@ class Trainer:
             self.warned = skipped
         if bad >= PATIENCE:
             raise TrainingError(
-                f"diverged: no finite gradient in {bad} steps up to step {self.step}; "
+                f"training has diverged: no gradient was finite in {bad} steps up to step {self.step}; "
                 f"{self.path} is the last good checkpoint"
             )
 
@@ -262,7 +266,7 @@ class Trainer:
                 saved = time.monotonic()
         self._check_finite()
         self.finish()
-        self.save()  # first: a failure of validation must not cost the end of a leg
+        self.save()  # this comes first, so that a failure of validation does not cost the end of a leg
         self.validate(report)
         self.accelerator.wait_for_everyone()  # then every process finds the checkpoint
 

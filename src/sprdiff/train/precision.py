@@ -17,7 +17,7 @@ HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 """The data type of autocast, by the name of a precision."""
 START = 2.0**14
 PATIENT = 1000
-"""After so many finite gradients in a row the scale doubles."""
+"""The number of finite gradients in a row after which the scale doubles."""
 
 
 def check_precision(word: str, known: Sequence[str] = PRECISIONS) -> None:

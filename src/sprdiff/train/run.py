@@ -91,10 +91,10 @@ def recipe_of(options: TrainOptions) -> Stage:
     """
     presets = (*PRESETS, SD_PRESET)
     if options.preset not in presets:
-        raise TrainingError(f"no preset {options.preset!r}; there are {', '.join(presets)}")
+        raise TrainingError(f"there is no preset {options.preset!r}; there are {', '.join(presets)}")
     stages = SD_STAGES if options.preset == SD_PRESET else STAGES
     if options.stage not in stages:
-        raise TrainingError(f"no stage {options.stage!r}; there are {', '.join(stages)}")
+        raise TrainingError(f"there is no stage {options.stage!r}; there are {', '.join(stages)}")
     given = {name: getattr(options, name) for name in ("steps", "batch", "crop", "lr")}
     return dataclasses.replace(stages[options.stage], **{k: v for k, v in given.items() if v is not None})
 

@@ -23,8 +23,8 @@ WEIGHTS = ("ema", "extra", "model", "average")
 """The prefixes of weights in a checkpoint; every other prefix is a state of the optimiser."""
 
 
-class Trainer(Protocol):
-    """What a trainer has of its state; `loop.Trainer` is one."""
+class TrainerState(Protocol):
+    """What a trainer has of its state; `loop.TrainerState` is one."""
 
     stage: Stage
     module: StageModule
@@ -35,7 +35,7 @@ class Trainer(Protocol):
     first: int
 
 
-def collect(trainer: Trainer) -> Checkpoint:
+def collect(trainer: TrainerState) -> Checkpoint:
     """Return everything from which training can be resumed."""
     tensors: dict[str, Tensor] = {}
     with trainer.ema:
@@ -62,18 +62,18 @@ def collect(trainer: Trainer) -> Checkpoint:
     )
 
 
-def restore(trainer: Trainer, c: Checkpoint, path: Path) -> None:
+def restore(trainer: TrainerState, c: Checkpoint, path: Path) -> None:
     """Put a trainer into the state of a checkpoint.
 
     Raises:
         TrainingError: the checkpoint belongs to another stage or configuration, or a weight does not fit.
     """
     if c.stage != trainer.stage.name or c.config != trainer.model.config:
-        raise TrainingError(f"{path}: is of stage {c.stage} or of another configuration")
+        raise TrainingError(f"{path} is of stage {c.stage} or of another configuration")
     checkpoints.check_sources(trainer.model, c, path)
     own, stored = checkpoints.own_state(trainer.model), c.part("ema")
     if wrong := set(own) ^ set(stored):
-        raise TrainingError(f"{path}: weights missing or unknown, {sorted(wrong)[0]} for one")
+        raise TrainingError(f"{path} lacks weights or has unknown ones, such as {sorted(wrong)[0]}")
     for name, value in stored.items():
         assign(own[name], value)
     load_extras(trainer.module, c)
@@ -88,7 +88,7 @@ def restore(trainer: Trainer, c: Checkpoint, path: Path) -> None:
             }:
                 trainer.optimizer.state[parameter] = state
         except (KeyError, RuntimeError) as error:
-            raise TrainingError(f"{path}: cannot resume, {name} does not fit ({error})") from error
+            raise TrainingError(f"{path} cannot be resumed: {name} does not fit ({error})") from error
     trainer.step, trainer.first = c.step, c.first
 
 

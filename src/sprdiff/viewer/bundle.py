@@ -1,5 +1,5 @@
-"""The receiver's weights as one binary for the page, made from the arrays of a weights folder when it is
-asked for.
+"""The receiver's weights as one binary for the page; it is made from the arrays of a weights folder when it
+is asked for.
 
     8 bytes   b"SPRDWTS1"
     4 bytes   size of the description, little-endian
@@ -37,7 +37,7 @@ from ..runtime.weights import (
 
 MAGIC = b"SPRDWTS1"
 SENDER = "encoder"
-"""The graph that a receiver does without."""
+"""The graph that a receiver does not need."""
 
 
 @dataclass(frozen=True)
@@ -54,17 +54,17 @@ class Bundle:
 
     @property
     def name(self) -> str:
-        """The name of its file: other weights have another, so a browser may keep it for ever."""
+        """The name of its file; other weights have another name, so a browser may keep the file for ever."""
         return f"weights-{self.digest[:16]}.bin"
 
     @property
     def index(self) -> bytes:
-        """``weights.json``, by which the page finds and checks the binary."""
+        """The contents of ``weights.json``, by which the page finds and checks the binary."""
         return json.dumps({"file": self.name, "sha256": self.digest, "bytes": len(self.data)}).encode()
 
 
 def make_bundle(folder: Path | None = None) -> Bundle:
-    """The receiver's part of a weights folder.
+    """Make the receiver's part of a weights folder.
 
     Args:
         folder: None: the one that comes with the package.
@@ -81,7 +81,7 @@ def make_bundle(folder: Path | None = None) -> Bundle:
 
 
 def pack(manifest: Mapping[str, Any], parts: Mapping[str, NDArray[Any]]) -> Bundle:
-    """The binary of a manifest, as the page reads it, and of arrays by the names of their parts."""
+    """Return the binary of a manifest, as the page reads it, and of arrays by the names of their parts."""
     little = {
         name: array.astype(array.dtype.newbyteorder("<"), "C", copy=False) for name, array in parts.items()
     }
@@ -107,7 +107,7 @@ def _parts(folder: Path, manifest: Manifest) -> Iterator[tuple[str, NDArray[Any]
 
 
 def _described(manifest: Manifest) -> dict[str, Any]:
-    """What the page reads of a manifest."""
+    """Return what the page reads of a manifest."""
     return {
         "preset_id": manifest.preset_id,
         "hash": manifest.weights_hash.hex(),

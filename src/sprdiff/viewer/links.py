@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from ..errors import ViewerError
 
 MAX_LINK = 2**16
-"""Characters of a link at most; browsers and chats cut longer ones somewhere."""
+"""The largest number of characters of a link; browsers and chats cut longer ones somewhere."""
 CODE_BYTES = 2953
 """Bytes in the largest QR code (version 40, error correction L, ISO/IEC 18004)."""
 KINDS = ("png", "svg")
@@ -23,7 +23,7 @@ _MODULE = 8
 
 
 def check_viewer(viewer: str) -> str:
-    """The address of a page, if it can be the beginning of a link.
+    """Return the address of a page if a link can begin with it.
 
     Raises:
         ViewerError: it is no http or https address of a host, or has a fragment already.
@@ -39,7 +39,7 @@ def check_viewer(viewer: str) -> str:
 
 
 def to_link(data: bytes, viewer: str) -> str:
-    """The link that shows a photograph.
+    """Return the link that shows a photograph.
 
     Args:
         data: the ``.sprd`` file.
@@ -55,12 +55,13 @@ def to_link(data: bytes, viewer: str) -> str:
 
 
 def most_bytes(viewer: str | None) -> int:
-    """The largest file that fits into a code: as a link to a page, or as it is (None)."""
+    """Return the size of the largest file that fits into a code: as a link to a page, or as it is (None)."""
     return CODE_BYTES if viewer is None else max(0, (CODE_BYTES - len(viewer) - 1) * 3 // 4)
 
 
 def to_code(data: bytes, viewer: str | None, kind: str = "png") -> bytes:
-    """One QR code as the bytes of an image: the smallest version, with the most error correction that fits.
+    """Return one QR code as the bytes of an image: the smallest version, with the most error correction that
+    fits.
 
     Args:
         data: the ``.sprd`` file.

@@ -1,4 +1,4 @@
-"""The built page: a few static files, which ``make web`` makes from ``web/`` and every wheel carries.
+"""The built page: a few static files, which ``make web`` makes from ``web/`` and which every wheel carries.
 
 Beside them a server gives out ``weights.json`` and the binary that it names (`bundle.Bundle`).
 """
@@ -40,12 +40,12 @@ HOW_TO_BUILD = "the page is not built here: run make web in a clone of the repos
 
 
 def kind_of(name: str) -> str:
-    """The type that a server names for a file of the page."""
+    """Return the type that a server names for a file of the page."""
     return KINDS.get(Path(name).suffix, "application/octet-stream")
 
 
 def page_files() -> dict[str, bytes]:
-    """The page's files by name.
+    """Return the page's files by name.
 
     Raises:
         ViewerError: it is not built, or its files are not what was built.
@@ -64,8 +64,7 @@ def page_files() -> dict[str, bytes]:
 
 
 def write_site(folder: Path, bundle: Bundle, *, force: bool = False) -> list[str]:
-    """Write the page with its weights into a folder that any web server can give out; returns the names of
-    its files.
+    """Write the page with its weights into a folder for any web server; return the names of its files.
 
     Raises:
         ViewerError: the page is not built.
@@ -77,7 +76,7 @@ def write_site(folder: Path, bundle: Bundle, *, force: bool = False) -> list[str
     except OSError as error:
         raise OutputError(f"{folder} cannot be made: {describe(error)}") from error
     if not force and (there := sorted(name for name in content if (folder / name).exists())):
-        raise OutputError(f"{folder / there[0]} exists; use -f to overwrite")
+        raise OutputError(f"{folder / there[0]} already exists; only -f (force) overwrites it")
     for name, data in content.items():
         write_atomic(folder / name, data, force=force)
     return sorted(content)

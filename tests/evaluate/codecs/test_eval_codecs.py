@@ -1,4 +1,4 @@
-"""The codecs under comparison: names, files and back, what they refuse."""
+"""Tests of the codecs under comparison: their names, files and back, and what they refuse."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conftest import photo
+from conftest import photo, with_dials
 from sprdiff.codec import Codec
 from sprdiff.errors import TargetError, WeightsError
 from sprdiff.evaluate.codecs import ffmpeg as codecs_ffmpeg
@@ -19,6 +19,7 @@ from sprdiff.evaluate.codecs.external import External
 from sprdiff.evaluate.codecs.registry import CLASSICAL
 from sprdiff.evaluate.codecs.registry import parse_codecs as parse
 from sprdiff.evaluate.metrics.distortion import psnr
+from sprdiff.runtime.weights import default_folder
 
 START = {
     "jpeg": b"\xff\xd8\xff",
@@ -33,7 +34,7 @@ START = {
 
 @pytest.fixture(params=CLASSICAL)
 def codec(request: pytest.FixtureRequest) -> ImageCodec:
-    """Every codec without networks that can run here."""
+    """Return each codec without networks that can run here."""
     (found,) = parse([request.param])
     absent = found.missing()
     if absent is not None:
@@ -42,7 +43,7 @@ def codec(request: pytest.FixtureRequest) -> ImageCodec:
 
 
 def smooth(height: int, width: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """A picture without noise, [height, width, 3]: fine codecs come close to it."""
+    """Make a picture without noise, [height, width, 3], which fine codecs come close to."""
     y, x = np.mgrid[0:height, 0:width]
     return np.stack([x * 255 // width, y * 255 // height, 128 + 0 * x], -1).astype(np.uint8)
 
@@ -237,6 +238,29 @@ def test_steps_and_seed_reach_the_decoder_and_are_told() -> None:
     assert isinstance(last, BudgetCodec)
     setting = last.encode_to(pixels, 150)[1]
     assert (setting["realism"], setting["steps"], setting["seed"]) == (0.5, 2, 1)
+
+
+def test_without_dials_the_codec_takes_those_of_its_manifest(tmp_path: Path) -> None:
+    table = [0.25 if level < 128 else 0.75 for level in range(256)]
+    ramp, other, flat = (
+        with_dials(default_folder(), tmp_path / name, steps=3, realism=realism)
+        for name, realism in {"ramp": table, "other": table[::-1], "flat": 0.5}.items()
+    )
+    codec, turned = parse([f"sprdiff-tiny@weights={ramp}", f"sprdiff-tiny@realism=1@steps=1@weights={ramp}"])
+    assert isinstance(codec, BudgetCodec) and isinstance(turned, BudgetCodec)
+    pixels, reader = photo(96, 128), Codec(threads=1)
+    for quality, realism in {20.0: 0.25, 80.0: 0.75}.items():
+        data = reader.encode(pixels, quality=quality)
+        wanted = np.asarray(reader.decode(data, realism=realism, steps=3))
+        assert np.array_equal(codec.decode(data), wanted)
+        assert np.array_equal(turned.decode(data), np.asarray(reader.decode(data, realism=1.0, steps=1)))
+        setting = codec.encode_to(pixels, len(data))[1]
+        level = setting["level"]
+        assert isinstance(level, int) and (setting["realism"], setting["steps"]) == (table[level], 3)
+    specs = [f"sprdiff-tiny@weights={folder}" for folder in (ramp, other, flat)]
+    versions = [found.version() for found in parse(specs)]
+    assert len(set(versions)) == 3 and versions[2].endswith(", realism 0.5, steps 3")
+    assert "realism by level (" in versions[0]
 
 
 def test_sprdiff_with_effort() -> None:

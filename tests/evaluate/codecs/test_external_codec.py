@@ -1,4 +1,4 @@
-"""Codecs that are commands: small Python scripts stand in for them."""
+"""Tests of codecs that are commands, with small Python scripts as the commands."""
 
 from __future__ import annotations
 

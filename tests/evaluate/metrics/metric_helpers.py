@@ -1,5 +1,5 @@
-"""Numbers that are the same on every machine and with every version, for the references of the perceptual
-metrics.
+"""Numbers for the references of the perceptual metrics, which are the same on every machine and with every
+version.
 
 Only the raw output of PCG64 and exact float32 arithmetic: numpy guarantees the former for good, but not its
 distributions, and torch guarantees neither.
@@ -20,14 +20,14 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 def uniform(shape: tuple[int, ...], name: str, seed: int) -> Floats:
-    """Numbers in [-1, 1), multiples of 2^-23; each name has its own stream, whatever else is drawn."""
+    """Return numbers in [-1, 1), multiples of 2^-23; each name has its own stream, whatever else is drawn."""
     raw = np.random.PCG64([zlib.crc32(name.encode()), seed]).random_raw(math.prod(shape))
     centred = (raw >> 40).astype(np.int64) - 2**23
     return (centred.astype(np.float32) * np.float32(2**-23)).reshape(shape)
 
 
 def random_state(shapes: Shapes, seed: int) -> dict[str, Floats]:
-    """Parameters under which activations neither die nor grow: what is a variance or a weighting is
+    """Return parameters under which activations neither die nor grow; variances and weightings are
     positive."""
     state = {}
     for name, shape in shapes.items():
@@ -43,8 +43,8 @@ def random_state(shapes: Shapes, seed: int) -> dict[str, Floats]:
 
 
 def picture(height: int, width: int, seed: int) -> Bytes:
-    """uint8 [height, width, 3]: coarse blocks and fine noise, so that every depth of a network has
-    something to see."""
+    """Make uint8 [height, width, 3] of coarse blocks and fine noise, so that every depth of a network sees
+    something."""
     rows, columns = -(-height // 16), -(-width // 16)
     blocks = uniform((rows, columns, 3), "blocks", seed).repeat(16, 0).repeat(16, 1)[:height, :width]
     values = 128 + 80 * blocks + 24 * uniform((height, width, 3), "noise", seed)
@@ -52,14 +52,14 @@ def picture(height: int, width: int, seed: int) -> Bytes:
 
 
 def pair(height: int, width: int, seed: int) -> tuple[Bytes, Bytes]:
-    """A picture and a worse one: half the contrast, another noise."""
+    """Return a picture and a worse one, with half the contrast and another noise."""
     a = picture(height, width, seed)
     noise = (uniform((height, width, 3), "damage", seed) * 20).astype(np.int32)
     return a, np.clip(64 + a.astype(np.int32) // 2 + noise, 0, 255).astype(np.uint8)
 
 
 def feature_set(rows: int, dimensions: int, name: str, seed: int) -> Floats:
-    """Features [rows, dimensions] whose dimensions are correlated, as those of networks are."""
+    """Return features [rows, dimensions] whose dimensions are correlated, as those of networks are."""
     mixing = uniform((dimensions, dimensions), f"{name} mixing", seed)
     # float64: the sums are exact enough that no order of summation shows in the fourth digit.
     mixed = uniform((rows, dimensions), name, seed).astype(np.float64) @ mixing.astype(np.float64)

@@ -1,4 +1,5 @@
-"""Published weights: found in every stated place, verified, refused with one clear line, never executed."""
+"""Tests of published weights: they are found in every stated place, verified, refused with one clear line,
+and never executed."""
 
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ Publish = Callable[[str, Path, object], Path]
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """No weights and no packages of the machine that runs the tests."""
+    """Hide the weights and packages of the machine that runs the tests."""
     for name in ("TORCH_HOME", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -45,7 +46,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def publish(monkeypatch: pytest.MonkeyPatch) -> Publish:
-    """Write content (bytes, or what torch.save takes) into a folder as if it were the published file."""
+    """Write contents (bytes, or what torch.save takes) into a folder as if they were the published file."""
 
     def write(name: str, folder: Path, content: object) -> Path:
         path = folder / PUBLISHED[name].file
@@ -159,7 +160,7 @@ def test_tensors_come_back_by_name(tmp_path: Path, publish: Publish) -> None:
 
 
 class Payload:
-    """Unpickling this creates a file."""
+    """An object whose unpickling creates a file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

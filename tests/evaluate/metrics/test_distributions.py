@@ -1,5 +1,5 @@
-"""FID's network and formula against pytorch-fid's values, KID against its definition, patches against
-HiFiC."""
+"""Tests of FID's network and formula against pytorch-fid's values, of KID against its definition, and of
+patches against HiFiC."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_fid_refuses_few_patches_and_points_to_kid() -> None:
 
 
 def kid_by_definition(x: NDArray[np.floating], y: NDArray[np.floating]) -> float:
-    """The unbiased estimate of Bińkowski et al. in loops over pairs."""
+    """Return the unbiased estimate of Bińkowski et al., computed in loops over pairs."""
 
     def mean(pairs: list[tuple[NDArray[np.floating], NDArray[np.floating]]]) -> float:
         return float(np.mean([(float(p @ q) / len(p) + 1.0) ** 3 for p, q in pairs]))

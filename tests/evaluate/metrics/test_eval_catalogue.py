@@ -1,4 +1,4 @@
-"""The metrics of a comparison: which there are, which are at hand, and figures of sets."""
+"""Tests of the metrics of a comparison: which there are, which can be used, and the figures of sets."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def no_published_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.fixture(scope="module")
 def squeezenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Random weights."""
+    """Write random weights of SqueezeNet."""
     rng = np.random.default_rng(0)
     path = tmp_path_factory.mktemp("squeezenet") / "network.npz"
     arrays: dict[str, Any] = {n: rng.normal(0, 0.1, s).astype(np.float32) for n, s in _shapes().items()}
@@ -203,8 +203,8 @@ class TestSets:
         assert new.metrics["kid"] != -1.0
 
 
-def test_the_ruler_is_the_same_under_autocast(squeezenet: Path) -> None:
-    """Validation in training measures where the networks run in bfloat16."""
+def test_the_metric_is_the_same_under_autocast(squeezenet: Path) -> None:
+    """Validation in training measures while the networks run in bfloat16."""
     torch = pytest.importorskip("torch")
     network = FeatureNetwork.load(squeezenet)
     a, b = photo(140, 130, 1), photo(140, 130, 2)

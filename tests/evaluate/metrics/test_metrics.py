@@ -1,4 +1,4 @@
-"""Metrics against identities, closed forms and values of the reference implementation."""
+"""Tests of metrics against identities, closed forms and values of the reference implementation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Bytes = NDArray[np.uint8]
 
 
 def pair(height: int, width: int) -> tuple[Bytes, Bytes]:
-    """Two related pictures made of integers only, the same on every machine."""
+    """Make two related pictures of integers only, which are the same on every machine."""
     y, x = np.mgrid[0:height, 0:width]
     a = np.stack([(x * 7 + y * 3) % 256, (x * y // 16) % 256, (x * x // 64 + y * 5) % 256], -1)
     b = np.clip(a * 3 // 4 + ((x * 13 + y * 17) % 41)[..., None], 0, 255)

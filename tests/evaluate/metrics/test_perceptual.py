@@ -1,4 +1,4 @@
-"""LPIPS and DISTS against the values of the reference packages, on random weights from seeds.
+"""Tests of LPIPS and DISTS against the values of the reference packages, on random weights from seeds.
 
 The published weights are not part of the repository; `scripts/make_metric_references.py` made the values.
 """

@@ -1,5 +1,4 @@
-"""Folders of results made by hand, in the schema of `sprdiff.evaluate.results`, for the tests of the
-report."""
+"""Folders of results for the tests of the report, in the schema of `sprdiff.evaluate.results`."""
 
 from __future__ import annotations
 
@@ -11,6 +10,7 @@ from msgspec.structs import replace
 from PIL import Image
 
 from conftest import photo
+from sprdiff.common.structs import to_json
 from sprdiff.evaluate.results import (
     ROWS,
     CodecInfo,
@@ -21,7 +21,6 @@ from sprdiff.evaluate.results import (
     SetRow,
     Skipped,
     member,
-    to_line,
     write_run,
     write_sets,
 )
@@ -42,7 +41,7 @@ Figure = Callable[[str, int, float], Mapping[str, float | None]]
 
 
 def figures(codec: str, index: int, rate: float) -> dict[str, float | None]:
-    """Figures that rise with the rate, differ between images by far more than between codecs, and are no
+    """Return figures that rise with the rate, differ between images far more than between codecs, and are no
     ties.
 
     vvc leads in PSNR by 0.5 dB, sprdiff-tiny in the others; jpeg is last.
@@ -78,7 +77,7 @@ def row(codec: str, image: str, rate: float, metrics: Mapping[str, float | None]
 
 
 def lost(found: Row, message: str = "its smallest file has 900 bytes") -> Row:
-    """The same row at a rate that the codec has not reached."""
+    """Return the same row at a rate that the codec has not reached."""
     return replace(
         found,
         status="unreached",
@@ -125,7 +124,7 @@ def make_run(
     units = [(codec, i, image, rate) for codec in codecs for i, image in enumerate(images) for rate in rates]
     rows = [change(row(codec, image, rate, figure(codec, i, rate))) for codec, i, image, rate in units]
     write_run(folder, run)
-    (folder / ROWS).write_bytes(b"".join(to_line(found) for found in rows if found is not None))
+    (folder / ROWS).write_bytes(b"".join(to_json(found) for found in rows if found is not None))
     sets = [
         SetRow(codec, rate, len(images), {"frechet": 96}, {"frechet": 3000.0 + 500 * place - 1e4 * rate}, {})
         for place, codec in enumerate(codecs)
@@ -136,7 +135,7 @@ def make_run(
 
 
 def keep_pictures(folder: Path, images: Sequence[str], codecs: Sequence[str], rates: Sequence[float]) -> None:
-    """Made-up originals, recorded in run.json, and decoded pictures as --keep leaves them."""
+    """Write made-up originals, recorded in run.json, and decoded pictures as --keep leaves them."""
     from sprdiff.evaluate.results import read_run
 
     originals = folder / "originals"

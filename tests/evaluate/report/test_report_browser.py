@@ -1,5 +1,5 @@
-"""The page in a real browser, Debian's Chromium: nothing leaves it, nothing fails in it, it works by
-keyboard."""
+"""Tests of the page in a real browser, Debian's Chromium: it asks for nothing, nothing in it fails, and it
+works by keyboard."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is called best, what is called a tie, and the tables that say so."""
+"""Tests of which codec is called best, what is called a tie, and of the tables that say so."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from report_helpers import CODECS, METRICS, MS_SSIM, PSNR, RATES, figures, lost, make_run
-from sprdiff.evaluate.report import tables
+from sprdiff.evaluate.report import comparisons
 from sprdiff.evaluate.report.data import Metric, Results, budget, load
 from sprdiff.evaluate.report.findings import best_other, sentences, verdict, worst_cases
 from sprdiff.evaluate.results import ResultsError, Row, read_sets, write_sets
@@ -66,7 +66,7 @@ def test_a_codec_that_lacks_images_cannot_win(tmp_path: Path) -> None:
     assert found.best == "sprdiff-tiny" and found.means["vvc"].n == 3
     assert verdict(results, psnr, Target(0.02)).best == "vvc"
     assert len(results.curve("vvc", psnr)) == len(RATES) - 1
-    names = {row[0].codec: row[0].small for row in tables.means(results, Target(0.01)).rows}
+    names = {row[0].codec: row[0].small for row in comparisons.means(results, Target(0.01)).rows}
     assert names == {"sprdiff-tiny": "", "vvc": "3 of 4 pictures", "jpeg": ""}
 
 
@@ -79,7 +79,7 @@ def test_a_rate_that_nobody_has_whole_has_no_best(tmp_path: Path) -> None:
     assert sentences(results, Target(0.02), "vvc") == [
         "No codec has every picture at this rate, so none is called best."
     ]
-    assert tables.glance(results).rows[0][1].text == tables.DASH
+    assert comparisons.glance(results).rows[0][1].text == comparisons.DASH
 
 
 def test_missing_figures_are_left_out(tmp_path: Path) -> None:
@@ -143,35 +143,35 @@ def test_worst_cases(tmp_path: Path) -> None:
 
 def test_means_table_shows_interval_marks_and_real_rates(tmp_path: Path) -> None:
     results = load(make_run(tmp_path))
-    table = tables.means(results, Target(0.02))
+    table = comparisons.means(results, Target(0.02))
     assert table.head == ("codec", "bpp", "PSNR, dB ↑", "MS-SSIM ↑", "LPIPS (Alex) ↓", "Fréchet distance ↓")
     by_name = {row[0].codec: row for row in table.rows}
-    assert by_name["vvc"][2].mark == tables.BEST and by_name["vvc"][2].small.startswith("± ")
+    assert by_name["vvc"][2].mark == comparisons.BEST and by_name["vvc"][2].small.startswith("± ")
     assert by_name["vvc"][1].text == f"{61 * 8 / (192 * 128):.4f}"  # bytes are whole: 61, not 61.44
-    assert by_name["sprdiff-tiny"][5] == tables.Cell("2800", "", tables.BEST)
+    assert by_name["sprdiff-tiny"][5] == comparisons.Cell("2800", "", comparisons.BEST)
 
 
 def test_differences_table_decides_by_pairs(tmp_path: Path) -> None:
-    table = tables.differences(load(make_run(tmp_path)), Target(0.02), "sprdiff-tiny")
+    table = comparisons.differences(load(make_run(tmp_path)), Target(0.02), "sprdiff-tiny")
     vvc, jpeg = table.rows
-    assert [cell.mark for cell in vvc[1:]] == [tables.BETTER, tables.WORSE, tables.WORSE, ""]
+    assert [cell.mark for cell in vvc[1:]] == [comparisons.BETTER, comparisons.WORSE, comparisons.WORSE, ""]
     assert vvc[1].text.startswith("+0.5") and jpeg[1].text.startswith("−")
 
 
 def test_bd_table_has_values_and_reasons(tmp_path: Path) -> None:
-    table = tables.deltas(load(make_run(tmp_path / "4")), "sprdiff-tiny")
+    table = comparisons.deltas(load(make_run(tmp_path / "4")), "sprdiff-tiny")
     assert (
-        table.rows[0][1].mark == tables.BETTER
+        table.rows[0][1].mark == comparisons.BETTER
         and " %" in table.rows[0][1].text
         and "dB" in table.rows[0][1].small
     )
-    few = tables.deltas(load(make_run(tmp_path / "2", rates=(0.01, 0.02))), "sprdiff-tiny")
+    few = comparisons.deltas(load(make_run(tmp_path / "2", rates=(0.01, 0.02))), "sprdiff-tiny")
     assert few.rows[0][1].text == "n/a (a)" and few.notes == ("(a) fewer than 3 rates",)
 
 
 def test_settings_are_counted_or_spanned(tmp_path: Path) -> None:
     results = load(make_run(tmp_path, metrics=[PSNR]))
-    assert tables.settings(results).rows[0][1].text == "quality 20; factor 2"
+    assert comparisons.settings(results).rows[0][1].text == "quality 20; factor 2"
 
     def spread(row: Row) -> Row:
         row.setting.update(quality={"a.png": 1, "b.png": 3, "c.png": 8, "d.png": 9}[row.image])
@@ -180,7 +180,7 @@ def test_settings_are_counted_or_spanned(tmp_path: Path) -> None:
 
     results = load(make_run(tmp_path / "2", change=spread))
     assert (
-        tables.settings(results).rows[0][1].text
+        comparisons.settings(results).rows[0][1].text
         == "quality 1 – 5.5 – 9; factor 2 (75%), 1.5 (25%); tune ssim"
     )
 
@@ -192,7 +192,7 @@ def test_reasons_of_missing_figures_of_sets_are_listed_once(tmp_path: Path) -> N
         for found in read_sets(tmp_path)
     ]
     write_sets(tmp_path, rows)
-    table = tables.skipped(load(tmp_path))
+    table = comparisons.skipped(load(tmp_path))
     assert table is not None
     assert [[cell.text for cell in line] for line in table.rows] == [
         ["fid", "96 patches: FID needs at least 5,000"],
@@ -216,15 +216,15 @@ def test_failures_are_listed_up_to_a_limit(tmp_path: Path) -> None:
     results = load(
         make_run(tmp_path, images=images, change=lambda row: lost(row) if row.codec == "jpeg" else row)
     )
-    table = tables.failures(results)
-    assert table is not None and len(table.rows) == tables.SHOWN_FAILURES
-    assert table.notes == (f"{20 * len(RATES) - tables.SHOWN_FAILURES} further rows are in rows.jsonl.",)
-    assert tables.failures(load(make_run(tmp_path / "2"))) is None
+    table = comparisons.failures(results)
+    assert table is not None and len(table.rows) == comparisons.SHOWN_FAILURES
+    assert table.notes == (f"{20 * len(RATES) - comparisons.SHOWN_FAILURES} further rows are in rows.jsonl.",)
+    assert comparisons.failures(load(make_run(tmp_path / "2"))) is None
 
 
 def test_published_curves_are_listed_for_kodak_with_their_warnings(tmp_path: Path) -> None:
-    assert tables.published(load(make_run(tmp_path / "1"))) is None
-    table = tables.published(load(make_run(tmp_path / "2", images=["kodim01.png", "kodim02.png"])))
+    assert comparisons.published(load(make_run(tmp_path / "1"))) is None
+    table = comparisons.published(load(make_run(tmp_path / "2", images=["kodim01.png", "kodim02.png"])))
     assert table is not None
     stablecodec = next(row for row in table.rows if row[0].text == "StableCodec")
     assert stablecodec[1].text == "PSNR, MS-SSIM, LPIPS (Alex)" and "backbone" in stablecodec[3].text

@@ -1,4 +1,4 @@
-"""The page and the Markdown: whole, self-contained, and harmless whatever a run holds."""
+"""Tests of the page and the Markdown: they are whole, self-contained, and harmless whatever a run holds."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ VOID = {"meta", "link", "input", "img", "br", "wbr"}
 
 
 class Page(HTMLParser):
-    """Elements, their attributes and texts; fails on elements that are not closed in order."""
+    """A parser that keeps elements, attributes and texts, and fails if elements are not closed in order."""
 
     def __init__(self, content: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -67,7 +67,7 @@ def page_of(path: Path) -> Page:
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The page of an ordinary run; not to be written to."""
+    """Return the page of an ordinary run; tests must not write to it."""
     return write(make_run(tmp_path_factory.mktemp("plain")))
 
 

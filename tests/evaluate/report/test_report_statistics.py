@@ -1,4 +1,4 @@
-"""Intervals, Bjøntegaard deltas and published curves against values known from elsewhere."""
+"""Tests of intervals, Bjøntegaard deltas and published curves against known values."""
 
 from __future__ import annotations
 

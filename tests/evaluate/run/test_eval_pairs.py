@@ -1,4 +1,4 @@
-"""Figures of pairs while they are made: the same as the metrics', on whichever network is given."""
+"""Tests of figures of pairs: they equal those of the metrics, on whichever network is given."""
 
 from __future__ import annotations
 

@@ -1,24 +1,21 @@
-"""The folder of a comparison: what is read back, what is refused, what is left untouched."""
+"""Tests of the folder of a comparison: what is read back, what is refused, and what is left untouched."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 import pytest
 from msgspec.structs import replace
-from PIL import Image
 
-from conftest import photo
-from eval_helpers import a_row, a_run, write_photos
+from eval_helpers import a_row, a_run
 from sprdiff.common.files import LOCK
-from sprdiff.errors import ImageError, OutputError
+from sprdiff.common.structs import to_json
+from sprdiff.errors import OutputError
 from sprdiff.evaluate.results import (
     ROWS,
     CodecInfo,
@@ -32,12 +29,10 @@ from sprdiff.evaluate.results import (
     read_rows,
     read_run,
     read_sets,
-    to_line,
     write_run,
     write_sets,
 )
 from sprdiff.evaluate.run.folder import earlier_run, taken
-from sprdiff.evaluate.run.photos import find_photos
 from sprdiff.evaluate.targets import Target
 
 
@@ -50,7 +45,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def filled(folder: Path, *lines: bytes) -> Path:
-    """A folder of results with these lines of rows."""
+    """Write a folder of results with these lines of rows."""
     folder.mkdir()
     write_run(folder, a_run())
     (folder / ROWS).write_bytes(b"".join(lines))
@@ -64,7 +59,7 @@ class TestReading:
             a_row(),
             a_row(image="ü.png", status="failed", message="no", setting={}, metrics={}, **failed),
         ]
-        folder = filled(tmp_path / "out", *map(to_line, rows))
+        folder = filled(tmp_path / "out", *map(to_json, rows))
         assert read_rows(folder) == rows
         # A quality of 3 stays an integer: it is what the codec was given.
         assert type(read_rows(folder)[0].setting["quality"]) is int
@@ -72,13 +67,13 @@ class TestReading:
     def test_rows_at_so_many_bytes_come_back(self, tmp_path: Path) -> None:
         rows = [a_row(), a_row(target_bpp=None, target_bytes=1200), a_row(target_bpp=None, target_bytes=5000)]
         sets = [SetRow("toy", None, 1, {}, {"kid": 1.0}, {}, 1200)]
-        folder = filled(tmp_path / "out", *map(to_line, rows))
+        folder = filled(tmp_path / "out", *map(to_json, rows))
         write_sets(folder, sets)
         assert read_rows(folder) == rows and read_sets(folder) == sets
         assert [row.target for row in rows] == [Target(0.5), Target(bytes=1200), Target(bytes=5000)]
 
     def test_folders_of_earlier_versions_are_read(self, tmp_path: Path) -> None:
-        """Before there were targets in bytes no row and no run named them."""
+        """Before there were targets in bytes, neither rows nor runs named them."""
         run, row = msgspec.to_builtins(a_run()), msgspec.to_builtins(a_row())
         assert (run.pop("budgets"), row.pop("target_bytes")) == ([], None)
         (tmp_path / "run.json").write_text(json.dumps(run))
@@ -87,7 +82,7 @@ class TestReading:
 
     @pytest.mark.parametrize("target", [{"target_bpp": None}, {"target_bytes": 1200}, {"target_bpp": -0.5}])
     def test_row_without_one_target(self, tmp_path: Path, target: dict[str, Any]) -> None:
-        line = json.dumps(json.loads(to_line(a_row())) | target).encode() + b"\n"
+        line = json.dumps(json.loads(to_json(a_row())) | target).encode() + b"\n"
         with pytest.raises(ResultsError, match="line 1 is damaged: a target is"):
             read_rows(filled(tmp_path / "out", line))
 
@@ -100,16 +95,16 @@ class TestReading:
         assert (read_run(tmp_path), read_sets(tmp_path)) == (run, sets)
 
     def test_cut_line_is_left_out(self, tmp_path: Path) -> None:
-        whole, cut = to_line(a_row()), to_line(a_row(image="b.png"))
+        whole, cut = to_json(a_row()), to_json(a_row(image="b.png"))
         for length in (1, 50, len(cut) - 1):
             folder = filled(tmp_path / str(length), whole, cut[:length])
             assert read_rows(folder) == [a_row()]
 
     @pytest.mark.parametrize(
-        "line", [b"", b"{}", b"[]", b"nonsense", b"\xff", to_line(a_row())[:-9], b"null"]
+        "line", [b"", b"{}", b"[]", b"nonsense", b"\xff", to_json(a_row())[:-9], b"null"]
     )
     def test_damaged_line(self, tmp_path: Path, line: bytes) -> None:
-        folder = filled(tmp_path / "out", to_line(a_row()), line + b"\n", to_line(a_row(image="b.png")))
+        folder = filled(tmp_path / "out", to_json(a_row()), line + b"\n", to_json(a_row(image="b.png")))
         with pytest.raises(ResultsError, match=r"rows\.jsonl line 2 is damaged"):
             read_rows(folder)
 
@@ -130,13 +125,13 @@ class TestReading:
         ],
     )
     def test_field_of_another_type(self, tmp_path: Path, field: str, value: Any) -> None:
-        line = json.dumps(json.loads(to_line(a_row())) | {field: value}).encode() + b"\n"
+        line = json.dumps(json.loads(to_json(a_row())) | {field: value}).encode() + b"\n"
         with pytest.raises(ResultsError, match=r"line 1 is damaged: (expected|invalid)"):
             read_rows(filled(tmp_path / "out", line))
 
     @pytest.mark.parametrize("change", [{"more": 1}, {"codec": ...}])
     def test_other_fields(self, tmp_path: Path, change: dict[str, Any]) -> None:
-        content = json.loads(to_line(a_row())) | change
+        content = json.loads(to_json(a_row())) | change
         line = json.dumps({key: value for key, value in content.items() if value is not ...}).encode() + b"\n"
         with pytest.raises(
             ResultsError, match=r"line 1 is damaged: object (contains unknown|missing required) field"
@@ -145,7 +140,7 @@ class TestReading:
 
     def test_row_stored_twice(self, tmp_path: Path) -> None:
         other = a_row(target_bpp=0.25)
-        folder = filled(tmp_path / "out", to_line(a_row()), to_line(other), to_line(a_row(bytes=5)))
+        folder = filled(tmp_path / "out", to_json(a_row()), to_json(other), to_json(a_row(bytes=5)))
         with pytest.raises(ResultsError, match="line 3 repeats line 1"):
             read_rows(folder)
 
@@ -189,7 +184,7 @@ class TestHolding:
         assert read_run(out) == a_run()
 
     def test_cut_line_is_dropped_and_the_rest_kept(self, tmp_path: Path) -> None:
-        whole, cut = to_line(a_row()), to_line(a_row(image="b.png"))[:-1]
+        whole, cut = to_json(a_row()), to_json(a_row(image="b.png"))[:-1]
         out = filled(tmp_path / "out", whole, cut)
         with taken(out, a_run()) as results:
             results.begin(set())
@@ -201,7 +196,7 @@ class TestHolding:
     def test_rows_tried_again_are_dropped_and_the_rest_kept(self, tmp_path: Path) -> None:
         rows = [a_row(image=f"{name}.png", status="failed" if name == "b" else "ok") for name in "abc"]
         # Spaces that we would not write: what is kept is kept to the byte.
-        lines = [to_line(row).replace(b": ", b":  ") for row in rows]
+        lines = [to_json(row).replace(b": ", b":  ") for row in rows]
         out = filled(tmp_path / "out", *lines)
         with taken(out, a_run()) as results:
             results.begin({rows[1].key, ("toy", "d.png", Target(0.5))})
@@ -209,7 +204,7 @@ class TestHolding:
         assert (out / ROWS).read_bytes() == lines[0] + lines[2]
 
     def test_damaged_folder_is_not_touched(self, tmp_path: Path) -> None:
-        out = filled(tmp_path / "out", b"nonsense\n", to_line(a_row())[:-5])
+        out = filled(tmp_path / "out", b"nonsense\n", to_json(a_row())[:-5])
         before = contents(out)
         with pytest.raises(ResultsError, match="line 1"), taken(out, a_run(rates=[0.25])):
             pass
@@ -243,7 +238,7 @@ class TestHolding:
             pass
 
     def test_codecs_and_rates_are_added(self, tmp_path: Path) -> None:
-        out = filled(tmp_path / "out", to_line(a_row()))
+        out = filled(tmp_path / "out", to_json(a_row()))
         more = a_run(
             rates=[0.25, 1.0], budgets=[1200], codecs=[CodecInfo("jpeg", "9")], commands=["sprdiff eval more"]
         )
@@ -259,7 +254,7 @@ class TestHolding:
         assert read_rows(out) == [a_row()]
 
     def test_another_machine_is_told(self, tmp_path: Path) -> None:
-        out = filled(tmp_path / "out", to_line(a_row()))
+        out = filled(tmp_path / "out", to_json(a_row()))
         with taken(out, a_run(cpu="quicker abacus")) as results:
             assert results.notes == [
                 "earlier rows were measured on another machine (abacus): times do not compare"
@@ -284,79 +279,13 @@ class TestHolding:
         ],
     )
     def test_another_comparison(self, tmp_path: Path, changes: dict[str, Any], words: str) -> None:
-        out = filled(tmp_path / "out", to_line(a_row()))
+        out = filled(tmp_path / "out", to_json(a_row()))
         before = contents(out)
         with pytest.raises(ResultsError, match=words), taken(out, a_run(**changes)):
             pass
         assert contents(out) == before
 
     def test_version_of_a_codec_not_asked_for_does_not_matter(self, tmp_path: Path) -> None:
-        out = filled(tmp_path / "out", to_line(a_row()))
+        out = filled(tmp_path / "out", to_json(a_row()))
         with taken(out, a_run(codecs=[CodecInfo("jpeg", "9")])):
             pass
-
-
-def no_folder(folder: Path) -> None:
-    for path in folder.iterdir():
-        path.unlink()
-    folder.rmdir()
-
-
-def no_images(folder: Path) -> None:
-    for path in folder.iterdir():
-        path.rename(path.with_suffix(".txt"))
-
-
-def not_an_image(folder: Path) -> None:
-    (folder / "b.png").write_bytes(b"words")
-
-
-def cut(folder: Path) -> None:
-    (folder / "b.png").write_bytes((folder / "b.png").read_bytes()[:2000])
-
-
-def small(folder: Path) -> None:
-    Image.fromarray(photo(160, 300)).save(folder / "b.png")
-
-
-def same_stem(folder: Path) -> None:
-    Image.fromarray(np.zeros((170, 170, 3), np.uint8)).save(folder / "b.jpg")
-
-
-class TestPhotos:
-    def test_names_sizes_and_digests(self, tmp_path: Path) -> None:
-        folder = write_photos(tmp_path / "photos", 3, 170, 180)
-        (folder / "notes.txt").write_text("not a picture")
-        (folder / "._a.png").write_bytes(b"what systems leave behind")
-        (folder / "more.png").mkdir()
-        photos = find_photos(folder)
-        assert [(p.name, p.width, p.height) for p in photos] == [(f"{n}.png", 180, 170) for n in "abc"]
-        assert len({p.sha256 for p in photos}) == 3
-        assert find_photos(folder, limit=2) == photos[:2]
-
-    def test_known_files_are_not_opened_again(self, tmp_path: Path) -> None:
-        folder = write_photos(tmp_path / "photos")
-        photos = find_photos(folder)
-        # Sizes that the files have not: they can only come from what is known.
-        known = [replace(info, width=1) for info in photos]
-        assert find_photos(folder, known=known) == known
-        Image.fromarray(photo(170, 170, seed=9)).save(folder / "a.png")
-        again = find_photos(folder, known=known)
-        assert (again[0].width, again[1].width) == (170, 1)
-
-    @pytest.mark.parametrize(
-        ("spoil", "words"),
-        [
-            (no_folder, "photos cannot be read: no such file"),
-            (no_images, r"no images in .*photos \(looked for .png"),
-            (not_an_image, "b.png"),
-            (cut, "b.png"),
-            (small, "b.png is too small: 300x160, MS-SSIM needs 161 pixels"),
-            (same_stem, "b.jpg and b.png in .* differ in their extension only"),
-        ],
-    )
-    def test_refused(self, tmp_path: Path, spoil: Callable[[Path], None], words: str) -> None:
-        folder = write_photos(tmp_path / "photos")
-        spoil(folder)
-        with pytest.raises(ImageError, match=words):
-            find_photos(folder)

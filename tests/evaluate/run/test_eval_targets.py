@@ -1,4 +1,4 @@
-"""What a file may take: bits per pixel or bytes, in order, in words, as names of folders."""
+"""Tests of targets: bits per pixel or bytes, in order, in words, and as names of folders."""
 
 from __future__ import annotations
 

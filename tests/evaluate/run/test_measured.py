@@ -1,4 +1,5 @@
-"""Measuring in a fresh process: figures that can be relied on, and every way in which it can go wrong."""
+"""Tests of measuring in a fresh process: its figures are reliable, and it survives every way of going
+wrong."""
 
 from __future__ import annotations
 
@@ -90,7 +91,7 @@ def test_what_takes_too_long_is_ended_with_all_it_started() -> None:
 
 
 def commands() -> list[bytes]:
-    """The command lines of all processes of this user."""
+    """Return the command lines of all processes of this user."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:

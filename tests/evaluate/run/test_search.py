@@ -1,4 +1,4 @@
-"""The best file within a budget, judged against trying everything."""
+"""Tests of the best file within a budget, compared with trying everything."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ SIDE = (200, 232)
 
 
 def likeness(a: Bytes, b: Bytes) -> float:
-    """In place of MS-SSIM, which would take most of the time of these tests."""
+    """Return a likeness in place of MS-SSIM, which would take most of the time of these tests."""
     return 1.0 - float(np.abs(a.astype(np.float64) - b).mean()) / 255.0
 
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> Bytes:
-    """A picture that is too small for MS-SSIM."""
+    """Make a picture that is too small for MS-SSIM."""
     monkeypatch.setattr(search, "ms_ssim_from", lambda a, b, least: likeness(a, b))
     return photo(72, 96, seed=3)
 
@@ -35,13 +35,16 @@ def pixels() -> Bytes:
 
 
 def all_files(codec: Coarse, pixels: Bytes) -> dict[tuple[float, int], int]:
-    """Bytes of every file there is."""
-    settings: list[Setting] = [{"quality": q, "factor": f} for f in FACTORS for q in range(1, codec.last + 1)]
-    return {(s["factor"], s["quality"]): len(codec.encode_at(pixels, s)) for s in settings}  # type: ignore[misc]
+    """Return the bytes of every possible file."""
+    settings = [(factor, quality) for factor in FACTORS for quality in range(1, codec.last + 1)]
+    return {
+        (factor, quality): len(codec.encode_at(pixels, {"quality": quality, "factor": factor}))
+        for factor, quality in settings
+    }
 
 
 def best_of_all(codec: Coarse, pixels: Bytes, budget: int) -> float:
-    """Likeness of the best of all files that fit."""
+    """Return the likeness of the best of all files that fit."""
     scores = []
     for (factor, quality), size in all_files(codec, pixels).items():
         setting: Setting = {"quality": quality, "factor": factor}

@@ -23,13 +23,13 @@ export interface NumberArray {
 
 export type Arrays = ReadonlyMap<string, NumberArray>;
 
-/** How many bytes an array of a type and a shape takes; none where the type is not known. */
+/** Returns how many bytes an array of a type and a shape takes; undefined if the type is not known. */
 export function byteSize(dtype: string, shape: readonly number[]): number | undefined {
   const size = SIZES[dtype];
   return size === undefined ? undefined : shape.reduce((product, side) => product * side, size);
 }
 
-/** SHA-256 over arrays in the order of their names. */
+/** Returns the SHA-256 over arrays in the order of their names. */
 export function canonicalHash(arrays: Arrays): Uint8Array {
   const digest = new Sha256();
   const encoder = new TextEncoder();
@@ -46,7 +46,7 @@ export function canonicalHash(arrays: Arrays): Uint8Array {
   return digest.digest();
 }
 
-/** The numbers of an array as doubles; -1 in `shape` stands for any size. */
+/** Returns the numbers of an array as doubles; -1 in `shape` stands for any size. */
 export function fetchNumbers(
   arrays: Arrays,
   name: string,
@@ -54,11 +54,12 @@ export function fetchNumbers(
   shape: readonly number[],
 ): Float64Array {
   const { bytes } = fetchArray(arrays, name, dtype, shape);
-  // A copy, for typed arrays begin at multiples of their numbers' size. WebAssembly runs on little-endian machines only.
+  // A copy, for typed arrays begin at multiples of their numbers' size. WebAssembly runs on little-endian
+  // machines only.
   return READERS[dtype](bytes.slice().buffer);
 }
 
-/** The array of that name, of that type and shape. */
+/** Returns the array of this name, after checking its type and shape. */
 export function fetchArray(
   arrays: Arrays,
   name: string,

@@ -11,7 +11,10 @@ const SCALES = [2, 3, 4, 6, 8, 12, 16];
 const PRESETS: Record<number, string> = { 1: "tiny", 2: "sd" };
 const FIXED = 8;
 const CHECK = 2;
-/** A side counts as so many pixels at least: the networks see whole cells of 64, however thin the picture is. */
+/**
+ * A side counts as at least so many pixels, because the networks see whole cells of 64, however thin the
+ * picture is.
+ */
 const MIN_SIDE = 64;
 const LEAST_STRIDE = 8;
 /** Most symbols of a position of y, most bits of a symbol, and bytes of the header and of rounding. */
@@ -42,7 +45,7 @@ export interface Size {
   readonly columns: number;
 }
 
-/** Takes a file apart and checks all that can be checked without weights. */
+/** Splits a file, and checks all that can be checked without weights. */
 export function parseFile(data: Uint8Array, maxPixels: number): ParsedFile {
   if (data.length === 0) throw new Refused("The file is empty.");
   const magic = [0x53, 0x50, 0x52];
@@ -62,7 +65,7 @@ export function parseFile(data: Uint8Array, maxPixels: number): ParsedFile {
   return { header, end, check: data[end] * 256 + data[end + 1], stream: data.slice(end + CHECK) };
 }
 
-/** Whether a file wants the weights whose hash is given; the error names both. */
+/** Checks that a file needs the weights whose hash is given; the error names both. */
 export function checkWeights(header: Header, weightsHash: Uint8Array, presetId: number): void {
   const same = header.tag.every((byte, i) => byte === weightsHash[i]);
   if (!same || header.presetId !== presetId) {

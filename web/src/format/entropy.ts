@@ -1,8 +1,11 @@
-/** The exact part: from a stream to ŷ, the same integers on every machine (docs/bitstream.md, sections 3 to 5). */
+/**
+ * The exact part: from a stream to ŷ, the same integers on every machine (docs/bitstream.md, sections 3 to
+ * 5).
+ */
 import { Refused } from "../errors";
 import { type Arrays, fetchArray, fetchNumbers } from "./arrays";
 import type { Size } from "./container";
-import { CHUNK, Grid, HATS, HIDDEN_LIMIT, hats, Layer, shiftClip } from "./intnet";
+import { CHUNK, Grid, HIDDEN_LIMIT, Layer, LEVEL_WEIGHTS, levelWeights, shiftClip } from "./intnet";
 import { SymbolDecoder } from "./rangecoder";
 import { Schedule, type Step } from "./schedule";
 import { readTables, type Table } from "./tables";
@@ -10,9 +13,12 @@ import { readTables, type Table } from "./tables";
 const LEVELS = 256;
 const MEAN_LIMIT = 2 ** 18 - 1;
 const LATENT_BOUND = 32767 * 256 + MEAN_LIMIT;
-const HAT_BOUND = 256;
+const LEVEL_WEIGHT_BOUND = 256;
 
-/** What every machine knows of a picture. Each is laid out as [channel][row][column] with 8 fraction bits. */
+/**
+ * What every machine knows about a picture. Each array is laid out as [channel][row][column] with 8 fraction
+ * bits.
+ */
 export interface Exact extends Size {
   readonly yHat: Int32Array;
   readonly mu: Int32Array;
@@ -25,7 +31,7 @@ export interface Exact extends Size {
 /** A network of a coding step with the inputs that can be other than zero. */
 interface StepNetwork {
   readonly layers: readonly Layer[];
-  /** Inputs of the first layer that are used; the hats, its last ones, are folded into its bias. */
+  /** Inputs of the first layer that are used; the level weights, its last ones, are folded into its bias. */
   readonly used: readonly number[];
 }
 
@@ -52,10 +58,10 @@ export class EntropyModel {
     this.zMean = fetchNumbers(arrays, "z.mean", "<i4", [LEVELS, -1]);
     this.zChannels = this.zMean.length / LEVELS;
     this.zIndex = fetchNumbers(arrays, "z.index", "|u1", [LEVELS, this.zChannels]);
-    this.features = fetchArray(arrays, "context.0.0.weight", "<i2", [-1, -1]).shape[1] - HATS;
+    this.features = fetchArray(arrays, "context.0.0.weight", "<i2", [-1, -1]).shape[1] - LEVEL_WEIGHTS;
     const first = new Layer(arrays, "hyper.0", [
       [9 * this.zChannels, LATENT_BOUND],
-      [HATS, HAT_BOUND],
+      [LEVEL_WEIGHTS, LEVEL_WEIGHT_BOUND],
     ]);
     const second = new Layer(arrays, "hyper.1", [[first.outputs, HIDDEN_LIMIT]]);
     this.hyper = [first, second];
@@ -69,14 +75,15 @@ export class EntropyModel {
   /**
    * Decodes a stream. Time and memory are bounded by the grid and the length of the stream.
    *
-   * With `partial` the stream may be the beginning of one: values that it does not determine are at their means.
+   * With `partial` the stream may be the beginning of one: values that it does not determine are at their
+   * means.
    */
   decode(stream: Uint8Array, grid: Size, level: number, partial = false): Exact {
     const coder = new SymbolDecoder(stream, partial);
     const zHat = this.decodeZ(coder, grid, level);
     const h = this.synthesiseHyper(zHat, grid, level);
     const area = grid.rows * grid.columns;
-    const y = new Grid(grid.rows, grid.columns, this.channels);
+    const y = new Grid(grid.rows, grid.columns, this.channels, this.schedule.border);
     const mu = new Int32Array(this.channels * area);
     const passes = this.schedule.positions(grid);
     this.schedule.steps.forEach((step, s) => {
@@ -90,7 +97,9 @@ export class EntropyModel {
     return { ...grid, yHat: y.planes(), mu, h: planes, known: coder.known, symbols };
   }
 
-  /** ŷ or μ as the networks after the exactness line take it, with the gain undone; laid out as before. */
+  /**
+   * Returns ŷ or μ as the networks after the exactness line take it, divided by the gain, in the same layout.
+   */
   dequantise(values: Int32Array, level: number): Float32Array {
     const out = new Float32Array(values.length);
     const area = values.length / this.channels;
@@ -108,7 +117,7 @@ export class EntropyModel {
     const bounds = [
       [taps, LATENT_BOUND],
       [this.features, HIDDEN_LIMIT],
-      [HATS, HAT_BOUND],
+      [LEVEL_WEIGHTS, LEVEL_WEIGHT_BOUND],
     ] as const;
     const first = new Layer(arrays, `${name}.0`, bounds);
     const second = new Layer(arrays, `${name}.1`, [[first.outputs, HIDDEN_LIMIT]]);
@@ -140,7 +149,7 @@ export class EntropyModel {
   private synthesiseHyper(zHat: Grid, grid: Size, level: number): Int16Array {
     const { ratio, features, zChannels } = this;
     const taps = Array.from({ length: 9 * zChannels }, (_, i) => i);
-    const first = this.hyper[0].folded(hats(level), taps);
+    const first = this.hyper[0].folded(levelWeights(level), taps);
     const second = this.hyper[1];
     const v = new Float64Array(CHUNK * first.inputs);
     const hidden = new Float64Array(CHUNK * first.outputs);
@@ -183,7 +192,7 @@ export class EntropyModel {
     const { y, mu, h } = latents;
     const size = step.stop - step.start;
     const [second, last] = network.layers.slice(1);
-    const first = network.layers[0].folded(hats(level), network.used);
+    const first = network.layers[0].folded(levelWeights(level), network.used);
     const v = new Float64Array(CHUNK * first.inputs);
     const [a, b, c] = [first, second, last].map((layer) => new Float64Array(CHUNK * layer.outputs));
     const index = new Uint8Array(positions.length * size);
@@ -218,14 +227,17 @@ export class EntropyModel {
     let at = 0;
     for (const position of positions) {
       for (const { offset, start, stop } of step.known) {
-        const from = y.place(position, offset);
+        const from = y.place(position, offset, step.distance);
         for (let c = from + start; c < from + stop; c++) v[at++] = y.values[c];
       }
       for (let f = position * this.features; f < (position + 1) * this.features; f++) v[at++] = h[f];
     }
   }
 
-  /** The symbols of a block whose tables are given: the widest table first, inside a table in the order of `index`. */
+  /**
+   * The symbols of a block whose tables are given: the widest table first, inside a table in the order of
+   * `index`.
+   */
   private readBlock(coder: SymbolDecoder, index: Uint8Array): Int32Array {
     const starts = new Int32Array(this.tables.length + 1);
     for (const table of index) starts[table]++;

@@ -1,20 +1,24 @@
 /**
  * The integer networks (docs/bitstream.md, section 3) in doubles.
  *
- * Python checks of every set of weights that no sum passes 2^53, so doubles hold all of them exactly, in any order.
+ * Python checks of every set of weights that no sum passes 2^53, so doubles hold all of them exactly, in any
+ * order.
  */
 import { Refused } from "../errors";
 import { type Arrays, fetchNumbers } from "./arrays";
 
 export const HIDDEN_LIMIT = 16383;
-export const HATS = 9;
+export const LEVEL_WEIGHTS = 9;
 /** Positions computed at once: their inputs and a few rows of weights stay in the processor's cache. */
 export const CHUNK = 16;
 const EXACT = 2 ** 53;
 
 /** Interpolation weights of a level between 0, 32, … 256, with 8 fraction bits. */
-export function hats(level: number): Float64Array {
-  return Float64Array.from({ length: HATS }, (_, j) => 8 * Math.max(0, 32 - Math.abs(level - 32 * j)));
+export function levelWeights(level: number): Float64Array {
+  return Float64Array.from(
+    { length: LEVEL_WEIGHTS },
+    (_, j) => 8 * Math.max(0, 32 - Math.abs(level - 32 * j)),
+  );
 }
 
 /** One dense layer: `weight` row by row, a row of `inputs` numbers for each of `outputs`. */
@@ -43,7 +47,10 @@ export class Layer {
     }
   }
 
-  /** Adds the last inputs, the same everywhere, to the bias of a copy, and keeps only the inputs `used` of the others. */
+  /**
+   * Adds the last inputs, the same everywhere, to the bias of a copy, and keeps only the inputs `used` of the
+   * others.
+   */
   folded(constant: Float64Array, used: readonly number[]): Layer {
     const copy: Layer = Object.create(Layer.prototype);
     const bias = this.bias.slice();
@@ -89,7 +96,7 @@ export class Layer {
     }
   }
 
-  /** The same through the activation of a hidden layer. */
+  /** Computes the same sums, with the activation of a hidden layer. */
   hidden(v: Float64Array, count: number, out: Float64Array): void {
     this.sums(v, count, out);
     for (let i = 0; i < count * this.outputs; i++) out[i] = shiftClip(out[i], 2 ** 12, 0, HIDDEN_LIMIT);
@@ -101,7 +108,10 @@ export function shiftClip(acc: number, unit: number, low: number, high: number):
   return Math.min(high, Math.max(low, Math.floor((acc + unit / 2) / unit)));
 }
 
-/** A latent on its grid with a border of zeros, position after position. */
+/**
+ * A latent on its grid with a border of zeros as wide as the largest distance of neighbours, position after
+ * position.
+ */
 export class Grid {
   readonly values: Int32Array;
   private readonly stride: number;
@@ -110,15 +120,16 @@ export class Grid {
     readonly rows: number,
     readonly columns: number,
     readonly channels: number,
+    private readonly border = 1,
   ) {
-    this.stride = columns + 2;
-    this.values = new Int32Array((rows + 2) * this.stride * channels);
+    this.stride = columns + 2 * border;
+    this.values = new Int32Array((rows + 2 * border) * this.stride * channels);
   }
 
-  /** Where the channels of a position begin, `offset` 0-8 places around it; 4 is the position itself. */
-  place(position: number, offset = 4): number {
-    const row = Math.floor(position / this.columns) + Math.floor(offset / 3);
-    const column = (position % this.columns) + (offset % 3);
+  /** Where the channels of a position's neighbour begin, by its `offset` 0-8; 4 is the position itself. */
+  place(position: number, offset = 4, distance = 1): number {
+    const row = Math.floor(position / this.columns) + this.border + distance * (Math.floor(offset / 3) - 1);
+    const column = (position % this.columns) + this.border + distance * ((offset % 3) - 1);
     return (row * this.stride + column) * this.channels;
   }
 

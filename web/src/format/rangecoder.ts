@@ -1,8 +1,8 @@
 /**
  * The range decoder (docs/bitstream.md, section 6) and the symbols that it reads.
  *
- * Widths and offsets have 64 bits. They are kept as pairs of doubles, value = high * 2^24 + low with low < 2^24, so that
- * floor(width / 2^24) is the high half and every product below stays under 2^53.
+ * Widths and offsets have 64 bits. They are kept as pairs of doubles, value = high * 2^24 + low with low <
+ * 2^24, so that floor(width / 2^24) is the high half and every product below stays under 2^53.
  */
 import { Refused } from "../errors";
 import type { Table } from "./tables";
@@ -19,12 +19,17 @@ interface Offset {
   readonly tail: number;
 }
 
-/** Reads symbols of a stream; of a beginning of one (`partial`) only those that every stream with it has. */
+/**
+ * Reads the symbols of a stream; of the beginning of a stream (`partial`) only those that all its
+ * continuations share.
+ */
 export class SymbolDecoder {
   /** How many symbols were certain; of an escaped one all bits must be. */
   known = 0;
   private readonly offset: Offset;
-  /** The offset with ones after the end of the stream: where it decodes otherwise, the beginning says no more. */
+  /**
+   * The offset with ones after the end of the stream: where it decodes otherwise, the beginning says no more.
+   */
   private readonly upper: Offset | undefined;
   private widthHigh = 2 ** 40 - 1;
   private widthLow = BASE - 1;
@@ -39,7 +44,10 @@ export class SymbolDecoder {
     this.upper = partial ? this.begin(0xff) : undefined;
   }
 
-  /** Reads `count` symbols of a table into `out` from `start` on, less the radius; 0 for those that are not known. */
+  /**
+   * Reads `count` symbols of a table into `out` from `start` on, less the radius; 0 for those that are not
+   * known.
+   */
   read(table: Table, out: Int32Array, start: number, count: number): void {
     const beyondTable = table.radius + 1;
     const escaped: number[] = [];
@@ -72,7 +80,7 @@ export class SymbolDecoder {
     return negative ? -(value + radius) : value + radius;
   }
 
-  /** The next symbol's place in its table; -1 where the beginning has ended. */
+  /** Returns the next symbol's place in its table; -1 after the end of the beginning. */
   private symbol(table: Table): number {
     if (this.ended) return -1;
     const { offset, upper } = this;

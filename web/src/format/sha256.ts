@@ -1,8 +1,8 @@
 /**
  * SHA-256 (FIPS 180-4), fed piece by piece.
  *
- * `crypto.subtle` exists on https and localhost only, and takes everything at once; over plain http and for the hash
- * of many arrays this code does the work.
+ * `crypto.subtle` exists on https and localhost only, and takes everything at once; over plain http and for
+ * the hash of many arrays this code does the work.
  */
 const ROUNDS = firstPrimes(64).map((prime) => fraction(Math.cbrt(prime)));
 const START = firstPrimes(8).map((prime) => fraction(Math.sqrt(prime)));

@@ -4,7 +4,10 @@ import { type Arrays, fetchNumbers } from "./arrays";
 
 const TOTAL = 2 ** 24;
 
-/** Symbols -radius .. radius and an escape: `below` has the sum of all counts before each of them, and 2^24 at its end. */
+/**
+ * Symbols -radius .. radius and an escape: `below` has the sum of all counts before each of them, and 2^24 at
+ * its end.
+ */
 export interface Table {
   readonly radius: number;
   readonly below: Uint32Array;

@@ -1,4 +1,7 @@
-/** What parity packets bring back: Reed-Solomon over GF(2^8) with the polynomial 0x11D and the roots 2^0, 2^1, … */
+/**
+ * Recovers lost packets from parity packets: Reed-Solomon over GF(2^8) with the polynomial 0x11D and the
+ * roots 2^0, 2^1, …
+ */
 
 const POWERS = new Uint8Array(510);
 const LOGARITHMS = new Uint8Array(256);
@@ -9,8 +12,8 @@ for (let exponent = 0, value = 1; exponent < 255; exponent++) {
 }
 
 /**
- * All data pieces, filled up with zeros to one length, from at least `data` pieces of a stream by their numbers.
- * None where they are no code word: they do not belong together.
+ * All data pieces, filled up with zeros to one length, from at least `data` pieces of a stream by their
+ * numbers. None where they are no code word: they do not belong together.
  */
 export function recovered(
   pieces: ReadonlyMap<number, Uint8Array>,
@@ -46,7 +49,10 @@ function syndrome(
   return sums;
 }
 
-/** Solves for the lost pieces, of which the first `unknowns` rows then hold one each; false if the rest is not zero. */
+/**
+ * Solves for the lost pieces, of which the first `unknowns` rows then hold one each; false if the rest is not
+ * zero.
+ */
 function eliminate(rows: { factors: Uint8Array; sums: Uint8Array }[], unknowns: number): boolean {
   for (let column = 0; column < unknowns; column++) {
     const pivot = rows.findIndex((row, i) => i >= column && row.factors[column] !== 0);

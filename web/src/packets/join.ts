@@ -1,4 +1,7 @@
-/** Packets in any order, some lost, some damaged, some of other streams: back to files (docs/packets.md). */
+/**
+ * Joins packets to files; they come in any order, and some may be lost, damaged or of other streams
+ * (docs/packets.md).
+ */
 import { concatenated, equal } from "../bytes";
 import { Refused } from "../errors";
 import { parseFile } from "../format/container";
@@ -17,7 +20,10 @@ export interface Received {
   readonly missing: readonly number[];
 }
 
-/** The files that packets hold, in the order in which their first packets came; a sentence for each that has none. */
+/**
+ * The files that packets hold, in the order in which their first packets came; a sentence for each that has
+ * none.
+ */
 export function join(packets: Iterable<Packet>): (Received | Refused)[] {
   const streams = new Map<string, Packet[]>();
   for (const packet of packets) {

@@ -16,7 +16,7 @@ export interface Packet {
   readonly piece: Uint8Array;
 }
 
-/** The packet that some bytes are; none where they are damaged, or something else. */
+/** Reads a packet; returns undefined if the bytes are damaged or something else. */
 export function parsePacket(raw: Uint8Array): Packet | undefined {
   if (raw.length <= OVERHEAD || raw[0] >> 4 !== VERSION) return undefined;
   const piece = raw.slice(OVERHEAD);

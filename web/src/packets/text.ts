@@ -4,7 +4,7 @@ import { type Packet, parsePacket } from "./packet";
 const BASE64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 const BASE91 = `${BASE64.slice(0, 62)}!#$%&()*+,./:;<=>?@[]^_\`{|}~"`;
 
-/** The packet of a line of text: its last word in either code. */
+/** Reads the packet of a line of text, which is its last word in either code. */
 export function packetOfLine(line: string): Packet | undefined {
   const word = line.trim().split(/\s+/).at(-1) ?? "";
   for (const decode of [fromBase64url, fromBase91]) {
@@ -15,7 +15,7 @@ export function packetOfLine(line: string): Packet | undefined {
   return undefined;
 }
 
-/** The bytes of base64url; none where it is something else. */
+/** Decodes base64url; returns undefined if the text is something else. */
 export function fromBase64url(text: string): Uint8Array | undefined {
   const digits = text.replace(/=+$/, "");
   const out = new Uint8Array(Math.floor((digits.length * 6) / 8));

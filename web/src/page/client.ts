@@ -1,4 +1,4 @@
-/** The worker as the page sees it. */
+/** The page's side of the worker. */
 import type { Answer, Request } from "./messages";
 
 /** Sends requests to a worker; answers to requests that are no longer the latest are left out. */

@@ -1,4 +1,4 @@
-/** What people give the page: files, packets, text and links. */
+/** Reads what users give the page: files, packets, text and links. */
 import { Refused } from "../errors";
 import { Heap } from "../packets/heap";
 import { type Packet, parsePacket } from "../packets/packet";
@@ -11,7 +11,7 @@ const heap = new Heap(MAX_BYTES);
 export interface Item {
   readonly name: string;
   readonly data: Uint8Array;
-  /** It is known to be the beginning of a file. */
+  /** Whether it is known to be the beginning of a file. */
   readonly partial: boolean;
   /** What must be said about it. */
   readonly remark: string;
@@ -21,7 +21,7 @@ export interface Item {
 
 export interface Found {
   readonly items: readonly Item[];
-  /** A sentence for each thing that is no picture. */
+  /** One sentence about each thing that is no picture. */
   readonly complaints: readonly string[];
 }
 
@@ -42,7 +42,7 @@ export async function itemsOfFiles(files: readonly File[]): Promise<Found> {
   return { items: [...items, ...joined.items], complaints: [...complaints, ...joined.complaints] };
 }
 
-/** What was pasted: a link, the text of a file in base64url, or lines that are packets. */
+/** Reads what was pasted: a link, the text of a file in base64url, or lines that are packets. */
 export function itemsOfText(text: string): Found {
   const link = text.slice(text.lastIndexOf("#") + 1).trim();
   const data = link.length < 2 * MAX_BYTES ? fromBase64url(link) : undefined;
@@ -53,7 +53,7 @@ export function itemsOfText(text: string): Found {
   return { items: [], complaints: ["The text holds neither a link to a photograph nor packets of one."] };
 }
 
-/** The photograph that the fragment of an address is; none where it has no fragment. */
+/** Reads the photograph in the fragment of an address; returns undefined if there is no fragment. */
 export function itemOfFragment(fragment: string): Item | undefined {
   const text = fragment.replace(/^#/, "");
   if (text === "") return undefined;

@@ -7,7 +7,7 @@ import { png } from "./png";
 import * as view from "./view";
 
 const MAX_SEED = 2n ** 64n - 1n;
-/** Milliseconds that a dial must rest before it is acted upon. */
+/** Milliseconds that a dial must rest before the page reacts. */
 const REST = 120;
 
 const { controls } = view;
@@ -17,7 +17,7 @@ let current = -1;
 /** Counts what was shown: the worker keeps what it knows of a file until there is another. */
 let shown = 0;
 let facts: Facts | undefined;
-/** What was last painted for good. */
+/** The last picture that was painted in full. */
 let pixels: Uint8ClampedArray<ArrayBuffer> | undefined;
 /** None until the user moves the dial: the weights say what is best for each file. */
 let realism: number | undefined;
@@ -25,7 +25,9 @@ let seed = 0n;
 let partial = false;
 /** When the picture that is awaited was asked for, in milliseconds; `performance` has how long each took. */
 let asked = 0;
-/** Whether the page itself is kept for visits without a connection; an extra, without which all else works. */
+/**
+ * Whether the page itself is kept for visits without a connection; an extra, without which all else works.
+ */
 const pageIsKept = keepPage();
 
 function heard(answer: Answer): void {
@@ -99,7 +101,7 @@ function listed(item: Item): number {
   return known;
 }
 
-/** Shows one of the opened files; `quiet` takes away what was complained of before. */
+/** Shows one of the opened files; `quiet` removes earlier complaints. */
 function choose(place: number, quiet = true): void {
   current = place;
   shown++;

@@ -1,4 +1,7 @@
-/** Writes PNG itself: the pixels come out as they are, which a canvas of a browser that protects privacy does not promise. */
+/**
+ * Writes PNG itself: the pixels come out as they are, which a canvas of a browser that protects privacy does
+ * not promise.
+ */
 
 const SIGNATURE = Uint8Array.of(0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a);
 const CRC_TABLE = Uint32Array.from({ length: 256 }, (_, byte) => {
@@ -13,7 +16,7 @@ export interface Pixels {
   readonly data: Uint8ClampedArray;
   readonly width: number;
   readonly height: number;
-  /** It has a single channel. */
+  /** Whether it has a single channel. */
   readonly grey: boolean;
 }
 

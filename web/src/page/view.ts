@@ -47,7 +47,7 @@ export function openWork(): void {
   if (lost) controls.realism.focus({ preventScroll: true });
 }
 
-/** What is known of a file before it is decoded; the picture before it goes. */
+/** Shows what is known about a file before it is decoded, and removes the picture before it. */
 export function showItem(item: Item): void {
   canvas.width = canvas.height = 1;
   canvas.setAttribute("aria-label", "Nothing is decoded yet");
@@ -90,7 +90,7 @@ export function showDial(realism: number): void {
   controls.realism.setAttribute("aria-valuetext", text);
 }
 
-/** Progress from 0 to 1; none: nothing is under way. */
+/** Shows progress from 0 to 1; undefined: nothing is in progress. */
 export function showProgress(done: number | undefined): void {
   frame.setAttribute("aria-busy", String(done !== undefined));
   const bar = element<HTMLProgressElement>("progress");

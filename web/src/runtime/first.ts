@@ -1,6 +1,6 @@
 /**
- * The networks of the first generation (src/sprdiff/runtime/first.py). This file goes when its weights do: it and one line
- * of load.ts are all that knows of them.
+ * The networks of the first generation (src/sprdiff/runtime/first.py). This file goes when its weights do: it
+ * and one line of load.ts are all that knows of them.
  */
 import { Refused } from "../errors";
 import type { EntropyModel, Exact } from "../format/entropy";

@@ -1,5 +1,6 @@
 /**
- * The networks of the second generation (src/sprdiff/runtime/onnx.py), each over the whole picture before the next begins:
+ * The networks of the second generation (src/sprdiff/runtime/onnx.py), each over the whole picture before the
+ * next begins:
  *
  *   ŷ, means, features ─ coarse ─► x̃
  *                           └────► f16, f32 ─ condition ─┐
@@ -88,7 +89,7 @@ export class FlowDecoder implements Decoder<Coarse> {
     return picture;
   }
 
-  /** The latent that the noise of a seed leads to. */
+  /** Returns the latent that the noise of a seed leads to. */
   private async draw(
     coarse: Coarse,
     tiles: readonly Tile[],
@@ -118,7 +119,7 @@ export class FlowDecoder implements Decoder<Coarse> {
     return new Planes(await solve(velocity, noise, steps, sampler, latest), channels, rows, columns);
   }
 
-  /** The flow's conditions of all that a tile sees. */
+  /** Returns the flow's conditions for everything that a tile sees. */
   private async conditions(coarse: Coarse, tile: Tile): Promise<Tensors> {
     const grid = { rows: coarse.picture.height / Y_STRIDE, columns: coarse.picture.width / Y_STRIDE };
     const seen = widened(tile.padded, Math.ceil(this.weights.manifest.halo.condition / Y_STRIDE), grid);

@@ -1,5 +1,6 @@
 /**
- * Noise that a flow starts from: a pure function of seed, step and place, the same as in src/sprdiff/runtime/noise.py.
+ * Noise that a flow starts from: a pure function of seed, step and place, the same as in
+ * src/sprdiff/runtime/noise.py.
  *
  * Philox 4x64-10 (Salmon et al., SC 2011) with key (seed, 0) and, before the first word of a row, counter
  * (0, row, step, 0); the counter grows before each block of four words. Numbers of 64 bits are pairs of 32.
@@ -12,7 +13,9 @@ const WORD = 2 ** 32;
 const MULTIPLIERS = [0xe14c6c93, 0xd2e7470e, 0x95121157, 0xca5a8263] as const;
 const STEPS = [0x7f4a7c15, 0x9e3779b9, 0x84caa73b, 0xbb67ae85] as const;
 
-/** Standard normal noise of one part of the latent, [channel][row][column]; `rows` and `columns` are absolute. */
+/**
+ * Standard normal noise of one part of the latent, [channel][row][column]; `rows` and `columns` are absolute.
+ */
 export function normalNoise(
   seed: bigint,
   step: number,

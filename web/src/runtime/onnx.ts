@@ -10,8 +10,9 @@ const MOST_THREADS = 8;
 declare const RUNTIME_BYTES: Readonly<Record<Variant, number>>;
 
 /**
- * The variants that the build brings; a visitor loads one of them. That for WebGPU needs promises inside WebAssembly
- * (JSPI); the third, which every browser with WebGPU could run, takes three times as long on the processor.
+ * The variants that the build brings; a visitor loads one of them. That for WebGPU needs promises inside
+ * WebAssembly (JSPI); the third, which every browser with WebGPU could run, takes three times as long on the
+ * processor.
  */
 type Variant = "onnxruntime" | "onnxruntime-gpu";
 
@@ -22,7 +23,7 @@ export const THREADS = globalThis.crossOriginIsolated
 
 export interface Runtime {
   readonly plain: Engine;
-  /** What runs on the graphics processor, if there is one. */
+  /** The engine that runs on the graphics processor, if there is one. */
   readonly gpu?: Engine;
 }
 
@@ -54,7 +55,7 @@ async function started(module: Promise<typeof Onnx>, variant: Variant, base: str
   return ort;
 }
 
-/** Whether there is a graphics processor that can be used; software that plays one is slower than WebAssembly. */
+/** Whether there is a usable graphics processor; software that emulates one is slower than WebAssembly. */
 async function hasGpu(): Promise<boolean> {
   if (!("Suspending" in WebAssembly)) return false;
   try {

@@ -65,7 +65,10 @@ export class HalfPlanes {
   }
 }
 
-/** Puts the core of a graph's output, on a grid `scale` times finer than the tile's, into the planes of the whole grid. */
+/**
+ * Puts the core of a graph's output, on a grid `scale` times finer than the tile's, into the planes of the
+ * whole grid.
+ */
 export function store(whole: Planes, value: Tensor, tile: Tile, scale: number): void {
   eachRow(value, tile, scale, whole.channels, (channel, row, column, from, count) => {
     const to = (channel * whole.rows + row) * whole.columns + column;
@@ -79,7 +82,10 @@ export function coreOf(value: Tensor, tile: Tile, scale: number): Tensor {
   return new Planes(value.data, value.dims[1], value.dims[2], value.dims[3]).part(times(tile.inner, scale));
 }
 
-/** Calls `use` for each row of the core: where it belongs in the whole grid, and where it begins in the output. */
+/**
+ * Calls `use` for each row of the core: where it belongs in the whole grid, and where it begins in the
+ * output.
+ */
 export function eachRow(
   value: Tensor,
   tile: Tile,

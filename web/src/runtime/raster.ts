@@ -46,7 +46,9 @@ export class Raster {
   }
 }
 
-/** A picture of 16 bits a channel: a share of it is blended into another picture before both are rounded to 8. */
+/**
+ * A picture of 16 bits a channel: a share of it is blended into another picture before both are rounded to 8.
+ */
 export class Sample {
   readonly data: Uint16Array;
 
@@ -57,7 +59,7 @@ export class Sample {
     this.data = new Uint16Array(3 * width * height);
   }
 
-  /** As of `Raster`. */
+  /** See `Raster`. */
   put(value: Tensor, tile: Tile, scale: number): void {
     paint(this.data, 65535, this.width, value, tile, scale);
   }

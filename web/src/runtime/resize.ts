@@ -1,7 +1,9 @@
 /**
- * Lanczos resampling as Pillow does it for 8 bits a channel: columns first, then rows, with weights of 22 fraction bits.
+ * Lanczos resampling as Pillow does it for 8 bits a channel: columns first, then rows, with weights of 22
+ * fraction bits.
  *
- * The same rounding gives the same pixels as Python's, so the picture keeps its tolerance when it is enlarged.
+ * The same rounding gives the same pixels as Python's, so the picture keeps its tolerance when it is
+ * enlarged.
  */
 import { Raster } from "./raster";
 

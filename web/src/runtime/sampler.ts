@@ -1,4 +1,7 @@
-/** From noise to a latent along a flow (src/sprdiff/runtime/sampler.py): z_t = (1 − t)·z + t·ε, dz/dt = v, from t = 1 to 0. */
+/**
+ * From noise to a latent along a flow (src/sprdiff/runtime/sampler.py): z_t = (1 − t)·z + t·ε, dz/dt = v,
+ * from t = 1 to 0.
+ */
 import { Refused } from "../errors";
 
 /** Step sizes that the network knows, by the index that it is told; 0: the velocity at this very time. */
@@ -13,7 +16,10 @@ export interface Step {
   readonly stride: number;
 }
 
-/** The latent that noise leads to in so many evaluations of the network, which is asked at no time later than `latest`. */
+/**
+ * The latent that noise leads to in so many evaluations of the network, which is asked at no time later than
+ * `latest`.
+ */
 export function solve(
   velocity: Velocity,
   noise: Float32Array,

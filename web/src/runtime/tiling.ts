@@ -4,8 +4,8 @@ import type { Size } from "../format/container";
 /** Pixels per position of y. */
 export const Y_STRIDE = 32;
 /**
- * Largest side of what one run of a graph computes, in pixels, without its halo. Python takes 1536; a browser has less
- * memory, and where tiles end does not show in the picture.
+ * Largest side of what one run of a graph computes, in pixels, without its halo. Python takes 1536; a browser
+ * has less memory, and where tiles end does not show in the picture.
  */
 export const TILE = 1024;
 

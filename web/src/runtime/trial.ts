@@ -1,4 +1,4 @@
-/** A trial of a graphics processor: drivers have faults, and a picture must be the same on every device. */
+/** Tests a graphics processor, because drivers have faults and a picture must be the same on every device. */
 import type { EntropyModel } from "../format/entropy";
 import type { Weights } from "../weights/bundle";
 import type { Engine } from "./engine";
@@ -9,7 +9,7 @@ const GRID = { rows: 2, columns: 2 };
 /** The promise for pictures on different machines: 2 of 255, here of 65535. */
 const TOLERANCE = 2 * 257;
 
-/** Whether an engine makes of a small picture what another one makes, within the tolerance. */
+/** Whether two engines make the same of a small picture, within the tolerance. */
 export async function agrees(
   weights: Weights,
   entropy: EntropyModel,

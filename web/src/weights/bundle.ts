@@ -1,12 +1,14 @@
 /**
- * The weights of one set as one binary, which `sprdiff` makes of the arrays of the package (src/sprdiff/viewer/bundle.py):
+ * The weights of one set as one binary, which `sprdiff` makes of the arrays of the package
+ * (src/sprdiff/viewer/bundle.py):
  *
  *   8 bytes   "SPRDWTS1"
  *   4 bytes   size of the description, little-endian
  *   …         the description, JSON: the manifest, and name, type and shape of every part
  *   …         zlib: the numbers of all parts, one after the other
  *
- * Parts are `entropy/NAME` and `decoder/NAME`, the arrays, and `graph/NAME`, the bytes of an ONNX file without weights.
+ * Parts are `entropy/NAME` and `decoder/NAME`, the arrays, and `graph/NAME`, the bytes of an ONNX file
+ * without weights.
  */
 import { Refused } from "../errors";
 import { type Arrays, byteSize, type NumberArray } from "../format/arrays";

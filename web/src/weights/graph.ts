@@ -1,8 +1,9 @@
 /**
  * An ONNX file that holds structure only, with its weights filled in.
  *
- * The file names each weight as an initialiser that lies elsewhere. Only two levels of protocol buffers are taken apart:
- * ModelProto (field 7: the graph) and GraphProto (field 5: an initialiser); all else is copied as it is.
+ * The file names each weight as an initialiser that lies elsewhere. Only two levels of protocol buffers are
+ * taken apart: ModelProto (field 7: the graph) and GraphProto (field 5: an initialiser); all else is copied
+ * as it is.
  */
 import { concatenated } from "../bytes";
 import { Refused } from "../errors";

@@ -29,9 +29,9 @@ class External(ImageCodec):
     shell.
 
     The commands are templates such as ``cwebp -q {quality} {input} -o {output}.webp`` and ``dwebp {input} -o
-    {output}``.
-    The encoder's input and the decoder's output are PNG files. An extension after the encoder's ``{output}``
-    is also that of the decoder's ``{input}``. The decoder's folder contains only the compressed file.
+    {output}``. The encoder's input and the decoder's output are PNG files. An extension after the encoder's
+    ``{output}`` is also that of the decoder's ``{input}``. The decoder's folder contains only the compressed
+    file.
 
     Attributes:
         name: the codec's name in the results.

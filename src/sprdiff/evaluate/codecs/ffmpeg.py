@@ -18,7 +18,7 @@ from ..metrics.distortion import Bytes
 from .base import CodecError, ImageCodec, MissingCodec, Quality
 
 TIMEOUT = 600.0
-"""After so many seconds a run of ffmpeg is killed."""
+"""The seconds after which a run of ffmpeg is killed."""
 
 _BEST_SCALING = "lanczos+accurate_rnd+full_chroma_int+full_chroma_inp+bitexact"
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from ...fileinfo import model_info
 from ...format.constants import LEVELS
 from ...format.container import SCALES, parse_file
 from ...limits import MAX_STEPS
+from ...loading import manifest_of
 from ...options import MAX_EFFORT, DecodeOptions, EncodeOptions
 from ..metrics.distortion import Bytes
 from .base import BudgetCodec, CodecError, MissingCodec, Quality, Scalar, Setting, Size, UnknownCodec, size_of
@@ -27,24 +29,17 @@ PREFIX = "sprdiff-"
 _OPTIONS = f"@coarse, @realism=0…1, @steps=1…{MAX_STEPS}, @seed=N, @effort=0…{MAX_EFFORT}, @weights=DIR"
 
 
-class Dials(TypedDict):
-    """The arguments of `Codec.decode` beside the file."""
-
-    realism: float
-    steps: int
-    seed: int
-
-
 @dataclass(frozen=True)
 class Sprdiff(BudgetCodec):
     """One set of weights at one effort and one setting of the decoder's dials, on one thread.
 
     Attributes:
         preset: the preset that the weights must have, such as ``tiny``.
-        realism: the decoder's realism, from 0 (the coarse picture) to 1; None: see `default_dials`.
+        realism: the decoder's realism, from 0 (the coarse picture) to 1; None: what the weights say
+            for the level of the file.
         weights: the folder of weights; None: those that come with the package.
         effort: the encoder's effort, 0-9; above 0 it needs torch.
-        steps: the decoder's steps; None: see `default_dials`.
+        steps: the decoder's steps; None: what the weights say.
         seed: the seed of the decoder's noise.
     """
 
@@ -68,20 +63,19 @@ class Sprdiff(BudgetCodec):
             raise UnknownCodec(f"{self.name}: these weights are of the preset {about.preset}{more}")
         if self.effort and importlib.util.find_spec("torch") is None:
             raise MissingCodec(f"{self.name} needs torch: {hint('train')}")
-        parts = [f"sprdiff {__version__}", f"weights {about.networks}", f"realism {self._dials['realism']:g}"]
+        realism = _told(manifest_of(self.weights).realism if self.realism is None else (self.realism,))
+        parts = [f"sprdiff {__version__}", f"weights {about.networks}", f"realism {realism}"]
         parts += [f"effort {self.effort}"] if self.effort else []
-        return ", ".join(parts + [f"{dial} {value}" for dial, value in self._turned.items()])
+        return ", ".join(parts + [f"{dial} {value}" for dial, value in self._other_dials.items()])
 
     def encode(self, pixels: Bytes, quality: Quality) -> bytes:
         return self.encode_at(pixels, {"level": int(quality), "scale": 1.0})
 
     def decode(self, data: bytes) -> Bytes:
         try:
-            return np.asarray(_loaded(self.weights).decode(data, **self._dials).convert("RGB"))
-        except (
-            SprdiffError,
-            ValueError,
-        ) as error:  # a ValueError means that these networks do not have a dial
+            dials = DecodeOptions(self.realism, self.steps, self.seed)
+            return np.asarray(_loaded(self.weights).decode_with(data, dials).image.convert("RGB"))
+        except (SprdiffError, ValueError) as error:  # ValueError: these networks do not have a dial
             raise CodecError(f"{self.name}: {error}") from error
 
     def encode_to(self, pixels: Bytes, budget: int) -> tuple[bytes, Setting]:
@@ -91,7 +85,8 @@ class Sprdiff(BudgetCodec):
             raise CodecError(f"{self.name}: {error}") from error
         header = parse_file(data).header
         setting: Setting = {"level": header.level, "scale": float(SCALES[header.scale])}
-        setting |= {"realism": self._dials["realism"], **self._turned}
+        realism, _ = manifest_of(self.weights).dials(header.level, self.realism, self.steps)
+        setting |= {"realism": realism, **self._other_dials}
         return data, setting | ({"effort": self.effort, "budget": budget} if self.effort else {})
 
     def encode_at(self, pixels: Bytes, setting: Mapping[str, Scalar]) -> bytes:
@@ -115,32 +110,23 @@ class Sprdiff(BudgetCodec):
         return picture
 
     @property
-    def _dials(self) -> Dials:
-        """The arguments of the decoder."""
-        dials = default_dials(self.weights)
-        if self.realism is not None:
-            dials["realism"] = self.realism
-        if self.steps is not None:
-            dials["steps"] = self.steps
-        return {**dials, "seed": self.seed}
+    def _other_dials(self) -> dict[str, int]:
+        """The steps, if they are stated or are not one, and the seed, if it is not zero.
 
-    @property
-    def _turned(self) -> dict[str, int]:
-        """The steps and the seed that the name states; without them the name stays as it was before these
-        dials existed."""
+        Others are left out, so that results from before there were these dials are still recognised.
+        """
+        steps = manifest_of(self.weights).steps if self.steps is None else self.steps
         return {
-            **({} if self.steps is None else {"steps": self.steps}),
+            **({"steps": steps} if self.steps is not None or steps != 1 else {}),
             **({"seed": self.seed} if self.seed else {}),
         }
 
 
-def default_dials(weights: str | None) -> Dials:
-    """Return the realism and the steps of a decoder that is not told any.
-
-    Evaluation asks here only. The manifests of today state no dials, so they are the defaults of
-    `Codec.decode`, whatever the weights are.
-    """
-    return {"realism": 1.0, "steps": 1, "seed": 0}
+def _told(realism: Sequence[float]) -> str:
+    """Return one realism for all levels as a number, and a table by level as its digest."""
+    if len(set(realism)) == 1:
+        return f"{realism[0]:g}"
+    return f"by level ({hashlib.sha256(repr(realism).encode()).hexdigest()[:8]})"
 
 
 def parse_sprdiff(spec: str) -> Sprdiff:

@@ -28,7 +28,7 @@ from . import backbones, inception
 from .distortion import Bytes, ms_ssim, psnr
 from .distributions import PATCH, fid, kid
 from .features import MIN_CROPS, FeatureNetwork, frechet_distance
-from .perceptual import Dists, Lpips
+from .perceptual import Dists, Lpips, Net
 from .tensors import Features, need
 
 Distance = Callable[[Bytes, Bytes], float]
@@ -44,9 +44,9 @@ class Weights:
     published: Path | None = None
 
 
-@dataclass(frozen=True)
-class ImageMetric:
-    """An image metric.
+@dataclass(frozen=True, kw_only=True)
+class _Needs:
+    """What a metric is, and what it needs.
 
     Attributes:
         name: its key in `results.Row.metrics`.
@@ -54,7 +54,6 @@ class ImageMetric:
         unit: its unit; empty if it has none.
         direction: ``up`` if larger is better, else ``down``.
         source: the publication and the implementation.
-        load: returns a function of the original and the decoded image, both uint8 RGB [H, W, 3].
         packages: the modules that it needs.
         published: the names in `backbones.PUBLISHED` of the weights that it needs.
         squeezenet: whether it needs ``--features``.
@@ -62,18 +61,28 @@ class ImageMetric:
 
     name: str
     title: str
-    unit: str
+    unit: str = ""
     direction: Literal["up", "down"]
     source: str
-    load: Callable[[Weights], Distance]
-    packages: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ("torch",)
     published: tuple[str, ...] = ()
     squeezenet: bool = False
 
 
-@dataclass(frozen=True)
-class SetMetric:
-    """A set metric; the other attributes are those of `ImageMetric`.
+@dataclass(frozen=True, kw_only=True)
+class ImageMetric(_Needs):
+    """An image metric.
+
+    Attributes:
+        load: returns a function of the original and the decoded image, both uint8 RGB [H, W, 3].
+    """
+
+    load: Callable[[Weights], Distance]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetMetric(_Needs):
+    """A set metric.
 
     Attributes:
         network: the network that describes patches; metrics of one network share the features.
@@ -82,17 +91,9 @@ class SetMetric:
             few.
     """
 
-    name: str
-    title: str
-    unit: str
-    direction: Literal["up", "down"]
-    source: str
     network: str
     load: Callable[[Weights], Describe]
     distance: Callable[[Features, Features], float]
-    packages: tuple[str, ...] = ("torch",)
-    published: tuple[str, ...] = ()
-    squeezenet: bool = False
 
 
 @cache
@@ -122,6 +123,10 @@ def _inception_patches(weights: Weights) -> Describe:
     return describe
 
 
+def _lpips(net: Net) -> Callable[[Weights], Distance]:
+    return lambda weights: Lpips.load(net, weights.published).distance
+
+
 def _ssimulacra2(weights: Weights) -> Distance:
     compute = need("ssimulacra2").compute_ssimulacra2
     return lambda original, decoded: float(compute(_file(original), _file(decoded)))
@@ -141,64 +146,62 @@ def _frechet_of_crops(a: Features, b: Features) -> float:
     return frechet_distance(a, b)
 
 
+_LPIPS: tuple[tuple[Net, str, str, str], ...] = (
+    ("alex", "Alex", "AlexNet", "alexnet"),
+    ("vgg", "VGG", "VGG16", "vgg16"),
+)
 _NO_HUMANS = "the network of DeepCognition/keras-squeezenet, uncalibrated: not LPIPS, not FID"
 IMAGE_METRICS = (
-    ImageMetric("psnr", "PSNR", "dB", "up", "over all pixels and RGB channels at once", lambda _: psnr),
     ImageMetric(
-        "ms_ssim",
-        "MS-SSIM",
-        "",
-        "up",
-        "Wang, Simoncelli, Bovik, Asilomar 2003; with the choices of pytorch-msssim",
-        lambda _: ms_ssim,
+        name="psnr",
+        title="PSNR",
+        unit="dB",
+        direction="up",
+        source="over all pixels and RGB channels at once",
+        load=lambda _: psnr,
+        packages=(),
     ),
     ImageMetric(
-        "ssimulacra2",
-        "SSIMULACRA2",
-        "",
-        "up",
-        "Sneyers, Cloudinary 2022; package ssimulacra2",
-        _ssimulacra2,
+        name="ms_ssim",
+        title="MS-SSIM",
+        direction="up",
+        source="Wang, Simoncelli, Bovik, Asilomar 2003; with the choices of pytorch-msssim",
+        load=lambda _: ms_ssim,
+        packages=(),
+    ),
+    ImageMetric(
+        name="ssimulacra2",
+        title="SSIMULACRA2",
+        direction="up",
+        source="Sneyers, Cloudinary 2022; package ssimulacra2",
+        load=_ssimulacra2,
         packages=("ssimulacra2",),
     ),
-    ImageMetric(
-        "lpips_alex",
-        "LPIPS (Alex)",
-        "",
-        "down",
-        "Zhang et al., CVPR 2018, v0.1 on torchvision's AlexNet",
-        lambda weights: Lpips.load("alex", weights.published).distance,
-        packages=("torch",),
-        published=("alexnet", "lpips_alex"),
+    *(
+        ImageMetric(
+            name=f"lpips_{net}",
+            title=f"LPIPS ({short})",
+            direction="down",
+            source=f"Zhang et al., CVPR 2018, v0.1 on torchvision's {full}",
+            load=_lpips(net),
+            published=(backbone, f"lpips_{net}"),
+        )
+        for net, short, full, backbone in _LPIPS
     ),
     ImageMetric(
-        "lpips_vgg",
-        "LPIPS (VGG)",
-        "",
-        "down",
-        "Zhang et al., CVPR 2018, v0.1 on torchvision's VGG16",
-        lambda weights: Lpips.load("vgg", weights.published).distance,
-        packages=("torch",),
-        published=("vgg16", "lpips_vgg"),
-    ),
-    ImageMetric(
-        "dists",
-        "DISTS",
-        "",
-        "down",
-        "Ding et al., TPAMI 2022, on torchvision's VGG16",
-        lambda weights: Dists.load(weights.published).distance,
-        packages=("torch",),
+        name="dists",
+        title="DISTS",
+        direction="down",
+        source="Ding et al., TPAMI 2022, on torchvision's VGG16",
+        load=lambda weights: Dists.load(weights.published).distance,
         published=("vgg16", "dists"),
     ),
     ImageMetric(
-        "feature_distance",
-        "feature distance",
-        "",
-        "down",
-        f"SqueezeNet 1.1, seven taps with equal weight; {_NO_HUMANS}",
-        _feature_distance,
-        packages=("torch",),
+        name="feature_distance",
+        title="feature distance",
+        direction="down",
+        source=f"SqueezeNet 1.1, seven taps with equal weight; {_NO_HUMANS}",
+        load=_feature_distance,
         squeezenet=True,
     ),
 )
@@ -206,37 +209,30 @@ IMAGE_METRICS = (
 
 SET_METRICS = (
     SetMetric(
-        "frechet_squeezenet",
-        "Fréchet distance (SqueezeNet)",
-        "",
-        "down",
-        f"Gaussians of SqueezeNet 1.1's last tap over 128x128 crops, stride 64; {_NO_HUMANS}",
-        "squeezenet",
-        _squeezenet_patches,
-        _frechet_of_crops,
+        name="frechet_squeezenet",
+        title="Fréchet distance (SqueezeNet)",
+        direction="down",
+        source=f"Gaussians of SqueezeNet 1.1's last tap over 128x128 crops, stride 64; {_NO_HUMANS}",
+        network="squeezenet",
+        load=_squeezenet_patches,
+        distance=_frechet_of_crops,
         squeezenet=True,
     ),
-    SetMetric(
-        "kid",
-        "KID",
-        "",
-        "down",
-        "Bińkowski et al., ICLR 2018, on FID's Inception; HiFiC's 256x256 patches",
-        "inception",
-        _inception_patches,
-        kid,
-        published=("inception",),
-    ),
-    SetMetric(
-        "fid",
-        "FID",
-        "",
-        "down",
-        "Heusel et al., NeurIPS 2017, as pytorch-fid 0.3.0; HiFiC's 256x256 patches",
-        "inception",
-        _inception_patches,
-        fid,
-        published=("inception",),
+    *(
+        SetMetric(
+            name=name,
+            title=name.upper(),
+            direction="down",
+            source=f"{source}; HiFiC's 256x256 patches",
+            network="inception",
+            load=_inception_patches,
+            distance=distance,
+            published=("inception",),
+        )
+        for name, source, distance in (
+            ("kid", "Bińkowski et al., ICLR 2018, on FID's Inception", kid),
+            ("fid", "Heusel et al., NeurIPS 2017, as pytorch-fid 0.3.0", fid),
+        )
     ),
 )
 
@@ -258,7 +254,7 @@ def choose(weights: Weights) -> tuple[list[MetricInfo], list[Skipped]]:
     return infos, skipped
 
 
-def _describe(metric: ImageMetric | SetMetric, weights: Weights) -> MetricInfo:
+def _describe(metric: _Needs, weights: Weights) -> MetricInfo:
     """Return the description for ``run.json``; an `SprdiffError` says why the metric cannot be used."""
     for package in metric.packages:
         if _absent(package):

@@ -25,7 +25,7 @@ _WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 _C1 = (0.01 * PEAK) ** 2
 _C2 = (0.03 * PEAK) ** 2
 _ROUNDING = 1e-9
-"""More than rounding can lift a term above 1."""
+"""A factor that is larger than what rounding can lift a term above 1."""
 
 
 def check_pair(a: NDArray[Any], b: NDArray[Any]) -> None:
@@ -78,8 +78,8 @@ def ms_ssim(a: Bytes, b: Bytes) -> float:
 
 
 def ms_ssim_from(a: Bytes, b: Bytes, least: float) -> float | None:
-    """Return `ms_ssim` where it is at least so much, to the last bit the same; else None, mostly in a third
-    of the time.
+    """Return `ms_ssim`, the same to the last bit, if it is at least `least`; otherwise return None, mostly in
+    a third of the time.
 
     The coarse scales are computed first. They cost little and decide most: no term is above 1, so their
     product is a bound of the whole.
@@ -128,7 +128,7 @@ def _blur(x: Floats) -> Floats:
     height, width = x.shape[0] - _WINDOW + 1, x.shape[1] - _WINDOW + 1
     result = np.empty((height, width, x.shape[2]))
     kernel = _gaussian()
-    # In strips of rows that stay in the processor's cache through all passes: less than half the time.
+    # Strips of rows that stay in the processor's cache through all passes take less than half the time.
     for top in range(0, height, _STRIP):
         rows = min(_STRIP, height - top)
         strip = _weighted([x[top + i : top + i + rows] for i in range(_WINDOW)], kernel)

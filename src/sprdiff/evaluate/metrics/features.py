@@ -146,8 +146,8 @@ class FeatureNetwork:
 
 @contextmanager
 def _exactly() -> Iterator[None]:
-    """No gradients, and float32 even where the caller computes under autocast, as validation in training
-    does."""
+    """Compute without gradients, and in float32 even where the caller runs under autocast, as validation in
+    training does."""
     torch = need("torch")
     with torch.inference_mode(), torch.autocast("cpu", enabled=False):
         yield
@@ -206,7 +206,7 @@ def _crops(image: Bytes) -> Iterator[Bytes]:
 
 
 def _input(pixels: Bytes) -> Tensor:
-    """Return uint8 RGB [N, H, W, 3] to the network's input: float32 [N, 3, H, W], BGR, 0-255, less the
+    """Turn uint8 RGB [N, H, W, 3] into the network's input: float32 [N, 3, H, W], BGR, 0-255, less the
     mean."""
     bgr = pixels[..., ::-1].astype(np.float32) - np.asarray(_MEAN_BGR, np.float32)
     tensor: Tensor = need("torch").from_numpy(np.ascontiguousarray(bgr.transpose(0, 3, 1, 2)))
@@ -234,7 +234,8 @@ def _read_npz(path: str | Path) -> dict[str, Array]:
 
 
 def _read_hdf5(path: str | Path) -> dict[str, Array]:
-    """Keras calls datasets ``fire2/squeeze1x1/…/uniform2``: folders tell the layer, the rank which array."""
+    """Read the arrays of Keras' file, where datasets are called ``fire2/squeeze1x1/…/uniform2``: folders name
+    the layer, and the rank tells weight from bias."""
     arrays: dict[str, Array] = {}
 
     def visit(name: str, item: Any) -> None:

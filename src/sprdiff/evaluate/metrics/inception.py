@@ -132,7 +132,7 @@ class Inception:
 
     @classmethod
     def load(cls, folder: str | Path | None = None) -> Inception:
-        """With the published weights, found as `backbones.find` says.
+        """Load the published weights, which `backbones.find` finds.
 
         Raises:
             MissingWeightsError, ChecksumError, WeightsError, SprdiffError: as `backbones.load`.

@@ -180,13 +180,13 @@ class Lpips:
 
     @classmethod
     def load(cls, net: Net = "alex", folder: str | Path | None = None) -> Lpips:
-        """With the published weights, found as `backbones.find` says.
+        """Load the published weights, which `backbones.find` finds.
 
         Raises:
             MissingWeightsError, ChecksumError, WeightsError, SprdiffError: as `backbones.load`.
         """
         _, backbone, heads = _LPIPS_NETS[net]
-        # The heads first: should they be missing, half a gigabyte of VGG16 need not be read to say so.
+        # The heads come first: if they are missing, half a gigabyte of VGG16 need not be read to say so.
         return cls(net, heads=backbones.load(heads, folder), backbone=backbones.load(backbone, folder))
 
     def distance(self, a: Bytes, b: Bytes) -> float:
@@ -200,7 +200,7 @@ class Lpips:
         """
         _check(a, b)
         with need("torch").inference_mode():
-            # In step, tap by tap: only two taps are held at a time, not ten.
+            # Both run in step, tap by tap, so that only two taps are held at a time, not ten.
             taps = zip(self._heads, self._taps(a), self._taps(b), strict=True)
             return float(sum(_lpips_term(head, p, q) for head, p, q in taps))
 
@@ -233,7 +233,7 @@ class Dists:
 
     @classmethod
     def load(cls, folder: str | Path | None = None) -> Dists:
-        """With the published weights, found as `backbones.find` says.
+        """Load the published weights, which `backbones.find` finds.
 
         Raises:
             MissingWeightsError, ChecksumError, WeightsError, SprdiffError: as `backbones.load`.

@@ -59,7 +59,7 @@ def parameters(
 
 
 def _own(array: Array | Tensor) -> Tensor:
-    """Return a float32 copy as a tensor; never through numpy's conversion of tensors, which warns."""
+    """Return a float32 copy as a tensor; numpy's own conversion of tensors is avoided, because it warns."""
     torch = need("torch")
     copy: Tensor
     if isinstance(array, np.ndarray):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from ..results import MetricInfo, ResultsError, Row, Run, SetRow, Status, read_rows, read_run, read_sets
+from ..results import MetricInfo, ResultsError, Row, Run, SetRow, read_rows, read_run, read_sets
 from ..targets import Target
 
 FIGURES = 4
@@ -95,10 +95,10 @@ class Results:
             found.setdefault((row.codec, row.target), {})[row.image] = row
         return found
 
-    def at(self, codec: str, rate: Target, status: Status = "ok") -> dict[str, Row]:
-        """Return the rows of a codec at a rate by image, in the order of the images."""
+    def at(self, codec: str, rate: Target) -> dict[str, Row]:
+        """Return the measured rows of a codec at a rate by image, in the order of the images."""
         rows = self._by_unit.get((codec, rate), {})
-        return {image: rows[image] for image in self.images if image in rows and rows[image].status == status}
+        return {image: rows[image] for image in self.images if image in rows and rows[image].status == "ok"}
 
     def values(self, codec: str, rate: Target, metric: Metric) -> dict[str, float]:
         """Return the metric of each image; images without a finite figure are left out."""

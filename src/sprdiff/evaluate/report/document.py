@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from . import tables
+from . import comparisons
+from .comparisons import BETTER, EVEN, SYMBOLS, TIE, WORSE, Table
 from .data import Metric, Results, budget
 from .findings import listed, sentences
 from .pictures import Scene
-from .tables import BETTER, EVEN, SYMBOLS, TIE, WORSE, Table
 
 COMPARED = (
     "The best codec has the best mean over all pictures. ≈ names ties: the 95 % interval of their paired "
@@ -97,10 +97,14 @@ def document(results: Results, reference: str, pictures: Pictures) -> list[Secti
         _glance(results, reference),
         _means(results, reference),
         _curves(results),
-        Section("bd", "Bytes saved", (DELTAS, tables.deltas(results, reference))),
-        _section("worst", "Worst pictures", [tables.worst(results, reference)]),
+        Section("bd", "Bytes saved", (DELTAS, comparisons.deltas(results, reference))),
+        _section("worst", "Worst pictures", [comparisons.worst(results, reference)]),
         Section("pictures", "Pictures at equal bytes", (INVENTED, pictures)),
-        Section("settings", "Settings and cost", (SEARCHED, tables.settings(results), tables.costs(results))),
+        Section(
+            "settings",
+            "Settings and cost",
+            (SEARCHED, comparisons.settings(results), comparisons.costs(results)),
+        ),
         _making(results),
     ]
 
@@ -122,7 +126,9 @@ def _glance(results: Results, reference: str) -> Section:
     )
     sets = [metric.title for metric in results.metrics if metric.of_sets]
     single = f"{listed(sets)} is one figure for all pictures: no interval, so no ties." if sets else None
-    return _section("glance", "At a glance", [tables.glance(results), Sayings(sayings), COMPARED, single])
+    return _section(
+        "glance", "At a glance", [comparisons.glance(results), Sayings(sayings), COMPARED, single]
+    )
 
 
 def _means(results: Results, reference: str) -> Section:
@@ -133,9 +139,9 @@ def _means(results: Results, reference: str) -> Section:
         blocks.append(RANKING)
     signs = f"{SYMBOLS[BETTER]} better, {SYMBOLS[WORSE]} worse, {SYMBOLS[EVEN]} undecided"
     for rate in results.rates:
-        blocks += [tables.means(results, rate)]
+        blocks += [comparisons.means(results, rate)]
         if len(results.codecs) > 1:
-            blocks.append(Folded(tables.differences(results, rate, reference)))
+            blocks.append(Folded(comparisons.differences(results, rate, reference)))
     blocks.append(
         f"★ best, {SYMBOLS[TIE]} tie with the best. "
         f"Differences are paired, picture by picture ({signs}): most of the "
@@ -145,7 +151,7 @@ def _means(results: Results, reference: str) -> Section:
 
 
 def _curves(results: Results) -> Section:
-    quoted = tables.published(results)
+    quoted = comparisons.published(results)
     blocks: list[Block | None] = [Plots(results.metrics)]
     if quoted:
         blocks += [QUOTED, quoted]
@@ -158,9 +164,9 @@ def _making(results: Results) -> Section:
     blocks: list[Block | None] = [
         Command(tuple(run.commands)),
         machine,
-        tables.skipped(results),
-        tables.failures(results),
-        tables.metrics(results),
-        tables.versions(results),
+        comparisons.skipped(results),
+        comparisons.failures(results),
+        comparisons.metrics(results),
+        comparisons.versions(results),
     ]
     return _section("making", "How it was made", blocks)

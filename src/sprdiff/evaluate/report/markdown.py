@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from ...common.messages import printable
+from .comparisons import BEST, SYMBOLS, Cell, Table
 from .document import Block, Command, Folded, Pictures, Plots, Sayings, Section
-from .tables import BEST, SYMBOLS, Cell, Table
 
 _SPECIAL = frozenset("\\`*_[]<>|~#&$")
 

@@ -1,4 +1,3 @@
-
 "use strict";
 // The strips hold every picture once; a viewer takes its two from there.
 for (const scene of document.querySelectorAll(".scene")) {
@@ -20,7 +19,10 @@ for (const scene of document.querySelectorAll(".scene")) {
   function fill() {
     const shown = shots.filter((shot) => !shot.dataset.rate || shot.dataset.rate === rate.value);
     for (const shot of shots) shot.hidden = !shown.includes(shot);
-    for (const [select, wanted] of [[left, scene.dataset.left], [right, scene.dataset.right]]) {
+    for (const [select, wanted] of [
+      [left, scene.dataset.left],
+      [right, scene.dataset.right],
+    ]) {
       const before = select.value || wanted;
       select.replaceChildren();
       for (const shot of shown) option(select, shot.dataset.key, name(shot));
@@ -30,7 +32,10 @@ for (const scene of document.querySelectorAll(".scene")) {
   }
 
   function show() {
-    for (const [select, side] of [[left, "left"], [right, "right"]]) {
+    for (const [select, side] of [
+      [left, "left"],
+      [right, "right"],
+    ]) {
       const shot = shots.find((s) => !s.hidden && s.dataset.key === select.value);
       const image = find(`.frame img.${side}`);
       image.src = shot.querySelector("img").src;
@@ -38,11 +43,13 @@ for (const scene of document.querySelectorAll(".scene")) {
       const caption = shot.querySelector(".caption").textContent;
       find(`.tag.${side}`).textContent = caption ? `${name(shot)}: ${caption}` : name(shot);
     }
-    for (const shot of shots) shot.setAttribute("aria-pressed", String(!shot.hidden && shot.dataset.key === right.value));
+    for (const shot of shots)
+      shot.setAttribute("aria-pressed", String(!shot.hidden && shot.dataset.key === right.value));
   }
 
   const move = () => frame.style.setProperty("--at", `${range.value}%`);
-  for (const value of new Set(shots.map((shot) => shot.dataset.rate).filter(Boolean))) option(rate, value, value);
+  for (const value of new Set(shots.map((shot) => shot.dataset.rate).filter(Boolean)))
+    option(rate, value, value);
   for (const select of [left, right]) select.addEventListener("change", show);
   for (const shot of shots) {
     shot.addEventListener("click", () => {
@@ -63,7 +70,8 @@ const buttons = [...document.querySelectorAll(".legend button")];
 function highlight(name) {
   for (const part of curves) part.classList.toggle("faded", name !== null && !part.id.endsWith(`-${name}`));
 }
-const pressed = () => buttons.find((button) => button.getAttribute("aria-pressed") === "true")?.dataset.curve ?? null;
+const pressed = () =>
+  buttons.find((button) => button.getAttribute("aria-pressed") === "true")?.dataset.curve ?? null;
 for (const button of buttons) {
   button.addEventListener("mouseenter", () => highlight(button.dataset.curve));
   button.addEventListener("mouseleave", () => highlight(pressed()));

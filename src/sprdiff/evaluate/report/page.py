@@ -16,12 +16,12 @@ from typing import Any
 from ...common.messages import printable
 from ..metrics.tensors import need
 from . import plots
+from .comparisons import DASH, SYMBOLS, Cell, Table, heading
 from .data import Metric, Results
 from .document import Plots, Section
 from .findings import best_other
 from .pictures import Scene
 from .published import published_for
-from .tables import DASH, SYMBOLS, Cell, Table, heading
 
 GENERATOR = '<meta name="generator" content="sprdiff report">'
 """A mark by which a report is known as something that may be replaced."""

@@ -16,9 +16,9 @@ from typing import Any
 from ...common.messages import printable
 from ..metrics.tensors import need
 from .bd import Curve
+from .comparisons import heading
 from .data import Metric, Results
 from .published import KODAK, PublishedCurve, published_for
-from .tables import heading
 
 INK = "#1b1f24"
 """The colour of text, axes and the seventh codec; in the page it follows the colour scheme."""

@@ -2,7 +2,7 @@
 
 ::
 
-    DIR/run.json, rows.jsonl, sets.jsonl ─► data ─► findings, tables, plots, pictures ─► document
+    DIR/run.json, rows.jsonl, sets.jsonl ─► data ─► findings, comparisons, plots, pictures ─► document
                                                                             document ─► page, markdown
 """
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from ...common.files import HOLDER, LOCK, describe, held, write_atomic
+from ...common.structs import to_json
 from ...errors import OutputError
 from ..metrics.tensors import need
 from ..results import (
@@ -22,7 +23,6 @@ from ..results import (
     Run,
     numbered_rows,
     read_run,
-    to_line,
     write_run,
 )
 
@@ -91,7 +91,7 @@ class ResultsFolder:
         assert not any(row.key in self.rows for row in rows)
         try:
             with open(self.path / ROWS, "ab", buffering=0) as file:
-                lines = b"".join(map(to_line, rows))
+                lines = b"".join(map(to_json, rows))
                 if file.write(lines) != len(lines):
                     raise OutputError(f"{self.path / ROWS} cannot be written: no space left on device")
                 os.fsync(file.fileno())

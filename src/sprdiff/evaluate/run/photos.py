@@ -31,7 +31,7 @@ def find_photos(
     """
     names = _names(folder)[:limit]
     if not names:
-        raise ImageError(f"no images in {folder} (looked for {' '.join(SUFFIXES)})")
+        raise ImageError(f"there are no images in {folder} (looked for {' '.join(SUFFIXES)})")
     stems: dict[str, str] = {}
     for name in names:
         other = stems.setdefault(Path(name).stem, name)

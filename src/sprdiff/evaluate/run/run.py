@@ -53,7 +53,7 @@ DEFAULT_CODECS = (
 _DIED = "its process died: out of memory, or crashed in a library"
 
 
-class Progress:
+class EvalProgress:
     """An observer of a run; this one ignores everything."""
 
     def note(self, text: str) -> None:
@@ -68,7 +68,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class EvalOutcome:
     """The results of a run.
 
     Attributes:
@@ -97,8 +97,8 @@ def evaluate(
     jobs: int = 1,
     limit: int | None = None,
     command: str = "",
-    progress: Progress | None = None,
-) -> Outcome:
+    progress: EvalProgress | None = None,
+) -> EvalOutcome:
     """Measure codecs on the images of a folder, and write the results into a folder, see `results`.
 
     Worker processes import the main module of the program: a script needs its ``if __name__ == "__main__"``.
@@ -125,7 +125,7 @@ def evaluate(
         MissingCodec: no codec can run here.
         ValueError: a number is out of its range.
     """
-    folder, out, progress = Path(folder), Path(out), progress or Progress()
+    folder, out, progress = Path(folder), Path(out), progress or EvalProgress()
     targets = sorted(
         {*(Target(float(rate)) for rate in rates), *(Target(bytes=budget) for budget in budgets)}
     )
@@ -155,7 +155,9 @@ def _present(codecs: Sequence[ImageCodec]) -> tuple[list[ImageCodec], list[Skipp
         else:
             absent.append(Skipped(codec.name, str(error)))
     if not here:
-        raise MissingCodec("; ".join(skipped.reason for skipped in absent) or "no codecs to compare")
+        raise MissingCodec(
+            "; ".join(skipped.reason for skipped in absent) or "there are no codecs to compare"
+        )
     return here, absent
 
 
@@ -197,7 +199,7 @@ def _cpu() -> str:
     return f"{names[0] if names else platform.processor() or platform.machine()}, {os.cpu_count()} cores"
 
 
-def _tell_skipped(run: Run, progress: Progress) -> None:
+def _tell_skipped(run: Run, progress: EvalProgress) -> None:
     """Tell the observer which codecs and metrics are left out, and why."""
     for codec in run.skipped_codecs:
         progress.note(f"without {codec.name}: {codec.reason}")
@@ -228,7 +230,7 @@ def _keys(unit: Unit) -> list[Key]:
     return [(unit.codec.name, unit.image.name, target) for target in unit.targets]
 
 
-def _fill(results: ResultsFolder, units: Sequence[Unit], jobs: int, progress: Progress) -> None:
+def _fill(results: ResultsFolder, units: Sequence[Unit], jobs: int, progress: EvalProgress) -> None:
     """Do all units of work; add their rows to the results as they are finished."""
     results.begin({key for unit in units for key in _keys(unit)})
     for note in results.notes:
@@ -248,7 +250,7 @@ def _work(units: Sequence[Unit], jobs: int) -> Iterator[list[Row]]:
         yield [failed(unit, target, _DIED) for target in unit.targets] if rows is None else rows
 
 
-def _finish(results: ResultsFolder, changed: Collection[tuple[str, Target]], progress: Progress) -> None:
+def _finish(results: ResultsFolder, changed: Collection[tuple[str, Target]], progress: EvalProgress) -> None:
     try:
         before = read_sets(results.path)
     except ResultsError:  # the figures can be computed again at any time
@@ -259,6 +261,6 @@ def _finish(results: ResultsFolder, changed: Collection[tuple[str, Target]], pro
         progress.note(note)
 
 
-def _outcome(run: Run, rows: Sequence[Row]) -> Outcome:
+def _outcome(run: Run, rows: Sequence[Row]) -> EvalOutcome:
     reached = {row.target for row in rows if row.status != "unreached"}
-    return Outcome(tuple(rows), tuple(target for target in run.targets if target not in reached))
+    return EvalOutcome(tuple(rows), tuple(target for target in run.targets if target not in reached))

@@ -2,8 +2,7 @@
 image.
 
 At these rates ordinary codecs do better when they code a smaller picture, so the search covers quality and
-factor.
-It maximises MS-SSIM; the other metrics are measured on its result.
+factor. It maximises MS-SSIM; the other metrics are measured on its result.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ FACTORS = (1, 1.5, 2, 3, 4, 6, 8)
 """Factors by which the coded picture may be smaller, the same as those of ``.sprd``. Lanczos resizes it."""
 
 _LOOK_AHEAD = 4
-"""How many qualities above the best fitting one are tried as well, since files do not always grow with
+"""How many qualities above the best fitting one are tried, too, because files do not always grow with
 quality."""
 _WELL_USED = 0.97
 _NEAR = 1.05

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from ..config import CHECKERBOARD, Order, Passes, check_sizes, pass_major
+from ..config import LatentSizes
 
 
 @dataclass(frozen=True)
-class FirstConfig:
+class FirstConfig(LatentSizes):
     """Channel counts and depths of the first generation.
 
     Grids: 1/4 and 1/8 are the stems, 1/16 the VAE latent and the denoiser, 1/32 ``y``, 1/64 ``z``.
@@ -53,37 +51,6 @@ class FirstConfig:
     heads: int = 4
 
     @property
-    def passes(self) -> Passes:
-        """Which positions of y each pass codes."""
-        return CHECKERBOARD
-
-    @property
-    def tables(self) -> int:
-        """The number of probability tables."""
-        return 64
-
-    @property
-    def sigma_max(self) -> float:
-        """The standard deviation of the widest table."""
-        return 32.0
-
-    @property
     def lambda_range(self) -> tuple[float, float]:
         """The weight of the squared error at levels 0 and 255."""
         return 0.7, 60.0
-
-    @property
-    def order(self) -> Order:
-        """The order of the steps of the latent coding."""
-        return pass_major(2, len(self.groups))
-
-    @classmethod
-    def from_json(cls, text: str) -> FirstConfig:
-        """Return the configuration of a manifest; unknown or missing fields raise ``TypeError``."""
-        fields: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(text).items()
-        }
-        if set(fields) != {f.name for f in dataclasses.fields(cls)}:
-            raise TypeError("the stored configuration has other fields than the first generation's")
-        check_sizes(fields)
-        return cls(**fields)

@@ -16,7 +16,7 @@ _FREQUENCIES = 32
 
 
 class VAEEncoder(nn.Module):
-    """Image -> mean and log variance of the latent."""
+    """The VAE's encoder: image -> mean and log variance of the latent."""
 
     def __init__(self, config: FirstConfig) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class VAEEncoder(nn.Module):
 
 
 class Features(nn.Module):
-    """Image -> features at 1/16: the body of the other two encoders."""
+    """The body of the other two encoders: image -> features at 1/16."""
 
     def __init__(self, widths: tuple[int, int], depths: tuple[int, int]) -> None:
         super().__init__()

@@ -22,7 +22,9 @@ async function reach(address, options) {
 async function refusal(response) {
   const kind = response.headers.get("Content-Type") ?? "";
   const said = kind.includes("json") ? (await response.json()).error : null;
-  return new Refused(said ? `${said[0].toUpperCase()}${said.slice(1)}.` : `The service answered ${response.status}.`);
+  return new Refused(
+    said ? `${said[0].toUpperCase()}${said.slice(1)}.` : `The service answered ${response.status}.`,
+  );
 }
 
 // A blob, and what the headers say of it. While the service is full, the request waits for its turn.

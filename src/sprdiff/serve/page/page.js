@@ -22,7 +22,10 @@ let working = 0;
 const integer = (value) => Math.round(value).toLocaleString("en");
 const bytes = (value) => `${integer(value)} ${value === 1 ? "byte" : "bytes"}`;
 const seconds = (value) => `${value < 10 ? value.toFixed(2) : value.toFixed(0)} s`;
-const large = (value) => (value < 1e4 ? bytes(value) : value < 1e6 ? `${integer(value / 1e3)} kB` : `${Number((value / 1e6).toFixed(1))} MB`);
+const large = (value) => {
+  if (value < 1e4) return bytes(value);
+  return value < 1e6 ? `${integer(value / 1e3)} kB` : `${Number((value / 1e6).toFixed(1))} MB`;
+};
 const say = (text) => ($("status").textContent = text);
 const left = () => document.querySelector("input[name=left]:checked").value;
 const realism = () => Number($("realism").value);
@@ -135,7 +138,8 @@ const baseline = single(async (signal) => {
   const how = `quality ${made.about("Quality")}, coded ${made.about("Scale")} times smaller`;
   $("baseline").textContent = fits
     ? `${name}: ${bytes(size)}, ${how}.`
-    : `${name} cannot be that small: its smallest file has ${bytes(size)}, ${(size / most).toFixed(1)} times as many. It is shown instead.`;
+    : `${name} cannot be that small: its smallest file has ${bytes(size)}, ` +
+      `${(size / most).toFixed(1)} times as many. It is shown instead.`;
   await viewer.show("left", made.blob, `${name}: ${bytes(size)}`, `What ${name} makes of it, ${bytes(size)}`);
   viewer.single = false;
   say($("baseline").textContent);
@@ -154,11 +158,13 @@ async function original() {
   const shown = await viewer.show("left", item.photo, `Original: ${size}`, `The original, ${size}`);
   viewer.single = !shown;
   $("remark").hidden = shown;
-  $("remark").textContent = "This browser cannot show the original's format, so the decoded picture stands alone.";
+  $("remark").textContent =
+    "This browser cannot show the original's format, so the decoded picture stands alone.";
 }
 
 function learn(made) {
-  for (const name of ["Width", "Height", "Level", "Quality", "Scale"]) item[name.toLowerCase()] = made.number(name);
+  for (const name of ["Width", "Height", "Level", "Quality", "Scale"])
+    item[name.toLowerCase()] = made.number(name);
   item.model = made.about("Model");
   item.dropped = made.about("Dropped") || item.dropped;
 }
@@ -170,7 +176,8 @@ function tell() {
   $("bytes").textContent = integer(size);
   $("unit").textContent = size === 1 ? "byte" : "bytes";
   const times = item.photo ? item.photo.size / size : 0;
-  $("ratio").textContent = times > 1.5 ? `${integer(times)} times fewer than the file you chose (${large(item.photo.size)})` : "";
+  $("ratio").textContent =
+    times > 1.5 ? `${integer(times)} times fewer than the file you chose (${large(item.photo.size)})` : "";
   const facts = {
     "bits per pixel": bppOf(size).toFixed(4),
     picture: `${item.width} × ${item.height}`,
@@ -182,12 +189,14 @@ function tell() {
     "left out": item.dropped || null,
   };
   $("facts").replaceChildren(
-    ...Object.entries(facts).filter(([, value]) => value !== null).flatMap(([name, value]) => {
-      const [term, detail] = [document.createElement("dt"), document.createElement("dd")];
-      term.textContent = name;
-      detail.textContent = value;
-      return [term, detail];
-    }),
+    ...Object.entries(facts)
+      .filter(([, value]) => value !== null)
+      .flatMap(([name, value]) => {
+        const [term, detail] = [document.createElement("dt"), document.createElement("dd")];
+        term.textContent = name;
+        detail.textContent = value;
+        return [term, detail];
+      }),
   );
   offer($("save-sprd"), item.sprd, "sprd");
   say(`${bytes(size)}, ${bppOf(size).toFixed(4)} bits per pixel, realism ${realism()}.`);
@@ -218,7 +227,8 @@ async function sizeOf(file) {
 
 function check(file) {
   if (file.size === 0) throw new Refused("The file is empty.");
-  if (file.size > limits.max_upload) throw new Refused(`The file has ${large(file.size)}; this service takes ${large(limits.max_upload)}.`);
+  if (file.size > limits.max_upload)
+    throw new Refused(`The file has ${large(file.size)}; this service takes ${large(limits.max_upload)}.`);
 }
 
 async function take(file) {
@@ -226,7 +236,8 @@ async function take(file) {
   try {
     check(file);
     const sprd = await isSprd(file);
-    item = { photo: sprd ? null : file, sprd: sprd ? file : null, name: (file.name || "photo").replace(/\.[^.]*$/, "") || "photo", times: {} };
+    const name = (file.name || "photo").replace(/\.[^.]*$/, "") || "photo";
+    item = { photo: sprd ? null : file, sprd: sprd ? file : null, name, times: {} };
     await prepare(sprd);
   } catch (error) {
     complain(error);
@@ -266,11 +277,20 @@ const paintSoon = later(paint);
 const showDial = () => {
   const value = realism();
   $("dial").textContent = value.toFixed(2);
-  $("realism").setAttribute("aria-valuetext", `${value.toFixed(2)}, from 0 faithful to 1 sharp and partly invented`);
+  $("realism").setAttribute(
+    "aria-valuetext",
+    `${value.toFixed(2)}, from 0 faithful to 1 sharp and partly invented`,
+  );
 };
 
-$("target").addEventListener("input", () => { setTarget(sizeAt(Number($("target").value)), $("target")); codeSoon(); });
-for (const [id, size] of [["max-bytes", (value) => value], ["bpp", (value) => Math.floor((value * item.width * item.height) / 8)]]) {
+$("target").addEventListener("input", () => {
+  setTarget(sizeAt(Number($("target").value)), $("target"));
+  codeSoon();
+});
+for (const [id, size] of [
+  ["max-bytes", (value) => value],
+  ["bpp", (value) => Math.floor((value * item.width * item.height) / 8)],
+]) {
   $(id).addEventListener("input", () => {
     const value = Number($(id).value);
     if (!(value > 0) || !Number.isFinite(value)) return;
@@ -278,7 +298,10 @@ for (const [id, size] of [["max-bytes", (value) => value], ["bpp", (value) => Ma
     codeSoon();
   });
 }
-$("realism").addEventListener("input", () => { showDial(); if (item.sprd) paintSoon(); });
+$("realism").addEventListener("input", () => {
+  showDial();
+  if (item.sprd) paintSoon();
+});
 $("versus").addEventListener("change", () => {
   if (left() === "original") original();
   else if (item.sprd) baseline();
@@ -291,9 +314,17 @@ for (const id of ["file", "another"]) {
     $(id).value = ""; // the same file may be chosen again
   });
 }
-addEventListener("paste", (event) => { const [file] = event.clipboardData?.files ?? []; if (file) take(file); });
-addEventListener("dragover", (event) => { event.preventDefault(); document.body.classList.add("over"); });
-addEventListener("dragleave", (event) => { if (!event.relatedTarget) document.body.classList.remove("over"); });
+addEventListener("paste", (event) => {
+  const [file] = event.clipboardData?.files ?? [];
+  if (file) take(file);
+});
+addEventListener("dragover", (event) => {
+  event.preventDefault();
+  document.body.classList.add("over");
+});
+addEventListener("dragleave", (event) => {
+  if (!event.relatedTarget) document.body.classList.remove("over");
+});
 addEventListener("drop", (event) => {
   event.preventDefault();
   document.body.classList.remove("over");
@@ -308,7 +339,8 @@ curl --data-binary @photo.sprd '${here}decode?realism=1' -o photo.png`;
 try {
   const { version, model, limits: most } = await health();
   limits = most;
-  $("limits").textContent = `Up to ${large(most.max_upload)} and ${Math.floor(most.max_pixels / 1e6)} megapixels.`;
+  $("limits").textContent =
+    `Up to ${large(most.max_upload)} and ${Math.floor(most.max_pixels / 1e6)} megapixels.`;
   $("about").textContent = `sprdiff ${version}, weights ${model}`;
 } catch (error) {
   complain(error);

@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import logging
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from msgspec import Struct
 from PIL import Image
 
 from ...common.files import describe, write_atomic
+from ...common.structs import from_json, to_json
 from ...errors import ImageError, OutputError, TrainingError
 from ...imageio.open import open_rgb
 from ...imageio.resize import resize
@@ -64,6 +65,24 @@ class Packing:
             )
 
 
+class PackedShard(Struct, frozen=True, forbid_unknown_fields=True):
+    """A shard that is done; the next one begins with the photograph at position `end`."""
+
+    name: str
+    photos: int
+    bytes: int
+    sha256: str
+    end: int
+
+
+class PackIndex(Struct, frozen=True, forbid_unknown_fields=True):
+    """``pack.json``: how and from which photographs (a digest of their names) the shards were packed."""
+
+    packing: Packing
+    files: str
+    shards: list[PackedShard]
+
+
 Member = tuple[str, bytes]
 """A file in a shard: its name and its bytes."""
 
@@ -101,7 +120,7 @@ def pack(
     """
     files = _files(folder, out)
     index = _open_index(out, packing, files)
-    position = index["shards"][-1]["end"] if index["shards"] else 0
+    position = index.shards[-1].end if index.shards else 0
     members: list[Member] = []
     size = left_out = 0
     for done, found in _prepared(folder, files, position, packing, workers):
@@ -112,46 +131,42 @@ def pack(
         if members and (size >= packing.shard_size or done == len(files)):
             _write_shard(out, index, members, done)
             members, size = [], 0
-    photos = sum(shard["photos"] for shard in index["shards"])
+    photos = sum(shard.photos for shard in index.shards)
     if not photos:
         raise TrainingError(
-            f"{folder}: no photograph can be used (both sides of at least {packing.min_side} pixels)"
+            f"{folder} holds no usable photograph (both sides of at least {packing.min_side} pixels)"
         )
-    return Packed(photos, len(index["shards"]), left_out)
+    return Packed(photos, len(index.shards), left_out)
 
 
 def _files(folder: Path, out: Path) -> list[Path]:
     """Return the photographs as paths in the folder, in an order that depends on their names only."""
     if not folder.is_dir():
-        raise TrainingError(f"{folder}: no such folder")
+        raise TrainingError(f"there is no folder {folder}")
     inside = out.resolve()
     found = [p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()]
     files = [p.relative_to(folder) for p in found if inside not in p.resolve().parents]
     if not files:
-        raise TrainingError(f"{folder}: holds no photographs")
+        raise TrainingError(f"{folder} holds no photographs")
     return sorted(files, key=lambda p: hashlib.sha256(p.as_posix().encode()).digest())
 
 
-def _open_index(out: Path, packing: Packing, files: Sequence[Path]) -> dict[str, Any]:
+def _open_index(out: Path, packing: Packing, files: Sequence[Path]) -> PackIndex:
     listed = hashlib.sha256("\n".join(p.as_posix() for p in files).encode()).hexdigest()
-    fresh: dict[str, Any] = {"packing": asdict(packing), "files": listed, "shards": []}
     try:
         out.mkdir(parents=True, exist_ok=True)
         if not (out / INDEX).exists():
-            return fresh
-        index: dict[str, Any] = json.loads((out / INDEX).read_text("utf-8"))
-        same = {k: index[k] for k in ("packing", "files")} == {k: fresh[k] for k in ("packing", "files")}
-        if not same or not all(
-            (out / shard["name"]).stat().st_size == shard["bytes"] for shard in index["shards"]
-        ):
+            return PackIndex(packing, listed, [])
+        text, message = (out / INDEX).read_bytes(), f"{out / INDEX} is not the index of a packed folder"
+        index = from_json(text, PackIndex, TrainingError, message)
+        same = (index.packing, index.files) == (packing, listed)
+        if not same or any((out / shard.name).stat().st_size != shard.bytes for shard in index.shards):
             raise TrainingError(
-                f"{out}: was packed from other photographs or in another way: give an empty folder"
+                f"{out} was packed from other photographs or in another way: give an empty folder"
             )
         return index
     except OSError as error:
         raise OutputError(f"{out} cannot be written: {describe(error)}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise TrainingError(f"{out / INDEX}: not the index of a packed folder ({error})") from error
 
 
 def _prepared(
@@ -165,7 +180,7 @@ def _prepared(
         return _prepare(folder / files[position], names[position], packing)
 
     with ThreadPoolExecutor(workers) as pool:
-        # In pieces, or else the whole folder would be in memory.
+        # The work is done in pieces, or else the whole folder would be in memory.
         for first in range(start, len(files), 4 * workers):
             piece = range(first, min(first + 4 * workers, len(files)))
             for position, found in zip(piece, pool.map(prepare, piece), strict=True):
@@ -236,7 +251,7 @@ def _encode(pixels: Any, kind: str, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def _write_shard(out: Path, index: dict[str, Any], members: Sequence[tuple[str, bytes]], end: int) -> None:
+def _write_shard(out: Path, index: PackIndex, members: Sequence[Member], end: int) -> None:
     """Write the shard, then the index: a kill between the two costs the work of one shard."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
@@ -245,10 +260,8 @@ def _write_shard(out: Path, index: dict[str, Any], members: Sequence[tuple[str, 
             member.size = len(data)
             tar.addfile(member, io.BytesIO(data))
     data = buffer.getvalue()
-    name = f"photos-{len(index['shards']):06d}.tar"
+    name = f"photos-{len(index.shards):06d}.tar"
     write_atomic(out / name, data, force=True)
     digest = hashlib.sha256(data).hexdigest()
-    index["shards"].append(
-        {"name": name, "photos": len(members), "bytes": len(data), "sha256": digest, "end": end}
-    )
-    write_atomic(out / INDEX, (json.dumps(index, indent=1) + "\n").encode(), force=True)
+    index.shards.append(PackedShard(name, len(members), len(data), digest, end))
+    write_atomic(out / INDEX, to_json(index, indent=1), force=True)

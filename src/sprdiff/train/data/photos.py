@@ -95,9 +95,9 @@ def _source_files(sources: list[Path]) -> list[Path]:
         elif source.is_file():
             files.append(source)
         else:
-            raise TrainingError(f"{source}: no such folder or shard")
+            raise TrainingError(f"there is no folder or shard {source}")
     if not files:
-        raise TrainingError(f"no photographs or .tar shards in {', '.join(map(str, sources))}")
+        raise TrainingError(f"there are no photographs or .tar shards in {', '.join(map(str, sources))}")
     return files
 
 

@@ -44,10 +44,10 @@ def _shards(name: str) -> list[str]:
     if path.is_file():
         return [str(path)]
     if not path.is_dir():
-        raise TrainingError(f"{name}: no such folder or shard")
+        raise TrainingError(f"there is no folder or shard {name}")
     found = sorted(str(p) for p in path.rglob("*.tar") if p.is_file())
     if not found:
-        raise TrainingError(f"{name}: holds no .tar shards; make some with: sprdiff data pack {name} OUT")
+        raise TrainingError(f"{name} holds no .tar shards; make some with: sprdiff data pack {name} OUT")
     return found
 
 
@@ -76,7 +76,7 @@ class ShardCache:
                 self._fetch(source, target)
             os.utime(target)
         except OSError as error:
-            raise TrainingError(f"{source}: cannot be stored in {self.folder} ({error})") from error
+            raise TrainingError(f"{source} cannot be stored in {self.folder} ({error})") from error
         self._trim(target)
         return target
 
@@ -89,7 +89,7 @@ class ShardCache:
                 remote.fetch(source, partial, TrainingError, "train")
             os.replace(partial, target)
         except subprocess.SubprocessError as error:
-            raise TrainingError(f"{source}: cannot be fetched ({error})") from error
+            raise TrainingError(f"{source} cannot be fetched ({error})") from error
         finally:
             partial.unlink(missing_ok=True)
 

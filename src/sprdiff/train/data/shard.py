@@ -39,7 +39,7 @@ class Shard:
             ]
         except TrainingError as error:
             raise TrainingError(
-                f"{source}: not a readable shard ({reason(error.__cause__ or error)})"
+                f"{source} is not a readable shard ({reason(error.__cause__ or error)})"
             ) from error
         return cls(path, tuple(name for name, _ in found), tuple(place for _, place in found))
 
@@ -55,4 +55,4 @@ class Shard:
                 file.seek(offset)
                 return file.read(size)
         except OSError as error:
-            raise TrainingError(f"{self.path}: cannot be read ({error})") from error
+            raise TrainingError(f"{self.path} cannot be read ({error})") from error

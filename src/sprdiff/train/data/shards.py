@@ -50,7 +50,7 @@ def open_shard(source: str, path: Path) -> Shard:
     """
     shard = Shard.open(source, path)
     if not shard.names:
-        raise TrainingError(f"{source}: holds no photographs")
+        raise TrainingError(f"{source} holds no photographs")
     return shard
 
 
@@ -88,7 +88,7 @@ class ShardCrops:
     ) -> None:
         self.sources = expand(sources)
         if not self.sources:
-            raise TrainingError("no photographs: give --data")
+            raise TrainingError("there are no photographs: give --data")
         self.cache, self.crop, self.seed, self.world = cache, crop, seed, world
         self.exclude, self.hold_out, self.device = tuple(exclude), hold_out, torch.device(device)
         self.lanes = min(LANES, len(self.sources))
@@ -167,7 +167,9 @@ class ShardCrops:
                 top, left = (int(rng.integers(side - self.crop + 1)) for side in photo.shape[:2])
                 crop = photo[top : top + self.crop, left : left + self.crop]
                 return np.ascontiguousarray(crop[:, ::-1] if rng.random() < 0.5 else crop)
-        raise TrainingError(f"{shard.path}: no photograph has both sides of at least {self.crop} pixels")
+        raise TrainingError(
+            f"{shard.path} holds no photograph with both sides of at least {self.crop} pixels"
+        )
 
     def _order(self, shard: Shard, visit: int, lane: int) -> np.ndarray:
         usable = self._usable(shard)
@@ -179,7 +181,7 @@ class ShardCrops:
             i for i, name in enumerate(shard.names) if not (self.exclude and name.startswith(self.exclude))
         ]
         if not usable:
-            raise TrainingError(f"{shard.path}: no photograph is left after --exclude")
+            raise TrainingError(f"{shard.path} holds no photograph that is left after --exclude")
         return usable
 
     def _visited(self, visit: int, lane: int) -> Shard:

@@ -16,8 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...common.files import replace_folder
-from ...common.messages import reason
+from ...common.files import whole_folder
 from ...errors import TrainingError
 from ...format.constants import LEVELS
 from ...format.entropy import EntropyModel
@@ -42,7 +41,8 @@ from .graphs import (
 KEPT = ("MODEL_CARD.md", "LICENSE-weights")
 _ARRAYS = ("manifest.json", "entropy.npz", "encoder.npz", "decoder.npz")
 FILES = (*_ARRAYS, *(f"{graph}.onnx" for graph in GRAPHS[GENERATION]), *KEPT)
-"""All that a weights folder may hold: an export replaces the folder and must not take other files with it."""
+"""All that a weights folder may hold, because an export replaces the folder and must not delete other files
+with it."""
 
 
 @torch.no_grad()
@@ -64,7 +64,8 @@ def refit_tables(
 
 
 def receptive_field(model: SPRDiff, graph: str) -> int:
-    """One-sided receptive field of a graph in pixels, measured with an impulse: the halo of tiles.
+    """Measure the one-sided receptive field of a graph in pixels with an impulse: it becomes the halo of
+    tiles.
 
     The largest distance from a changed input at which any output changes by more than 1e-7 of the change's
     peak.
@@ -105,7 +106,7 @@ def _reach(inputs: Sequence[tuple[int, int]], run: Callable[..., Sequence[Tensor
 
 
 def _touched(a: Tensor, b: Tensor) -> int:
-    """How far beyond the changed cells two outputs differ, in pixels."""
+    """Return how far beyond the changed cells two outputs differ, in pixels."""
     difference = (a - b).abs().amax((0, 1, 2))
     touched = torch.nonzero(difference > 1e-7 * difference.max()).flatten()
     cell = 32 * _CELLS // difference.numel()
@@ -116,30 +117,22 @@ def _touched(a: Tensor, b: Tensor) -> int:
 
 
 def write_folder(folder: Path, model: SPRDiff, arrays: Arrays, card: dict[str, Any]) -> dict[str, Any]:
-    """Write the weights folder; returns the manifest.
-
-    The folder is made beside its place and moved there whole: whatever goes wrong leaves the old one.
+    """Write the weights folder; return the manifest.
 
     Raises:
         TrainingError: the folder holds other files, the exporter changed a weight, or the disk refused a
             file.
     """
-    folder = folder.resolve()
-    partial = folder.with_name(folder.name + ".part")
     try:
         if folder.exists() and (foreign := {p.name for p in folder.iterdir()} - set(FILES)):
-            raise TrainingError(f"{folder}: is no weights folder, it holds {sorted(foreign)[0]}")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        manifest = _write_files(partial, model.eval(), arrays, card)
-        for kept in KEPT:
-            if (folder / kept).exists():
-                shutil.copy(folder / kept, partial / kept)
-        replace_folder(partial, folder)
+            raise TrainingError(f"{folder} is no weights folder: it holds {sorted(foreign)[0]}")
+        with whole_folder(folder) as partial:
+            manifest = _write_files(partial, model.eval(), arrays, card)
+            for kept in KEPT:
+                if (folder / kept).exists():
+                    shutil.copy(folder / kept, partial / kept)
     except OSError as error:
-        raise TrainingError(f"{folder}: cannot be written ({error})") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        raise TrainingError(f"{folder} cannot be written ({error})") from error
     return manifest
 
 
@@ -175,20 +168,3 @@ def _write_files(partial: Path, model: SPRDiff, arrays: Arrays, card: dict[str, 
     }
     (partial / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
     return manifest
-
-
-def read_card(path: Path) -> dict[str, Any]:
-    """The figures to ship, from a JSON file holding one object.
-
-    Raises:
-        TrainingError: it cannot be read or is something else.
-    """
-    try:
-        card = json.loads(path.read_text())
-    except OSError as error:
-        raise TrainingError(f"{path} cannot be read: {reason(error)}") from error
-    except ValueError as error:
-        raise TrainingError(f"{path}: not a readable JSON file ({error})") from error
-    if not isinstance(card, dict):
-        raise TrainingError(f"{path}: must hold one JSON object")
-    return card

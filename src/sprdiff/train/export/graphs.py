@@ -30,7 +30,7 @@ GENERATION = 2
 
 
 class EncoderGraph(nn.Module):
-    """image [1,3,64a,64b] in 0-1 -> y [1,Cy,2a,2b], z [1,Cz,a,b], both unscaled."""
+    """The encoder: image [1,3,64a,64b] in 0-1 -> y [1,Cy,2a,2b], z [1,Cz,a,b], both unscaled."""
 
     def __init__(self, model: SPRDiff, branches: Branches) -> None:
         super().__init__()
@@ -48,7 +48,8 @@ class EncoderGraph(nn.Module):
 
 
 class CoarseGraph(nn.Module):
-    """y_hat and means [1,Cy,h,w], features [1,Ch,h,w], level [1] -> x_tilde [1,3,32h,32w], f16, f32."""
+    """The synthesis and the coarse picture: y_hat and means [1,Cy,h,w], features [1,Ch,h,w], level [1] ->
+    x_tilde [1,3,32h,32w], f16, f32."""
 
     def __init__(self, model: SPRDiff) -> None:
         super().__init__()
@@ -62,7 +63,7 @@ class CoarseGraph(nn.Module):
 
 
 class ConditionGraph(nn.Module):
-    """x_tilde [1,3,32h,32w] in 0-1, f16, f32 -> the flow's conditions at 1/8, 1/16 and 1/32."""
+    """The flow's conditions: x_tilde [1,3,32h,32w] in 0-1, f16, f32 -> features at 1/8, 1/16 and 1/32."""
 
     def __init__(self, model: SPRDiff) -> None:
         super().__init__()
@@ -73,7 +74,8 @@ class ConditionGraph(nn.Module):
 
 
 class FlowGraph(nn.Module):
-    """z_t [1,Z,4h,4w], time, stride and level [1], the conditions -> velocity [1,Z,4h,4w]."""
+    """One evaluation of the flow: z_t [1,Z,4h,4w], time, stride and level [1], the conditions -> velocity
+    [1,Z,4h,4w]."""
 
     def __init__(self, model: SPRDiff) -> None:
         super().__init__()
@@ -94,7 +96,8 @@ class FlowGraph(nn.Module):
 
 
 class VAEDecodeGraph(nn.Module):
-    """z0 [1,Z,4h,4w], standardised, x_tilde [1,3,32h,32w] in 0-1 -> x_hat [1,3,32h,32w]."""
+    """The VAE's decoder: z0 [1,Z,4h,4w], standardised, x_tilde [1,3,32h,32w] in 0-1 -> x_hat
+    [1,3,32h,32w]."""
 
     def __init__(self, model: SPRDiff) -> None:
         super().__init__()
@@ -110,27 +113,27 @@ class VAEDecodeGraph(nn.Module):
 
 
 class Branches(NamedTuple):
-    """Which of the frozen encoders the fusion listens to; one with weights of zero need not be run."""
+    """The frozen encoders that the fusion uses; an encoder whose weights there are zero need not be run."""
 
     vae: bool
     semantic: bool
 
     @classmethod
     def of(cls, model: SPRDiff) -> Branches:
-        """By the weights of a model's fusion."""
+        """Return the branches that the weights of a model's fusion use."""
         encoder = model.triple_encoder
         semantic = encoder.fuse_semantic
         return cls(bool(encoder.fuse_vae.weight.any()), semantic is not None and bool(semantic.weight.any()))
 
     @property
     def silent(self) -> tuple[str, ...]:
-        """Prefixes of the weights that the encoder's graph leaves out."""
+        """Return the prefixes of the weights that the encoder's graph leaves out."""
         names = [name for name, heard in zip(self._fields, self, strict=True) if not heard]
         return tuple(f"triple_encoder.{prefix}{name}." for name in names for prefix in ("", "fuse_"))
 
 
 def export_graphs(model: SPRDiff, folder: Path) -> dict[str, dict[str, np.ndarray]]:
-    """Write the graphs; returns the fp16 initialisers of each by the graph's name.
+    """Write the graphs; return the fp16 initialisers of each by the graph's name.
 
     Raises:
         TrainingError: the exporter renamed or folded a weight, so that torch could not load it back.
@@ -154,11 +157,11 @@ def export_graphs(model: SPRDiff, folder: Path) -> dict[str, dict[str, np.ndarra
 
 
 Input = tuple[Tensor, dict[int, Any]]
-"""An example of an input, and which of its sides are of any length."""
+"""An example of an input, and which of its sides may have any length."""
 
 
 def _inputs(config: ModelConfig) -> dict[str, Input]:
-    """Of every graph, by name."""
+    """Return the inputs of every graph, by name."""
     a, b = Dim("a", min=1, max=4096), Dim("b", min=1, max=4096)
     h, w = Dim("h", min=1, max=8192), Dim("w", min=1, max=8192)
 
@@ -180,7 +183,7 @@ def _inputs(config: ModelConfig) -> dict[str, Input]:
         "f32": planes(c32, 1),
         "z_t": planes(config.vae_latent, 4),
         "z0": planes(config.vae_latent, 4),
-        # Of each a tensor of its own: the exporter takes one that is given twice for one input.
+        # Each input needs its own tensor: the exporter takes one that is given twice for one input.
         **{name: (torch.zeros(1), {}) for name in ("time", "stride", "level")},
         **conditions,
     }
@@ -200,7 +203,7 @@ class Interleave(nn.Module):
 
 
 def _interleaved(model: SPRDiff) -> SPRDiff:
-    """The model with every `PixelShuffle(2)` replaced, in place."""
+    """Replace every `PixelShuffle(2)` of a model, in place; return the model."""
     for module in list(model.modules()):
         for name, child in module.named_children():
             if isinstance(child, nn.PixelShuffle) and child.upscale_factor == 2:
@@ -209,7 +212,7 @@ def _interleaved(model: SPRDiff) -> SPRDiff:
 
 
 def _any_weights(model: SPRDiff) -> SPRDiff:
-    """A copy with random weights: the exporter merges those that are equal, and drops an addition of
+    """Return a copy with random weights, because the exporter merges equal ones and drops an addition of
     zeros."""
     model = copy.deepcopy(model)
     random = torch.Generator().manual_seed(0)
@@ -255,8 +258,8 @@ def _export(
 
 
 def _externalise(graph: onnx.ModelProto, names: set[str]) -> None:
-    """Replace the weights by references that the runtime fills at load; nothing else is left of them in
-    the file."""
+    """Replace the weights by references that the runtime fills when it loads the graph; nothing else of them
+    stays in the file."""
     for tensor in graph.graph.initializer:
         if tensor.name in names:
             tensor.ClearField("raw_data")

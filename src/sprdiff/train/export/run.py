@@ -62,7 +62,7 @@ def run_export(
     if missing := set(SD_PARTS if preset == SD_PRESET else PARTS) - found - {"triple_encoder.semantic"}:
         raise TrainingError(f"the export needs trained {', '.join(sorted(missing))}: give --init")
     if not checkpoints.all_finite(checkpoints.own_state(model)):
-        raise TrainingError("some weights are not numbers: a checkpoint of a run that diverged")
+        raise TrainingError("some weights are not numbers: a checkpoint is of a run that diverged")
     arrays = entropy_arrays(model.eval().latent_codec)
     if data:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:

@@ -1,4 +1,4 @@
-"""The making of a folder of latents: the codec codes crops, and the VAE adds the latent of each."""
+"""How a folder of latents is made: the codec codes crops, and the VAE adds the latent of each."""
 
 from __future__ import annotations
 

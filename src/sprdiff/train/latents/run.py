@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from msgspec import Struct
 from torch import Tensor
 
 from ...common.files import describe, write_atomic
 from ...common.messages import reason
+from ...common.structs import from_json, to_json
 from ...errors import OutputError, TrainingError
 from ...models.sprdiff import SPRDiff
 from .. import checkpoints
@@ -29,10 +31,24 @@ from .making import CHUNK, Codec, encode_latents, make_latents
 from .store import SIDE
 
 INDEX = "latents.json"
-"""A file that says what the folder was made with; only a run with the same may continue it."""
 ENCODER = "triple_encoder.vae"
 
 Advance = Callable[[int, int], None]
+
+
+class LatentsIndex(Struct, frozen=True, forbid_unknown_fields=True):
+    """What a folder was made with; only a run with the same may continue it.
+
+    Attributes:
+        codec, photographs: digests of the codec's weights, and of the photographs' names and sizes.
+    """
+
+    preset: str
+    count: int
+    seed: int
+    codec: str
+    photographs: str
+    precision: str
 
 
 @dataclass(frozen=True)
@@ -72,28 +88,30 @@ def run_latents(options: LatentsOptions, advance: Advance = lambda done, total: 
     needed = {ENCODER} if options.vae_only else set(CODEC_PARTS)
     if missing := sorted(needed - found):
         raise TrainingError(f"the latents need a trained {missing[0]}: give --init")
-    model.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.eval().requires_grad_(False)
+    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     index = _index(out) if options.vae_only else _code(options, model, device, advance)
     if vae := ENCODER in found:
-        with _autocast(device, index["precision"]):
-            _follow(encode_latents(model, out, device), index["count"], advance)
-    return LatentsResult(index["count"], vae, index["precision"])
+        with _autocast(device, index.precision):
+            _follow(encode_latents(model, out, device), index.count, advance)
+    return LatentsResult(index.count, vae, index.precision)
 
 
-def _code(options: LatentsOptions, model: SPRDiff, device: str, advance: Advance) -> dict[str, Any]:
+def _code(options: LatentsOptions, model: SPRDiff, device: str, advance: Advance) -> LatentsIndex:
     """Code the crops, and return the folder's index."""
     sources, cache = [Path(source) for source in options.data], options.cache or options.out / "photos"
     store, codec = open_store(sources, cache, list(options.exclude)), codec_of(model)
-    wanted = {
+    wanted: dict[str, Any] = {
         "preset": options.preset,
         "count": options.count,
         "seed": options.seed,
         **_made_with(model, store),
     }
     index = _begin(options.out, wanted)
-    index["precision"] = index.get("precision") or _faster(codec, options.precision, device)
-    _write(options.out, index)
-    with _autocast(device, index["precision"]):
+    if index is None:
+        index = LatentsIndex(**wanted, precision=_faster(codec, options.precision, device))
+        _write(options.out, index)
+    with _autocast(device, index.precision):
         crops = make_latents(codec, store, options.out, options.count, options.seed, device)
         _follow(crops, options.count, advance)
     return index
@@ -120,32 +138,33 @@ def _made_with(model: SPRDiff, store: PhotoStore) -> dict[str, str]:
     return {"codec": weights.hexdigest(), "photographs": photos.hexdigest()}
 
 
-def _begin(out: Path, wanted: dict[str, Any]) -> dict[str, Any]:
+def _begin(out: Path, wanted: dict[str, Any]) -> LatentsIndex | None:
+    """Return the index of a folder that was made with what is wanted; None for an empty folder."""
     if not (out / INDEX).exists():
         if (out / "level.npy").exists():
-            raise TrainingError(f"{out}: holds latents but no {INDEX}: give an empty folder")
-        return wanted
+            raise TrainingError(f"{out} holds latents but no {INDEX}: give an empty folder")
+        return None
     index = _index(out)
-    if different := [name for name, value in wanted.items() if index.get(name) != value]:
-        raise TrainingError(f"{out}: was made with another {different[0]}: give an empty folder")
+    if different := [name for name, value in wanted.items() if getattr(index, name) != value]:
+        raise TrainingError(f"{out} was made with another {different[0]}: give an empty folder")
     return index
 
 
-def _index(out: Path) -> dict[str, Any]:
+def _index(out: Path) -> LatentsIndex:
+    message = f"{out} is not a folder of latents"
     try:
-        index: dict[str, Any] = json.loads((out / INDEX).read_text("utf-8"))
-        int(index["count"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise TrainingError(f"{out} is not a folder of latents: {reason(error)}") from error
-    return index
+        data = (out / INDEX).read_bytes()
+    except OSError as error:
+        raise TrainingError(f"{message}: {reason(error)}") from error
+    return from_json(data, LatentsIndex, TrainingError, message)
 
 
-def _write(out: Path, index: dict[str, Any]) -> None:
+def _write(out: Path, index: LatentsIndex) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{out} cannot be written: {describe(error)}") from error
-    write_atomic(out / INDEX, (json.dumps(index, indent=1) + "\n").encode(), force=True)
+    write_atomic(out / INDEX, to_json(index, indent=1), force=True)
 
 
 def _autocast(device: str, precision: str) -> torch.autocast:

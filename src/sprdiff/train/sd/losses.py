@@ -1,4 +1,4 @@
-"""What the stages of preset `sd` minimise beside rate and squared error.
+"""The losses of preset `sd` beside rate and squared error.
 
 x̂, x ─ VGG16 ─ five taps ─ LPIPS            x̂, x ─ DINOv2, frozen ─ last layer ─ 1 - cosine
                                                                  └ four layers ─ heads ─ hinge
@@ -23,14 +23,14 @@ SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 
 
 NETS = {"vgg": (VGG16, "vgg16", "lpips_vgg"), "alex": (ALEXNET, "alexnet", "lpips_alex")}
-"""Architecture and published weights of each kind of LPIPS."""
+"""The architecture and the published weights of each kind of LPIPS."""
 
 
 class LpipsLoss(nn.Module):
     """LPIPS v0.1 (Zhang et al., CVPR 2018) with gradients: images [N,3,H,W] in 0-1 -> [N].
 
-    Equal to `evaluate.perceptual.Lpips`, which measures. Training is on VGG16; AlexNet's LPIPS only measures:
-    nothing is trained on it.
+    It is equal to `evaluate.metrics.perceptual.Lpips`, which measures. Training uses VGG16; LPIPS on AlexNet
+    only measures, and nothing is trained on it.
 
     Args:
         backbone: ``features.N.{weight,bias}``. heads: ``linN.model.1.weight`` [1,C,1,1].
@@ -58,13 +58,13 @@ class LpipsLoss(nn.Module):
 
     @classmethod
     def load(cls, folder: Path | None, net: str = "vgg") -> LpipsLoss:
-        """Load the published weights, found and checked as `evaluate.backbones.find` says.
+        """Load the published weights, which `evaluate.metrics.backbones` finds and checks.
 
         Raises:
             WeightsError: they are missing, or other ones.
         """
         architecture, backbone, heads = NETS[net]
-        # The heads first: should they be missing, half a gigabyte of VGG16 need not be read to say so.
+        # The heads come first: if they are missing, half a gigabyte of VGG16 need not be read to say so.
         return cls(
             heads=backbones.load(heads, folder),
             backbone=backbones.load(backbone, folder),
@@ -91,23 +91,25 @@ class LpipsLoss(nn.Module):
 
 
 def _unit(x: Tensor) -> Tensor:
-    # The root of zero has no gradient, hence the small number inside.
+    # The root of zero has no gradient, so there is a small number inside.
     return x * torch.rsqrt(x.square().sum(1, keepdim=True) + 1e-10)
 
 
 def feature_distance(a: Tensor, b: Tensor) -> Tensor:
-    """Return one minus the cosine of features [N,S,h,w], averaged over positions: [N] in 0-2."""
+    """Return the semantic distance of features [N,S,h,w]: one minus the cosine, averaged over positions, [N]
+    in 0-2."""
     return 1 - F.cosine_similarity(a.float(), b.float(), dim=1).mean((1, 2))
 
 
 def quarters(count: int) -> list[int]:
-    """Return the layers of a backbone that the discriminator sees: the last of each quarter."""
+    """Return the layers that the discriminator looks at, of a backbone with so many: the end of each quarter,
+    each once."""
     return sorted({max(1, round(count * quarter / 4)) for quarter in (1, 2, 3, 4)})
 
 
 class SemanticDiscriminator(nn.Module):
-    """Heads on the features of a frozen backbone (Sauer et al., StyleGAN-T 2023): one for each layer, [N,
-    patches].
+    """The discriminator: heads on the features of a frozen backbone (Sauer et al., StyleGAN-T 2023), one for
+    each layer, [N, patches].
 
     Of features several hundred channels wide a small head suffices; spectral norm bounds its slope.
     """

@@ -71,7 +71,7 @@ def check_config(config: Any, checkpoint: Checkpoint, path: Path) -> None:
         if theirs != own:
             option = name.replace("_", "-")
             raise TrainingError(
-                f"{path}: was trained with {name} {theirs}, not {own}: give the same --{option}"
+                f"{path} was trained with {name} {theirs}, not {own}: give the same --{option}"
             )
 
 

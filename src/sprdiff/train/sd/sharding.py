@@ -1,5 +1,5 @@
-"""Fully sharded data parallelism (FSDP2) in three functions; on tensors that are not sharded they do next to
-nothing.
+"""Fully sharded data parallelism (FSDP2) in three functions, which do next to nothing on tensors that are not
+sharded.
 
 accelerate's own FSDP is for GPUs only; torch's runs on gloo as well, so two processes on a CPU test what GPUs
 run.
@@ -17,7 +17,8 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from ...errors import TrainingError
 
 UNITS = ("BasicTransformerBlock", "ResnetBlock2D", "Dinov2Layer", "Dinov2WithRegistersLayer")
-"""Classes of the pretrained parts that are gathered one at a time; all else is gathered with the whole."""
+"""Classes of the pretrained parts that are gathered one at a time; everything else is gathered with the
+whole."""
 
 
 def shard(module: nn.Module, accelerator: Accelerator) -> None:
@@ -38,7 +39,7 @@ def shard(module: nn.Module, accelerator: Accelerator) -> None:
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """Return the full tensor; all processes must call this together for a sharded one."""
+    """Return the full tensor; all processes must ask for a sharded one together."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
@@ -59,7 +60,7 @@ def assign(target: Tensor, value: Tensor) -> None:
 
 
 def restored(key: str, stored: Tensor, parameter: nn.Parameter) -> Tensor | int:
-    """Return one entry of the optimiser's state of a parameter as a checkpoint has it."""
+    """Return one entry of the optimiser's state of a parameter in the form that a checkpoint has."""
     if key == "step":  # torch counts in a tensor on the CPU, bitsandbytes in an integer
         return stored.reshape(()) if stored.is_floating_point() else int(stored)
     if stored.shape != parameter.shape or not stored.is_floating_point():

@@ -29,7 +29,7 @@ WEIGHTS = MappingProxyType({"pixel": 8.0, "lpips": 1.0, "semantic": 0.1})
 """StableCodec's 2·L2 on images in ±1 (8 on 0-1) + LPIPS + 0.1 · a semantic distance; DINOv2's in place of
 CLIP's."""
 ADVERSARIAL = 0.1
-"""Weight of the adversarial term beside those: StableCodec's."""
+"""The weight of the adversarial term beside those, as StableCodec has it."""
 
 
 class SDStage(StageModule):
@@ -52,14 +52,11 @@ class SDStage(StageModule):
         self.lpips = lpips
         self.band = int(levels[0]), int(levels[1])
         if not 0 <= self.band[0] <= self.band[1] < LEVELS:
-            raise TrainingError(
-                f"levels must be two numbers from 0 to {LEVELS - 1} in ascending order, not {levels}"
-            )
+            raise TrainingError(f"levels must be two numbers from 0 to {LEVELS - 1}, ascending, not {levels}")
 
     def draw_levels(self, count: int, device: torch.device) -> Tensor:
         low, high = self.band
-        share = draw_levels(count, device) / (LEVELS - 1)
-        return (low + share * (high - low)).round()
+        return (low + draw_levels(count, device) / (LEVELS - 1) * (high - low)).round()
 
     def set_precision(self, word: str, device: torch.device) -> str:
         chosen = choose_precision(word, self.model.denoiser.gain, device)
@@ -86,8 +83,8 @@ class SDStage(StageModule):
 
 
 class SDPixelStage(SDStage):
-    """MSE codec on the distortion-oriented encoder alone: bpp + λ(level)·MSE, each sample at a level of its
-    own.
+    """A squared-error codec on the distortion-oriented encoder alone: bpp + λ(level)·MSE, each sample at a
+    level of its own.
 
     The logged ``bpp`` is what files cost, also while the loss prices noisy latents.
 
@@ -152,11 +149,12 @@ class Passed(NamedTuple):
     semantic: Tensor
     """DINOv2's features of the original."""
     latent: Tensor
-    """Squared error of ẑ and of z0 against the VAE's latent of the original."""
+    """The squared errors of ẑ and of z0 against the VAE's latent of the original."""
 
 
 class SDCodecStage(SDStage):
-    """All that is trained but the distortion-oriented encoder, together: rate and distortion of x̃ and of x̂.
+    """The stage that trains everything but the distortion-oriented encoder, for rate and for distortion of x̃
+    and x̂.
 
         loss = 3/√λ · (ρ·bpp + λ·(MSE(x̃)/2 + (8·MSE(x̂) + LPIPS(x̂) + 0.1·semantic(x̂))/8)) + latent terms
 
@@ -279,8 +277,8 @@ class SDAdversarialStage(SDStage):
 
 
 class SDRefineStage(SDAdversarialStage):
-    """Adversarial training of the receiver behind x̃; entropy path and coarse image frozen, so files stay
-    what they are.
+    """Adversarial training of the receiver behind x̃; the entropy path and the coarse image are frozen, so
+    files stay as they are.
 
     High qualities weigh fidelity more than low ones.
     """
@@ -299,7 +297,8 @@ class SDRefineStage(SDAdversarialStage):
         # (λ/λ_mid)^¼: with the preset's range from 0.67 at the lowest quality to 1.5 at the highest.
         weight = (self.lambdas(level) / (low * high) ** 0.5) ** 0.25
         terms = {"pixel": weight * mse(image, x)}
-        x, image = shifted(x, image)  # what judges must not always judge at the same phase of its strides
+        # The networks that judge must not always see the same phase of their strides.
+        x, image = shifted(x, image)
         if self.lpips is not None:
             terms["lpips"] = self.lpips(image, x)
         judged = self.judge(x, image)
@@ -324,7 +323,7 @@ class SDRefineStage(SDAdversarialStage):
 
 
 class SDJointStage(SDCodecStage, SDAdversarialStage):
-    """The whole codec against the discriminator, its entropy path at a small learning rate.
+    """Adversarial training of the whole codec, with its entropy path at a small learning rate.
 
     The loss is that of ``codec`` at the full rate, and the adversarial term with the weight that it has
     beside LPIPS. StableCodec ends so, with 21,000 steps for each rate, and AEIC with 30,000; here it is one

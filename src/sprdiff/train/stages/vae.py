@@ -19,7 +19,7 @@ from .base import Scalars, StageModule
 from .codec import receive
 
 SHIFT = 4
-"""The features see the picture from one of 4x4 corners. A pooling grid that never moves would leave a
+"""The features see the picture from one of 4x4 corners, because a pooling grid that never moves would leave a
 pattern."""
 
 

@@ -22,7 +22,7 @@ from ..losses import structural_similarity
 from ..stages.base import StageModule
 
 RATES = (0.005, 0.0138, 0.0203, 0.028, 0.05, 0.1)
-"""Bits per pixel for which validation interpolates figures."""
+"""The rates in bits per pixel for which validation interpolates figures."""
 HEADER_BITS = 14 * 8
 LEVELS_TRIED = (8, 40, 72, 104, 136, 168, 200, 232, 255)
 TOGETHER = 3

@@ -5,18 +5,16 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from ...common.terminal import ProgressBar
 from ...evaluate.metrics.distortion import MIN_SIDE
 from ...evaluate.metrics.features import FeatureNetwork
 from ...evaluate.pairs import Pairs
@@ -31,7 +29,7 @@ EVERY = 50
 VALIDATION_PHOTOS = 12
 """How many photographs of shards are kept for validation."""
 LARGE, LARGE_SCALES = 1_000_000, (1.0, 2.0)
-"""From so many pixels on, validation also codes a photograph smaller, by these factors."""
+"""The number of pixels from which validation also codes a photograph smaller, by these factors."""
 SAMPLED_LEVEL = 128.0
 """The level at which samples are drawn."""
 
@@ -72,17 +70,7 @@ class Report:
         out.mkdir(parents=True, exist_ok=True)
         self.file = (out / f"{name}.jsonl").open("a", buffering=1)
         self.board = SummaryWriter(str(out / "tensorboard" / name))
-        columns = (
-            TextColumn(f"[bold]{name}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[text]}"),
-            TimeRemainingColumn(),
-        )
-        self.progress = Progress(
-            *columns, console=Console(stderr=True), disable=sys.stderr is None or not sys.stderr.isatty()
-        )
-        self.task = self.progress.add_task(name, total=steps, text="")
+        self.progress = ProgressBar(name, steps, named=True, keep=True)
         self.progress.start()
 
     def step(self, step: int, scalars: dict[str, Tensor], lr: float) -> None:
@@ -113,7 +101,7 @@ class Report:
         for key, value in row.items():
             self.board.add_scalar(key, value, step)
         text = " ".join(f"{k} {means[k]:.4g}" for k in ("loss", "bpp", "mse") if k in means)
-        self.progress.update(self.task, completed=step, text=text)
+        self.progress.show(step, text=text)
 
     def validate(self, step: int, module: StageModule, store: PhotoStore, device: torch.device) -> None:
         """Log the figures of validation photographs: at fixed rates, or of samples if the stage draws any."""
@@ -171,7 +159,7 @@ class Report:
         """Write what is left and stop the progress bar."""
         if self.active:
             self._flush()  # a leg of so many minutes may end at any step
-            self.progress.stop()
+            self.progress.close()
             self.file.close()
             self.board.close()
 

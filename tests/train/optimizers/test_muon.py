@@ -1,4 +1,4 @@
-"""Muon: steps of dense kernels are orthogonal and of Adam's usual size; all else is AdamW's."""
+"""Tests of Muon: steps of dense kernels are orthogonal and of Adam's usual size, and AdamW does the rest."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sprdiff.train.optimizers.muon import Muon, orthogonal
 
 @pytest.mark.parametrize("shape", [(16, 16), (8, 72), (72, 8)])
 def test_singular_values_come_near_one(shape: tuple[int, int]) -> None:
-    """Whatever they were: here they differ by a factor of a hundred."""
+    """Here the singular values differ by a factor of a hundred before."""
     torch.manual_seed(0)
     u, _, v = torch.linalg.svd(torch.randn(shape), full_matrices=False)
     matrix = u @ torch.diag(torch.logspace(0, -2, min(shape))) @ v
@@ -32,8 +32,12 @@ def test_it_turns_the_matrix_and_not_its_directions() -> None:
 
 def test_kernels_get_muon_and_the_rest_adamw() -> None:
     torch.manual_seed(2)
-    layers = nn.ModuleDict({"model": nn.Sequential(nn.Conv2d(8, 16, 3), nn.Conv2d(16, 16, 3, groups=16)),
-                            "critic": nn.Conv2d(8, 8, 3)})  # fmt: skip
+    layers = nn.ModuleDict(
+        {
+            "model": nn.Sequential(nn.Conv2d(8, 16, 3), nn.Conv2d(16, 16, 3, groups=16)),
+            "discriminator": nn.Conv2d(8, 8, 3),
+        }
+    )
     named = list(layers.named_parameters())
     before = {name: p.detach().clone() for name, p in named}
     optimizer = Muon(named, lr=1e-2, weight_decay=0.0)

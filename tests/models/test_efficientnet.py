@@ -1,4 +1,5 @@
-"""EfficientNet-Lite0: the published file and no other, folded without changing what it computes."""
+"""Tests of EfficientNet-Lite0: only the published file is read, and folding does not change what it
+computes."""
 
 from __future__ import annotations
 
@@ -22,8 +23,8 @@ def installed() -> Path:
 
 
 def published(x: Tensor) -> list[Tensor]:
-    """The network as its authors published it: convolutions padded as TensorFlow pads, then batch norm,
-    then ReLU6."""
+    """The network as its authors published it: convolutions padded as TensorFlow pads, then batch norm, then
+    ReLU6."""
     arrays = torch.load(installed(), map_location="cpu", weights_only=True)
 
     def conv(x: Tensor, name: str, norm: str, stride: int = 1, *, activate: bool = True) -> Tensor:

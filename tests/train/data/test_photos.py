@@ -1,4 +1,5 @@
-"""Photographs for training: decoded once, cropped and changed as seed, step and process say."""
+"""Tests of photographs for training: they are decoded once, and cropped and changed as seed, step and process
+say."""
 
 from __future__ import annotations
 
@@ -63,7 +64,7 @@ def test_photographs_are_decoded_once(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_photographs_keep_their_size(tmp_path: Path) -> None:
-    """Crops out of them have to look like what is coded at its own size."""
+    """Crops of them have to look like what is coded at its own size."""
     Image.new("RGB", (1800, 900)).save(tmp_path / "large.png")
     assert open_store([tmp_path], tmp_path / "cache", []).shapes.tolist() == [[900, 1800]]
 
@@ -97,9 +98,9 @@ def test_sources_without_photographs(tmp_path: Path) -> None:
     (tmp_path / "cut.tar").write_bytes(cut)
     for name, message in (
         ("empty", "no photographs"),
-        ("missing", "no such folder"),
-        ("broken.tar", "broken.tar: not a readable shard"),
-        ("cut.tar", "cut.tar: not a readable shard"),
+        ("missing", "there is no folder"),
+        ("broken.tar", "broken.tar is not a readable shard"),
+        ("cut.tar", "cut.tar is not a readable shard"),
         ("broken.png", "none of the files"),
     ):
         with pytest.raises(TrainingError, match=message):
@@ -142,7 +143,7 @@ def test_crops_come_from_large_photos_and_are_flipped() -> None:
 
 
 def plain_windows(pixels: np.ndarray, crop: int) -> torch.Tensor:
-    """Every crop of a photograph, as rows."""
+    """Return every crop of a photograph, as rows."""
     x = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
     return F.unfold(x, crop)[0].T
 
@@ -155,7 +156,7 @@ def test_without_augmentation_crops_are_windows_of_the_photograph() -> None:
 
 
 def only(**shares: float) -> CropSampler:
-    """A sampler of which one kind of change is left, on a photograph of noise."""
+    """Make a sampler with only one kind of change, on a photograph of noise."""
     pixels = np.random.default_rng(0).integers(0, 256, (160, 200, 3)).astype(np.uint8)
     sampler = CropSampler(memory_store([pixels]), 64, seed=0)
     for name in ("REDUCED", "TURNED", "RECOLOURED"):
@@ -190,7 +191,7 @@ def test_a_reduced_part_fits_into_the_smallest_photograph() -> None:
 
 
 def test_crops_are_turned_and_recoloured() -> None:
-    """A photograph whose rows are all alike shows a turn, one of even grey a change of colour."""
+    """A photograph whose rows are all alike shows a turn, and one of even grey shows a change of colour."""
     rows = np.broadcast_to(np.arange(0, 256, 2, dtype=np.uint8)[None, :, None], (128, 128, 3)).copy()
     sampler = CropSampler(memory_store([rows]), 64, seed=0)
     sampler.RECOLOURED = sampler.REDUCED = 0.0

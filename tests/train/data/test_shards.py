@@ -1,4 +1,5 @@
-"""Shards: packed deterministically and resumably, found anywhere, cropped as a pure function of the step."""
+"""Tests of shards: they are packed deterministically and resumably, found anywhere, and cropped as a pure
+function of the step."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ import logging
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,7 +32,7 @@ SMALL = Packing(shard_size=30_000, short_side=100, min_side=64)
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six photographs in several shards."""
+    """Pack six photographs into several shards."""
     folder = tmp_path_factory.mktemp("shards")
     pack(write_photos(folder / "photos", count=6, size=96), folder / "packed", SMALL)
     assert len(list((folder / "packed").glob("*.tar"))) > 2
@@ -39,22 +41,22 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def web(shards: Path) -> Iterator[str]:
-    """The shards on a server of this machine."""
+    """Serve the shards from a server of this machine."""
     with served(shards) as address:
         yield address
 
 
 def crops(
-    sources: list[Path | str], cache: Path, crop: int = 64, seed: int = 0, **options: object
+    sources: list[Path | str], cache: Path, crop: int = 64, seed: int = 0, **options: Any
 ) -> ShardCrops:
-    return ShardCrops([str(s) for s in sources], ShardCache(cache), crop, seed, workers=1, **options)  # type: ignore[arg-type]
+    return ShardCrops([str(s) for s in sources], ShardCache(cache), crop, seed, workers=1, **options)
 
 
 # ---------------------------------------------------------------------------- packing
 
 
 def test_large_photographs_become_tiles(tmp_path: Path) -> None:
-    """A crop then costs the decoding of a tile: 768 pixels a side where photographs have 1536 and more."""
+    """A crop then costs the decoding of a tile: 768 pixels a side, where photographs have 1536 and more."""
     (tmp_path / "in").mkdir()
     whole = photo(200, 330)
     Image.fromarray(whole).save(tmp_path / "in" / "large~1.png")
@@ -141,12 +143,12 @@ def test_packing_is_deterministic_and_goes_on_after_a_kill(
 
 def test_packing_refuses(tmp_path: Path) -> None:
     folder = write_photos(tmp_path / "in", count=2)
-    with pytest.raises(TrainingError, match="no such folder"):
+    with pytest.raises(TrainingError, match="there is no folder"):
         pack(tmp_path / "missing", tmp_path / "out", SMALL)
     (tmp_path / "empty").mkdir()
     with pytest.raises(TrainingError, match="holds no photographs"):
         pack(tmp_path / "empty", tmp_path / "out", SMALL)
-    with pytest.raises(TrainingError, match="no photograph can be used"):
+    with pytest.raises(TrainingError, match="no usable photograph"):
         pack(folder, tmp_path / "none", Packing(min_side=100))
     pack(folder, tmp_path / "out", SMALL)
     with pytest.raises(TrainingError, match="packed from other photographs or in another way"):
@@ -169,7 +171,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "2 files in 2 shards" in capsys.readouterr().out
     assert cli.main(["data", "pack", str(folder), out, "--shard-size", "much"]) == 2
     assert cli.main(["data", "pack", str(tmp_path / "missing"), out]) == 1
-    assert "no such folder" in capsys.readouterr().err
+    assert "there is no folder" in capsys.readouterr().err
 
 
 def test_options_of_preset_sd_are_refused_elsewhere(
@@ -198,7 +200,7 @@ def test_names_are_written_out(shards: Path) -> None:
     assert expand(["s3://a/b-{008..010}.tar"]) == ["s3://a/b-008.tar", "s3://a/b-009.tar", "s3://a/b-010.tar"]
     assert expand([str(shards)]) == sorted(str(p) for p in shards.glob("*.tar"))
     assert is_remote("pipe:cat x.tar") and not is_remote("C:/x.tar") and not is_remote("a/b.tar")
-    with pytest.raises(TrainingError, match="no such folder or shard"):
+    with pytest.raises(TrainingError, match="there is no folder or shard"):
         expand([str(shards / "none.tar")])
     with pytest.raises(TrainingError, match="sprdiff data pack"):
         expand([str(shards.parent / "photos")])

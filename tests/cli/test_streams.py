@@ -1,5 +1,5 @@
-"""Streams and shells: every name of standard input and output, streams that are closed, full or gone,
-Ctrl+C."""
+"""Tests of streams and shells: every name of standard input and output, streams that are closed, full or
+gone, and Ctrl+C."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ IN_NAMES = ["/dev/stdin", "/dev/fd/0"]
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a picture and its file, in.png and x.sprd."""
+    """Make a folder with a picture and its file, in.png and x.sprd."""
     folder = tmp_path_factory.mktemp("streams")
     Image.fromarray(photo(64, 96)).save(folder / "in.png")
     (folder / "x.sprd").write_bytes(sprdiff.encode(folder / "in.png", quality=10))
@@ -34,7 +34,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def shell(command: str, place: Path, **options: Any) -> subprocess.CompletedProcess[bytes]:
-    """A command of a shell, in which SPRDIFF stands for the program."""
+    """Run a command of a shell, in which SPRDIFF stands for the program."""
     program = f"'{sys.executable}' -m sprdiff"
     words = ["sh", "-c", command.replace("SPRDIFF", program)]
     return subprocess.run(words, cwd=place, capture_output=True, check=False, **options)
@@ -152,7 +152,7 @@ def test_with_nothing_to_say_a_closed_output_does_no_harm(place: Path) -> None:
 
 
 def test_closed_streams_do_not_lend_their_numbers(place: Path) -> None:
-    """The first file to be opened would be standard output then, and get what is printed."""
+    """Otherwise the first opened file would be standard output, and would get what is printed."""
     done = shell("SPRDIFF encode in.png closed.sprd -q 10 <&- >&- 2>&-", place)
     assert done.returncode == 1
     assert (place / "closed.sprd").read_bytes() == (place / "x.sprd").read_bytes()
@@ -214,7 +214,7 @@ def test_ctrl_c_while_reading(place: Path) -> None:
 
 
 def _wait_until_reading(child: subprocess.Popen[bytes]) -> None:
-    """Until the process sleeps in a read of its standard input."""
+    """Wait until the process sleeps in a read of its standard input."""
     until = time.monotonic() + 60
     while time.monotonic() < until:
         try:

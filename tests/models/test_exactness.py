@@ -1,4 +1,4 @@
-"""Integer networks stay exact whatever precision the networks around them are run in."""
+"""Tests that integer networks stay exact in whatever precision the networks around them run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Latents = tuple[Tensor, Tensor, Tensor]
 
 @pytest.fixture(scope="module")
 def latents() -> Latents:
-    """y, z and levels of a random picture."""
+    """Return y, z and levels of a random picture."""
     model = nano_model()
     with torch.no_grad():
         y, z = model.latent_codec.analyse(model.triple_encoder(torch.rand(2, 3, 128, 192)))
@@ -32,7 +32,7 @@ def latents() -> Latents:
 
 @pytest.fixture(autouse=True)
 def tf32_allowed() -> Iterator[None]:
-    """As cuDNN takes it unasked, and as a user may tell cuBLAS."""
+    """Allow TF32, as cuDNN uses it unasked, and as a user may tell cuBLAS."""
     parts: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
     before = [part.allow_tf32 for part in parts]
     for part in parts:
@@ -43,7 +43,7 @@ def tf32_allowed() -> Iterator[None]:
 
 
 def tf32(x: Tensor) -> Tensor:
-    """Ten bits of the mantissa are left, as in the inputs of a tensor core: 13 of 23 are rounded away."""
+    """Keep ten bits of the mantissa, as in the inputs of a tensor core; 13 of 23 are rounded away."""
     if x.dtype != torch.float32:
         return x
     bits = x.detach().contiguous().view(torch.int32)
@@ -51,7 +51,7 @@ def tf32(x: Tensor) -> Tensor:
 
 
 class EmulatedTF32(TorchFunctionMode):
-    """Convolutions and matrix products of float32 in TF32, where the flags allow it."""
+    """Runs convolutions and matrix products of float32 in TF32 where the flags allow it."""
 
     CONV = (F.conv2d,)
     MATMUL = (torch.matmul, Tensor.matmul, Tensor.__matmul__, F.linear)
@@ -81,8 +81,7 @@ def test_under_autocast(latents: Latents) -> None:
 
 
 def test_latents_in_half_precision_are_coded_in_full(latents: Latents) -> None:
-    """The networks before them may run in bfloat16: what comes out is rounded once, and then coded
-    exactly."""
+    """The networks before them may run in bfloat16; their result is rounded once, and then coded exactly."""
     y, z, level = latents
     halves = y.bfloat16(), z.bfloat16(), level
     with torch.autocast("cpu", torch.bfloat16):
@@ -112,9 +111,9 @@ def test_tf32_comes_back_after_an_error() -> None:
     assert torch.backends.cudnn.allow_tf32 and torch.backends.cuda.matmul.allow_tf32
 
 
-def test_rulers_and_losses_under_autocast() -> None:
-    """MS-SSIM's windows are convolutions, which autocast would run in bfloat16, and so are the ruler's
-    layers."""
+def test_metrics_and_losses_under_autocast() -> None:
+    """MS-SSIM's windows are convolutions, which autocast would run in bfloat16, and so are the layers of
+    SqueezeNet."""
     a = torch.rand(1, 3, 176, 176, generator=torch.Generator().manual_seed(1))
     b = (a + 0.02 * torch.randn(a.shape, generator=torch.Generator().manual_seed(2))).clamp(0, 1)
     wanted = structural_similarity(a, b)

@@ -1,4 +1,4 @@
-"""What a run tells: log lines, validation figures, TensorBoard."""
+"""Tests of what a run tells: log lines, validation figures, TensorBoard."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_large_photographs_alone_are_validated_too(
 def test_vae_and_flow_are_judged_by_samples(
     case: str, kinds: set[str], tmp_path: Path, latents: Path
 ) -> None:
-    """In figures and on a contact sheet: the original, then a column for each kind of sample."""
+    """There are figures and a contact sheet: the original, then a column for each kind of sample."""
     trainer = make_trainer(case, tmp_path, latents)
     photos = memory_store([photo(180, 170, seed) for seed in range(2)] + [photo(64, 64)])
     report = Report(tmp_path, case, 1, active=True)
@@ -75,7 +75,7 @@ def test_vae_and_flow_are_judged_by_samples(
 
 
 def test_what_is_left_at_the_end_is_told(tmp_path: Path) -> None:
-    """A leg that ends by the clock ends at any step."""
+    """A leg that ends by the clock may end at any step."""
     report = Report(tmp_path, "codec", 1000, active=True)
     for step in range(1, 54):
         report.step(step, {"loss": torch.tensor(float(step))}, 0.1)

@@ -1,5 +1,5 @@
-"""Folders of latents: made from photographs and checkpoints, resumed, refreshed; what batches of them
-hold."""
+"""Tests of folders of latents: they are made from photographs and checkpoints, resumed and refreshed; what
+batches of them hold."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Checkpoints of a codec and of a VAE, as the stages leave them."""
+    """Write checkpoints of a codec and of a VAE, as the stages leave them."""
     folder, model = tmp_path_factory.mktemp("parts"), nano_model()
     return tuple(
         write_checkpoint(folder / f"{name}.safetensors", model, STAGES[name].networks)
@@ -78,7 +78,8 @@ def test_arrays_are_what_the_networks_give(made: Path, photos: Path) -> None:
     assert set(found) == set(ALL)
     assert model.triple_encoder.semantic is not None
     model.triple_encoder.semantic.load_package()  # the pretrained part is never a checkpoint's
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the same sums in the same order
+    # The same sums in the same order.
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     channels = {
         "x": 3,
         "coarse": 3,
@@ -149,7 +150,7 @@ def test_the_vaes_latent_is_added_and_refreshed(made: Path, tmp_path: Path, part
 
 
 def test_half_a_refresh_changes_nothing(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half-written latents would be zeros that the flow learns without a word."""
+    """Half-written latents would be zeros, which the flow would learn without a warning."""
     out = tmp_path / "latents"
     shutil.copytree(made, out)
     before = arrays(out)

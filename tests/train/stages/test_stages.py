@@ -1,4 +1,5 @@
-"""Every stage learns, trains what it says and nothing else, and sees the levels that it should."""
+"""Tests of the stages: each learns, trains what it says and nothing else, and sees the levels that it
+should."""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ pytest_plugins = ("training_fixtures",)
 
 
 def fixed_loss(trainer: Trainer) -> float:
-    """The stage's loss on a batch, at levels and with noise that are always the same."""
+    """Return the stage's loss on a batch, at levels and with noise that are always the same."""
     x = trainer.sampler.batch(0, 0, 4)
     total = 0.0
     with torch.no_grad():
@@ -69,7 +70,7 @@ def test_a_stage_trains_what_it_says_and_nothing_else(case: str, tmp_path: Path,
 
 @pytest.mark.parametrize("case", CASES)
 def test_every_trained_parameter_gets_a_gradient(case: str, tmp_path: Path, latents: Path) -> None:
-    """Or several processes would wait for it for ever."""
+    """Otherwise several processes would wait for it for ever."""
     trainer = make_trainer(case, tmp_path, latents)
     trainer.module(trainer.sampler.batch(0, 0, 2), torch.tensor([3.0, 200.0]))["loss"].backward()
     silent = [n for n, p in trainer.module.named_parameters() if p.requires_grad and p.grad is None]
@@ -78,7 +79,7 @@ def test_every_trained_parameter_gets_a_gradient(case: str, tmp_path: Path, late
 
 
 def test_the_codecs_branches_join_when_told(tmp_path: Path, latents: Path) -> None:
-    """The pretrained encoder and the VAE's stay frozen; what brings them into the fusion learns."""
+    """The pretrained encoder and the VAE's stay frozen; the weights that bring them into the fusion learn."""
     names = {"triple_encoder.fuse_vae.weight", "triple_encoder.fuse_semantic.weight"}
     moved = {}
     for case in ("codec", "codec-all"):
@@ -121,8 +122,8 @@ def test_the_vae_stage_measures_its_latent(tmp_path: Path, latents: Path) -> Non
 
 
 def test_the_rate_of_the_latent_is_held(tmp_path: Path, latents: Path) -> None:
-    """Its weight rises while there is too much of it and falls while there is too little; NaN does not
-    move it."""
+    """The weight of the rate rises while there is too much of it and falls while there is too little; NaN
+    does not move it."""
     module: Any = make_trainer("vae", tmp_path, latents).module
     sampler = LatentSampler(LatentStore.open(latents, ("x", "coarse", "level")), 64, 0)
     batch = sampler.batch(0, 0, 2)
@@ -146,8 +147,8 @@ def test_the_rate_of_the_latent_is_held(tmp_path: Path, latents: Path) -> None:
 
 
 def levels_seen(tmp_path: Path, latents: Path, batches: int) -> dict[str, np.ndarray]:
-    """The levels that each objective of stage flow is computed at, by the stride that the network is asked
-    for."""
+    """Return the levels at which each objective of stage flow is computed, by the stride that the network is
+    asked for."""
     trainer = make_trainer("flow-few", tmp_path, latents)
     assert isinstance(trainer.sampler, LatentSampler)
     arrays = {n: np.array(a) for n, a in trainer.sampler.store.arrays.items()}
@@ -182,8 +183,8 @@ def test_every_objective_of_the_flow_sees_the_same_levels(tmp_path: Path, latent
 
 
 def test_levels_are_drawn_apart_from_the_place_in_the_batch() -> None:
-    """Whatever half of a batch an objective takes, it sees the same levels: all of them, the middle ones
-    more."""
+    """Whatever half of a batch an objective takes, it sees the same levels: all of them, and the middle ones
+    more often."""
     torch.manual_seed(0)
     levels = torch.stack([draw_levels(8) for _ in range(4000)])
     for part in (levels[:, :4], levels[:, 4:], levels[:, ::2], levels[:, 1::2]):

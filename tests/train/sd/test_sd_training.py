@@ -1,4 +1,5 @@
-"""Training of preset `sd` on tiny random parts: every stage learns what it says and nothing else."""
+"""Tests of training preset `sd` on tiny random parts: every stage learns, and checkpoints are small, strict
+and never half."""
 
 from __future__ import annotations
 
@@ -32,16 +33,17 @@ from training_helpers import memory_store, train_options
 
 pytest_plugins = ("sd_training_fixtures",)
 
+
 STAGES = tuple(SD_STAGES)
 GAIN = {"pixel": 0.8, "codec": 0.85, "refine": 0.88, "joint": 0.8}
-"""At most this share of its first loss is left to each stage after its steps on one photo: .75, .82, .83
-and .75 were measured."""
+"""The largest share of its first loss that each stage may leave after its steps on one photograph: about .75,
+.82, .83 and .75 are left."""
 
 
 def fixed_loss(trainer: Trainer) -> float:
-    """The codec's own loss on a batch, at levels and with noise that are always the same.
+    """Return the codec's own loss on a batch, at levels and with noise that are always the same.
 
-    What the discriminator minimises is left out, for it falls whether the codec learns or not, and so is the
+    The discriminator's own loss is left out, because it falls whether the codec learns or not. So is the
     adversarial term, which rises while the discriminator learns: its weight is zero at the first step.
     """
     adversarial = isinstance(trainer.module, SDAdversarialStage)
@@ -55,10 +57,10 @@ def fixed_loss(trainer: Trainer) -> float:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_each_stage_lowers_its_loss_and_trains_what_it_says(
-    stage: str, sd_parts: Path, monkeypatch: pytest.MonkeyPatch
+    stage: str, parts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sprdiff.train.loop.WARMUP", 1)
-    trainer = make_sd_trainer(stage, sd_parts, steps=10, lpips=lpips_loss() if stage == "codec" else None)
+    trainer = make_sd_trainer(stage, parts, steps=10, lpips=lpips_loss() if stage == "codec" else None)
     frozen = {k: v.clone() for k, v in trainer.model.state_dict().items()}
     before = fixed_loss(trainer)
     for _ in range(trainer.stage.steps):
@@ -76,8 +78,8 @@ def test_each_stage_lowers_its_loss_and_trains_what_it_says(
     assert not silent, "several processes would wait for its gradient for ever"
 
 
-def test_the_codec_overfits_four_photos(sd_parts: Path) -> None:
-    trainer = make_sd_trainer("pixel", sd_parts, photos=4, steps=200, lr=4e-3)
+def test_the_codec_overfits_four_photos(parts: Path) -> None:
+    trainer = make_sd_trainer("pixel", parts, photos=4, steps=200, lr=4e-3)
     assert isinstance(trainer.sampler, CropSampler)
     trainer.sampler.augment = False  # the very same four, again and again
     x = torch.stack([torch.from_numpy(photo(64, 64, seed)).permute(2, 0, 1) / 255 for seed in range(4)])
@@ -96,8 +98,8 @@ def test_the_codec_overfits_four_photos(sd_parts: Path) -> None:
     assert squared_error() < min(0.3 * before, 0.6 * alike), "one picture for all four would be as good"
 
 
-def test_refine_leaves_the_file_and_the_coarse_image_alone(sd_parts: Path) -> None:
-    trainer = make_sd_trainer("refine", sd_parts)
+def test_refine_leaves_the_file_and_the_coarse_image_alone(parts: Path) -> None:
+    trainer = make_sd_trainer("refine", parts)
     x, level = trainer.sampler.batch(0, 0, 1), torch.tensor([77.0])
 
     def decode() -> tuple[Tensor, Tensor]:
@@ -111,38 +113,38 @@ def test_refine_leaves_the_file_and_the_coarse_image_alone(sd_parts: Path) -> No
     assert all(torch.equal(a, b) for a, b in zip(before, decode(), strict=True))
 
 
-def test_the_discriminator_does_not_learn_from_the_receivers_term(sd_parts: Path) -> None:
-    module: Any = make_sd_trainer("refine", sd_parts).module
+def test_the_discriminator_does_not_learn_from_the_receivers_term(parts: Path) -> None:
+    module: Any = make_sd_trainer("refine", parts).module
     image = torch.rand(1, 3, 64, 64, requires_grad=True)
     module.fool(module.features(image)).sum().backward()
     assert image.grad is not None and image.grad.abs().max() > 0
     assert all(p.grad is None and p.requires_grad for p in module.discriminator.parameters())
 
 
-def test_rate_and_discriminator_come_in_slowly(sd_parts: Path) -> None:
-    codec: Any = make_sd_trainer("codec", sd_parts, steps=100).module
-    refine: Any = make_sd_trainer("refine", sd_parts, steps=100).module
-    rates, shares = [], []
+def test_rate_and_discriminator_come_in_slowly(parts: Path) -> None:
+    codec: Any = make_sd_trainer("codec", parts, steps=100).module
+    refine: Any = make_sd_trainer("refine", parts, steps=100).module
+    rates, heard = [], []
     for step in (0, 25, 50, 99):
         for module in (codec, refine):
             module.begin(step, step / 100)
         rates.append(codec.rate_weight())
-        shares.append(refine.adversarial_share())
-    assert rates == pytest.approx([0.25, 0.625, 1, 1]) and shares == [0, 1, 1, 1]
+        heard.append(refine.adversarial_share())
+    assert rates == pytest.approx([0.25, 0.625, 1, 1]) and heard == [0, 1, 1, 1]
     refine.begin(7, 0.07)
     assert refine.adversarial_share() == pytest.approx(0.5)
 
 
-def test_lpips_is_the_ruler_with_a_gradient() -> None:
+def test_lpips_is_the_metric_with_a_gradient() -> None:
     backbone, heads = made_up_lpips()
-    loss, ruler = lpips_loss(), Lpips("vgg", backbone, heads)
+    loss, measured = lpips_loss(), Lpips("vgg", backbone, heads)
     a, b = photo(64, 80, 1), photo(64, 80, 2)
     x, y = (torch.from_numpy(p).permute(2, 0, 1)[None] / 255 for p in (a, b))
     x.requires_grad_()
     found = loss(x, y)
-    assert float(found.detach()) == pytest.approx(ruler.distance(a, b), rel=1e-4) and loss(y, y).tolist() == [
-        0
-    ]
+    assert float(found.detach()) == pytest.approx(measured.distance(a, b), rel=1e-4) and loss(
+        y, y
+    ).tolist() == [0]
     found.sum().backward()
     assert x.grad is not None and torch.isfinite(x.grad).all() and x.grad.abs().max() > 0
     flat = torch.zeros(1, 3, 64, 64, requires_grad=True)  # no feature, no direction: still a number
@@ -181,16 +183,16 @@ def gradients(trainer: Trainer) -> list[Tensor]:
     return [p.grad.clone() for p in trainer.parameters if p.grad is not None]
 
 
-def test_gradient_checkpointing_changes_no_gradient(sd_parts: Path) -> None:
-    plain = gradients(make_sd_trainer("codec", sd_parts))
-    trainer = make_sd_trainer("codec", sd_parts)
+def test_gradient_checkpointing_changes_no_gradient(parts: Path) -> None:
+    plain = gradients(make_sd_trainer("codec", parts))
+    trainer = make_sd_trainer("codec", parts)
     trainer.model.gradient_checkpointing()  # type: ignore[operator]
     again = gradients(trainer)
     assert len(plain) == len(again) > 100
     assert all(torch.allclose(a, b, rtol=1e-3, atol=1e-5) for a, b in zip(plain, again, strict=True))
 
 
-def test_a_step_in_bfloat16(sd_parts: Path) -> None:
+def test_a_step_in_bfloat16(parts: Path) -> None:
     AcceleratorState._reset_state(reset_partial_state=True)
     try:
         recipe = replace(SD_STAGES["refine"], steps=4, batch=1, crop=64)
@@ -198,10 +200,10 @@ def test_a_step_in_bfloat16(sd_parts: Path) -> None:
         half = Accelerator(cpu=True, mixed_precision="bf16")
         trainer = Trainer(
             recipe,
-            recipe.build(small_model(sd_parts), recipe.trains),
+            recipe.build(small_model(parts), recipe.trains),
             store,
             store,
-            train_options("refine", sd_parts),
+            train_options("refine", parts),
             half,
         )
         assert np.isfinite(float(trainer.train_step()["grad"])) and trainer.skipped == 0

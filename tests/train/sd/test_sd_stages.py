@@ -1,5 +1,5 @@
-"""What the stages of preset `sd` price, draw and train: rates of files, levels, optimisers, precision,
-memory."""
+"""Tests of what the stages of preset `sd` price, draw and train: rates of files, levels, optimisers,
+precision, memory."""
 
 from __future__ import annotations
 
@@ -36,17 +36,23 @@ from sprdiff.train.validation.rates import Judgement
 from sprdiff.train.validation.report import Report
 from training_helpers import memory_store, write_photos
 
-pytest_plugins = ("sd_training_fixtures",)
-
 LEVELS = torch.tensor([60.0, 200.0])
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write a folder that holds the tiny pretrained parts."""
+    folder = tmp_path_factory.mktemp("parts")
+    sd_options(folder)
+    return folder
 
 
 # ---------------------------------------------------------------------------- rates
 
 
 @pytest.mark.parametrize("stage", ["pixel", "codec", "joint"])
-def test_the_logged_rate_is_what_files_cost(stage: str, sd_parts: Path) -> None:
-    trainer = make_sd_trainer(stage, sd_parts)
+def test_the_logged_rate_is_what_files_cost(stage: str, parts: Path) -> None:
+    trainer = make_sd_trainer(stage, parts)
     x: Any = trainer.sampler.batch(0, 0, 2)
     losses = []
     for step in (0, 10_000):
@@ -76,7 +82,8 @@ def test_silent_channels_cost_nothing_but_with_noise() -> None:
 
 
 def rate_of(weight: Tensor) -> Tensor:
-    """Bits per pixel of a weight λ by StableCodec's published run: .0138 at 0.7, .034 at 4.15, log-linear."""
+    """Return the bits per pixel of a weight λ by StableCodec's published run: .0138 at 0.7, .034 at 4.15,
+    log-linear."""
     slope = math.log(0.034 / 0.0138) / math.log(4.15 / 0.7)
     return 0.0138 * (weight / 0.7) ** slope
 
@@ -94,8 +101,8 @@ def test_levels_lie_where_files_are_made() -> None:
     assert min(RATES) == 0.005 and max(RATES) == 0.04
 
 
-def test_a_band_of_levels(sd_parts: Path) -> None:
-    model = small_model(sd_parts)
+def test_a_band_of_levels(parts: Path) -> None:
+    model = small_model(parts)
     recipe = SD_STAGES["joint"]
     module = recipe.build(model, recipe.trains, levels=[100, 160])
     drawn = module.draw_levels(2000, torch.device("cpu"))
@@ -109,7 +116,7 @@ def test_a_band_of_levels(sd_parts: Path) -> None:
 
 
 def settings(trainer: Any) -> dict[str, tuple[float, tuple[float, float]]]:
-    """Learning rate, as a share of the stage's, and betas of every trained parameter."""
+    """Return the learning rate, as a share of the stage's, and the betas of every trained parameter."""
     names = {id(p): n for n, p in trainer.ema.parameters.items()}
     found: dict[str, tuple[float, tuple[float, float]]] = {}
     for group in trainer.optimizer.param_groups:
@@ -121,10 +128,10 @@ def settings(trainer: Any) -> dict[str, tuple[float, tuple[float, float]]]:
 
 @pytest.mark.parametrize("stage", ["refine", "joint"])
 def test_the_discriminator_has_settings_of_its_own(
-    stage: str, sd_parts: Path, monkeypatch: pytest.MonkeyPatch
+    stage: str, parts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sprdiff.train.loop.WARMUP", 1)
-    trainer = make_sd_trainer(stage, sd_parts)
+    trainer = make_sd_trainer(stage, parts)
     trainer.train_step()
     found = settings(trainer)
     assert len(found) == len(trainer.parameters)
@@ -139,9 +146,9 @@ def test_the_discriminator_has_settings_of_its_own(
     assert any(rate == pytest.approx(0.1) for rate, _ in found.values()) is (stage == "joint")
 
 
-def test_joint_trains_the_entropy_path_and_refine_does_not(sd_parts: Path) -> None:
+def test_joint_trains_the_entropy_path_and_refine_does_not(parts: Path) -> None:
     for stage, moves in (("refine", False), ("joint", True)):
-        trainer = make_sd_trainer(stage, sd_parts)
+        trainer = make_sd_trainer(stage, parts)
         codec: Any = trainer.model.latent_codec
         before = codec.context[0].layer0.weight.detach().clone()
         trainer.train_step()
@@ -149,21 +156,21 @@ def test_joint_trains_the_entropy_path_and_refine_does_not(sd_parts: Path) -> No
         assert torch.equal(before, after) is not moves
 
 
-def test_what_travels_keeps_the_discriminator(sd_parts: Path, tmp_path: Path) -> None:
-    trainer = make_sd_trainer("refine", sd_parts)
+def test_what_travels_keeps_the_discriminator(parts: Path, tmp_path: Path) -> None:
+    trainer = make_sd_trainer("refine", parts)
     trainer.path = tmp_path / "refine.safetensors"
     trainer.train_step()
     trainer.save()
     checkpoints.trim(trainer.path, tmp_path / "small.safetensors")
     kept = checkpoints.load(tmp_path / "small.safetensors")
-    other = make_sd_trainer("refine", sd_parts)
+    other = make_sd_trainer("refine", parts)
     load_extras(other.module, kept)
     for name, value in trainer.module.extra_state().items():
         assert torch.allclose(other.module.extra_state()[name], value, atol=2e-3), name
 
 
-def test_weights_mean_what_their_configuration_says(sd_parts: Path, tmp_path: Path) -> None:
-    model = small_model(sd_parts)
+def test_weights_mean_what_their_configuration_says(parts: Path, tmp_path: Path) -> None:
+    model = small_model(parts)
     c = checkpoints.Checkpoint("codec", 0, model.config, SD_PARTS, {})
     check_config(model.config, c, tmp_path)
     changes: dict[str, Any] = {"lora_alpha": 32, "prediction": "base", "lambda_range": (0.7, 60.0)}
@@ -176,45 +183,45 @@ def test_weights_mean_what_their_configuration_says(sd_parts: Path, tmp_path: Pa
 
 
 def gradient_of(
-    sd_parts: Path, precision: str = "fp32", accumulate: int = 1
+    parts: Path, precision: str = "fp32", accumulate: int = 1
 ) -> tuple[list[Tensor], dict[str, Tensor]]:
-    trainer = make_sd_trainer(
-        "codec", sd_parts, lpips=lpips_loss(), precision=precision, accumulate=accumulate
-    )
+    trainer = make_sd_trainer("codec", parts, lpips=lpips_loss(), precision=precision, accumulate=accumulate)
     scalars = trainer.gradients(0)
     return [p.grad.clone() for p in trainer.parameters if p.grad is not None], scalars
 
 
 def alike(some: list[Tensor], others: list[Tensor]) -> float:
-    """Cosine of the angle between two gradients."""
+    """Return the cosine of the angle between two gradients."""
     a, b = (torch.cat([g.flatten() for g in gradients]) for gradients in (some, others))
     return float(torch.cosine_similarity(a, b, dim=0))
 
 
-def test_a_batch_in_parts_has_the_same_gradient(sd_parts: Path) -> None:
-    (whole, scalars), (summed, means) = gradient_of(sd_parts), gradient_of(sd_parts, accumulate=2)
+def test_a_batch_in_parts_has_the_same_gradient(parts: Path) -> None:
+    (whole, scalars), (summed, means) = gradient_of(parts), gradient_of(parts, accumulate=2)
     assert len(whole) == len(summed) and scalars.keys() == means.keys()
     # Networks round their activations: what differs in the last bit may fall on either side.
     assert alike(whole, summed) > 0.9999
     assert float(means["bpp"]) == pytest.approx(float(scalars["bpp"].detach()), rel=1e-4)
     with pytest.raises(TrainingError, match="a batch of 2 cannot be computed in 3 equal parts"):
-        make_sd_trainer("codec", sd_parts, accumulate=3)
+        make_sd_trainer("codec", parts, accumulate=3)
 
 
 @pytest.mark.parametrize("precision", ["tf32", "bf16", "fp16"])
-def test_every_precision_trains(sd_parts: Path, precision: str) -> None:
-    exact, _ = gradient_of(sd_parts)
-    found, scalars = gradient_of(sd_parts, precision)
+def test_every_precision_trains(parts: Path, precision: str) -> None:
+    exact, _ = gradient_of(parts)
+    found, scalars = gradient_of(parts, precision)
     assert math.isfinite(float(scalars["grad"])) and len(found) == len(exact)
     assert alike(exact, found) > 0.9
 
 
-def test_frozen_parts_take_the_precision_of_training(sd_parts: Path) -> None:
-    trainer = make_sd_trainer("codec", sd_parts, lpips=lpips_loss(), precision="bf16")
+def test_frozen_parts_take_the_precision_of_training(parts: Path) -> None:
+    trainer = make_sd_trainer("codec", parts, lpips=lpips_loss(), precision="bf16")
     frozen = {p.dtype for p in trainer.module.parameters() if not p.requires_grad}
     assert {p.dtype for p in trainer.parameters} == {torch.float32}
-    assert trainer.model.vae_decoder.decoder.conv_in.weight.dtype == torch.bfloat16  # type: ignore[union-attr]
-    assert torch.bfloat16 in frozen and trainer.module.lpips.stages[0][0].weight.dtype == torch.bfloat16  # type: ignore
+    model: Any = trainer.model
+    module: Any = trainer.module
+    assert model.vae_decoder.decoder.conv_in.weight.dtype == torch.bfloat16
+    assert torch.bfloat16 in frozen and module.lpips.stages[0][0].weight.dtype == torch.bfloat16
 
 
 def test_the_loss_scale_follows_overflows() -> None:
@@ -236,8 +243,8 @@ def test_the_loss_scale_follows_overflows() -> None:
 # ---------------------------------------------------------------------------- validation
 
 
-def test_validation_sees_the_middle_and_tells_levels_and_lpips(sd_parts: Path, tmp_path: Path) -> None:
-    module = make_sd_trainer("codec", sd_parts).module
+def test_validation_sees_the_middle_and_tells_levels_and_lpips(parts: Path, tmp_path: Path) -> None:
+    module = make_sd_trainer("codec", parts).module
     photos = memory_store([photo(192, 320), photo(256, 192, 1)])
     seen: list[tuple[int, ...]] = []
     reconstruct = module.reconstruct
@@ -265,9 +272,9 @@ def test_the_middle_of_a_photograph() -> None:
 
 
 def test_too_little_memory_for_validation_ends_no_run(
-    sd_parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    trainer = make_sd_trainer("pixel", sd_parts, steps=4, validate_every=2)
+    trainer = make_sd_trainer("pixel", parts, steps=4, validate_every=2)
     trainer.path = tmp_path / "pixel.safetensors"
     saved: list[int] = []
 
@@ -297,7 +304,7 @@ def test_lpips_on_alexnet_is_what_measures() -> None:
 
 
 def test_lpips_is_asked_for_before_the_first_stage(
-    sd_parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "none"))
     pack(write_photos(tmp_path / "photos", count=2, size=96), tmp_path / "packed", Packing(min_side=64))
@@ -312,7 +319,7 @@ def test_lpips_is_asked_for_before_the_first_stage(
                 batch=1,
                 crop=64,
                 device="cpu",
-                sd=sd_options(sd_parts, lpips=True),
+                sd=sd_options(parts, lpips=True),
             )
         )
     assert not list(tmp_path.rglob("*.safetensors"))

@@ -1,4 +1,4 @@
-"""The optimiser: what it preconditions, and that it pays where directions differ."""
+"""Tests of the optimiser: what it preconditions, and that it pays where directions differ."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from sprdiff.train.optimizers.soap import REFRESH, Soap, is_matrix, oriented
 
 
 def ill_conditioned(seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Inputs whose directions differ a thousandfold in size, turned against the axes; targets of a linear
-    map."""
+    """Return inputs whose directions differ a thousandfold in size, turned against the axes, and targets of a
+    linear map."""
     generator = torch.Generator().manual_seed(seed)
     basis = torch.linalg.qr(torch.randn(12, 12, generator=generator))[0]
     x = torch.randn(256, 12, generator=generator) * torch.logspace(0, -3, 12) @ basis
@@ -45,7 +45,7 @@ def test_it_learns_small_directions_that_adam_does_not() -> None:
         ("model.synthesis.body32.0.depthwise.weight", (8, 1, 3, 3), False),
         ("model.synthesis.enter.bias", (8,), False),
         ("model.latent_codec.context.0.weight", (8, 4, 1, 1), False),
-        ("critic.fine.body.1.weight", (8, 4, 4, 4), False),
+        ("discriminator.fine.body.1.weight", (8, 4, 4, 4), False),
     ],
 )
 def test_what_is_preconditioned(name: str, shape: tuple[int, ...], wanted: bool) -> None:
