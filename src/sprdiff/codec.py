@@ -86,9 +86,8 @@ class Codec:
         """
         options = CodecOptions(weights, threads, max_pixels, precision)
         self.max_pixels = options.max_pixels
-        self._load: Callable[[], Runtime] = lambda: load_runtime(
-            options.weights, options.threads, precision=options.precision
-        )
+        loading = options.weights, options.threads, None, options.precision
+        self._load: Callable[[], Runtime] = lambda: load_runtime(*loading)
         self._read_manifest: Callable[[], Manifest] = lambda: manifest_of(options.weights)
         self._manifest: Manifest | None = None
         self._runtime: Runtime | None = None
@@ -259,8 +258,7 @@ class Codec:
         return self.decode_with(data, DecodeOptions(realism, steps, seed, partial)).image
 
     def decode_with(self, data: bytes, options: DecodeOptions) -> DecodedPicture:
-        """Decode like `decode`, with the options as one object; the result also says where the picture came
-        from."""
+        """Decode like `decode`, with the options as one object; the result says where the picture is from."""
         parsed = parse_file(data, self.max_pixels)
         header, manifest = parsed.header, self.manifest
         # Networks are not loaded for a file that is damaged.

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from conftest import photo
-from sprdiff.common.files import check_output, read_bytes, write_atomic
-from sprdiff.errors import BitstreamError, OutputError
+from sprdiff.common.files import MAX_OBJECT, check_output, read_bytes, read_object, write_atomic
+from sprdiff.errors import BitstreamError, OutputError, WeightsError
 from sprdiff.imageio.open import open_rgb
 from sprdiff.imageio.save import FORMATS, encode_image, output_format, save_image
 
@@ -156,3 +156,29 @@ def test_output_formats(tmp_path: Path) -> None:
             output_format(tmp_path / name)
     with pytest.raises(OutputError, match="cannot be written as WEBP"):
         encode_image(Image.new("L", (16384, 1)), "WEBP")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "cannot be read: no such file"),
+        (b"nothing", "is not a readable JSON file"),
+        (b"\xff\xff{", "is not a readable JSON file"),
+        (b"[" * 200_000, "is not a readable JSON file"),
+        (b"[1, 2]", "must hold one JSON object"),
+        (b" " * (MAX_OBJECT + 1), "is larger than 16 MiB"),
+    ],
+    ids=["missing", "text", "no UTF-8", "deep", "list", "large"],
+)
+def test_what_is_no_json_object_is_refused(content: bytes | None, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(WeightsError, match=message):
+        read_object(path, WeightsError)
+
+
+def test_a_pipe_is_no_json_object(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(WeightsError, match="cannot be read: no regular file"):
+        read_object(tmp_path / "pipe", WeightsError)

@@ -257,7 +257,11 @@ def _contents(files: Sequence[str]) -> Iterator[tuple[str, bytes]]:
         if not folder.is_dir():
             yield name, _read(name)
             continue
-        for path in sorted(str(path) for path in folder.iterdir() if path.is_file()):
+        try:
+            paths = sorted(str(path) for path in folder.iterdir() if path.is_file())
+        except OSError as error:
+            raise PacketError(f"{name} cannot be read: {describe(error)}") from error
+        for path in paths:
             try:
                 raw = _read(path)
             except PacketError as error:

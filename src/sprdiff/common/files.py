@@ -20,6 +20,8 @@ from ..errors import OutputError, OutputExistsError, SprdiffError
 
 STDIO = "-"
 """The path that means standard input or standard output."""
+MAX_OBJECT = 2**24
+"""The largest JSON file in bytes that `read_object` reads."""
 _STREAMS = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
 _DESCRIPTOR = re.compile(r"(?:/dev|/proc/(?P<process>self|thread-self|\d+))/fd/(?P<number>\d+)", re.ASCII)
 _PIECE = 2**20
@@ -108,8 +110,15 @@ def read_object(path: Path, error: type[SprdiffError]) -> dict[str, Any]:
         SprdiffError: of the class `error`: the file cannot be read, or holds something else.
     """
     try:
-        content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as caught:
+        with open_regular(path) as stream:
+            data = read_at_most(stream, MAX_OBJECT)
+    except OSError as caught:
+        raise error(f"{path} cannot be read: {describe(caught)}") from caught
+    if data is None:
+        raise error(f"{path} is larger than {MAX_OBJECT // 2**20} MiB")
+    try:
+        content = json.loads(data)
+    except (ValueError, RecursionError) as caught:
         raise error(f"{path} is not a readable JSON file ({caught})") from caught
     if not isinstance(content, dict):
         raise error(f"{path} must hold one JSON object")

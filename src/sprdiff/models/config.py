@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
@@ -50,7 +51,7 @@ def group_major(passes: int, groups: int) -> Order:
 
 
 @dataclass(frozen=True)
-class LatentSizes:
+class LatentSizes(ABC):
     """What the configurations of all presets have in common: the sizes of the latent codec, and JSON.
 
     Attributes:
@@ -83,8 +84,8 @@ class LatentSizes:
             raise ValueError(f"channel groups {self.groups} do not sum to {self.y_channels}")
 
     @property
-    def lambda_range(self) -> tuple[float, float]:
-        raise NotImplementedError
+    @abstractmethod
+    def lambda_range(self) -> tuple[float, float]: ...
 
     @property
     def passes(self) -> Passes:
