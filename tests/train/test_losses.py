@@ -30,7 +30,7 @@ def test_opposite_pictures_have_a_finite_gradient() -> None:
     a = (1 - b).requires_grad_()
     similar = structural_similarity(a, b)
     similar.sum().backward()
-    assert 0 <= float(similar) < 0.01 and a.grad is not None and a.grad.isfinite().all()
+    assert 0 <= float(similar.detach()) < 0.01 and a.grad is not None and a.grad.isfinite().all()
 
 
 def test_one_channel_takes_the_same_of_both() -> None:
