@@ -2,9 +2,9 @@
 
     python scripts/make_credits.py MANIFEST.csv
 
-MANIFEST.csv comes with the photographs. It has a row for each picture made from a photograph, with the
-columns ``file``, ``shard``, ``source repository``, ``path``, ``git blob``, ``licence`` and ``credit``. The git
-blob says which photograph it is.
+MANIFEST.csv comes with the photographs. It has a row for each picture made from one of
+them, with the columns ``file``, ``shard``, ``source repository``, ``path``, ``git blob``, ``licence`` and
+``credit``. The git blob says which photograph it is.
 """
 
 from __future__ import annotations
