@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from ...errors import TrainingError
 from ...models.latent_codec import Quantised
 from ...models.rate import lambda_of
 from ...models.reconstruction import Reconstruction
@@ -72,16 +73,22 @@ class CodecStage(StageModule):
     gradient reaches the encoder.
 
     Args:
-        structure: the weight of 1 − MS-SSIM beside the squared error.
+        structure: the weight of 1 − MS-SSIM beside the squared error, whose weight falls from 1 by
+            `EXCHANGE` times as much.
+        relative: if above 0, the loss is the logarithm of a sample's cost beyond about this cost: a busy crop
+            then counts less than by its size, as it does in means of PSNR and of bytes saved in per cent.
         semantic: the weight of the distillation; 0 switches it off.
         branches: the encoders that join the fusion beside the distortion-oriented one: ``vae``, ``semantic``.
         noisy_steps: for so many steps the bits are those of latents with uniform noise, which makes a good
             start.
     """
 
-    SQUARED = 0.6
-    """The weight of the squared error beside MS-SSIM, so that both are worth about as many bits (Kodak, 0.01
-    to 0.03 bpp)."""
+    EXCHANGE = 50.0
+    """At `structure` 0.008, which leaves 0.6 of the squared error, both are worth about as many bits (Kodak,
+    0.01 to 0.03 bpp)."""
+    COST = 0.027
+    """The mean cost of a sample, (bpp + λ·distortion)/√λ. The relative loss has about the gradient of the
+    other one at this cost."""
     extras = ("tell.",)
     hard = False
     """Whether the bits are those of rounded latents. If `forward` read the step's number, every step would be
@@ -93,12 +100,15 @@ class CodecStage(StageModule):
         trains: tuple[str, ...],
         *,
         structure: float = 0.0,
+        relative: float = 0.0,
         semantic: float = 0.0,
         branches: tuple[str, ...] = (),
         noisy_steps: int = 1500,
     ) -> None:
         super().__init__(model, trains)
-        self.structure, self.semantic_weight = structure, semantic
+        if not 0 <= structure <= 1 / self.EXCHANGE:
+            raise TrainingError(f"structure must be between 0 and {1 / self.EXCHANGE:g}, not {structure:g}")
+        self.structure, self.relative, self.semantic_weight = structure, relative, semantic
         self.branches, self.noisy_steps = branches, noisy_steps
         width = model.config.semantic_condition
         self.tell = nn.Sequential(
@@ -126,9 +136,13 @@ class CodecStage(StageModule):
         squared = distortion = mse(coarse, x)
         if self.structure:
             similar = structural_similarity(*one_channel(coarse, x))
-            distortion = self.SQUARED * squared + self.structure * (1 - similar)
+            share = 1 - self.EXCHANGE * self.structure
+            distortion = share * squared + self.structure * (1 - similar)
         # Without the division by √λ, high qualities would dominate the gradient.
-        loss = ((bpp + weight * distortion) * weight.rsqrt()).mean() * 3
+        cost = (bpp + weight * distortion) * weight.rsqrt()
+        if self.relative:
+            cost = (self.COST + self.relative) * torch.log1p(cost / self.relative)
+        loss = 3 * cost.mean()
         scalars = {"mse": squared.mean(), "bpp": bpp.mean(), "z_bpp": (q.z_bits / pixels).mean()}
         if self.semantic_weight and wanted is not None:
             told = self.tell(self.model.reconstruction.semantic(r.f32)).float()
