@@ -52,13 +52,11 @@ def with_xmp(options: Mapping[str, Any], packet: bytes | None) -> dict[str, Any]
     options that they do not know, so the format need not be known here. What the options say already stays: a
     packet of the caller's own, none if ``xmp`` is None, and the tags of a TIFF.
     """
-    made = {XMP: packet, **options}
-    packet = made[XMP]
-    if not packet:
-        del made[XMP]  # the writer of WebP refuses None
-        return made
+    packet = options.get(XMP, packet)
+    if not packet:  # said so that no writer looks into `info` (JPEG, Pillow 11.0); None would not do for WebP
+        return {**options, XMP: b""}
     data = packet.encode() if isinstance(packet, str) else packet
-    made["pnginfo"] = _png_text(made.get("pnginfo"), data)
+    made = {**options, XMP: data, "pnginfo": _png_text(options.get("pnginfo"), data)}
     if "exif" not in made:  # a TIFF takes either, and the caller's own must not be lost
         made.setdefault("tiffinfo", {_TIFF_TAG: data})
     return made
