@@ -25,6 +25,7 @@ from sprdiff import Codec
 from sprdiff.common.files import write_atomic
 from sprdiff.imageio.open import open_rgb
 from sprdiff.imageio.save import save_image
+from sprdiff.imageio.xmp import with_source
 
 PACKAGE, PHOTO = "scikit-learn", "sklearn/datasets/images/china.jpg"
 MARGIN, CAPTION, FONT = 8, 40, 14
@@ -116,8 +117,8 @@ def main() -> None:
         (f"decoded (realism 1), {len(data)} bytes\n{psnr(picture.pixels, decoded):.2f} dB", decoded),
     ]
     write_atomic(options.out / "demo.sprd", data, force=True)
-    save_image(options.out / "decoded.png", Image.fromarray(decoded), force=True)
-    save_image(options.out / "demo.png", side_by_side(panels), force=True)
+    for name, image in (("decoded", Image.fromarray(decoded)), ("demo", side_by_side(panels))):
+        save_image(options.out / f"{name}.png", with_source(image, realism=1), force=True)
     console = Console()
     console.print(f"{width} x {height} pixels in {len(data)} bytes = {bpp:.4f} bits per pixel")
     console.print(table)

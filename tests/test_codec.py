@@ -3,9 +3,11 @@ files."""
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from PIL import Image
 
 import sprdiff.codec
 from conftest import photo
+from source_helpers import COMPOSITE, source_type
 from sprdiff.codec import Codec
 from sprdiff.errors import TargetError
 from sprdiff.format.container import parse_file
@@ -138,6 +141,28 @@ def test_dials(codec: Codec, data: bytes) -> None:
     assert not np.array_equal(picture(steps=1, seed=1), decoded)
     assert np.array_equal(picture(realism=0, seed=1), coarse)
     assert not np.array_equal(picture(steps=4, seed=1), picture(steps=4, seed=2))
+
+
+@pytest.mark.parametrize("length", [None, 100])
+def test_above_realism_0_a_picture_says_that_it_is_invented(
+    codec: Codec, data: bytes, length: int | None
+) -> None:
+    for realism, wanted in ((0, None), (1e-6, COMPOSITE), (1, COMPOSITE)):
+        image = codec.decode(data[:length], realism=realism, partial=length is not None)
+        stream = io.BytesIO()
+        image.save(stream, "PNG")
+        assert source_type(stream.getvalue()) == wanted
+        assert ("xmp" in image.info) is (wanted is not None)
+
+
+def test_the_realism_that_the_weights_choose_counts(codec: Codec, data: bytes) -> None:
+    level = parse_file(data).header.level
+    for chosen in (0.0, 0.25):
+        other = Codec.from_runtime(codec.runtime)
+        table = [1.0 - bool(chosen)] * 256
+        table[level] = chosen
+        other._manifest = replace(codec.manifest, realism=tuple(table))
+        assert ("xmp" in other.decode(data).info) is (chosen > 0)
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ from .imageio.colour import Rgb
 from .imageio.open import Picture, Source, open_rgb
 from .imageio.resize import resize
 from .imageio.save import to_pil
+from .imageio.xmp import with_source
 from .limits import MAX_PIXELS
 from .loading import load_runtime, manifest_of
 from .options import AUTO, CodecOptions, DecodeOptions, EncodeOptions, Scale
@@ -236,6 +237,10 @@ class Codec:
     ) -> Image.Image:
         """Return the picture of an ``.sprd`` file, in mode RGB, or L when it is grey.
 
+        Above realism 0 the image's ``info["xmp"]`` says to machines that it is partly invented, as IPTC's
+        digital source type. The image's `save` writes it into PNG, JPEG, WebP, AVIF and TIFF; images that are
+        made of it have it in `info` only.
+
         Args:
             data: the whole file.
             realism: 0 (faithful on average, blurred) to 1 (sharp, partly invented), linear between; None:
@@ -265,16 +270,11 @@ class Codec:
         whole = check_file(parsed, data, manifest.weights_hash, manifest.preset_id, partial=options.partial)
         realism, steps = manifest.dials(header.level, options.realism, options.steps)
         pixels, known = self._decode(parsed, options.seed, realism, steps, whole=whole)
-        image = to_pil(resize(pixels, (header.height, header.width)), header.grey)
+        image = with_source(to_pil(resize(pixels, (header.height, header.width)), header.grey), realism)
         about: dict[str, Any] = {"whole": whole, "known": known} if options.partial else {}
         image.info.update(about)
-        text: dict[str, Any] = {
-            "version": __version__,
-            "model": header.model,
-            "decoder": manifest.decoder_hash.hex(),
-            "realism": realism,
-            "bytes": len(data),
-        }
+        text: dict[str, Any] = {"version": __version__, "model": header.model}
+        text |= {"decoder": manifest.decoder_hash.hex(), "realism": realism, "bytes": len(data)}
         return DecodedPicture(image, header, {"sprdiff": json.dumps(text | about)}, known)
 
     def _decode(

@@ -24,6 +24,7 @@ from PIL import ExifTags, Image, ImageFile
 
 from .errors import BitstreamError, PluginError, SprdiffError
 from .format.container import HEAD, MAGIC, SCALES, Header, pack_file, parse_file, read_file, verify
+from .imageio.xmp import XmpImage, source_info
 from .interrupt import interruptible
 from .limits import Deadline, above, size_message
 from .options import CodecOptions, DecodeOptions
@@ -72,12 +73,16 @@ class _Options:
 _options = _Options()
 
 
-class SprdiffImageFile(ImageFile.ImageFile):
+class SprdiffImageFile(XmpImage, ImageFile.ImageFile):
     """An open ``.sprd`` file.
 
     ``info["sprdiff"]`` contains fields of the header (``model``, ``quality``, ``level``, ``scale``) and the
     ``realism`` at which the pixels are or were decoded; None stands for the weights' own choice, until `load`
     has loaded them.
+
+    ``info["xmp"]`` says to machines that the picture is partly invented, as IPTC's digital source type. It is
+    there once the picture is loaded and its realism is above 0, and `save` writes it into PNG, JPEG, WebP,
+    AVIF and TIFF.
     """
 
     format = FORMAT
@@ -197,7 +202,7 @@ class SprdiffImageFile(ImageFile.ImageFile):
         picture = codec.decode_with(data, self._options.decode).image
         about = self.info["sprdiff"]
         realism, _ = codec.manifest.dials(about["level"], about["realism"], None)
-        self.info["sprdiff"] = {**about, "realism": realism}
+        self.info.update(source_info(realism), sprdiff={**about, "realism": realism})
         return picture
 
 

@@ -27,6 +27,7 @@ from batch_helpers import (
     write_tree,
 )
 from conftest import photo
+from source_helpers import COMPOSITE, source_type
 from sprdiff.batch.recode import Decode, Encode
 from sprdiff.batch.state import opened
 from sprdiff.codec import Codec
@@ -83,7 +84,10 @@ def test_decoding_is_the_reverse(tree: Path, tmp_path: Path) -> None:
         about = json.loads(image.info["sprdiff"])
         assert (about["bytes"], about["decoder"]) == (len(data), model_info().decoder_hash)
     run(tmp_path / "out", tmp_path / "jpg", Decode(to="jpg", realism=0.0))
-    assert set(outputs(tmp_path / "jpg")) == {"a.jpg", "b.jpg", "deep/er/c.jpg"}
+    coarse = outputs(tmp_path / "jpg")
+    assert set(coarse) == {"a.jpg", "b.jpg", "deep/er/c.jpg"}
+    assert {source_type(data) for data in back.values()} == {COMPOSITE}
+    assert {source_type(data) for data in coarse.values()} == {None}
 
 
 def test_a_list(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

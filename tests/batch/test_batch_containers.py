@@ -28,8 +28,10 @@ from batch_helpers import (
     write_table,
     write_tar,
 )
+from source_helpers import COMPOSITE, source_type
 from sprdiff.batch import parquet, shards
 from sprdiff.batch.parquet import ParquetTable
+from sprdiff.batch.recode import Decode
 from sprdiff.codec import Codec
 from sprdiff.errors import BatchError
 
@@ -71,6 +73,7 @@ def test_webdataset_reads_them(tmp_path: Path) -> None:
     assert [(s["__key__"], s["txt"]) for s in samples] == [(f"s{i:03d}", b"caption %d" % i) for i in range(3)]
     back = _samples(tmp_path / "back" / "a.tar")
     assert [Image.open(io.BytesIO(s["png"])).size for s in back] == [(40, 40)] * 3
+    assert [source_type(s["png"]) for s in back] == [COMPOSITE] * 3
 
 
 def _samples(path: Path) -> list[dict[str, Any]]:
@@ -235,10 +238,12 @@ def test_a_table_becomes_a_table(tmp_path: Path, codec: Codec) -> None:
     assert outcome.totals.pictures == 5 and pq.read_table(tmp_path / "out").num_rows == 5, (
         "the manifest is passed over"
     )
-    run(tmp_path / "out", tmp_path / "back", DECODE)
-    back = pq.read_table(tmp_path / "back" / "a.parquet")
-    assert back.column_names == ["image", "label", "name"]
-    assert Image.open(io.BytesIO(back["image"][4].as_py())).size == (40, 40)
+    for kind, realism, wanted in (("png", None, COMPOSITE), ("webp", 0.5, COMPOSITE), ("jpg", 0, None)):
+        run(tmp_path / "out", tmp_path / kind, Decode(to=kind, realism=realism))
+        back = pq.read_table(tmp_path / kind / "a.parquet")
+        assert back.column_names == ["image", "label", "name"]
+        assert Image.open(io.BytesIO(back["image"][4].as_py())).size == (40, 40)
+        assert source_type(back["image"][4].as_py()) == wanted
 
 
 def test_pictures_with_a_path_beside_them(tmp_path: Path) -> None:

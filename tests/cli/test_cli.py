@@ -18,6 +18,7 @@ from PIL import Image
 
 import sprdiff
 from conftest import photo
+from source_helpers import COMPOSITE, source_type
 from sprdiff import cli
 from sprdiff.common.messages import one_line
 from sprdiff.fileinfo import model_info
@@ -86,6 +87,7 @@ def test_encode_and_decode(run: Run) -> None:
     decoder = model_info().decoder_hash
     expected = {"version": sprdiff.__version__, "model": about.model, "decoder": decoder}
     assert text == expected | {"realism": 1.0, "bytes": size}
+    assert source_type("out.png") == COMPOSITE
     assert names() == ["in.png", "in.sprd", "out.png"]
 
 
@@ -101,6 +103,7 @@ def test_decoder_dials(option: list[str], run: Run, sprd: bytes) -> None:
     assert run("decode", "x.sprd", "out.webp", *option).status == 0
     with Image.open("out.webp") as image:
         assert image.size == (96, 64) and image.format == "WEBP"
+    assert source_type("out.webp") == (None if "--realism" in option else COMPOSITE)
 
 
 @pytest.mark.parametrize("option", [["--max-bytes", "400"], ["--bpp", "0.5"], ["--scale", "2", "-q", "5"]])

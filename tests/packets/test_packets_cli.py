@@ -14,6 +14,7 @@ from PIL import Image
 
 from conftest import photo
 from packet_helpers import file_of
+from source_helpers import COMPOSITE, source_type
 from sprdiff.cli import main
 from sprdiff.codec import Codec
 
@@ -58,7 +59,7 @@ def test_a_photograph_of_which_a_quarter_is_lost_comes_out_whole(capsys: pytest.
     assert "whole" in (captured := capsys.readouterr()).out and captured.err == ""
     assert Path("back.sprd").read_bytes() == Path("photo.sprd").read_bytes()
     ok("join", *map(str, Path("mesh").iterdir()), "-o", "back.png")
-    assert "whole" not in text_of("back.png")
+    assert "whole" not in text_of("back.png") and source_type("back.png") == COMPOSITE
     with Image.open("back.png") as image:
         wanted = Codec(threads=1).decode(Path("photo.sprd").read_bytes())
         assert np.array_equal(np.asarray(image), np.asarray(wanted))

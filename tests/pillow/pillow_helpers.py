@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from functools import cache
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 import sprdiff
 import sprdiff.pillow
@@ -22,6 +23,10 @@ HEADER = 12
 def sprd(height: int = 64, width: int = 96, quality: float = 30, grey: bool = False) -> bytes:
     image = Image.fromarray(photo(height, width))
     return sprdiff.encode(image.convert("L") if grey else image, quality=quality)
+
+
+def opened(data: bytes) -> ImageFile.ImageFile:
+    return Image.open(io.BytesIO(data))
 
 
 def empty(width: int, height: int) -> bytes:

@@ -21,6 +21,7 @@ from PIL import Image
 
 import sprdiff
 from pillow_helpers import empty, sprd
+from source_helpers import COMPOSITE, source_type
 from sprdiff import pillow, thumbnailer
 
 ROOT = Path(__file__).parents[2]
@@ -189,6 +190,7 @@ def test_sizes(size: str, made: tuple[int, int], folder: Path) -> None:
 def test_up_to_half_the_size_the_coarse_picture_is_shown(size: int, realism: float, folder: Path) -> None:
     assert thumbnailer.main(["-s", str(size), "x.sprd", "out.png"]) == 0
     wanted = sprdiff.decode(sprd(240, 320), realism=realism)
+    assert source_type("out.png") == (COMPOSITE if realism else None)
     with Image.open("out.png") as image:
         difference = np.asarray(image, np.float64) - np.asarray(
             wanted.resize(image.size, Image.Resampling.LANCZOS)

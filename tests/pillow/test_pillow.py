@@ -17,17 +17,13 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 import sprdiff
 import sprdiff.pillow
-from pillow_helpers import HEADER, SIZE, empty, options, sprd
+from pillow_helpers import HEADER, SIZE, empty, opened, options, sprd
 from sprdiff import PluginError, register_sprdiff_opener
 from sprdiff.errors import BitstreamError, ModelMismatchError
 
 __all__ = ["options"]  # a fixture
 WORKED_EXAMPLE = Path(__file__).parents[1] / "data" / "bitstream" / "worked_example.sprd"
 """A sound file of weights that are not the shipped ones."""
-
-
-def opened(data: bytes) -> ImageFile.ImageFile:
-    return Image.open(io.BytesIO(data))
 
 
 def damaged(data: bytes, place: int) -> bytes:
@@ -224,6 +220,7 @@ def test_truncated_files_load_black_when_pillow_is_told_to(monkeypatch: pytest.M
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     image = opened(sprd()[:-1])
     assert image.size == SIZE and image.getextrema() == ((0, 0),) * 3
+    assert "xmp" not in image.info  # nothing was decoded
     with Image.open(WORKED_EXAMPLE) as image, pytest.raises(PluginError):  # other weights are no damage
         image.load()
 

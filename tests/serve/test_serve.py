@@ -16,6 +16,7 @@ from PIL import Image
 import sprdiff
 from conftest import photo
 from serve_helpers import CODEC, Api, api, jpeg, refused, saved
+from source_helpers import COMPOSITE, source_type
 from sprdiff.codec import Codec
 from sprdiff.errors import WeightsError
 from sprdiff.fileinfo import model_info
@@ -101,6 +102,8 @@ def test_a_blend_of_the_two_ends_is_not_the_picture_between(sprd: bytes) -> None
 def test_formats_of_decoded_pictures(service: Api, sprd: bytes, name: str, kind: str) -> None:
     answer = service.post(f"/decode?format={name}&steps=2&seed=7", sprd)
     assert answer.headers["content-type"] == f"image/{name}"
+    assert source_type(answer.content) == COMPOSITE
+    assert source_type(service.post(f"/decode?format={name}&realism=0", sprd).content) is None
     with Image.open(io.BytesIO(answer.content)) as image:
         assert (image.format, image.size) == (kind, (256, 192))
         if name != "jpeg":
@@ -112,6 +115,7 @@ def test_compare(service: Api, codec: str) -> None:
     answer = service.post(f"/compare?codec={codec}&max_bytes=700", jpeg())
     assert answer.status_code == 200
     assert 0 < int(answer.headers["sprdiff-bytes"]) <= 700 and float(answer.headers["sprdiff-scale"]) >= 1
+    assert source_type(answer.content) is None  # nothing of it is invented
     decoded = open_rgb(answer.content).pixels.astype(float)
     assert decoded.shape == (192, 256, 3)
     assert np.abs(decoded - open_rgb(jpeg()).pixels).mean() < 12

@@ -19,6 +19,7 @@ from browser_helpers import PHONE
 from conftest import photo
 from serve_helpers import CODEC, jpeg
 from sprdiff.format.container import Header, pack_file, parse_file
+from sprdiff.imageio.xmp import source_info
 from sprdiff.packets import from_packets, to_line, to_packets
 from sprdiff.viewer.bundle import pack
 from sprdiff.viewer.links import to_code, to_link
@@ -64,6 +65,7 @@ def test_golden_pictures_are_within_the_tolerance(viewer: Viewer, name: str, tmp
         viewer.turn("#realism", realism)
         picture = viewer.saved(tmp_path)
         assert picture.mode == golden(name, realism).mode and close_to(picture, golden(name, realism))
+        assert picture.info.get("xmp") == source_info(realism).get("xmp")
     assert viewer.page.locator("#bytes").inner_text() == str(len(data))
     header = parse_file(data).header
     assert f"{header.width} × {header.height}" in viewer.facts()

@@ -3,7 +3,8 @@ import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { test } from "node:test";
 import { inflateSync } from "node:zlib";
-import { png } from "../src/page/png";
+import { type Pixels, png } from "../src/page/png";
+import { sourceXmp } from "../src/page/xmp";
 import { blended, Raster, Sample } from "../src/runtime/raster";
 import { resized } from "../src/runtime/resize";
 import { eulerSteps } from "../src/runtime/sampler";
@@ -47,10 +48,14 @@ test("a blend lies between two pictures and is rounded once", () => {
   }
 });
 
+async function saved(pixels: Pixels, xmp?: string): Promise<Buffer> {
+  return Buffer.from(await (await png(pixels, "{}", xmp)).arrayBuffer());
+}
+
 for (const grey of [false, true]) {
   test(`a PNG holds its pixels${grey ? ", grey" : ""}`, async () => {
     const data = Uint8ClampedArray.from({ length: 4 * 35 }, (_, i) => (i % 4 === 3 ? 255 : PIXELS[i >> 2]));
-    const file = Buffer.from(await (await png({ data, width: 7, height: 5, grey }, "{}")).arrayBuffer());
+    const file = await saved({ data, width: 7, height: 5, grey });
     const at = file.indexOf("IDAT");
     const rows = inflateSync(file.subarray(at + 4, at + 4 + file.readUInt32BE(at - 4)));
     const channels = grey ? 1 : 3;
@@ -65,6 +70,21 @@ for (const grey of [false, true]) {
     assert.ok(file.includes("sprdiff\0{}"));
   });
 }
+
+test("a PNG says above realism 0 that it is partly invented, and never at 0", async () => {
+  const pixel = { data: Uint8ClampedArray.of(1, 2, 3, 255), width: 1, height: 1, grey: false };
+  const file = await saved(pixel, sourceXmp(0.01));
+  const at = file.indexOf("iTXt");
+  const content = file.subarray(at + 4, at + 4 + file.readUInt32BE(at - 4));
+  const keyword = "XML:com.adobe.xmp\0\0\0\0\0";
+  assert.equal(content.subarray(0, keyword.length).toString("latin1"), keyword);
+  const packet = content.subarray(keyword.length).toString("utf8");
+  assert.ok(packet.startsWith("<?xpacket begin=") && packet.endsWith("?>"));
+  const type = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia";
+  assert.ok(packet.includes(`<Iptc4xmpExt:DigitalSourceType>${type}</Iptc4xmpExt:DigitalSourceType>`));
+  assert.ok(at < file.indexOf("IDAT"));
+  assert.equal((await saved(pixel, sourceXmp(0))).indexOf("iTXt"), -1);
+});
 
 test("halves are rounded to the nearest, and to even in between", () => {
   for (let bits = 0; bits < 0x7c00; bits++) {

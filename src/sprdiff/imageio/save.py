@@ -14,6 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from ..common.files import STDIO, check_output, is_special, write_atomic
 from ..errors import OutputError
+from .xmp import XMP, with_xmp
 
 FORMATS = {
     ".png": "PNG",
@@ -62,7 +63,8 @@ def output_format(path: str | Path) -> str:
 
 
 def encode_image(image: Image.Image, kind: str, text: Mapping[str, str] | None = None) -> bytes:
-    """Return the bytes of an image file.
+    """Return the bytes of an image file. An XMP packet in the image's `info` comes along, in PNG, JPEG, WebP,
+    AVIF and TIFF.
 
     Args:
         kind: Pillow's name of the format.
@@ -79,7 +81,7 @@ def encode_image(image: Image.Image, kind: str, text: Mapping[str, str] | None =
             info.add_text(key, value)
     stream = io.BytesIO()
     try:
-        image.save(stream, kind, **options)
+        image.save(stream, kind, **with_xmp(options, image.info.get(XMP)))
     except (OSError, ValueError, RuntimeError, SystemError) as error:
         raise OutputError(
             f"{image.width} x {image.height} pixels cannot be written as {kind}: {error}"

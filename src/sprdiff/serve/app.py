@@ -92,7 +92,11 @@ def _add_coding(app: FastAPI, service: Service) -> None:
 
     @app.post("/decode", **openapi.DECODE)
     async def decode(request: Request, query: Annotated[jobs.DecodeQuery, Query()]) -> Response:
-        """Texture, faces and letters are partly invented; `realism=0` shows what the file really contains."""
+        """Texture, faces and letters are partly invented; `realism=0` shows what the file really contains.
+
+        Above it the picture says so to machines, in XMP: `Iptc4xmpExt:DigitalSourceType` is
+        `compositeWithTrainedAlgorithmicMedia`.
+        """
         return await service.answer(request, service.coding, jobs.decode, query)
 
 

@@ -5,6 +5,7 @@ import { type Found, type Item, itemOfFragment, itemsOfFiles, itemsOfText } from
 import type { Answer, Facts, Stage } from "./messages";
 import { png } from "./png";
 import * as view from "./view";
+import { sourceXmp } from "./xmp";
 
 const MAX_SEED = 2n ** 64n - 1n;
 /** Milliseconds that a dial must rest before the page reacts. */
@@ -152,7 +153,9 @@ async function keepPage(): Promise<boolean> {
 async function save(): Promise<void> {
   if (pixels === undefined || facts === undefined) return;
   const link = document.createElement("a");
-  link.href = URL.createObjectURL(await png({ ...facts, data: pixels }, madeOf(items[current], facts)));
+  const made = madeOf(items[current], facts);
+  const file = await png({ ...facts, data: pixels }, made, sourceXmp(facts.realism));
+  link.href = URL.createObjectURL(file);
   link.download = `${items[current].name}.png`;
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);

@@ -10,6 +10,7 @@ const CRC_TABLE = Uint32Array.from({ length: 256 }, (_, byte) => {
   return crc;
 });
 const UP = 2;
+const XMP_KEYWORD = "XML:com.adobe.xmp";
 
 /** An opaque picture: red, green, blue and alpha of each pixel. */
 export interface Pixels {
@@ -20,8 +21,15 @@ export interface Pixels {
   readonly grey: boolean;
 }
 
-/** The PNG of a picture, with a text field `sprdiff` that says how it was made. */
-export async function png({ data: pixels, width, height, grey }: Pixels, text: string): Promise<Blob> {
+/**
+ * The PNG of a picture, with a text field `sprdiff` that says how it was made, and with an XMP packet if there
+ * is one.
+ */
+export async function png(
+  { data: pixels, width, height, grey }: Pixels,
+  text: string,
+  xmp: string | undefined,
+): Promise<Blob> {
   const header = new DataView(new ArrayBuffer(13));
   header.setUint32(0, width);
   header.setUint32(4, height);
@@ -33,6 +41,8 @@ export async function png({ data: pixels, width, height, grey }: Pixels, text: s
   const chunks = [
     chunk("IHDR", new Uint8Array(header.buffer)),
     chunk("tEXt", new TextEncoder().encode(`sprdiff\0${text}`)),
+    // Not compressed, of no language.
+    ...(xmp === undefined ? [] : [chunk("iTXt", new TextEncoder().encode(`${XMP_KEYWORD}\0\0\0\0\0${xmp}`))]),
     chunk("IDAT", data),
     chunk("IEND", new Uint8Array()),
   ];
