@@ -49,7 +49,7 @@ class Case:
 CASES = {
     "codec": Case("codec", 0.94),
     "codec-all": Case("codec", 0.92, {"structure": 0.008, "semantic": 0.1, "branches": ["vae", "semantic"]}),
-    "codec-relative": Case("codec", 0.94, {"structure": 0.004, "relative": 0.01}),
+    "codec-relative": Case("codec", 0.97, {"structure": 0.004, "relative": 0.01}),
     "vae": Case("vae", 0.9),
     "flow": Case("flow", 0.9),
     "flow-few": Case("flow", 0.95, {"few": 0.5}),

@@ -3,6 +3,7 @@ should."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 import sprdiff.train.loop
+from sprdiff.errors import TrainingError
 from sprdiff.format.constants import LEVELS
 from sprdiff.models.config import NANO, STEP_SIZES
 from sprdiff.models.rate import lambda_of
@@ -22,6 +24,7 @@ from sprdiff.train.loop import Trainer
 from sprdiff.train.losses import feature_distance, feature_statistics
 from sprdiff.train.recipes import CODEC_PARTS, STAGES
 from sprdiff.train.stages.base import StageModule, draw_levels
+from sprdiff.train.stages.codec import CodecStage
 from sprdiff.train.stages.flow import LAST, draw_times, stride_size
 from training_helpers import CASES, make_trainer
 
@@ -107,6 +110,26 @@ def test_bits_are_those_of_a_file_once_the_noise_is_over(tmp_path: Path, latents
     assert early[0] != early[1] and late[0] == late[1]
     _, bpp = module.reconstruct(x, level)
     assert float(bpp.mean().detach()) == pytest.approx(late[0], rel=1e-5)
+
+
+def test_a_relative_loss_weighs_costs_by_their_share(tmp_path: Path, latents: Path) -> None:
+    """It grows with the logarithm of the cost, and as fast as the plain loss at the mean cost."""
+    loss = {}
+    for relative in (0.0, 0.01):
+        trainer = make_trainer("codec", tmp_path, latents)
+        module: Any = trainer.module
+        module.relative = relative
+        module.begin(module.noisy_steps, 0.0)
+        with torch.no_grad():
+            scalars = module(trainer.sampler.batch(0, 0, 1), torch.tensor([90.0]))
+        loss[relative] = float(scalars["loss"]) / 3
+    cost = module.COST
+    assert loss[0.01] == pytest.approx((cost + 0.01) * math.log1p(loss[0.0] / 0.01), rel=1e-4)
+
+
+def test_the_squared_error_keeps_a_part_of_the_distortion(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"structure must be between 0 and 0.02, not 0.03"):
+        CodecStage(SPRDiff(NANO), (), structure=0.03)
 
 
 def test_the_vae_stage_measures_its_latent(tmp_path: Path, latents: Path) -> None:
