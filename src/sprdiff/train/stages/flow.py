@@ -1,14 +1,19 @@
-"""Stage ``flow``: flow matching on the VAE's latent, then training for few steps (shortcut models)."""
+"""Stage ``flow``: flow matching on the VAE's latent, then training for few steps (shortcut models), guided if
+wanted (autoguidance)."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from ...errors import TrainingError
 from ...models.config import STEP_SIZES
 from ...models.sprdiff import SPRDiff
+from .. import checkpoints
 from ..latents.store import Batch
 from ..validation.samples import draw
 from .base import Scalars, StageModule
@@ -31,16 +36,36 @@ class FlowStage(StageModule):
     d/2, at t and at t − d/2, which a moving average of the network computes. The rest of the batch goes on
     learning the flow itself.
 
+    If `guide` is above 0, the network learns a guided velocity in place of the flow's own (Karras et al.,
+    NeurIPS 2024): v₂ + guide·(v₂ − v₁), where v₂ is the velocity of a trained flow and v₁ that of an earlier,
+    worse one. What the two disagree about is what the worse one smooths away. The guided velocity belongs to
+    no distribution of the photographs, so this comes last, with few steps.
+
     Args:
         few: the share of the batch that learns few steps.
+        guide: the weight of the guidance.
+        guides: checkpoints of the trained flow and of the worse one.
     """
 
     extras = ("slow.",)
 
-    def __init__(self, model: SPRDiff, trains: tuple[str, ...], *, few: float = 0.0) -> None:
+    def __init__(
+        self,
+        model: SPRDiff,
+        trains: tuple[str, ...],
+        *,
+        few: float = 0.0,
+        guide: float = 0.0,
+        guides: Sequence[str] = (),
+    ) -> None:
         super().__init__(model, trains)
-        self.few = few
+        if (len(guides) != 2) if guide else guides:
+            raise TrainingError(
+                "guides are two checkpoints of flows, the better one first, with guide above 0"
+            )
+        self.few, self.guide = few, guide
         self.slow = copy.deepcopy(model.flow).requires_grad_(False) if few else nn.Identity()
+        self.guides = nn.ModuleList(TrainedFlow(model, Path(path)) for path in guides)
 
     def forward(self, x: Batch, level: Tensor) -> Scalars:
         model, level = self.model, x["level"]
@@ -55,13 +80,20 @@ class FlowStage(StageModule):
             sizes = stride_size(stride[-jumps:])
             time[-jumps:] = sizes * (1 + torch.floor(torch.rand(jumps, device=z.device) / sizes))
         z_t = z.lerp(noise, time[:, None, None, None])
-        wanted = noise - z
+        wanted = self._guided(z_t, time, x) if self.guide else noise - z
         if jumps:
             wanted[-jumps:] = self._two_halves(z_t, time, stride, level, x["coarse"], given, jumps)
         velocity = model.flow(z_t, time, stride, level, model.flow.condition(x["coarse"], *given)).float()
         error = (velocity - wanted).square().mean((1, 2, 3))
         scalars = {"loss": error.mean(), "flow": error[: count - jumps].mean()}
         return {**scalars, "jump": error[-jumps:].mean()} if jumps else scalars
+
+    @torch.no_grad()
+    def _guided(self, z_t: Tensor, time: Tensor, x: Batch) -> Tensor:
+        """Return the guided velocity, [N,Z,H/8,W/8]."""
+        better, worse = (flow(z_t, time, x) for flow in self.guides)
+        guided: Tensor = better.lerp(worse, -self.guide)
+        return guided
 
     @torch.no_grad()
     def _two_halves(
@@ -97,6 +129,28 @@ class FlowStage(StageModule):
                 self.model, coarse, f16, f32, level, steps=steps, few=bool(self.few)
             )
         return {**found, "half of 8 steps": (coarse + found["8 steps"]) / 2}
+
+
+class TrainedFlow(nn.Module):
+    """A trained flow with its own conditions, frozen: z_t, time and what the receiver has -> velocity.
+
+    Raises:
+        TrainingError: the checkpoint has no flow, or one of another configuration.
+    """
+
+    def __init__(self, model: SPRDiff, path: Path) -> None:
+        super().__init__()
+        trained = copy.deepcopy(model)
+        if "flow" not in checkpoints.load_networks(trained, checkpoints.load(path), path):
+            raise TrainingError(f"{path} has no trained flow")
+        self.flow = trained.flow.requires_grad_(False)
+        self.reconstruction = trained.reconstruction.requires_grad_(False)
+
+    def forward(self, z_t: Tensor, time: Tensor, x: Batch) -> Tensor:
+        conditions = self.reconstruction.conditions(x["coarse"], x["f32"], x["f16"])
+        given = self.flow.condition(x["coarse"], *conditions)
+        velocity: Tensor = self.flow(z_t, time, torch.zeros_like(time), x["level"], given)
+        return velocity.float()
 
 
 def stride_size(index: Tensor) -> Tensor:
