@@ -29,8 +29,10 @@ from sprdiff.common.files import whole_folder, write_atomic
 from sprdiff.common.structs import to_json
 from sprdiff.evaluate.codecs.base import ImageCodec
 from sprdiff.evaluate.codecs.registry import parse_codecs
+from sprdiff.evaluate.report import comparisons
 from sprdiff.evaluate.report.data import Results, budget, load
 from sprdiff.evaluate.report.findings import verdict
+from sprdiff.evaluate.report.published import FROM_FILES, published_for
 from sprdiff.evaluate.results import ROWS, Row, member, read_rows, read_run, write_run
 from sprdiff.evaluate.targets import Target
 
@@ -96,7 +98,7 @@ TITLES = {
 DIGITS = {"psnr": 2, "ms_ssim": 3, "ssimulacra2": 1, "feature_distance": 2, "frechet_squeezenet": 0}
 PREFIX, BASELINE = "sprdiff-", "vvc"
 BLOCK = re.compile(r"(<!-- results: (\w+) (\w+)(?: ([\d.]+))? -->\n).*?(<!-- end -->)", re.DOTALL)
-PAGES = (ROOT / "README.md", PUBLISHED / "README.md")
+PAGES = (ROOT / "README.md", PUBLISHED / "README.md", ROOT / "docs" / "comparison.md")
 
 
 def run(arguments: list[str]) -> None:
@@ -236,14 +238,58 @@ def compared(name: str, ours: float | None, theirs: float | None) -> str:
     return f"{ours / theirs:.2f}"
 
 
+def costs(results: Results) -> list[str]:
+    """Return the table of seconds and memory of the report, under the names that pages use."""
+    table = comparisons.costs(results)
+    lines = [f"| | {' | '.join(table.head[1:])} |", "|---|" + "---|" * (len(table.head) - 1)]
+    for name, *cells in table.rows:
+        lines.append(f"| {NAMES.get(name.codec, name.codec)} | {' | '.join(cell.text for cell in cells)} |")
+    return [*lines, "", *table.notes]
+
+
+def published(results: Results, rate: Target) -> list[str]:
+    """Return what learned codecs publish at the rates nearest to this one, below our two readings.
+
+    Only PSNR and MS-SSIM: the others depend on networks and settings that differ between papers.
+    """
+    metrics = {metric.name: metric for metric in results.metrics}
+    lines = ["| | bpp | PSNR, dB ↑ | MS-SSIM ↑ | from |", "|---|---|---|---|---|"]
+    for codec in (codec for codec in results.codecs if codec.startswith(PREFIX)):
+        values = [results.mean(codec, rate, metrics[name]) for name in ("psnr", "ms_ssim")]
+        lines.append(
+            quotation(NAMES.get(codec, codec), results.mean_bpp(codec, rate), values, "measured here")
+        )
+    scores = {curve.codec: curve for curve in published_for("ms_ssim", results.images)}
+    for curve in published_for("psnr", results.images):
+        at = min(curve.rates, key=lambda bpp: abs(bpp - (rate.bpp or 0)))
+        score = scores.get(curve.codec)
+        accuracy = "" if curve.accuracy == FROM_FILES else f", {curve.accuracy}"
+        values = [dict(zip(c.rates, c.values, strict=True)).get(at) if c else None for c in (curve, score)]
+        lines.append(quotation(curve.codec, at, values, f"{curve.source}{accuracy}"))
+    return lines
+
+
+def quotation(name: str, bpp: float | None, values: Sequence[float | None], source: str) -> str:
+    """Return a row of the table of `published`."""
+    cells = ["–" if bpp is None else f"{bpp:.4f}".removeprefix("0")]
+    for metric, value in zip(("psnr", "ms_ssim"), values, strict=True):
+        cells.append("–" if value is None else figure(metric, value))
+    return f"| {' | '.join([name, *cells, source])} |"
+
+
+WHOLE = {"best": best, "against": against, "costs": costs}
+"""Tables of all rates, by the word that marks them."""
+AT_A_RATE = {"means": means, "published": published}
+"""Tables of one rate."""
+
+
 def filled(text: str) -> str:
     """Return a page with the tables between its marks made anew from the published results."""
 
     def table(found: re.Match[str]) -> str:
         start, kind, name, rate, end = found.groups()
         results = load(PUBLISHED / name)
-        whole = {"best": best, "against": against}
-        lines = whole[kind](results) if rate is None else means(results, Target(float(rate)))
+        lines = WHOLE[kind](results) if rate is None else AT_A_RATE[kind](results, Target(float(rate)))
         return start + "\n".join(["", *lines, "", ""]) + end
 
     return BLOCK.sub(table, text)

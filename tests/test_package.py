@@ -119,6 +119,8 @@ def test_the_sdist_holds_what_a_contributor_needs(sdist: Path) -> None:
         "README.md",
         "CHANGELOG.md",
         "CONTRIBUTING.md",
+        "CITATION.cff",
+        "SECURITY.md",
         "LICENSE",
         "Makefile",
         "mkdocs.yml",

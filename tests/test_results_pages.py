@@ -84,6 +84,31 @@ def test_tables(tmp_path: Path) -> None:
     )
 
 
+def test_the_table_of_time_and_memory_has_the_names_of_the_pages(tmp_path: Path) -> None:
+    lines = results.costs(load(make_run(tmp_path, codecs=[*OURS, "vvc"], metrics=[PSNR, MS_SSIM])))
+    assert lines[0] == "| | encode, s | decode, s | peak memory, MB |"
+    assert lines[2] == "| **SPRDiff `tiny`**, decoded | 0.25 | 0.0125 | 100 |" and lines[4].startswith(
+        "| VVC |"
+    )
+    assert lines[-1] == "Measured on a processor."
+
+
+def test_published_figures_stand_below_ours_and_are_of_kodak_alone(tmp_path: Path) -> None:
+    def table(images: list[str]) -> list[str]:
+        made = make_run(
+            tmp_path / images[0], images=images, codecs=[*OURS, "vvc"], metrics=[PSNR, MS_SSIM], rates=(0.02,)
+        )
+        return results.published(load(made), RATE)
+
+    lines = table(["kodim01.png", "kodim02.png"])
+    assert [line.split(" | ")[0] for line in lines[2:4]] == [f"| {results.NAMES[codec]}" for codec in OURS]
+    assert all(line.endswith(" | measured here |") for line in lines[2:4])
+    (stable,) = [line for line in lines if line.startswith("| StableCodec |")]
+    assert stable.startswith("| StableCodec | .0203 | 22.30 | .774 |"), "its rate nearest to .02"
+    assert not any("vvc" in line.lower() for line in lines)
+    assert len(table(["a.png"])) == 4, "papers say nothing of other photographs"
+
+
 def test_what_lacks_pictures_is_not_compared(tmp_path: Path) -> None:
     def change(row: Row) -> Row:
         return lost(row) if (row.codec, row.image) == ("vvc", "a.png") else row

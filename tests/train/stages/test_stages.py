@@ -18,14 +18,15 @@ from sprdiff.format.constants import LEVELS
 from sprdiff.models.config import NANO, STEP_SIZES
 from sprdiff.models.rate import lambda_of
 from sprdiff.models.sprdiff import SPRDiff
-from sprdiff.train.checkpoints import PARTS, part_of
+from sprdiff.train.checkpoints import PARTS, part_of, save
 from sprdiff.train.latents.store import LatentSampler, LatentStore
 from sprdiff.train.loop import Trainer
 from sprdiff.train.losses import feature_distance, feature_statistics
 from sprdiff.train.recipes import CODEC_PARTS, STAGES
 from sprdiff.train.stages.base import StageModule, draw_levels
 from sprdiff.train.stages.codec import CodecStage
-from sprdiff.train.stages.flow import LAST, draw_times, stride_size
+from sprdiff.train.stages.flow import LAST, FlowStage, draw_times, stride_size
+from sprdiff.train.state import collect
 from training_helpers import CASES, make_trainer
 
 pytest_plugins = ("training_fixtures",)
@@ -251,6 +252,43 @@ def test_few_steps_start_from_the_flow_and_follow_it_slowly(tmp_path: Path, late
     )
     start = torch.cat([p.flatten() for p in first])
     assert 0 < (slow - start).abs().max() < 0.1 * (now - start).abs().max()
+
+
+def trained_flow(folder: Path, latents: Path, name: str, seed: int) -> Path:
+    """Write the checkpoint of a flow with random weights, and return its path."""
+    trainer = make_trainer("flow", folder / name, latents)
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for parameter in trainer.ema.averages.values():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    save(folder / f"{name}.safetensors", collect(trainer))
+    return folder / f"{name}.safetensors"
+
+
+def test_the_guided_velocity_goes_beyond_the_better_flow(tmp_path: Path, latents: Path) -> None:
+    better, worse = (trained_flow(tmp_path, latents, n, s) for s, n in enumerate(("better", "worse")))
+    model = make_trainer("flow", tmp_path, latents).model
+    stage = FlowStage(model, STAGES["flow"].trains, guide=2.0, guides=[str(better), str(worse)])
+    batch = LatentSampler(LatentStore.open(latents, STAGES["flow"].latents), 64, 0).batch(0, 0, 2)
+    z, time = torch.randn_like(batch["mean"]), torch.tensor([0.3, 0.9])
+    v2, v1 = (flow(z, time, batch) for flow in stage.guides)
+    torch.testing.assert_close(stage._guided(z, time, batch), v2 + 2 * (v2 - v1), rtol=1e-4, atol=1e-5)
+    assert (v2 - v1).abs().max() > 0.01
+    assert not any(p.requires_grad for p in stage.guides.parameters())
+    loss = stage(batch, batch["level"])["loss"]
+    loss.backward()
+    assert float(loss.detach()) > 0 and all(p.grad is None for p in stage.guides.parameters())
+
+
+def test_guidance_needs_two_flows(tmp_path: Path, latents: Path) -> None:
+    codec = tmp_path / "codec.safetensors"
+    save(codec, collect(make_trainer("codec", tmp_path, latents)))
+    with pytest.raises(TrainingError, match="guide above 0 needs guides"):
+        FlowStage(SPRDiff(NANO), (), guide=1.0, guides=[str(codec)])
+    with pytest.raises(TrainingError, match="guide above 0 needs guides"):
+        FlowStage(SPRDiff(NANO), (), guides=[str(codec), str(codec)])
+    with pytest.raises(TrainingError, match="has no trained flow"):
+        FlowStage(SPRDiff(NANO), (), guide=1.0, guides=[str(codec), str(codec)])
 
 
 # ---------------------------------------------------------------------------- losses and recipes

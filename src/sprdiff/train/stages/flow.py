@@ -60,9 +60,7 @@ class FlowStage(StageModule):
     ) -> None:
         super().__init__(model, trains)
         if (len(guides) != 2) if guide else guides:
-            raise TrainingError(
-                "guides are two checkpoints of flows, the better one first, with guide above 0"
-            )
+            raise TrainingError("guide above 0 needs guides: the checkpoints of a flow and of a worse one")
         self.few, self.guide = few, guide
         self.slow = copy.deepcopy(model.flow).requires_grad_(False) if few else nn.Identity()
         self.guides = nn.ModuleList(TrainedFlow(model, Path(path)) for path in guides)
