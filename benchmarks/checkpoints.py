@@ -2,17 +2,21 @@
 
     python benchmarks/checkpoints.py FOLDER_OR_TAR --init CODEC --init VAE [--init FLOW] --features SQUEEZENET
         [--bpp 0.0203] [--steps 1,2,4,8] [--seeds 1] [--dial 0.5,0.75] [--few] [--count 40] [--out FOLDER]
+        [--worse FLOW --guide 1,2]
 
 Every photograph is coded at the highest level whose estimated bits, header included, are within `--bpp`, at
 its own size. Judged are x̃ (`coarse`), what the latent of the original makes of it (`vae`), and samples of so
 many evaluations (`N steps`), also part of the way from x̃ to them (`N steps @ S`). `--few` asks the network
 for steps of their size. PSNR, MS-SSIM, feature distance and Fréchet distance are those of `sprdiff eval`.
-`--out` keeps the pictures.
+`--worse` is an earlier checkpoint of the flow, which guides the better one with each weight (`N steps, guided
+1`). `--out` keeps the pictures.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -43,13 +47,14 @@ def main() -> None:
         part for path in options.init for part in checkpoints.load_networks(model, read_initial(path), path)
     }
     model.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    worse = _worse(model, options.worse)
     judged: dict[str, Pairs] = {}
     rates = []
     for (name, pixels), _ in zip(photographs(options.photos), range(options.count), strict=False):
         x = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=options.bf16):
             received, level, bpp = coded(model, padded(x), pixels.shape[0] * pixels.shape[1], options.bpp)
-            found = pictures(model, padded(x), received, level, parts, options)
+            found = pictures((model, worse), padded(x), received, level, parts, options)
         rates.append(bpp)
         for kind, image in found.items():
             shown = to_pixels(image, pixels.shape[:2])
@@ -87,34 +92,56 @@ def coded(model: SPRDiff, x: Tensor, pixels: int, bpp: float) -> tuple[Received,
 
 
 def pictures(
-    model: SPRDiff, x: Tensor, received: Received, level: Tensor, parts: set[str], options: argparse.Namespace
+    models: tuple[SPRDiff, SPRDiff | None],
+    x: Tensor,
+    received: Received,
+    level: Tensor,
+    parts: set[str],
+    options: argparse.Namespace,
 ) -> dict[str, Tensor]:
-    """Return pictures [1,3,H,W] in 0-1, by what they show."""
+    """Return pictures [1,3,H,W] in 0-1, by what they show.
+
+    Args:
+        models: the model, and one with a worse flow that guides it or None.
+    """
+    model, worse = models
     coarse, f16, f32 = received
     found = {"coarse": coarse}
     if "vae_decoder" in parts:
         mean, log_deviation = (part.float() for part in model.triple_encoder.vae(x, coarse))
         noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(0))
         found["vae"] = model.vae_decoder(mean + log_deviation.exp() * noise, coarse).float()
-    if "flow" in parts:
-        for steps in options.steps:
-            for seed in range(options.seeds):
-                picture = draw(
-                    model,
-                    coarse,
-                    f16,
-                    f32,
-                    level,
-                    steps=steps,
-                    few=options.few,
-                    seed=seed,
-                    scale=options.noise,
-                )
-                name = f"{steps} steps" + (f", seed {seed}" if seed else "")
-                found[name] = picture
-                for share in options.dial if not seed else ():
-                    found[f"{name} @ {share}"] = coarse + share * (picture - coarse)
+    if "flow" not in parts:
+        return found
+    for steps, seed, guide in itertools.product(options.steps, range(options.seeds), [0.0, *options.guide]):
+        picture = draw(
+            model,
+            coarse,
+            f16,
+            f32,
+            level,
+            steps=steps,
+            few=options.few,
+            seed=seed,
+            scale=options.noise,
+            guide=guide,
+            worse=worse if guide else None,
+        )
+        name = (
+            f"{steps} steps" + (f", seed {seed}" if seed else "") + (f", guided {guide:g}" if guide else "")
+        )
+        found[name] = picture
+        for share in options.dial if not seed else ():
+            found[f"{name} @ {share}"] = coarse + share * (picture - coarse)
     return found
+
+
+def _worse(model: SPRDiff, path: Path | None) -> SPRDiff | None:
+    if path is None:
+        return None
+    worse = copy.deepcopy(model)
+    checkpoints.load_networks(worse, read_initial(path), path)
+    return worse
 
 
 def _options() -> argparse.Namespace:
@@ -133,11 +160,16 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--noise", type=float, default=1.0, help="deviation of the noise at the start")
     parser.add_argument("--few", action="store_true", help="the flow was trained for few steps")
+    parser.add_argument("--worse", type=Path, help="checkpoint of a worse flow, for --guide")
+    parser.add_argument("--guide", type=_numbers(float), default=[], help="weights of it, with commas")
     parser.add_argument("--count", type=int, default=1000, help="first so many photographs only")
     parser.add_argument("--bf16", action="store_true", help="networks in bfloat16")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, help="folder for the pictures")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if bool(options.guide) != (options.worse is not None):
+        parser.error("--guide and --worse belong together")
+    return options
 
 
 def _numbers(kind: type) -> object:

@@ -74,6 +74,10 @@ def test_checkpoints(photos: Path, nano_weights: Path) -> None:
         "0.2",
         "--out",
         "shown",
+        "--worse",
+        str(nano_weights),
+        "--guide",
+        "1",
     )
     done = run("checkpoints", str(photos), *options, cwd=photos)
     assert done.returncode == 0 and not done.stderr
@@ -82,8 +86,12 @@ def test_checkpoints(photos: Path, nano_weights: Path) -> None:
         for line in done.stdout.splitlines()
         if line.startswith("| ")
     }
-    kinds = ["coarse", "vae", "1 steps", "1 steps @ 0.5", "2 steps", "2 steps @ 0.5"]
+    sampled = [f"{steps} steps{guided}" for steps in (1, 2) for guided in ("", ", guided 1")]
+    kinds = ["coarse", "vae", *(f"{name}{dial}" for name in sampled for dial in ("", " @ 0.5"))]
     assert [name for name in rows if name[0] not in "|-"] == kinds
+    for name in sampled:  # guided by itself, a flow changes nothing but by rounding
+        plain = rows[name.removesuffix(", guided 1")].split(" | ")[1]
+        assert abs(float(rows[name].split(" | ")[1]) - float(plain)) < 0.02
     assert len(list((photos / "shown").iterdir())) == len(kinds)
 
 

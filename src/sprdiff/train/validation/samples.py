@@ -34,6 +34,8 @@ def draw(
     seed: int = 0,
     scale: float = 1.0,
     latest: float = 1.0,
+    guide: float = 0.0,
+    worse: SPRDiff | None = None,
 ) -> Tensor:
     """Draw a sample of the decoded picture, [1,3,H,W], not clipped.
 
@@ -42,16 +44,23 @@ def draw(
         few: whether the flow was trained for few steps: the network is then told the size of each step.
         scale: the deviation of the noise at the start.
         latest: the latest time for which the network is evaluated.
+        guide: the weight of the guidance by a model with a worse flow, `worse` (autoguidance, see
+            `FlowStage`).
     """
-    given = model.flow.condition(coarse, *model.reconstruction.conditions(coarse, f32, f16))
+    flows = [model] if worse is None else [model, worse]
+    given = [part.flow.condition(coarse, *part.reconstruction.conditions(coarse, f32, f16)) for part in flows]
     height, width = (side // 8 for side in coarse.shape[2:])
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(1, model.config.vae_latent, height, width, generator=generator).to(coarse.device)
     one = torch.ones(1, device=coarse.device)
 
     def velocity(z: Tensor, time: float, stride: float) -> Tensor:
-        z = z.contiguous(memory_format=torch.channels_last)
-        return model.flow(z, time * one, (stride if few else 0.0) * one, level, given).float()
+        z, told = z.contiguous(memory_format=torch.channels_last), (stride if few else 0.0) * one
+        found = [
+            part.flow(z, time * one, told, level, known).float()
+            for part, known in zip(flows, given, strict=True)
+        ]
+        return found[0] if worse is None else found[0].lerp(found[1], -guide)
 
     return model.decode_latent(solve(velocity, scale * noise, steps, latest=latest), coarse).float()
 
