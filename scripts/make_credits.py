@@ -74,8 +74,8 @@ def read(rows: csv.DictReader[str]) -> list[Photograph]:
         raise ValueError(f"the manifest lacks the columns {', '.join(sorted(missing))}")
     found: dict[str, Photograph] = {}
     for row in rows:
-        shard, *known = (row[column] or "" for column in COLUMNS)
-        photograph = Photograph(*known, trained=shard.startswith(TRAINING))
+        shard, repository, path, blob, licence, credit = (row[column] or "" for column in COLUMNS)
+        photograph = Photograph(repository, path, blob, licence, credit, shard.startswith(TRAINING))
         earlier = found.setdefault(photograph.blob, photograph)
         if earlier[2:5] != photograph[2:5]:
             raise ValueError(f"two rows of {photograph.path} disagree about its licence or credit")
