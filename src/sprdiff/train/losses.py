@@ -52,7 +52,8 @@ def one_channel(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     Channels of photographs are so much alike that MS-SSIM of one of them, for a third of the time, is as good
     a guide as that of all.
     """
-    rows, channel = torch.arange(len(a)), torch.randint(a.shape[1], (len(a),))
+    rows = torch.arange(len(a), device=a.device)
+    channel = torch.randint(a.shape[1], (len(a),), device=a.device)
     return a[rows, channel][:, None], b[rows, channel][:, None]
 
 
