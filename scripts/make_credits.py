@@ -2,9 +2,9 @@
 
     python scripts/make_credits.py MANIFEST.csv
 
-MANIFEST.csv comes with the photographs. It has a row for each picture made from one of
-them, with the columns ``file``, ``shard``, ``source repository``, ``path``, ``git blob``, ``licence`` and
-``credit``. The git blob says which photograph it is.
+MANIFEST.csv comes with the photographs and has a row for each picture that was made from one. Needed
+are the columns ``shard``, ``source repository``, ``path``, ``git blob``, ``licence`` and ``credit``. The git
+blob says which photograph it is.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Another {validated} photographs of the same sources served for validation.
 We thank everyone who made these photographs and let others use them.
 Licence and credit are given as the source states them; an empty credit means that it states none.
 The last column is the beginning of the photograph's git blob, by which the repository finds it.
-No photograph is part of this repository or of its packages.
+None of these photographs is part of this repository or of its packages.
 """
 
 
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with options.manifest.open(encoding="utf-8", newline="") as file:
             photographs = read(csv.DictReader(file))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, csv.Error) as error:
         print(f"make_credits: {error}", file=sys.stderr)
         return 1
     write_atomic(options.out, page(photographs).encode(), force=True)

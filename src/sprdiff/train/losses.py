@@ -22,9 +22,9 @@ C1, C2 = 0.01**2, 0.03**2
 def structural_similarity(a: Tensor, b: Tensor) -> Tensor:
     """Return the MS-SSIM of each image, [N], the mean over its channels (Wang et al. 2003).
 
-    It has the choices of the package pytorch-msssim, at a fifth of its time on a CPU: all planes are channels
-    of one image, which is the layout that depthwise convolutions like. On small crops the window is smaller,
-    so that five scales fit.
+    It has the choices of the package pytorch-msssim. All planes are channels of one image, because depthwise
+    convolutions of three channels are slow on a CPU. On small crops the window is smaller, so that five
+    scales fit.
 
     Args:
         a: [N,C,H,W] in 0-1, the images that may have a gradient.
@@ -49,8 +49,7 @@ def structural_similarity(a: Tensor, b: Tensor) -> Tensor:
 def one_channel(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """Take the same random channel of both images of each pair, [N,C,H,W] -> [N,1,H,W] each.
 
-    Channels of photographs are so much alike that MS-SSIM of one of them, for a third of the time, is as good
-    a guide as that of all.
+    The expected MS-SSIM is that of all channels, for a third of the time.
     """
     rows = torch.arange(len(a), device=a.device)
     channel = torch.randint(a.shape[1], (len(a),), device=a.device)

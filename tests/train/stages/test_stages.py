@@ -128,9 +128,11 @@ def test_a_relative_loss_weighs_costs_by_their_share(tmp_path: Path, latents: Pa
     assert loss[0.01] == pytest.approx((cost + 0.01) * math.log1p(loss[0.0] / 0.01), rel=1e-4)
 
 
-def test_the_squared_error_keeps_a_part_of_the_distortion(tmp_path: Path) -> None:
+def test_the_weights_of_the_loss_are_checked() -> None:
     with pytest.raises(TrainingError, match=r"structure must be between 0 and 0.02, not 0.03"):
         CodecStage(SPRDiff(NANO), (), structure=0.03)
+    with pytest.raises(TrainingError, match="relative must be at least 0, not -1"):
+        CodecStage(SPRDiff(NANO), (), relative=-1.0)
 
 
 def test_the_vae_stage_measures_its_latent(tmp_path: Path, latents: Path) -> None:

@@ -108,6 +108,8 @@ class CodecStage(StageModule):
         super().__init__(model, trains)
         if not 0 <= structure <= 1 / self.EXCHANGE:
             raise TrainingError(f"structure must be between 0 and {1 / self.EXCHANGE:g}, not {structure:g}")
+        if relative < 0:
+            raise TrainingError(f"relative must be at least 0, not {relative:g}")
         self.structure, self.relative, self.semantic_weight = structure, relative, semantic
         self.branches, self.noisy_steps = branches, noisy_steps
         width = model.config.semantic_condition
