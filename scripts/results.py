@@ -8,7 +8,8 @@ resumed if it was killed.
 A set runs `sprdiff eval` and `sprdiff report` in a working folder. It replaces the published tables, plots
 and pictures, and then the tables that pages show of them, which `pages` does alone. These stand between
 ``<!-- results: … -->`` and ``<!-- end -->``. The originals are not published; `sprdiff report` on the working
-folder makes a page that shows them.
+folder makes a page that shows them. Where there is no working folder yet, rows and pictures of codecs of the
+same version are taken from what is published, so that new weights alone are measured.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ from sprdiff.evaluate.report import comparisons
 from sprdiff.evaluate.report.data import Results, budget, load
 from sprdiff.evaluate.report.findings import verdict
 from sprdiff.evaluate.report.published import FROM_FILES, published_for
-from sprdiff.evaluate.results import ROWS, Row, member, read_rows, read_run, write_run
+from sprdiff.evaluate.results import ROWS, RUN, Row, member, read_rows, read_run, write_run
+from sprdiff.evaluate.results import SETS as SETS_FILE
 from sprdiff.evaluate.targets import Target
 
 ROOT = Path(__file__).parents[1]
@@ -107,9 +109,9 @@ def run(arguments: list[str]) -> None:
         sys.exit(status)
 
 
-def publish_pictures(chosen: Set, work: Path, out: Path) -> None:
+def publish_pictures(chosen: Set, work: Path, before: Path, out: Path) -> None:
     """Write WebP copies of the decoded pictures, and a Markdown page of them, codec beside codec at equal
-    bytes."""
+    bytes. The copy of a picture that was not decoded again is that in the folder `before`."""
     rows = {
         (row.codec, Path(row.image).stem, row.target): row for row in read_rows(work) if row.status == "ok"
     }
@@ -135,20 +137,24 @@ def publish_pictures(chosen: Set, work: Path, out: Path) -> None:
             lines += [
                 f"## {stem} at {rate}",
                 "",
-                *gallery([publish(row, place, work, out) for row in found]),
+                *gallery([publish(row, place, work, before, out) for row in found]),
                 "",
             ]
     (out / "pictures.md").write_text("\n".join(lines), encoding="utf-8")
 
 
-def publish(row: Row, place: tuple[int, int], work: Path, out: Path) -> str:
+def publish(row: Row, place: tuple[int, int], work: Path, before: Path, out: Path) -> str:
     """Write the copy; return its cell of the gallery."""
     name = f"pictures/{Path(row.image).stem}_{row.target.folder}_{row.codec.replace('@', '-')}.webp"
     left, top = place
-    with Image.open(member(work, "images", row.codec, row.target, row.image, ".png")) as image:
-        whole = max(image.size) <= max(SHOWN)
-        box = (0, 0, *image.size) if whole else (left, top, left + SHOWN[0], top + SHOWN[1])
-        image.crop(box).save(out / name, quality=QUALITY, method=6)
+    decoded = member(work, "images", row.codec, row.target, row.image, ".png")
+    if decoded.exists() or not (before / name).exists():
+        with Image.open(decoded) as image:
+            whole = max(image.size) <= max(SHOWN)
+            box = (0, 0, *image.size) if whole else (left, top, left + SHOWN[0], top + SHOWN[1])
+            image.crop(box).save(out / name, quality=QUALITY, method=6)
+    else:
+        shutil.copy(before / name, out / name)
     return f"![{row.codec}]({name})<br>{row.codec}, {row.bytes} bytes, MS-SSIM {row.metrics['ms_ssim']:.3f}"
 
 
@@ -317,10 +323,28 @@ def forget_outdated(work: Path, codecs: Sequence[ImageCodec]) -> int:
     return len(rows) - len(kept)
 
 
+def adopt(published: Path, work: Path, codecs: Sequence[ImageCodec]) -> int:
+    """Begin a working folder with what is published, but for rows of codecs that have another version now,
+    and say how many rows it has then."""
+    if (work / RUN).exists() or not (published / RUN).exists():
+        return 0
+    now = {codec.name: codec.version() for codec in codecs}
+    rows = [row for row in read_rows(published) if row.version == now.get(row.codec, row.version)]
+    with whole_folder(work) as partial:
+        for file in (RUN, SETS_FILE):
+            shutil.copy(published / file, partial / file)
+        write_atomic(partial / ROWS, b"".join(map(to_json, rows)), force=False)
+    return len(rows)
+
+
 def publish_set(chosen: Set, options: argparse.Namespace) -> None:
     """Measure what is not measured yet, and replace what is published of a set."""
     work, out, folder = options.work, options.out, options.folder
-    outdated = forget_outdated(work, parse_codecs(options.codecs.split(",")))
+    codecs = parse_codecs(options.codecs.split(","))
+    adopted = 0 if options.fresh else adopt(out, work, codecs)
+    if adopted:
+        print(f"{work}: {adopted} rows are taken from {out}")
+    outdated = forget_outdated(work, codecs)
     if outdated:
         print(f"{work}: {outdated} rows are of other weights and are measured again")
     limit = [] if options.limit is None else ["--limit", str(options.limit)]
@@ -346,11 +370,11 @@ def publish_set(chosen: Set, options: argparse.Namespace) -> None:
     with whole_folder(out) as partial:
         page = shutil.ignore_patterns("index.html")
         shutil.copytree(work / "report", partial, ignore=page, dirs_exist_ok=True)
-        for file in ("rows.jsonl", "sets.jsonl"):
+        for file in (ROWS, SETS_FILE):
             shutil.copy(work / file, partial / file)
         # Where the originals lay on this machine says nothing to others.
         write_run(partial, msgspec.structs.replace(read_run(work), folder=folder.name))
-        publish_pictures(chosen, work, partial)
+        publish_pictures(chosen, work, out, partial)
 
 
 def main() -> None:
@@ -367,10 +391,11 @@ def main() -> None:
         command.add_argument("--out", type=Path, default=PUBLISHED / name, help="what is replaced")
         command.add_argument("-j", type=int, default=1, help="processes")
         command.add_argument("--codecs", default=CODECS, help="fewer of them, where time is short")
+        command.add_argument("--fresh", action="store_true", help="take no row from what is published")
         command.add_argument("--limit", type=int, help="the first so many photographs only")
     options = parser.parse_args()
     if options.set != "pages":
-        if options.out.exists() and not (options.out / "rows.jsonl").exists():
+        if options.out.exists() and not (options.out / ROWS).exists():
             parser.error(f"{options.out} holds something else than results: it would be lost")
         publish_set(SETS[options.set], options)
     write_pages()

@@ -156,7 +156,7 @@ def test_large_pictures_are_shown_in_part_and_one_to_one(tmp_path: Path) -> None
     out = tmp_path / "out"
     out.mkdir()
     chosen = results.Set("Test", "0.02", {"a": (0, 0), "b": (700, 300)}, (RATE,))
-    results.publish_pictures(chosen, tmp_path, out)
+    results.publish_pictures(chosen, tmp_path, tmp_path / "nowhere", out)
     with Image.open(out / "pictures" / "b_0.02_vvc.webp") as image:
         shown = np.asarray(image.convert("RGB")).astype(float)
     assert shown.shape == (512, 768, 3)
@@ -172,3 +172,36 @@ def test_large_pictures_are_shown_in_part_and_one_to_one(tmp_path: Path) -> None
     assert (
         to_json(rows[0]) and f"vvc, {rows[0].bytes} bytes, MS-SSIM {rows[0].metrics['ms_ssim']:.3f}" in text
     )
+
+
+def test_what_is_published_of_other_codecs_is_not_measured_again(tmp_path: Path) -> None:
+    ours, vvc = parse_codecs(["sprdiff-tiny", "vvc"])
+
+    def change(row: Row) -> Row:
+        return replace(row, version=vvc.version()) if row.codec == "vvc" else row
+
+    names = ["sprdiff-tiny", "vvc"]
+    published = make_run(tmp_path / "out", codecs=names, metrics=[PSNR, NAMED], rates=(0.02,), change=change)
+    before = {path.name: path.read_bytes() for path in published.iterdir() if path.is_file()}
+    assert results.adopt(published, tmp_path / "work", [ours, vvc]) == 4
+    assert {row.codec for row in read_rows(tmp_path / "work")} == {"vvc"}, "ours are of version 1.0"
+    assert (tmp_path / "work" / "sets.jsonl").read_bytes() == before["sets.jsonl"]
+    assert results.adopt(published, tmp_path / "work", [ours, vvc]) == 0, "what was measured since stays"
+    assert results.adopt(tmp_path / "nowhere", tmp_path / "other", [vvc]) == 0
+    assert before == {path.name: path.read_bytes() for path in published.iterdir() if path.is_file()}
+
+
+def test_the_picture_of_a_codec_that_was_not_run_again_is_the_published_one(tmp_path: Path) -> None:
+    images, codecs = ["a.png"], ["sprdiff-tiny", "vvc"]
+    make_run(tmp_path, images=images, codecs=codecs, rates=(0.02,))
+    keep_pictures(tmp_path, images, codecs, (0.02,))
+    first, second = tmp_path / "first", tmp_path / "second"
+    for folder in (first, second):
+        folder.mkdir()
+    chosen = results.Set("Test", "0.02", {"a": (0, 0)}, (RATE,))
+    results.publish_pictures(chosen, tmp_path, second, first)
+    member(tmp_path, "images", "vvc", RATE, "a.png", ".png").unlink()
+    results.publish_pictures(chosen, tmp_path, first, second)
+    for path in (first / "pictures").iterdir():
+        assert (second / "pictures" / path.name).read_bytes() == path.read_bytes()
+    assert (second / "pictures.md").read_text("utf-8") == (first / "pictures.md").read_text("utf-8")
