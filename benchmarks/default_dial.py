@@ -34,7 +34,7 @@ from sprdiff.runtime.weights import read_manifest
 
 REALISMS = tuple(i / 10 for i in range(11))
 PSNR, MS_SSIM = 1.2, 0.02
-"""How much worse than x̃ a default may be, in dB and in MS-SSIM (the limits of the second generation)."""
+"""How much worse than x̃ a default may be, in dB and in MS-SSIM."""
 CLOSE = 1.01
 """How much worse the sum of both distances may be for a smaller number of evaluations to be preferred."""
 Means = Mapping[str, float]

@@ -7,7 +7,8 @@
 # Run it again after a kill: finished stages are skipped, the interrupted one resumes. --steps N: so many in every stage,
 # to try the script. Everything after --train goes to every stage: --threads 1, --device cpu, --batch 2 …
 #
-#   codec ──► data latents ──► vae ──► data latents (with z) ──► flow ──► flow with few steps ──► export
+#   codec ──► data latents ──► vae ──► data latents (with z) ──► flow, early ──► flow ──► guided flow ──► export
+#                                                                         └─ the worse one that guides ─┘
 set -euo pipefail
 # glibc gives the memory of large tensors back after every use unless it is told to keep it: an eighth of a step.
 export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=33554432:glibc.malloc.trim_threshold=4294967296}
@@ -30,7 +31,8 @@ if [ ${#data[@]} -eq 0 ]; then
   echo "runs/tiny.sh: --data is needed" >&2
   exit 2
 fi
-codec=$out/codec.safetensors vae=$out/vae.safetensors flow=$out/flow.safetensors few=$out/few/flow.safetensors
+codec=$out/codec.safetensors vae=$out/vae.safetensors flow=$out/flow.safetensors
+early=$out/early/flow.safetensors guided=$out/guided/flow.safetensors
 cache=(--cache "$out/photos")
 
 once() {  # once NAME COMMAND …: what is finished is not done again
@@ -51,12 +53,15 @@ stage() {  # stage NAME FOLDER STEPS OPTION …
 latents() { sprdiff data latents "$out/latents" --preset "$preset" --count "$count" "${cache[@]}" "$@"; }
 
 mkdir -p "$out"
-once codec stage codec "$out" "${all:-60000}" "${data[@]}"
+once codec stage codec "$out" "${all:-60000}" "${data[@]}" --crop 256 --batch 16 \
+  --set structure=0.004 --set relative=0.01
 once latents latents "${data[@]}" --init "$codec"
 once vae stage vae "$out" "${all:-20000}" --data "$out/latents" --init "$codec"
 once z latents --vae-only --init "$vae"
-once flow stage flow "$out" "${all:-40000}" --data "$out/latents" --init "$codec" --init "$vae"
-# The flow is gone on with at its last step: so many more.
-once few stage flow "$out/few" "$((${all:-40000} + ${all:-15000}))" --data "$out/latents" --init "$codec" --init "$vae" \
-  --init "$flow" --set few=0.3
-sprdiff train export --preset "$preset" "${data[@]}" "${cache[@]}" --init "$codec" --init "$vae" --init "$few" --out "$weights"
+# A flow that is gone on with counts on from its last step.
+once early stage flow "$out/early" "${all:-3000}" --data "$out/latents" --init "$codec" --init "$vae"
+once flow stage flow "$out" "$((${all:-3000} + ${all:-40000}))" --data "$out/latents" --init "$codec" --init "$vae" \
+  --init "$early" --lr 5e-4
+once guided stage flow "$out/guided" "$((${all:-3000} + ${all:-40000} + ${all:-5000}))" --data "$out/latents" \
+  --init "$codec" --init "$vae" --init "$flow" --lr 5e-4 --set guide=1 --set "guides=[\"$flow\",\"$early\"]"
+sprdiff train export --preset "$preset" "${data[@]}" "${cache[@]}" --init "$codec" --init "$vae" --init "$guided" --out "$weights"

@@ -29,7 +29,7 @@ HEAD = """\
 
 <!-- Made by scripts/make_credits.py from the photographs' manifest. -->
 
-The second generation of `tiny` was trained on {trained} openly licensed photographs and no others.
+The weights of `tiny` were trained on {trained} openly licensed photographs and no others.
 Another {validated} photographs of the same sources served for validation.
 We thank everyone who made these photographs and let others use them.
 Licence and credit are given as the source states them; an empty credit means that it states none.

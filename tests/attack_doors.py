@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from conftest import one_cell
 from sprdiff.batch.parquet import ParquetTable
 from sprdiff.batch.recode import Decode, Encode
 from sprdiff.batch.shards import TarShard
@@ -26,7 +27,7 @@ from sprdiff.fileinfo import info
 from sprdiff.format.entropy import EntropyModel
 from sprdiff.imageio.open import open_rgb
 from sprdiff.pillow import SprdiffImageFile
-from sprdiff.runtime.first import FirstRuntime
+from sprdiff.runtime.onnx import OnnxRuntime
 from sprdiff.runtime.weights import Manifest, default_folder, read_arrays, read_manifest
 from sprdiff.sd.config import SD
 from sprdiff.sd.folder import Trained
@@ -103,9 +104,8 @@ def graph(data: bytes) -> str:
         folder = weights_folder(
             Path(name) / "w", **{"coarse.onnx": data, "manifest.json": json.dumps(content).encode()}
         )
-        runtime = FirstRuntime(folder, threads=1)
-        latent = np.zeros((runtime.entropy.y_channels, 1, 1), np.float32)
-        return f"a picture of {runtime.synthesise(latent, level=0, realism=0).shape}"
+        runtime = OnnxRuntime(folder, threads=1)
+        return f"a picture of {runtime.decode(one_cell(runtime.entropy), level=0, realism=0).shape}"
 
 
 def tar(data: bytes) -> str:

@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 
 import attack_doors as doors
+from conftest import one_cell
 from sprdiff.batch.storage import read
 from sprdiff.errors import SprdiffError
 from sprdiff.fileinfo import model_info, read_sprd
 from sprdiff.imageio.open import open_rgb
-from sprdiff.runtime.first import FirstRuntime
+from sprdiff.runtime.onnx import OnnxRuntime
 from sprdiff.runtime.weights import read_arrays
 from sprdiff.sd.folder import read_weights
 from sprdiff.thumbnailer import thumbnail
@@ -84,6 +85,9 @@ def pipes(room: Path) -> Iterator[tuple[str, Callable[[], object]]]:
         "entropy.npz",
         "decoder.npz",
         "coarse.onnx",
+        "condition.onnx",
+        "flow.onnx",
+        "vae_decode.onnx",
         "encoder.npz",
         "LICENSE-weights",
     ):
@@ -105,9 +109,9 @@ def pipes(room: Path) -> Iterator[tuple[str, Callable[[], object]]]:
 def used(folder: Path) -> str:
     """Use a folder of weights for everything that there is."""
     licence = model_info(folder).licence
-    runtime = FirstRuntime(folder, threads=1)
+    runtime = OnnxRuntime(folder, threads=1)
     runtime.analyse(np.zeros((8, 8, 3), np.uint8))
-    runtime.synthesise(np.zeros((runtime.entropy.y_channels, 1, 1), np.float32), level=0)
+    runtime.decode(one_cell(runtime.entropy), level=0)
     return f"licence {licence}"
 
 

@@ -89,6 +89,7 @@ def test_the_wheel_holds_what_is_easily_forgotten(wheel: Path) -> None:
     for ending in (
         ".dist-info/licenses/LICENSE",
         ".dist-info/licenses/NOTICE",
+        ".dist-info/licenses/CREDITS.md",
         ".dist-info/entry_points.txt",
         ".data/data/share/mime/packages/sprdiff.xml",
         ".data/data/share/thumbnailers/sprdiff.thumbnailer",
@@ -101,7 +102,7 @@ def test_the_wheel_names_the_licences_of_all_it_holds(wheel: Path) -> None:
         (name,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
         metadata = archive.read(name).decode()
         notice = archive.read(name.replace("METADATA", "licenses/NOTICE")).decode()
-    assert "License-Expression: Apache-2.0 AND MIT\n" in metadata
+    assert "License-Expression: Apache-2.0 AND CC-BY-SA-4.0 AND MIT\n" in metadata
     assert "onnxruntime-web" in notice and "Copyright (c) Microsoft Corporation" in notice
 
 
@@ -211,7 +212,7 @@ def test_the_installed_wheel_encodes_and_decodes(environment: Path, tmp_path: Pa
 
 def test_the_installed_wheel_says_what_it_is(environment: Path, tmp_path: Path) -> None:
     text = run(environment / "sprdiff", "info", cwd=tmp_path)
-    assert "tiny" in text and "research" in text.lower() and str(environment.parent) in text
+    assert "tiny" in text and "CC BY-SA 4.0" in text and str(environment.parent) in text
     version = run(environment / "sprdiff", "--version", cwd=tmp_path).split()[-1]
     assert version in next(environment.parent.glob("lib/python*/site-packages/sprdiff-*.dist-info")).name
 

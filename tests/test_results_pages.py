@@ -84,6 +84,38 @@ def test_tables(tmp_path: Path) -> None:
     )
 
 
+def test_goals_stand_in_brackets_beside_what_was_reached(tmp_path: Path) -> None:
+    def figure(codec: str, index: int, rate: float) -> dict[str, float | None]:
+        vvc = {"psnr": 23.0, "ms_ssim": 0.79, "feature_distance": 6.0}
+        return dict(vvc) if codec == "vvc" else {"psnr": 22.75, "ms_ssim": 0.801, "feature_distance": 4.8}
+
+    feature = replace(PSNR, name="feature_distance", direction="down")
+    made = make_run(
+        tmp_path,
+        codecs=[*OURS, "vvc"],
+        metrics=[PSNR, MS_SSIM, feature],
+        rates=(0.0138, 0.0203),
+        figure=figure,
+    )
+    (first, second) = results.goals(load(made))[2:]
+    assert first.startswith("| 0.0138 | 22.75 / .801 (21.96 / .752) | 0.80 (0.75) | – (0.45) | ")
+    assert second == (
+        "| 0.0203 | 22.75 / .801 (22.59 / .788) | 0.80 (0.75) | – (0.45) "
+        "| \N{MINUS SIGN}0.25 / +.011 (\N{MINUS SIGN}0.10 / +.010) |"
+    )
+
+
+def test_the_card_has_a_row_for_each_reading_and_rate(tmp_path: Path) -> None:
+    made = make_run(tmp_path, codecs=[*OURS, "vvc"], metrics=[PSNR, MS_SSIM], rates=(0.02, 0.03))
+    rows = [line.split(" | ")[:2] for line in results.card(load(made))[2:]]
+    assert rows == [
+        ["| 0.02 bpp", "decoded"],
+        ["| 0.02 bpp", "`--realism 0`"],
+        ["| 0.03 bpp", "decoded"],
+        ["| 0.03 bpp", "`--realism 0`"],
+    ]
+
+
 def test_the_table_of_time_and_memory_has_the_names_of_the_pages(tmp_path: Path) -> None:
     lines = results.costs(load(make_run(tmp_path, codecs=[*OURS, "vvc"], metrics=[PSNR, MS_SSIM])))
     assert lines[0] == "| | encode, s | decode, s | peak memory, MB |"

@@ -245,9 +245,9 @@ class Codec:
             data: the whole file.
             realism: 0 (faithful on average, blurred) to 1 (sharp, partly invented), linear between; None:
                 what the weights say for the level of the file.
-            steps: evaluations of the generative network, 1-1000: more are slower, and better or equal; None:
-                what the weights say.
-            seed: of the noise that texture is made of.
+            steps: evaluations of the generative network, 1-1000: more are slower, and follow its flow more
+                closely; None: what the weights say.
+            seed: of the noise that detail is made of.
             partial: also take a file that was cut off anywhere after its header. What is lost is decoded as
                 its mean. No check can tell a cut file from a damaged one. The image's ``info["whole"]`` says
                 whether the file is whole, and ``info["known"]`` which part of the symbols it holds, from 0 to

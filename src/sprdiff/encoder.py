@@ -63,6 +63,8 @@ def _encode_to(runtime: Runtime, picture: Picture, options: EncodeOptions, repor
                 else coding.file(level)
             )
         smallest.append(coding.smallest())
+        if len(smallest[-1]) <= limit:  # sizes of tiny files need not grow: level 0 may be the larger one
+            return smallest[-1]
     found = min(smallest, key=len)
     if not options.has_limit:
         return found

@@ -12,11 +12,10 @@ from .sd.config import SDConfig
 from .sd.folder import is_trained, read_trained
 
 if TYPE_CHECKING:
-    from .runtime.first import FirstRuntime
     from .runtime.onnx import OnnxRuntime
     from .sd.runtime import TorchRuntime
 
-    Runtime = FirstRuntime | OnnxRuntime | TorchRuntime
+    Runtime = OnnxRuntime | TorchRuntime
 
 
 def folder_of(weights: Path | str | None) -> Path:
@@ -63,10 +62,9 @@ def load_runtime(
         from .sd.pretrained import load
 
         return load(folder, tile=tile, threads=threads, precision=precision)
-    from .runtime.first import FirstRuntime
     from .runtime.onnx import OnnxRuntime
 
     manifest = read_manifest(folder)
     if precision not in ("auto", "fp32"):
         raise DialError(f"networks of preset {manifest.preset} run in fp32, not in {precision}")
-    return (FirstRuntime if manifest.generation == 1 else OnnxRuntime)(folder, threads, tile, manifest)
+    return OnnxRuntime(folder, threads, tile, manifest)

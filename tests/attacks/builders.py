@@ -76,8 +76,8 @@ def manifest(**changes: object) -> bytes:
 
 def graph(nodes: list[onnx.NodeProto], arrays: dict[str, np.ndarray] | None = None) -> bytes:
     """Make a graph with the names of `coarse`, whose x_tilde comes from these nodes."""
-    inputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in ("y_hat", "level")]
-    names = ("x_tilde", "z_est", "c_pix", "c_sem")
+    given, names = ("y_hat", "means", "features", "level"), ("x_tilde", "f16", "f32")
+    inputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in given]
     outputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in names]
     rest = [helper.make_node("Abs", ["y_hat"], [name]) for name in names[1:]]
     constants = [onnx.numpy_helper.from_array(value, name) for name, value in (arrays or {}).items()]

@@ -1,7 +1,7 @@
 """Makes the attack files of this folder and the table in README.md: python tests/attacks/make.py.
 
 Each file is small and harmless as long as it is read with care. Its folder says by which door it comes in:
-see `tests/attack_doors.py`.
+see `tests/attack_doors.py`. Run it anew when other weights ship: the ``.sprd`` files name their hash.
 """
 
 from __future__ import annotations
@@ -152,14 +152,14 @@ def _() -> bytes:
     return bytes(data)
 
 
-@attack("manifest/noise.json", "make every picture infinite: a noise_scale of 1e400")
+@attack("manifest/infinite.json", "make every picture infinite: a latest time of 1e400")
 def _() -> bytes:
-    return manifest(noise_scale="HUGE")
+    return manifest(latest="HUGE")
 
 
-@attack("manifest/digits.json", "break the conversion to a float: a noise_scale of 400 digits")
+@attack("manifest/digits.json", "break the conversion to a float: a latest time of 400 digits")
 def _() -> bytes:
-    return manifest(noise_scale=10**400)
+    return manifest(latest=10**400)
 
 
 @attack(
@@ -172,7 +172,7 @@ def _() -> bytes:
 
 @attack("manifest/halo.json", "compute each tile with 4096 pixels around it")
 def _() -> bytes:
-    return manifest(halo=dict.fromkeys(("encoder", "coarse", "denoise", "vae_decode"), 4096))
+    return manifest(halo=dict.fromkeys(("encoder", "coarse", "condition", "flow", "vae_decode"), 4096))
 
 
 @attack("graph/constant_of_shape.onnx", "fill 40 GB with ConstantOfShape")
@@ -216,6 +216,12 @@ def _() -> bytes:
 def _() -> bytes:
     nodes = [helper.make_node("Pad", ["y_hat", "p"], ["x_tilde"])]
     return graph(nodes, {"p": np.array([0, 0, 0, 0, 0, 0, 0, 10**9], np.int64)})
+
+
+@attack("graph/resize.onnx", "enlarge to a billion rows with Resize, which is allowed")
+def _() -> bytes:
+    nodes = [helper.make_node("Resize", ["y_hat", "", "", "s"], ["x_tilde"])]
+    return graph(nodes, {"s": np.array([1, 3, 10**9, 32], np.int64)})
 
 
 @attack("graph/file.onnx", "have the runtime read a file of the machine as weights")

@@ -23,6 +23,7 @@ from sprdiff import cli
 from sprdiff.common.messages import one_line
 from sprdiff.fileinfo import model_info
 from sprdiff.imageio.open import open_rgb
+from sprdiff.runtime.weights import default_folder, read_manifest
 
 
 class Result(NamedTuple):
@@ -86,7 +87,8 @@ def test_encode_and_decode(run: Run) -> None:
     about = sprdiff.info(Path("in.sprd").read_bytes())
     decoder = model_info().decoder_hash
     expected = {"version": sprdiff.__version__, "model": about.model, "decoder": decoder}
-    assert text == expected | {"realism": 1.0, "bytes": size}
+    realism = read_manifest(default_folder()).realism[about.level]
+    assert text == expected | {"realism": realism, "bytes": size}
     assert source_type("out.png") == COMPOSITE
     assert names() == ["in.png", "in.sprd", "out.png"]
 

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 
 import attack_doors as doors
-from conftest import photo
+from conftest import one_cell, photo
 from sprdiff.codec import Codec
 from sprdiff.errors import WeightsError
-from sprdiff.loading import load_runtime
+from sprdiff.format.entropy import Exact
+from sprdiff.models.config import TINY, ModelConfig
 from sprdiff.runtime import graph_check
-from sprdiff.runtime.first import NOISE_KERNEL, FirstRuntime
+from sprdiff.runtime.onnx import OnnxRuntime
 from sprdiff.runtime.onnx_format import read_graph
 from sprdiff.runtime.weights import GRAPHS, default_folder
 
@@ -28,47 +29,42 @@ def attack(name: str) -> bytes:
     return (doors.ATTACKS / name).read_bytes()
 
 
-FIRST_SIZES = {
-    "image": (1, 3, 128, 64), "y_hat": (1, 96, 3, 5), "level": (1,), "z_t": (1, 32, 6, 10), "t": (1,),
-    "c_pix": (1, 128, 6, 10), "c_sem": (1, 128, 3, 5), "z0": (1, 32, 6, 10), "x_tilde": (1, 3, 96, 160),
-    "noise": (1, 4, 24, 40),
-}  # fmt: skip
+def sizes_of(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of all inputs for one picture of 128 x 64 pixels and one of 96 x 160."""
+    cells = {1: (3, 5), 2: (6, 10), 4: (12, 20), 32: (96, 160)}
+    c32, c16 = config.synthesis
+    at8, at16, at32 = config.flow
+    grids = {
+        "y_hat": (config.y_channels, 1),
+        "means": (config.y_channels, 1),
+        "features": (config.hyper_features, 1),
+        "x_tilde": (3, 32),
+        "f16": (c16, 2),
+        "f32": (c32, 1),
+        "z_t": (config.vae_latent, 4),
+        "at8": (at8, 4),
+        "at16": (at16, 2),
+        "at32": (at32, 1),
+        "z0": (config.vae_latent, 4),
+    }
+    sizes = {name: (1, channels, *cells[finer]) for name, (channels, finer) in grids.items()}
+    return {"image": (1, 3, 128, 64), "level": (1,), "time": (1,), "stride": (1,), **sizes}
 
 
-NANO_SIZES = {
-    "image": (1, 3, 128, 64),
-    "y_hat": (1, 12, 3, 5),
-    "means": (1, 12, 3, 5),
-    "features": (1, 8, 3, 5),
-    "level": (1,),
-    "x_tilde": (1, 3, 96, 160),
-    "f16": (1, 16, 6, 10),
-    "f32": (1, 16, 3, 5),
-    "z_t": (1, 4, 12, 20),
-    "time": (1,),
-    "stride": (1,),
-    "at8": (1, 8, 12, 20),
-    "at16": (1, 16, 6, 10),
-    "at32": (1, 16, 3, 5),
-    "z0": (1, 4, 12, 20),
-}
+@pytest.fixture(params=["shipped", "nano"])
+def folder(request: pytest.FixtureRequest) -> Path:
+    """Return the folder of the shipped networks, and of small ones with all encoders."""
+    found: Path = default_folder() if request.param == "shipped" else request.getfixturevalue("nano_weights")
+    return found
 
 
-@pytest.fixture(params=[1, 2], ids=["first", "second"])
-def generation(request: pytest.FixtureRequest) -> tuple[int, Path]:
-    """Return the number and the folder of the shipped networks, and of small ones of the second
-    generation."""
-    number: int = request.param
-    return number, default_folder() if number == 1 else request.getfixturevalue("nano_weights")
-
-
-def test_shapes_are_those_that_the_runtime_gives(generation: tuple[int, Path]) -> None:
+def test_shapes_are_those_that_the_runtime_gives(folder: Path) -> None:
     """Otherwise a graph could be larger than it was taken for."""
     onnxruntime = pytest.importorskip("onnxruntime")
     onnx = pytest.importorskip("onnx")
-    number, folder = generation
-    sizes = FIRST_SIZES if number == 1 else NANO_SIZES
-    for name in GRAPHS[number]:
+    config = json.loads((folder / "manifest.json").read_text())["config"]
+    sizes = sizes_of(ModelConfig.from_json(json.dumps(config)))
+    for name in GRAPHS:
         data = (folder / f"{name}.onnx").read_bytes()
         model, graph = onnx.load_from_string(data), read_graph(data)
         made: dict[str, tuple[int, ...]] = {}
@@ -101,9 +97,8 @@ def test_every_operator_of_the_list_is_emitted(nano_weights: Path) -> None:
     assert emitted == set(graph_check._OPERATORS)
 
 
-def test_what_folders_of_the_second_generation_hold_is_checked(nano_weights: Path, tmp_path: Path) -> None:
-    """The second generation gets the same care as the first: operators, pipes, the preset, values that are
-    not numbers."""
+def test_what_a_folder_holds_is_checked(nano_weights: Path, tmp_path: Path) -> None:
+    """Operators, pipes, the preset, and values that are not numbers."""
     onnx = pytest.importorskip("onnx")
     content = json.loads((nano_weights / "manifest.json").read_text())
     loop = onnx.load_from_string((nano_weights / "flow.onnx").read_bytes())
@@ -136,30 +131,30 @@ def test_what_folders_of_the_second_generation_hold_is_checked(nano_weights: Pat
 def test_torch_takes_no_memory_for_sizes_that_the_weights_do_not_have(
     nano_weights: Path, tmp_path: Path
 ) -> None:
-    from sprdiff.models.first.stored import load_first
     from sprdiff.models.stored import load_folder
     from sprdiff.runtime.weights import read_arrays
 
-    for source, load in ((nano_weights, load_folder), (default_folder(), load_first)):
+    for source in (nano_weights, default_folder()):
         folder = tmp_path / source.name
         shutil.copytree(source, folder)
         content = json.loads((folder / "manifest.json").read_text())
         content["config"]["trunk"] = 8192
         (folder / "manifest.json").write_text(json.dumps(content))
         with pytest.raises(WeightsError, match="another shape than the configuration says"):
-            load(folder, read_arrays)
+            load_folder(folder, read_arrays)
 
 
 def test_a_graph_is_checked_again_at_every_new_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    runtime = load_runtime(threads=1)
-    assert isinstance(runtime, FirstRuntime)
-    latent = np.zeros((96, 2, 3), np.float32)
-    runtime.synthesise(latent[:, :1, :1], level=0, realism=0)
+    runtime = OnnxRuntime(default_folder(), threads=1)
+    small = one_cell(runtime.entropy)
+    y, h = np.tile(small.y_hat, (1, 2, 3)), np.tile(small.h, (1, 2, 3))
+    large = Exact(y, y, h)
+    runtime.decode(small, level=0, realism=0)
     monkeypatch.setattr(graph_check, "_BASE", 1000)
     monkeypatch.setattr(graph_check, "MOST_STORED", 5)
-    runtime.synthesise(latent[:, :1, :1], level=0, realism=0)
+    runtime.decode(small, level=0, realism=0)
     with pytest.raises(WeightsError, match="more memory or time"):
-        runtime.synthesise(latent, level=0, realism=0)
+        runtime.decode(large, level=0, realism=0)
 
 
 def test_channels_have_a_limit(tmp_path: Path) -> None:
@@ -184,22 +179,22 @@ def test_channels_have_a_limit(tmp_path: Path) -> None:
         EntropyModel(exact | {"groups": np.array([1000, 25], np.int32)})
 
 
-def test_noise_channels_have_a_limit() -> None:
-    runtime = load_runtime(threads=1)
-    assert isinstance(runtime, FirstRuntime)
-    runtime._decoder[NOISE_KERNEL] = np.broadcast_to(np.float16(0), (24, 50_000, 1, 1))
-    with pytest.raises(WeightsError, match="of 1 to 64 channels"):
-        runtime.synthesise(np.zeros((96, 1, 1), np.float32), level=0)
+def test_channels_of_noise_have_a_limit() -> None:
+    runtime = OnnxRuntime(default_folder(), threads=1)
+    for wrong in (np.broadcast_to(np.float16(1), 50_000), np.ones((16, 1), np.float16)):
+        runtime._decoder["latent_std"] = wrong
+        with pytest.raises(WeightsError, match="no latent_std of 1 to 256 channels"):
+            runtime.decode(one_cell(runtime.entropy), level=0)
+    del runtime._decoder["latent_std"]
+    with pytest.raises(WeightsError, match="no latent_std"):
+        runtime.decode(one_cell(runtime.entropy), level=0)
 
 
 def test_a_configuration_that_nobody_trained_makes_no_networks() -> None:
-    from sprdiff.models.config import TINY, ModelConfig
-    from sprdiff.models.first.config import FirstConfig
     from sprdiff.sd.config import SD, SDConfig
 
-    first = (json.loads((default_folder() / "manifest.json").read_text())["config"], FirstConfig)
-    second = (json.loads(TINY.to_json()), ModelConfig)
-    for config, kind in (first, second, (json.loads(SD.to_json()), SDConfig)):
+    tiny = json.loads(TINY.to_json())
+    for config, kind in ((tiny, ModelConfig), (json.loads(SD.to_json()), SDConfig)):
         kind.from_json(json.dumps(config))
         for name, value in (
             ("fused", 10**6),
@@ -211,4 +206,4 @@ def test_a_configuration_that_nobody_trained_makes_no_networks() -> None:
                 kind.from_json(json.dumps(config | {name: value}))
     for change in ({"passes": [[0, 10**9], [1, 2]]}, {"sigma_max": 1e400}, {"lambda_range": [0, 1]}):
         with pytest.raises(ValueError, match="stored configuration has"):
-            ModelConfig.from_json(json.dumps(second[0] | change))
+            ModelConfig.from_json(json.dumps(tiny | change))

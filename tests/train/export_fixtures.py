@@ -16,13 +16,8 @@ from sprdiff.models.config import EXACT, NANO
 from sprdiff.models.sprdiff import SPRDiff
 from sprdiff.models.stored import load_folder
 from sprdiff.runtime.weights import GRAPHS
-from sprdiff.train.export.graphs import (
-    GENERATION,
-)
 from sprdiff.train.export.run import run_export
 from training_helpers import write_checkpoint, write_photos
-
-SIGNATURES = GRAPHS[GENERATION]
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +67,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
         weights = {
             k: v.numpy().astype(np.float16) for k, v in model.state_dict().items() if not k.startswith(EXACT)
         }
-        return {name: weights if name == "coarse" else {} for name in SIGNATURES}
+        return {name: weights if name == "coarse" else {} for name in GRAPHS}
 
     monkeypatch.setattr(sprdiff.train.export.folder, "export_graphs", graphs)
     yield monkeypatch

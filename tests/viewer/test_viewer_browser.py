@@ -21,6 +21,7 @@ from serve_helpers import CODEC, jpeg
 from sprdiff.format.container import Header, pack_file, parse_file
 from sprdiff.imageio.xmp import source_info
 from sprdiff.packets import from_packets, to_line, to_packets
+from sprdiff.runtime.weights import GENERATION
 from sprdiff.viewer.bundle import pack
 from sprdiff.viewer.links import to_code, to_link
 from viewer_helpers import TINY, Viewer, close_to, golden
@@ -45,7 +46,8 @@ def test_golden_files_of_the_format_decode_to_the_recorded_integers(
 ) -> None:
     shutil.copy(WEB / "build" / "browser" / "exact.mjs", tmp_path)
     (tmp_path / "index.html").write_text("<!doctype html><link rel=icon href='data:,'>")
-    bundle = pack({}, {f"entropy/{name}": array for name, array in load_golden_weights(weights).items()})
+    arrays = {f"entropy/{name}": array for name, array in load_golden_weights(weights).items()}
+    bundle = pack({"generation": GENERATION}, arrays)
     wanted = {name: file["sha256"] for name, file in FORMAT["files"].items() if file["weights"] == weights}
     files = {name: list((GOLDEN / f"{name}.sprd").read_bytes()) for name in wanted}
     with served(tmp_path) as address:

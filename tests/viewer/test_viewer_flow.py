@@ -1,5 +1,4 @@
-"""Tests of the page with weights of the second generation: untrained ones of the preset nano, in a real
-browser."""
+"""Tests of the page with weights of its own: untrained ones of the preset nano, in a real browser."""
 
 from __future__ import annotations
 

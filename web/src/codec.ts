@@ -10,9 +10,8 @@ import {
   type Size,
 } from "./format/container";
 import { EntropyModel, type Exact } from "./format/entropy";
-import type { Checkpoint, Decoder, Dials } from "./runtime/decoder";
 import type { Engine } from "./runtime/engine";
-import { makeDecoder } from "./runtime/load";
+import { type Checkpoint, type Coarse, type Dials, FlowDecoder } from "./runtime/flow";
 import { blended, Raster, type Sample } from "./runtime/raster";
 import { resized } from "./runtime/resize";
 import type { Weights } from "./weights/bundle";
@@ -41,7 +40,7 @@ export interface Picture {
 export class Codec {
   readonly entropy: EntropyModel;
   private readonly hash: Uint8Array;
-  private readonly decoder: Decoder;
+  private readonly decoder: FlowDecoder;
 
   constructor(
     private readonly weights: Weights,
@@ -51,7 +50,7 @@ export class Codec {
     this.hash = Uint8Array.from(weights.manifest.hash.match(/../g) ?? [], (digits) =>
       Number.parseInt(digits, 16),
     );
-    this.decoder = makeDecoder(weights, this.entropy, engine);
+    this.decoder = new FlowDecoder(weights, this.entropy, engine);
   }
 
   /** Returns the exact contents of a file; with `partial` it may be the beginning of one. */
@@ -66,16 +65,11 @@ export class Codec {
     return { header, exact: this.entropy.decode(parsed.stream, grid, header.level, !whole), whole };
   }
 
-  coarse({ header, exact }: Opened, at: Checkpoint): Promise<{ readonly picture: Raster }> {
+  coarse({ header, exact }: Opened, at: Checkpoint): Promise<Coarse> {
     return this.decoder.coarse(exact, header.level, at);
   }
 
-  sample(
-    coarse: { readonly picture: Raster },
-    header: Header,
-    dials: Dials,
-    at: Checkpoint,
-  ): Promise<Sample> {
+  sample(coarse: Coarse, header: Header, dials: Dials, at: Checkpoint): Promise<Sample> {
     return this.decoder.sample(coarse, header.level, dials, at);
   }
 }

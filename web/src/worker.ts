@@ -3,6 +3,7 @@ import { Codec, NotWhole, type Opened, rendered } from "./codec";
 import { Refused } from "./errors";
 import { codedSize, weightsName } from "./format/container";
 import type { Answer, Facts, Request, Stage } from "./page/messages";
+import type { Coarse } from "./runtime/flow";
 import { startRuntime, THREADS } from "./runtime/onnx";
 import type { Raster, Sample } from "./runtime/raster";
 import { agrees } from "./runtime/trial";
@@ -17,7 +18,7 @@ interface Known {
   readonly item: number;
   readonly partial: boolean;
   readonly opened: Opened;
-  coarse?: { readonly picture: Raster };
+  coarse?: Coarse;
   sample?: { readonly seed: bigint; readonly picture: Sample };
 }
 

@@ -8,21 +8,21 @@ import { type Packet, parsePacket } from "../src/packets/packet";
 import { fromBase64url, packetOfLine } from "../src/packets/text";
 import { readGolden } from "./golden";
 
-const FILE = readGolden("tiny/odd.sprd");
+const FILE = readGolden("bitstream/worked_example.sprd");
 /**
- * to_packets(FILE, payload=17, parity=4) as lines of both codes in turn: six packets of data, four of parity.
+ * to_packets(FILE, payload=18, parity=4) as lines of both codes in turn: six packets of data, four of parity.
  */
 const LINES = [
-  "j/Ft;CBd9O*Z9M~Fr+~hA",
-  "FpoBBgS_m006iYHIgCSJzgU",
-  "j/Vt;Cf~$|Dd_@FATGK9b",
-  "FpoDBgTvP5n11Ee2TXOENFA",
-  'j/lt;CYAoXTzczxM"K,xS',
-  "FpoFBgReZ8eds4YpAXFiQhM",
-  "j/1t;CKc$}.qr+yO6[E7b",
-  "FpoHBgQIJE02WRDAmM9xSCg",
-  'j/*t;CI@}>0oG`1_"ky|a',
-  "FpoJBgRFJMz0O5MJ230UDCM",
+  "}yBt;CT7!O*Z9MGu%M`aPOB",
+  "HhIBBgRR7fKhXHVGm6YT3wY5",
+  "}yRt;C*d[*tU(UPf*5gD*}A",
+  "HhIDBgSbvAZUT1mAoxwVgGLd",
+  "}yht;C=RT1jIb=wA;%?e:q",
+  "HhIFBgSxAeIVSWPduYbK",
+  "}yxt;Cg6S}<pLLIcS1tX5LA",
+  "HhIHBgR-X-Max5t7GOIowbZ4",
+  "}y%t;C!8WGKo{MIXfF)z*hB",
+  "HhIJBgRDHdP1BSYPTRApc4qv",
 ];
 const PACKETS = LINES.map((line) => packetOfLine(`12:00 anna: ${line}`) as Packet);
 
@@ -52,7 +52,7 @@ test("any four may be lost", () => {
 test("fewer give the beginning", () => {
   const found = only([PACKETS[0], PACKETS[1], PACKETS[3], PACKETS[7]]);
   assert.deepEqual([found.whole, found.needed, found.missing], [false, 2, [2, 4, 5, 6, 8, 9]]);
-  assert.deepEqual(found.data, FILE.slice(0, 20));
+  assert.deepEqual(found.data, FILE.slice(0, 22));
   assert.equal(only(PACKETS.slice(1, 4)).data.length, 0);
 });
 
@@ -77,7 +77,7 @@ test("packets that come later complete those that came before", () => {
     told.map(({ data, whole, needed }) => [data.length, whole, needed]),
     [
       [0, false, 4],
-      [30, false, 3],
+      [33, false, 3],
       [FILE.length, true, 0],
     ],
   );

@@ -124,7 +124,7 @@ def decode(
         typer.Option("--steps", min=1, max=MAX_STEPS, help="Evaluations of the generative network."),
     ] = None,
     seed: Annotated[
-        int, typer.Option("--seed", min=0, max=2**63 - 1, help="Seed of the noise that texture is made of.")
+        int, typer.Option("--seed", min=0, max=2**63 - 1, help="Seed of the noise that detail is made of.")
     ] = 0,
     partial: Partial = False,
     output: Out = None,

@@ -1,6 +1,7 @@
 """Building blocks of all networks.
 
-    ConvBlock:  x ─► dw k×k ─► 1×1 (c → 2c) ─► GELU ─► 1×1 (2c → c) ─► + x
+    ResBlock:   x ─► SiLU ─► 3×3 ─► SiLU ─► 3×3 ─► + x                         (`tiny`)
+    ConvBlock:  x ─► dw k×k ─► 1×1 (c → 2c) ─► GELU ─► 1×1 (2c → c) ─► + x   (`sd`)
 
 There is no normalisation over positions: a tile must give the same as the whole image.
 """
@@ -125,20 +126,6 @@ def down(cin: int, cout: int) -> nn.Conv2d:
 def up(cin: int, cout: int) -> nn.Sequential:
     """Return a layer that doubles the resolution: 1x1 convolution and pixel shuffle."""
     return nn.Sequential(conv(cin, 4 * cout), nn.PixelShuffle(2))
-
-
-class Stem(nn.Module):
-    """Pixels to 1/8 in one convolution: [N,3,H,W] in 0-1 -> [N,C,H/8,W/8]; each position sees 12x12
-    pixels."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv = conv(3, channels, 12, stride=8, padding=4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        # The standard deviation of pixels is about a quarter.
-        out: Tensor = self.conv(4 * (x - 0.5))
-        return out
 
 
 def level_weights(level: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from .flow import Flow
 from .latent_codec import LatentCodec, Quantised
 from .reconstruction import DistortionAwareReconstruction, Reconstruction, Synthesis
 from .triple_encoder import TripleEncoder
-from .vae import VAEDecoder
+from .vae import VAEDecoder, calmed
 
 
 class Decoded(NamedTuple):
@@ -57,8 +57,8 @@ class SPRDiff(nn.Module):
 
     def decode_latent(self, z0: Tensor, coarse: Tensor) -> Tensor:
         """Decode a standardised latent, with the coarse image in 0-1, to an image."""
-        out: Tensor = self.vae_decoder(unstandardise(z0, self.latent_mean, self.latent_std), coarse)
-        return out
+        out = self.vae_decoder(unstandardise(z0, self.latent_mean, self.latent_std), coarse)
+        return calmed(out, coarse)
 
     def forward(self, x: Tensor, level: Tensor, *, hard: bool = False) -> Decoded:
         """Run the codec.

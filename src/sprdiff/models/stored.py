@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -145,42 +145,25 @@ def load_folder(folder: Path, read: Read = read_npz) -> SPRDiff:
     Raises:
         WeightsError: a file is missing, or a weight is missing, unknown or of another shape.
     """
-    return fill(folder, lambda text: SPRDiff(ModelConfig.from_json(text)), read)
-
-
-Model = TypeVar("Model", bound=torch.nn.Module)
-
-
-def fill(folder: Path, build: Callable[[str], Model], read: Read = read_npz) -> Model:
-    """Build a model from the configuration in a folder's manifest (JSON), and load its weights.
-
-    Args:
-        read: a function that reads an ``.npz``, see `load_folder`.
-
-    Raises:
-        WeightsError: a file is missing, or a weight is missing, unknown or of another shape.
-    """
     try:
         manifest = json.loads((folder / "manifest.json").read_text())
         parts = [read(folder / f"{name}.npz") for name in ("encoder", "decoder")]
         arrays = read(folder / "entropy.npz")
-        config = json.dumps(manifest["config"])
+        config = ModelConfig.from_json(json.dumps(manifest["config"]))
         stored = {k: torch.from_numpy(v.astype(np.float32)) for k, v in {**parts[0], **parts[1]}.items()}
         with torch.device("meta"):  # without memory first: its sizes may not be those of the weights
-            expected = {name: value.shape for name, value in build(config).state_dict().items()}
+            expected = {name: value.shape for name, value in SPRDiff(config).state_dict().items()}
         if other := sorted(
             name for name in stored if expected.get(name, stored[name].shape) != stored[name].shape
         ):
             raise ValueError(f"{other[0]} has another shape than the configuration says")
-        model = build(config)
+        model = SPRDiff(config)
         exact = set(model.state_dict()) - set(stored)
         if wrong := sorted(n for n in exact if not n.startswith(EXACT)) + sorted(
             set(stored) - set(model.state_dict())
         ):
             raise WeightsError(f"{folder} lacks weights or holds unknown ones, such as {wrong[0]}")
-        codec = model.latent_codec
-        assert isinstance(codec, LatentCodec)
-        load_entropy_arrays(codec, arrays)
+        load_entropy_arrays(model.latent_codec, arrays)
         model.load_state_dict({**{n: model.state_dict()[n] for n in exact}, **stored}, strict=True)
     except OSError as error:
         raise WeightsError(f"{error.filename or folder} cannot be read: {reason(error)}") from error

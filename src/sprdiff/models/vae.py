@@ -18,6 +18,9 @@ from .config import ModelConfig
 CONTRAST = 5.0
 """The factor by which the encoder sees x − x̃ multiplied, because it is small compared with x̃, and by which
 the decoder's residual is divided."""
+SHAPES = 0.5
+"""How much of what a sample changes in large shapes is shown, see `calmed`; dev/LOG.md 100 has the choice."""
+_REACH = 2
 
 
 class VAEEncoder(nn.Module):
@@ -61,3 +64,15 @@ class VAEDecoder(nn.Module):
         h = self.up2(F.silu(h))
         residual = F.pixel_shuffle(self.leave(F.silu(h + self.body2(F.silu(h)))), 2)
         return coarse + residual / CONTRAST
+
+
+def calmed(image: Tensor, coarse: Tensor) -> Tensor:
+    """Keep the texture of a sample and half of what it changes in larger shapes, [N,3,H,W].
+
+    What a sample changes is split by two box filters of 5x5, a smoothing with a deviation of 2 pixels. Below
+    that the coarse image knows best, and a sample moves edges and faces at random: `SHAPES` of it is kept.
+    """
+    low = image - coarse
+    for size, padding in 2 * [((1, 2 * _REACH + 1), (0, _REACH)), ((2 * _REACH + 1, 1), (_REACH, 0))]:
+        low = F.avg_pool2d(low, size, 1, padding, count_include_pad=False)
+    return image - (1 - SHAPES) * low

@@ -32,13 +32,11 @@ from ..format.entropy import LevelTables
 from ..imageio.resize import Tile, area, tiles
 from ..interrupt import checkpoint
 from ..models.config import LatentSizes
-from ..models.first.sprdiff import SPRDiff as FirstSPRDiff
 from ..models.passes import CodingStep, group_spans, padded, walk
 from ..models.rate import lambda_of, sigma_of, table_bits
 from ..models.sprdiff import SPRDiff
 
 Floats = NDArray[np.float32]
-Model = SPRDiff | FirstSPRDiff
 
 ROUNDS = (0, 1, 2, 4, 6, 9, 13, 18, 25, 36)
 """The number of gradients at efforts 0 to 9; each is followed by `TRIALS` trials."""
@@ -80,7 +78,7 @@ class Window:
 
     def __init__(
         self,
-        model: Model,
+        model: SPRDiff,
         tables: LevelTables,
         image: Tensor,
         inside: Tensor,
@@ -148,18 +146,9 @@ class Window:
     def _squared_error(self, y_hat: Tensor, means: Tensor) -> Tensor:
         """Return the squared error of each cell in pixels, [1,1,h,w]."""
         exact = ((y_hat / self._gain).float(), (means / self._gain).float(), self._features.float())
-        error = (_coarse(self._model, *exact, self._level) - self._image) * self._inside
+        _, f16 = self._model.synthesis(*exact, self._level)
+        error = (self._model.reconstruction.coarse(f16) - self._image) * self._inside
         return F.avg_pool2d(error.square().mean(1, keepdim=True), STRIDE) * STRIDE**2
-
-
-def _coarse(model: Model, y_hat: Tensor, means: Tensor, features: Tensor, level: Tensor) -> Tensor:
-    """Compute x̃ [1,3,32h,32w] from unscaled ŷ and means; in the first generation it depends on ŷ alone."""
-    if isinstance(model, SPRDiff):
-        _, f16 = model.synthesis(y_hat, means, features, level)
-    else:
-        _, f16, _ = model.synthesis(y_hat, level)
-    coarse: Tensor = model.reconstruction.coarse(f16)
-    return coarse
 
 
 class Search:
@@ -239,7 +228,7 @@ class Search:
 
 
 def refine(
-    model: Model,
+    model: SPRDiff,
     tables: LevelTables,
     pixels: NDArray[np.uint8],
     y: Floats,

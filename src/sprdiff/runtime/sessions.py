@@ -24,7 +24,6 @@ Tensors = dict[str, NDArray[np.float32]]
 PIXELS = {
     "encoder": ("image", 1),
     "coarse": ("y_hat", 1024),
-    "denoise": ("c_sem", 1024),
     "condition": ("x_tilde", 1),
     "flow": ("z_t", 64),
     "vae_decode": ("x_tilde", 1),
@@ -64,7 +63,7 @@ class Sessions:
         options.log_severity_level = _ONLY_FATAL
         if large:
             options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
-        _, names = GRAPHS[self._manifest.generation][graph]
+        _, names = GRAPHS[graph]
         try:
             outputs = session.run(list(names), dict(inputs), options)
         except Exception as error:  # onnxruntime's exceptions have no common base
@@ -90,7 +89,7 @@ class Sessions:
             if graph not in self._graphs:
                 self._graphs[graph] = read_graph(read_limited(path, MAX_GRAPH))
             found = self._graphs[graph]
-            if (found.inputs, found.outputs) != GRAPHS[self._manifest.generation][graph]:
+            if (found.inputs, found.outputs) != GRAPHS[graph]:
                 raise WeightsError(f"its inputs and outputs are {found.inputs} and {found.outputs}")
             named, each = PIXELS[graph]
             pixels = shapes[named][-2] * shapes[named][-1] * each

@@ -3,7 +3,7 @@
     manifest.json   what the folder holds, the hash H by which files name their weights, other hashes
     entropy.npz     exact part: tables and integer networks
     encoder.npz, decoder.npz   fp16 weights of the graphs, by torch's parameter names
-    encoder.onnx, coarse.onnx ...   structure only; which graphs there are depends on the generation
+    encoder.onnx, coarse.onnx ...   structure only
 
 Nothing here needs a network runtime. No size that a file states is trusted before it is checked.
 """
@@ -36,34 +36,26 @@ Arrays = dict[str, NDArray[Any]]
 FORMAT = 2
 Signature = tuple[tuple[str, ...], tuple[str, ...]]
 """The names of a graph's inputs and outputs."""
-_ENCODER: Signature = (("image",), ("y", "z"))
+GENERATION = 2
+"""The generation of the networks' design that this version runs. Manifests without the field are of the
+first."""
 _CONDITIONS = ("at8", "at16", "at32")
-GRAPHS: Mapping[int, Mapping[str, Signature]] = {
-    1: {
-        "encoder": _ENCODER,
-        "coarse": (("y_hat", "level"), ("x_tilde", "z_est", "c_pix", "c_sem")),
-        "denoise": (("z_t", "t", "c_pix", "c_sem"), ("z0",)),
-        "vae_decode": (("z0", "x_tilde", "noise"), ("x_hat",)),
-    },
-    2: {
-        "encoder": _ENCODER,
-        "coarse": (("y_hat", "means", "features", "level"), ("x_tilde", "f16", "f32")),
-        "condition": (("x_tilde", "f16", "f32"), _CONDITIONS),
-        "flow": (("z_t", "time", "stride", "level", *_CONDITIONS), ("velocity",)),
-        "vae_decode": (("z0", "x_tilde"), ("x_hat",)),
-    },
+GRAPHS: Mapping[str, Signature] = {
+    "encoder": (("image",), ("y", "z")),
+    "coarse": (("y_hat", "means", "features", "level"), ("x_tilde", "f16", "f32")),
+    "condition": (("x_tilde", "f16", "f32"), _CONDITIONS),
+    "flow": (("z_t", "time", "stride", "level", *_CONDITIONS), ("velocity",)),
+    "vae_decode": (("z0", "x_tilde"), ("x_hat",)),
 }
-"""The graphs of each generation of networks, with the names of their inputs and outputs."""
+"""The graphs of a folder, with the names of their inputs and outputs."""
 SAMPLERS = ("euler", "heun")
 MAX_MANIFEST = 2**20
 MAX_GRAPH = 2**24
 MAX_ARRAYS = 2**27
-"""The largest size of an ``.npz`` in bytes, packed and unpacked; the decoder of the second generation may
-have 80 MB."""
+"""The largest size of an ``.npz`` in bytes, packed and unpacked; the decoder of `tiny` has 16 MB."""
 MAX_DIRECTORY = 2**20
 """The largest size in bytes of the list of its members, which is read before all of them."""
 MAX_HALO = 1024
-MAX_NOISE = 1000.0
 SERVING = ("encoder", "decoder")
 """The networks around the exact part: each has a hash of its own, and names the H that it belongs to."""
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
@@ -81,14 +73,13 @@ class Manifest:
         weights_hash: H, the hash of the exact part, 32 bytes.
         decoder_hash, encoder_hash: the hashes of the networks around it, 32 bytes each.
         realism: the default realism by level, 256 numbers from 0 to 1.
-        steps: the default number of evaluations of the flow (or of the first generation's denoiser).
+        steps: the default number of evaluations of the flow.
         lambda_range: the weights of the squared error against bits that levels 0 and 255 were trained for.
         halo: the one-sided receptive field of each graph in pixels.
         graphs: the names of the arrays from which each graph takes its weights.
-        generation: the generation of the networks' design, 1 or 2.
-        noise_scale: the standard deviation of the denoiser's noise, in units of the latent; generation 1.
-        sampler: the solver of the flow, one of `SAMPLERS`; generation 2.
-        latest: the latest time for which the flow may be evaluated, above 0 and at most 1; generation 2.
+        generation: the generation of the networks' design.
+        sampler: the solver of the flow, one of `SAMPLERS`.
+        latest: the latest time for which the flow may be evaluated, above 0 and at most 1.
     """
 
     preset: str
@@ -101,8 +92,7 @@ class Manifest:
     lambda_range: tuple[float, float]
     halo: Mapping[str, int]
     graphs: Mapping[str, tuple[str, ...]]
-    generation: int = 1
-    noise_scale: float = 0.0
+    generation: int = GENERATION
     sampler: str = SAMPLERS[0]
     latest: float = 1.0
 
@@ -132,19 +122,14 @@ def read_manifest(folder: Path) -> Manifest:
         content = json.loads(data)
         if content["format"] != FORMAT:
             raise WeightsError(f"{path} has format {content['format']!r}; this version reads format {FORMAT}")
-        generation = content.get("generation", 1)
-        if type(generation) is not int or generation not in GRAPHS:
-            raise WeightsError(
-                f"{path} has networks of generation {generation!r}, which this version does not know"
-            )
+        _check_generation(path, content.get("generation", 1))
         manifest = Manifest(
             preset=str(content["preset"]),
             preset_id=_integer(content["preset_id"], 255),
             **read_identity(path, content),
-            halo={graph: _integer(content["halo"][graph], MAX_HALO) for graph in GRAPHS[generation]},
-            graphs={graph: tuple(map(str, content["graphs"][graph])) for graph in GRAPHS[generation]},
-            generation=generation,
-            **(_first(content) if generation == 1 else _sampling(content)),
+            halo={graph: _integer(content["halo"][graph], MAX_HALO) for graph in GRAPHS},
+            graphs={graph: tuple(map(str, content["graphs"][graph])) for graph in GRAPHS},
+            **_sampling(content),
         )
         if manifest.preset_id in PRESETS_WITHOUT_GRAPHS:
             raise ValueError(f"preset_id {manifest.preset_id}, whose networks are no graphs")
@@ -153,8 +138,13 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
-def _first(content: Mapping[str, Any]) -> dict[str, Any]:
-    return {"noise_scale": _number(content["noise_scale"], MAX_NOISE)}
+def _check_generation(path: Path, generation: Any) -> None:
+    if type(generation) is int and generation == 1:
+        raise WeightsError(f"{path} has weights of the first generation, which this version no longer reads")
+    if type(generation) is not int or generation != GENERATION:
+        raise WeightsError(
+            f"{path} has networks of generation {generation!r}, which this version does not know"
+        )
 
 
 def _sampling(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -88,7 +88,7 @@ def read_trained(folder: Path) -> Trained:
             raise ValueError("card")
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise WeightsError(f"{path} is not the configuration of a trained SPRDiff: {error!r}") from error
-    # There are no graphs here, and no noise between steps.
+    # There are no graphs here.
     manifest = Manifest(config.preset, config.preset_id, **names, halo={}, graphs={})
     return Trained(folder, manifest, config, sources, card)
 

@@ -107,7 +107,7 @@ class DecodeQuery(Query):
             description="Evaluations of the generative network; by default what the weights say.",
         ),
     ] = None
-    seed: Annotated[int, Field(ge=0, le=_MOST, description="Seed of the noise that texture is made of.")] = 0
+    seed: Annotated[int, Field(ge=0, le=_MOST, description="Seed of the noise that detail is made of.")] = 0
     format: Annotated[
         Literal["png", "webp", "jpeg"], Field(description="Format of the answer; png and webp are lossless.")
     ] = "png"

@@ -119,5 +119,4 @@ def _described(manifest: Manifest) -> dict[str, Any]:
         "graphs": {graph: names for graph, names in manifest.graphs.items() if graph != SENDER},
         "sampler": manifest.sampler,
         "latest": manifest.latest,
-        "noise_scale": manifest.noise_scale,
     }

@@ -19,6 +19,7 @@ from sprdiff.evaluate.codecs.external import External
 from sprdiff.evaluate.codecs.registry import CLASSICAL
 from sprdiff.evaluate.codecs.registry import parse_codecs as parse
 from sprdiff.evaluate.metrics.distortion import psnr
+from sprdiff.format.container import parse_file
 from sprdiff.runtime.weights import default_folder
 
 START = {
@@ -204,7 +205,8 @@ def test_sprdiff_fills_a_budget_and_can_make_the_same_file_again() -> None:
     pixels = photo(200, 264)
     data, setting = fine.encode_to(pixels, 300)
     assert 200 < len(data) <= 300
-    assert setting["realism"] == 1 and coarse.encode_to(pixels, 300)[1]["realism"] == 0
+    default, _ = Codec().manifest.dials(parse_file(data).header.level, None, None)
+    assert setting["realism"] == default > 0 and coarse.encode_to(pixels, 300)[1]["realism"] == 0
     assert fine.encode_at(pixels, setting) == data
     sharp, blurred = (codec.decode_at(data, setting, (200, 264)) for codec in (fine, coarse))
     assert sharp.shape == blurred.shape == pixels.shape
@@ -230,10 +232,10 @@ def test_steps_and_seed_reach_the_decoder_and_are_told() -> None:
         "the default dials are the decoder's own"
     )
     assert np.array_equal(pictures[3], np.asarray(reader.decode(data, realism=0.5, steps=2, seed=1)))
-    told = [codec.version().removeprefix(plain.version()) for codec in codecs[:3]]
-    assert told == ["", ", seed 1", ", steps 2"] and codecs[3].version().endswith(
-        ", realism 0.5, steps 2, seed 1"
-    )
+    told, steps = [codec.version() for codec in codecs], f", steps {reader.manifest.steps}"
+    assert told[0].endswith(steps) and reader.manifest.steps != 2
+    assert told[1:3] == [told[0] + ", seed 1", told[0].removesuffix(steps) + ", steps 2"]
+    assert told[3].endswith(", realism 0.5, steps 2, seed 1")
     last = codecs[3]
     assert isinstance(last, BudgetCodec)
     setting = last.encode_to(pixels, 150)[1]
@@ -270,7 +272,8 @@ def test_sprdiff_with_effort() -> None:
     data, setting = refined.encode_to(pixels, 150)
     assert len(data) <= 150 and data != plain.encode_to(pixels, 150)[0]
     assert setting["effort"] == 1 and refined.encode_at(pixels, setting) == data
-    assert refined.version() == plain.version() + ", effort 1"
+    before, steps = plain.version().split(", steps ")
+    assert refined.version() == f"{before}, effort 1, steps {steps}"
 
 
 def test_effort_without_torch_is_named_as_missing(monkeypatch: pytest.MonkeyPatch) -> None:

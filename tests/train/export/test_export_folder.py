@@ -24,17 +24,11 @@ from sprdiff.runtime.weights import GRAPHS, read_arrays
 from sprdiff.train.checkpoints import PARTS, load, load_networks
 from sprdiff.train.data.photos import CropSampler
 from sprdiff.train.export.folder import KEPT, refit_tables, write_folder
-from sprdiff.train.export.graphs import (
-    GENERATION,
-)
 from sprdiff.train.export.run import run_export
 from sprdiff.train.initial import read_initial
 from training_helpers import memory_store, nano_model, write_checkpoint, write_photos
 
 pytest_plugins = ("weights_fixture", "export_fixtures")
-
-
-SIGNATURES = GRAPHS[GENERATION]
 
 
 def copy_of(exported: Path, target: Path) -> Path:
@@ -114,7 +108,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_an_exporter_that_loses_a_weight_is_found_out(
     tmp_path: Path, model: SPRDiff, quick: pytest.MonkeyPatch
 ) -> None:
-    quick.setattr(sprdiff.train.export.folder, "export_graphs", lambda *_: {name: {} for name in SIGNATURES})
+    quick.setattr(sprdiff.train.export.folder, "export_graphs", lambda *_: {name: {} for name in GRAPHS})
     with pytest.raises(TrainingError, match=r"folded flow\.body16.* into a graph"):
         write_folder(tmp_path / "weights", model, entropy_arrays(model.latent_codec), {})
     assert not os.listdir(tmp_path)

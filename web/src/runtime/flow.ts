@@ -1,6 +1,5 @@
 /**
- * The networks of the second generation (src/sprdiff/runtime/onnx.py), each over the whole picture before the
- * next begins:
+ * The networks (src/sprdiff/runtime/onnx.py), each over the whole picture before the next begins:
  *
  *   ŷ, means, features ─ coarse ─► x̃
  *                           └────► f16, f32 ─ condition ─┐
@@ -9,7 +8,6 @@
 import { Refused } from "../errors";
 import type { EntropyModel, Exact } from "../format/entropy";
 import type { Weights } from "../weights/bundle";
-import type { Checkpoint, Decoder, Dials } from "./decoder";
 import type { Engine, Tensor, Tensors } from "./engine";
 import { normalNoise } from "./noise";
 import { coreOf, HalfPlanes, Planes, store } from "./planes";
@@ -24,12 +22,29 @@ const FEATURES = { f16: 2, f32: 1 };
 const CONDITIONS = { at8: 4, at16: 2, at32: 1 };
 const FRACTION = 1 / 256;
 
-interface Coarse {
+/**
+ * Called before each run of a network with the part of the work that is done; it may throw to end the work.
+ */
+export type Checkpoint = (done: number) => Promise<void>;
+
+export interface Dials {
+  /** Evaluations of the flow. */
+  readonly steps: number;
+  /** Seed of the noise that the flow starts from, 0 to 2^64 - 1. */
+  readonly seed: bigint;
+}
+
+/** The coarse picture in whole cells of 32 pixels, and the features that the flow needs of it. */
+export interface Coarse {
   readonly picture: Raster;
   readonly features: ReadonlyMap<string, HalfPlanes>;
 }
 
-export class FlowDecoder implements Decoder<Coarse> {
+/**
+ * Decodes what is known exactly to two pictures: the coarse one, and a sample of what the original may have
+ * been.
+ */
+export class FlowDecoder {
   private readonly sessions: Sessions;
 
   constructor(
@@ -114,7 +129,7 @@ export class FlowDecoder implements Decoder<Coarse> {
       }
       return result.data;
     };
-    const noise = normalNoise(seed, 0, { start: 0, stop: rows }, { start: 0, stop: columns }, channels);
+    const noise = normalNoise(seed, { start: 0, stop: rows }, { start: 0, stop: columns }, channels);
     const { sampler, latest } = this.weights.manifest;
     return new Planes(await solve(velocity, noise, steps, sampler, latest), channels, rows, columns);
   }

@@ -1,9 +1,9 @@
 /**
- * Noise that a flow starts from: a pure function of seed, step and place, the same as in
+ * Noise that a flow starts from: a pure function of seed and place, the same as in
  * src/sprdiff/runtime/noise.py.
  *
  * Philox 4x64-10 (Salmon et al., SC 2011) with key (seed, 0) and, before the first word of a row, counter
- * (0, row, step, 0); the counter grows before each block of four words. Numbers of 64 bits are pairs of 32.
+ * (0, row, 0, 0); the counter grows before each block of four words. Numbers of 64 bits are pairs of 32.
  */
 import { length, type Span } from "./tiling";
 
@@ -16,19 +16,13 @@ const STEPS = [0x7f4a7c15, 0x9e3779b9, 0x84caa73b, 0xbb67ae85] as const;
 /**
  * Standard normal noise of one part of the latent, [channel][row][column]; `rows` and `columns` are absolute.
  */
-export function normalNoise(
-  seed: bigint,
-  step: number,
-  rows: Span,
-  columns: Span,
-  channels: number,
-): Float32Array {
+export function normalNoise(seed: bigint, rows: Span, columns: Span, channels: number): Float32Array {
   const height = length(rows);
   const width = length(columns);
   const out = new Float32Array(channels * height * width);
   const words = new Uint32Array(2 * Math.ceil((columns.stop * channels) / 4) * 4);
   for (let row = 0; row < height; row++) {
-    rowWords(seed, step, rows.start + row, words);
+    rowWords(seed, rows.start + row, words);
     for (let column = 0; column < width; column++) {
       for (let c = 0; c < channels; c++) {
         const word = 2 * ((columns.start + column) * channels + c);
@@ -43,21 +37,20 @@ export function normalNoise(
 }
 
 /** Fills `words` with those of a row: low and high half of each. */
-export function rowWords(seed: bigint, step: number, row: number, words: Uint32Array): void {
+export function rowWords(seed: bigint, row: number, words: Uint32Array): void {
   const key = [Number(seed & 0xffffffffn), Number(seed >> 32n)] as const;
-  for (let at = 0; at < words.length; at += 8) philox(1 + at / 8, row, step, key, words, at);
+  for (let at = 0; at < words.length; at += 8) philox(1 + at / 8, row, key, words, at);
 }
 
-/** One block of four words for a counter (block, row, step, 0). */
+/** One block of four words for a counter (block, row, 0, 0). */
 function philox(
   block: number,
   row: number,
-  step: number,
   seed: readonly [number, number],
   out: Uint32Array,
   at: number,
 ): void {
-  let counter = Uint32Array.of(block, Math.floor(block / WORD), row, 0, step, 0, 0, 0);
+  let counter = Uint32Array.of(block, Math.floor(block / WORD), row, 0, 0, 0, 0, 0);
   const key = Uint32Array.of(...seed, 0, 0);
   for (let round = 0; round < ROUNDS; round++) {
     const [firstLow, firstHigh, a, b] = multiplied(counter[0], counter[1], MULTIPLIERS[0], MULTIPLIERS[1]);

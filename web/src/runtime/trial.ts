@@ -2,7 +2,7 @@
 import type { EntropyModel } from "../format/entropy";
 import type { Weights } from "../weights/bundle";
 import type { Engine } from "./engine";
-import { makeDecoder } from "./load";
+import { FlowDecoder } from "./flow";
 
 const LEVEL = 128;
 const GRID = { rows: 2, columns: 2 };
@@ -28,7 +28,7 @@ export async function agrees(
 }
 
 async function picture(weights: Weights, entropy: EntropyModel, engine: Engine): Promise<Uint16Array> {
-  const decoder = makeDecoder(weights, entropy, engine);
+  const decoder = new FlowDecoder(weights, entropy, engine);
   const idle = async () => {};
   const coarse = await decoder.coarse(entropy.decode(new Uint8Array(), GRID, LEVEL), LEVEL, idle);
   return (await decoder.sample(coarse, LEVEL, { steps: 1, seed: 0n }, idle)).data;

@@ -15,6 +15,8 @@ import { type Arrays, byteSize, type NumberArray } from "../format/arrays";
 
 const MAGIC = "SPRDWTS1";
 const MAX_UNPACKED = 2 ** 27;
+/** The generation of networks that this page runs. */
+const GENERATION = 2;
 
 /** What the manifest says, already checked when the binary was made. */
 export interface Manifest {
@@ -33,7 +35,6 @@ export interface Manifest {
   readonly sampler: string;
   /** The latest time that the flow may be asked at. */
   readonly latest: number;
-  readonly noise_scale: number;
 }
 
 export interface Weights {
@@ -57,6 +58,8 @@ export async function readBundle(data: Uint8Array<ArrayBuffer>): Promise<Weights
   const { manifest, parts }: { manifest: Manifest; parts: Part[] } = JSON.parse(
     decoder.decode(data.subarray(12, start)),
   );
+  if (manifest.generation !== GENERATION)
+    throw new Refused("The weights are of another version than this page. Please reload it.");
   const sizes = parts.map(({ dtype, shape }) => byteSize(dtype, shape) ?? Number.NaN);
   const total = sizes.reduce((sum, size) => sum + size, 0);
   if (!(total <= MAX_UNPACKED)) throw damaged();

@@ -10,7 +10,7 @@ const $ = (id) => document.getElementById(id);
 const viewer = new Viewer($("frame"));
 const NAMES = { jpeg: "JPEG", webp: "WebP", avif: "AVIF" };
 const LOWEST_BPP = 0.002;
-const HIGHEST_BPP = 0.06; // no file of the shipped model is larger
+const HIGHEST_BPP = 0.06; // the end of the slider; a larger target can be typed
 const START_BPP = 0.02;
 const REST = 160; // milliseconds without a change before work begins
 

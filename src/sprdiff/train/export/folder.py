@@ -25,11 +25,10 @@ from ...format.tables import fit_tables
 from ...models.config import EXACT
 from ...models.sprdiff import SPRDiff
 from ...models.stored import Arrays
-from ...runtime.weights import FORMAT, GRAPHS, SAMPLERS, defaults, identity
+from ...runtime.weights import FORMAT, GENERATION, GRAPHS, SAMPLERS, defaults, identity
 from ..data.photos import CropSampler
 from ..data.shards import ShardCrops
 from .graphs import (
-    GENERATION,
     Branches,
     CoarseGraph,
     ConditionGraph,
@@ -40,7 +39,7 @@ from .graphs import (
 
 KEPT = ("MODEL_CARD.md", "LICENSE-weights")
 _ARRAYS = ("manifest.json", "entropy.npz", "encoder.npz", "decoder.npz")
-FILES = (*_ARRAYS, *(f"{graph}.onnx" for graph in GRAPHS[GENERATION]), *KEPT)
+FILES = (*_ARRAYS, *(f"{graph}.onnx" for graph in GRAPHS), *KEPT)
 """All that a weights folder may hold, because an export replaces the folder and must not delete other files
 with it."""
 

@@ -23,10 +23,10 @@ from ...models.config import ModelConfig
 from ...models.flow import Conditions
 from ...models.sprdiff import SPRDiff, unstandardise
 from ...models.triple_encoder import blurred
+from ...models.vae import calmed
 from ...runtime.weights import GRAPHS
 
 OPSET = 20
-GENERATION = 2
 
 
 class EncoderGraph(nn.Module):
@@ -108,8 +108,8 @@ class VAEDecodeGraph(nn.Module):
         self.register_buffer("latent_std", model.latent_std)
 
     def forward(self, z0: Tensor, x_tilde: Tensor) -> Tensor:
-        x_hat: Tensor = self.vae_decoder(unstandardise(z0, self.latent_mean, self.latent_std), x_tilde)
-        return x_hat
+        x_hat = self.vae_decoder(unstandardise(z0, self.latent_mean, self.latent_std), x_tilde)
+        return calmed(x_hat, x_tilde)
 
 
 class Branches(NamedTuple):
@@ -149,7 +149,7 @@ def export_graphs(model: SPRDiff, folder: Path) -> dict[str, dict[str, np.ndarra
     }
     given = _inputs(model.config)
     graphs = {}
-    for name, (inputs, outputs) in GRAPHS[GENERATION].items():
+    for name, (inputs, outputs) in GRAPHS.items():
         graphs[name] = _export(
             modules[name], {i: given[i] for i in inputs}, outputs, folder / f"{name}.onnx", known
         )
