@@ -78,6 +78,7 @@ def test_a_target_that_cannot_be(service: Api) -> None:
 def test_decode(service: Api, sprd: bytes, realism: float) -> None:
     answer = service.post(f"/decode?realism={realism}", sprd)
     assert answer.status_code == 200 and answer.headers["content-type"] == "image/png"
+    assert float(answer.headers["sprdiff-realism"]) == realism
     with Image.open(io.BytesIO(answer.content)) as image:
         assert np.array_equal(np.asarray(image), np.asarray(CODEC.decode(sprd, realism=realism)))
         text = json.loads(image.info["sprdiff"])

@@ -117,13 +117,14 @@ def test_a_link_is_the_photograph(viewer: Viewer, address: str, tmp_path: Path) 
     before = len(viewer.requests)
     viewer.page.goto(to_link(PHOTO, address))
     viewer.settled()
-    assert close_to(viewer.saved(tmp_path), CODEC.decode(PHOTO))
+    assert close_to(viewer.saved(tmp_path), CODEC.decode(PHOTO, realism=viewer.realism()))
     fragment = to_link(PHOTO, address).partition("#")[2]
     assert not [url for url in viewer.requests[before:] if fragment in url and not url.startswith(address)]
     odd = (TINY / "odd.sprd").read_bytes()
     viewer.page.goto(to_link(odd, address))  # the same page: only its fragment changes
     viewer.page.locator("#facts").filter(has_text="130 × 77").wait_for()
     viewer.settled()
+    viewer.turn("#realism", 1)
     assert close_to(viewer.saved(tmp_path), golden("odd", 1))
 
 
@@ -132,7 +133,7 @@ def test_a_code_opens_the_photograph(viewer: Viewer, address: str, tmp_path: Pat
         (found,) = zxingcpp.read_barcodes(code)
     viewer.page.goto(found.text)
     viewer.settled()
-    assert close_to(viewer.saved(tmp_path), CODEC.decode(PHOTO))
+    assert close_to(viewer.saved(tmp_path), CODEC.decode(PHOTO, realism=viewer.realism()))
 
 
 def test_links_that_are_cut(viewer: Viewer, address: str) -> None:
@@ -153,7 +154,7 @@ def test_the_beginning_of_a_file(viewer: Viewer, tmp_path: Path) -> None:
     viewer.complaint("check does not match")
     viewer.page.locator("#partial").click()
     viewer.settled()
-    wanted = CODEC.decode(cut, partial=True)
+    wanted = CODEC.decode(cut, realism=viewer.realism(), partial=True)
     assert close_to(viewer.saved(tmp_path), wanted)
     assert f"{int(100 * wanted.info['known'])} % of the symbols" in viewer.facts()
     assert "part of the file" in viewer.page.locator("#remark").inner_text()
@@ -163,7 +164,7 @@ def test_packets_with_losses(viewer: Viewer, tmp_path: Path) -> None:
     packets = to_packets(PHOTO, payload=60, parity=2)
     arrived = [packet for number, packet in enumerate(packets) if number not in (1, 4)]
     viewer.give(*((f"{i}.pkt", packet) for i, packet in enumerate(reversed(arrived))))
-    assert close_to(viewer.saved(tmp_path), CODEC.decode(PHOTO))
+    assert close_to(viewer.saved(tmp_path), CODEC.decode(PHOTO, realism=viewer.realism()))
     assert not viewer.page.locator("#remark").is_visible()
 
 
@@ -173,11 +174,13 @@ def test_too_few_packets_show_the_beginning(viewer: Viewer, tmp_path: Path) -> N
     viewer.complaint("the first is missing")
     viewer.give(packets[0])
     (received,) = from_packets(packet for _, packet in packets[:-2])
-    assert close_to(viewer.saved(tmp_path), CODEC.decode(received.data, partial=True))
+    assert close_to(
+        viewer.saved(tmp_path), CODEC.decode(received.data, realism=viewer.realism(), partial=True)
+    )
     assert "2 more packets complete the picture" in viewer.page.locator("#remark").inner_text()
     listed = viewer.page.locator("#list button").count()
     viewer.give(*packets[-2:])
-    assert close_to(viewer.saved(tmp_path), CODEC.decode(PHOTO))
+    assert close_to(viewer.saved(tmp_path), CODEC.decode(PHOTO, realism=viewer.realism()))
     assert not viewer.page.locator("#remark").is_visible()
     assert viewer.page.locator("#list button").count() == listed
 
@@ -198,9 +201,9 @@ def test_packets_as_text(viewer: Viewer, code: str, tmp_path: Path) -> None:
     ]
     pasted(viewer, "\n".join(lines))
     viewer.settled()
-    assert close_to(viewer.saved(tmp_path), CODEC.decode(PHOTO))
+    assert close_to(viewer.saved(tmp_path), CODEC.decode(PHOTO, realism=viewer.realism()))
     viewer.give(("lines.txt", "\n".join(lines).encode()))
-    assert close_to(viewer.saved(tmp_path), CODEC.decode(PHOTO))
+    assert close_to(viewer.saved(tmp_path), CODEC.decode(PHOTO, realism=viewer.realism()))
 
 
 def test_a_pasted_link_and_pasted_nonsense(viewer: Viewer) -> None:

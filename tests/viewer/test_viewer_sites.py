@@ -34,10 +34,11 @@ def test_without_a_connection(browser: Browser, site: Path, tmp_path: Path) -> N
     viewer.page.reload()
     assert "threads" in viewer.ready()  # the service worker sends the headers
     viewer.give(("photo.sprd", PHOTO))
-    assert close_to(viewer.saved(tmp_path), CODEC.decode(PHOTO))
+    assert close_to(viewer.saved(tmp_path), CODEC.decode(PHOTO, realism=viewer.realism()))
     viewer.page.goto(to_link((TINY / "odd.sprd").read_bytes(), f"{address}/"))
     viewer.page.locator("#facts").filter(has_text="130 × 77").wait_for()
     viewer.settled()
+    viewer.turn("#realism", 1)
     assert close_to(viewer.saved(tmp_path), golden("odd", 1))
     viewer.close()
 
@@ -50,7 +51,7 @@ def test_over_plain_http(browser: Browser, site: Path, tmp_path: Path) -> None:
         said = viewer.ready()
         assert "on one thread" in said and "plain http" in said
         viewer.give(("photo.sprd", PHOTO))
-        assert close_to(viewer.saved(tmp_path), CODEC.decode(PHOTO))
+        assert close_to(viewer.saved(tmp_path), CODEC.decode(PHOTO, realism=viewer.realism()))
         viewer.close()
     other.close()
 

@@ -67,6 +67,10 @@ class Viewer:
         alert.filter(has_text=words).wait_for()
         return alert.inner_text()
 
+    def realism(self) -> float:
+        """Return what the dial shows: the default, or where an earlier picture has left it."""
+        return float(self.page.locator("#realism").input_value())
+
     def turn(self, dial: str, value: float) -> None:
         """Set a dial as a hand does."""
         script = "(e, v) => { e.value = v; e.dispatchEvent(new Event('input', { bubbles: true })); }"

@@ -177,7 +177,9 @@ def decode(task: Task, query: DecodeQuery) -> Answer:
     decoded = task.codec.decode_with(task.body, options.DecodeOptions(query.realism, query.steps, query.seed))
     checkpoint()
     content = encode_image(decoded.image, FORMATS[query.format], decoded.text)
-    return Answer(content, f"image/{query.format}", _about(header, task.body), header.width * header.height)
+    realism, _ = task.codec.manifest.dials(header.level, query.realism, query.steps)
+    about = _about(header, task.body) | {"Realism": f"{realism:g}"}
+    return Answer(content, f"image/{query.format}", about, header.width * header.height)
 
 
 class Comparer:

@@ -28,6 +28,7 @@ _HEADERS = {
     "Quality": "Quality, 0 to 100.",
     "Scale": "How many times smaller the picture was coded.",
     "Model": "Name of the weights.",
+    "Realism": "The realism at which the picture was decoded.",
     "Seconds": "Seconds that the work took.",
     "Codec": "Library and version.",
     "Dropped": "What the picture had and the file lacks, such as transparency; left out if nothing is lost.",
@@ -64,7 +65,7 @@ DECODE = _route(
     "The picture of an `.sprd` file",
     "The bytes of an `.sprd` file.",
     ("image/png", "image/webp", "image/jpeg"),
-    _SPRD,
+    (*_SPRD, "Realism"),
 )
 COMPARE = _route("What another codec makes of a picture", _PICTURE, ("image/png",), _BASELINE)
 METRICS: dict[str, Any] = {

@@ -33,6 +33,7 @@ _EXPOSED = (
     "Quality",
     "Scale",
     "Model",
+    "Realism",
     "Seconds",
     "Codec",
     "Dropped",

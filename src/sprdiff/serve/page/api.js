@@ -45,7 +45,7 @@ async function post(path, parameters, body, signal) {
 export const encode = (photo, bytes, signal) =>
   post("encode", { max_bytes: bytes, or_smallest: true }, photo, signal);
 
-export const decode = (file, realism, signal) => post("decode", { realism }, file, signal);
+export const decode = (file, realism, signal) => post("decode", realism === undefined ? {} : { realism }, file, signal);
 
 export const compare = (photo, codec, bytes, signal) =>
   post("compare", { codec, max_bytes: bytes, or_smallest: true }, photo, signal);

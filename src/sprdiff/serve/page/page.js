@@ -29,6 +29,7 @@ const large = (value) => {
 const say = (text) => ($("status").textContent = text);
 const left = () => document.querySelector("input[name=left]:checked").value;
 const realism = () => Number($("realism").value);
+let turned = false; // Until somebody turns the dial, it shows what the weights say of the file's level.
 
 function complain(error) {
   $("alert").textContent = error.message;
@@ -113,14 +114,18 @@ const code = single(async (signal) => {
 });
 
 const paint = single(async (signal) => {
-  const dial = realism();
   wait("Decoding …");
-  const made = await decode(item.sprd, dial, signal);
+  const made = await decode(item.sprd, turned ? realism() : undefined, signal);
+  const dial = made.number("Realism");
+  if (!turned) {
+    $("realism").value = dial;
+    showDial();
+  }
   learn(made);
   item.times.decode = made.number("Seconds");
   viewer.shape(item.width, item.height);
   const size = bytes(item.sprd.size);
-  const name = dial === 1 ? "SPRDiff" : `SPRDiff, realism ${dial.toFixed(2)}`;
+  const name = turned ? `SPRDiff, realism ${dial.toFixed(2)}` : "SPRDiff";
   await viewer.show("right", made.blob, `${name}: ${size}`, `The decoded picture, ${size}, realism ${dial}`);
   offer($("save-png"), made.blob, "png");
   tell();
@@ -299,6 +304,7 @@ for (const [id, size] of [
   });
 }
 $("realism").addEventListener("input", () => {
+  turned = true;
   showDial();
   if (item.sprd) paintSoon();
 });
@@ -335,7 +341,7 @@ addEventListener("drop", (event) => {
 showDial();
 const here = new URL(".", location.href).href;
 $("commands").textContent = `curl --data-binary @photo.jpg '${here}encode?bpp=0.02' -o photo.sprd
-curl --data-binary @photo.sprd '${here}decode?realism=1' -o photo.png`;
+curl --data-binary @photo.sprd '${here}decode' -o photo.png`;
 try {
   const { version, model, limits: most } = await health();
   limits = most;
