@@ -14,7 +14,7 @@ from .files import tell
 _PARTS = {
     "tiny": {
         "what": "shipped with the package; any CPU, no download",
-        "networks": "all of this project's: 16.2 million parameters, 29.8 MB",
+        "networks": "all of this project's but for EfficientNet-Lite0: 16.2 million parameters, 29.8 MB",
         "extra": "none to use, 'train' to train",
         "licence": "see LICENSE-weights beside the weights (sprdiff info)",
     },

@@ -69,8 +69,9 @@ class VAEDecoder(nn.Module):
 def calmed(image: Tensor, coarse: Tensor) -> Tensor:
     """Keep the texture of a sample and half of what it changes in larger shapes, [N,3,H,W].
 
-    What a sample changes is split by two box filters of 5x5, a smoothing with a deviation of 2 pixels. Below
-    that the coarse image knows best, and a sample moves edges and faces at random: `SHAPES` of it is kept.
+    Two box filters of 5x5, a smoothing with a deviation of 2 pixels, split what a sample changes. The coarse
+    image knows best about the smooth part, where a sample moves edges and faces at random: `SHAPES` of that
+    part is kept.
     """
     low = image - coarse
     for size, padding in 2 * [((1, 2 * _REACH + 1), (0, _REACH)), ((2 * _REACH + 1, 1), (_REACH, 0))]:
