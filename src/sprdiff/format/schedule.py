@@ -17,7 +17,6 @@ MAX_PASSES = 8
 SIDES = (2, 4)
 """Rows and columns after which the passes repeat."""
 MAX_GROUPS = 16
-MAX_STEPS = 64
 
 
 class Schedule:
