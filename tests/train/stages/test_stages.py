@@ -182,12 +182,12 @@ def levels_seen(tmp_path: Path, latents: Path, batches: int) -> dict[str, np.nda
     many = {n: np.broadcast_to(a[:1], (LEVELS, *a.shape[1:])) for n, a in arrays.items()}
     many["level"] = np.arange(LEVELS, dtype=np.int16)
     sampler = LatentSampler(LatentStore(many), 64, 0)
-    seen: dict[str, list[float]] = {"flow": [], "jump": []}
+    seen: dict[str, list[float]] = {"flow": [], "smallest": [], "jump": []}
     ask = trainer.model.flow.forward
 
     def asked(z: Tensor, time: Tensor, stride: Tensor, level: Tensor, given: Any) -> Tensor:
         for d, v in zip(stride.tolist(), level.tolist(), strict=True):
-            seen["jump" if d else "flow"].append(v)
+            seen["flow" if d == 0 else "smallest" if d == 1 else "jump"].append(v)
         return ask(z[:1], time[:1], stride[:1], level[:1], tuple(g[:1] for g in given)).expand_as(z)
 
     vars(trainer.model.flow)["forward"] = asked
@@ -201,8 +201,12 @@ def levels_seen(tmp_path: Path, latents: Path, batches: int) -> dict[str, np.nda
 
 def test_every_objective_of_the_flow_sees_the_same_levels(tmp_path: Path, latents: Path) -> None:
     """They once shared the parity of the index: the one step saw a level below 32 in 3% of its samples."""
-    seen = levels_seen(tmp_path, latents, batches=60)
-    assert len(seen["flow"]) == len(seen["jump"]) == 60 * 16
+    seen = levels_seen(tmp_path, latents, batches=120)
+    assert {name: len(found) for name, found in seen.items()} == {
+        "flow": 120 * 8,
+        "smallest": 120 * 8,
+        "jump": 120 * 16,
+    }
     for found in seen.values():
         eighths = np.histogram(found, bins=8, range=(0, LEVELS))[0] / len(found)
         assert eighths.min() > 0.09 and eighths.max() < 0.16  # 0.125 each, four standard deviations of .0107
@@ -254,6 +258,28 @@ def test_few_steps_start_from_the_flow_and_follow_it_slowly(tmp_path: Path, late
     )
     start = torch.cat([p.flatten() for p in first])
     assert 0 < (slow - start).abs().max() < 0.1 * (now - start).abs().max()
+
+
+def test_the_smallest_step_learns_the_velocity_and_larger_ones_their_halves(
+    tmp_path: Path, latents: Path
+) -> None:
+    trainer = make_trainer("flow-few", tmp_path, latents)
+    asked: dict[str, list[float]] = {"network": [], "halves": []}
+
+    def nothing(name: str) -> Any:
+        def velocity(z: Tensor, time: Tensor, stride: Tensor, level: Tensor, given: Any) -> Tensor:
+            asked[name] += stride.tolist()
+            return torch.zeros_like(z)
+
+        return velocity
+
+    module: Any = trainer.module
+    vars(module.model.flow)["forward"], vars(module.slow)["forward"] = nothing("network"), nothing("halves")
+    batch: Any = trainer.sampler.batch(0, 0, 32)
+    with torch.no_grad():
+        scalars = module(batch, batch["level"])
+    assert float(scalars["jump"]) == 0 and float(scalars["flow"]) > 0.5  # ε − z has a variance of about 2
+    assert set(asked["network"]) == {0, 1, 2, 3, 4} and set(asked["halves"]) == {1, 2, 3}
 
 
 def trained_flow(folder: Path, latents: Path, name: str, seed: int) -> Path:

@@ -24,6 +24,8 @@ UNIFORM, LAST = 0.25, 0.03
 time is rarely close to the ends."""
 SLOW = 0.99
 """Decay of the moving average of the network that few steps learn from."""
+SMALLEST_STRIDE = 1
+"""The index in `STEP_SIZES` of the smallest step, which is trained as the velocity at its beginning is."""
 STEPS_JUDGED = (1, 2, 4, 8, 16)
 
 
@@ -34,7 +36,8 @@ class FlowStage(StageModule):
     If `few` is above 0, that share of each batch learns that one step equals two half steps (Frans et al.,
     ICLR 2025): the velocity for a step size d at time t is trained towards the mean of two velocities for
     d/2, at t and at t − d/2, which a moving average of the network computes. The rest of the batch goes on
-    learning the flow itself.
+    learning the flow itself. The smallest step, 1/8, is an Euler step of the flow: it does not learn two
+    halves, because finer solutions of a flow that is not fully trained are worse (dev/LOG.md, 101).
 
     If `guide` is above 0, the network learns a guided velocity in place of the flow's own (Karras et al.,
     NeurIPS 2024): v₂ + guide·(v₂ − v₁), where v₂ is the velocity of a trained flow and v₁ that of an earlier,
@@ -74,7 +77,10 @@ class FlowStage(StageModule):
         time, stride = draw_times(count, z.device), torch.zeros(count, device=z.device)
         jumps = round(self.few * count)
         if jumps:
-            stride[-jumps:] = torch.randint(1, len(STEP_SIZES), (jumps,), device=z.device).float()
+            stride[: (count - jumps) // 2] = SMALLEST_STRIDE
+            stride[-jumps:] = torch.randint(
+                SMALLEST_STRIDE + 1, len(STEP_SIZES), (jumps,), device=z.device
+            ).float()
             sizes = stride_size(stride[-jumps:])
             time[-jumps:] = sizes * (1 + torch.floor(torch.rand(jumps, device=z.device) / sizes))
         z_t = z.lerp(noise, time[:, None, None, None])
