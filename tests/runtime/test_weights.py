@@ -279,7 +279,7 @@ def test_bytes_count_as_half_floats(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def half_floats(folder: Path) -> None:
-    """Store the networks as the first weights of the second generation are: as half floats alone."""
+    """Store the networks as half floats alone, as the weights that ship are."""
     for part in ("decoder", "encoder"):
         arrays = read_arrays(folder / f"{part}.npz")
         replace_arrays(

@@ -79,7 +79,7 @@ def check_packed(stored: Arrays) -> None:
     """Check that arrays are floats, or int8 kernels with their scales, and that no scale is left over.
 
     Raises:
-        ValueError: they are not; nothing that they expand to would fit, or it would not be numbers.
+        ValueError: they are not, or a scale has another shape or type, or makes values that are not numbers.
     """
     for name in sorted(stored):
         if name.startswith(SCALE):
