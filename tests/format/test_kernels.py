@@ -33,6 +33,16 @@ def test_bytes_are_within_half_a_scale(shape: tuple[int, ...]) -> None:
     assert found.dtype == np.float32 and (error <= 0.5001 * stored["scale.a"]).all()
 
 
+def test_kernels_may_stay_half_floats() -> None:
+    kernel = RANDOM.standard_normal((32, 32)).astype(np.float32)
+    stored = packed({"flow.a": kernel, "b": kernel}, half=("flow.",))
+    assert {n: str(a.dtype) for n, a in stored.items()} == {
+        "flow.a": "float16",
+        "b": "int8",
+        "scale.b": "float32",
+    }
+
+
 def test_channels_of_zeros_stay_zeros() -> None:
     kernel = RANDOM.standard_normal((32, 32)).astype(np.float32)
     kernel[3] = 0

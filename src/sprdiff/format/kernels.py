@@ -48,11 +48,15 @@ def from_bytes(kernel: NDArray[Any], scale: NDArray[Any]) -> Floats:
     return kernel.astype(np.float32) * _along(scale.astype(np.float32), kernel)
 
 
-def packed(weights: Arrays) -> dict[str, NDArray[Any]]:
-    """Return weights, arrays of floats by name, as they are stored."""
+def packed(weights: Arrays, half: tuple[str, ...] = ()) -> dict[str, NDArray[Any]]:
+    """Return weights, arrays of floats by name, as they are stored.
+
+    Args:
+        half: prefixes of the names of weights whose kernels stay half floats.
+    """
     stored: dict[str, NDArray[Any]] = {}
     for name, value in weights.items():
-        if is_large(value.shape):
+        if is_large(value.shape) and not name.startswith(half):
             stored[name], stored[SCALE + name] = to_bytes(value)
         else:
             stored[name] = value.astype(np.float16)

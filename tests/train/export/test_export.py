@@ -70,7 +70,7 @@ def test_every_part_has_a_hash_of_its_own(exported: Path) -> None:
 def kernels_and_rest(model: SPRDiff) -> tuple[set[str], set[str]]:
     """Return the names of the weights that are stored as bytes, and of those that are half floats."""
     weights = {name: value for name, value in model.state_dict().items() if not name.startswith(EXACT)}
-    kernels = {name for name, value in weights.items() if is_large(value.shape)}
+    kernels = {n for n, value in weights.items() if is_large(value.shape) and not n.startswith("flow.")}
     return kernels, weights.keys() - kernels
 
 
@@ -80,7 +80,7 @@ def test_weights_are_stored_once_and_small(exported: Path, model: SPRDiff) -> No
     kernels, rest = kernels_and_rest(model)
     wanted = dict.fromkeys(kernels, "int8") | dict.fromkeys(rest, "float16")
     wanted |= dict.fromkeys((SCALE + name for name in kernels), "float32")
-    assert len(kernels) > 50 and {n: str(a.dtype) for n, a in (encoder | decoder).items()} == wanted
+    assert len(kernels) > 20 and {n: str(a.dtype) for n, a in (encoder | decoder).items()} == wanted
     for part in (encoder, decoder):
         assert {SCALE + name for name in kernels & set(part)} <= set(part), (
             "kernels have their scales beside them"
