@@ -25,10 +25,12 @@ from sprdiff.codec import Codec
 from sprdiff.errors import SprdiffError
 from sprdiff.fileinfo import info
 from sprdiff.format.entropy import EntropyModel
+from sprdiff.format.hash import canonical_hash
+from sprdiff.format.kernels import unpacked
 from sprdiff.imageio.open import open_rgb
 from sprdiff.pillow import SprdiffImageFile
 from sprdiff.runtime.onnx import OnnxRuntime
-from sprdiff.runtime.weights import Manifest, default_folder, read_arrays, read_manifest
+from sprdiff.runtime.weights import Manifest, default_folder, read_arrays, read_manifest, read_network
 from sprdiff.sd.config import SD
 from sprdiff.sd.folder import Trained
 
@@ -84,9 +86,11 @@ def stream(data: bytes) -> str:
 
 
 def npz(data: bytes) -> str:
-    """Read the bytes as the arrays of a folder of weights."""
+    """Read the bytes as the decoder of a folder of weights whose manifest has their hash."""
     with stored(data, "decoder.npz") as path:
-        return f"{len(read_arrays(path))} arrays"
+        digest = canonical_hash(read_arrays(path))
+        arrays = read_network(path.parent, "decoder", digest)
+        return f"{sum(value.size for value in unpacked(arrays).values())} numbers"
 
 
 def manifest(data: bytes) -> str:

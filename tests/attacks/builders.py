@@ -61,6 +61,14 @@ def archive(name: str, data: bytes, method: int) -> bytes:
     return stream.getvalue()
 
 
+def kernel(shape: tuple[int, ...], scale: np.ndarray) -> bytes:
+    """Make an archive of an int8 kernel of ones and its scales."""
+    stream = io.BytesIO()
+    arrays = {"a": np.ones(shape, np.int8), "scale.a": scale}
+    np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
+    return stream.getvalue()
+
+
 def npy(shape: tuple[int, ...], descr: str) -> bytes:
     """Make the head of an array."""
     stream = io.BytesIO()

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from onnx import TensorProto, helper
 from PIL import Image
 
-from builders import archive, graph, iptc, large_png, manifest, npy, sprd, tar_head
+from builders import archive, graph, iptc, kernel, large_png, manifest, npy, sprd, tar_head
 
 FOLDER = Path(__file__).parent
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF\n"
@@ -150,6 +150,21 @@ def _() -> bytes:
     data = bytearray(archive("a", npy((1,), "<f4") + bytes(4), zipfile.ZIP_STORED))
     data[-10:-6] = b"\xff\xff\xff\xff"
     return bytes(data)
+
+
+@attack("npz/bytes.npz", "expand 120 MB of bytes, which an archive may hold, to 480 MB of floats")
+def _() -> bytes:
+    return kernel((120, 1_000_000), np.ones(120, np.float32))
+
+
+@attack("npz/broadcast.npz", "multiply one channel of 30 000 bytes with 30 000 scales")
+def _() -> bytes:
+    return kernel((1, 30_000), np.ones(30_000, np.float32))
+
+
+@attack("npz/scale.npz", "compute with infinity: a scale of 3e38")
+def _() -> bytes:
+    return kernel((1, 1024), np.full(1, 3e38, np.float32))
 
 
 @attack("manifest/infinite.json", "make every picture infinite: a latest time of 1e400")

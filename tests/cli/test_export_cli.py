@@ -12,6 +12,8 @@ from conftest import photo
 from sprdiff.cli import main
 from sprdiff.runtime.weights import default_folder
 
+pytest_plugins = ("weights_fixture",)
+
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,6 +31,15 @@ def test_the_encoder_alone_makes_the_same_files(capsys: pytest.CaptureFixture[st
     assert main(["encode", "photo.png", "one.sprd", "--weights", "sender"]) == 0
     assert Path("one.sprd").read_bytes() == Path("all.sprd").read_bytes()
     assert main(["info", "one.sprd", "--weights", "sender"]) == 0
+
+
+def test_an_encoder_of_bytes_is_copied_as_it_is(nano_weights: Path) -> None:
+    """Its hash is in the manifest, and files say by which encoder they were made."""
+    assert main(["export", "--encoder", "-o", "sender", "--weights", str(nano_weights)]) == 0
+    assert Path("sender/encoder.npz").read_bytes() == (nano_weights / "encoder.npz").read_bytes()
+    for folder, name in ((str(nano_weights), "all.sprd"), ("sender", "one.sprd")):
+        assert main(["encode", "photo.png", name, "--weights", folder]) == 0
+    assert Path("one.sprd").read_bytes() == Path("all.sprd").read_bytes()
 
 
 def test_it_decodes_nothing_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:

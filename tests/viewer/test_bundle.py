@@ -18,6 +18,8 @@ from sprdiff.format.hash import canonical_hash
 from sprdiff.runtime.weights import default_folder, read_arrays, read_manifest
 from sprdiff.viewer.bundle import MAGIC, Bundle, make_bundle, pack
 
+pytest_plugins = ("weights_fixture",)
+
 MOST = 20_000_000
 """The bytes that a page may have to load."""
 
@@ -100,3 +102,11 @@ def test_a_folder_that_only_sends_is_refused(tmp_path: Path) -> None:
             path.unlink()
     with pytest.raises(WeightsError, match="the encoder alone"):
         make_bundle(folder)
+
+
+def test_kernels_of_bytes_reach_the_page_as_they_are_stored(nano_weights: Path) -> None:
+    manifest, parts = taken_apart(make_bundle(nano_weights).data)
+    decoder = below(parts, "decoder/")
+    assert canonical_hash(decoder) == bytes.fromhex(manifest["decoder_hash"])
+    kinds = {array.dtype.str for array in decoder.values()}
+    assert kinds == {"<f2", "|i1", "<f4"}, "the types that web/src/weights/kernels.ts reads"

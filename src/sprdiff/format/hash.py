@@ -23,8 +23,8 @@ def canonical_hash(arrays: Arrays) -> bytes:
 
     Each array is fed as: name in UTF-8, a 0 byte, dtype as numpy writes it for little-endian data ("<i2",
     "|u1"), a 0 byte, number of dimensions (u8), each dimension (u32 little-endian), the values little-endian
-    in C order. Arrays are hashed as stored (fp16 in the decoder), so the hash does not depend on the runtime
-    that computes with them.
+    in C order. Arrays are hashed as stored (`kernels`: fp16, int8 and scales), so the hash does not depend on
+    the runtime that computes with them.
 
     Raises:
         WeightsError: an array holds something other than numbers.

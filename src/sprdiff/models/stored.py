@@ -1,5 +1,5 @@
-"""The contents of a weights folder, to and from torch modules: integers for the exact part, fp16 for the
-rest.
+"""The contents of a weights folder, to and from torch modules: integers for the exact part, fp16 and int8
+kernels for the rest.
 
 The shipped weights are stored once: refinement in the encoder and fine-tuning load them from the folder that
 decodes.
@@ -28,6 +28,7 @@ from ..format.constants import (
     SMALLEST_SIGMA,
     SYMBOL_LIMIT,
 )
+from ..format.kernels import unpacked
 from ..format.tables import make_gaussian_tables, sigma_ladder
 from .blocks import level_weights
 from .config import EXACT, LatentSizes, ModelConfig
@@ -143,14 +144,14 @@ def load_folder(folder: Path, read: Read = read_npz) -> SPRDiff:
         read: a function that reads an ``.npz``; for folders of strangers `runtime.weights.read_arrays`.
 
     Raises:
-        WeightsError: a file is missing, or a weight is missing, unknown or of another shape.
+        WeightsError: a file is missing, or a weight is missing, unknown, of another shape or of another kind.
     """
     try:
         manifest = json.loads((folder / "manifest.json").read_text())
-        parts = [read(folder / f"{name}.npz") for name in ("encoder", "decoder")]
+        parts = [unpacked(read(folder / f"{name}.npz")) for name in ("encoder", "decoder")]
         arrays = read(folder / "entropy.npz")
         config = ModelConfig.from_json(json.dumps(manifest["config"]))
-        stored = {k: torch.from_numpy(v.astype(np.float32)) for k, v in {**parts[0], **parts[1]}.items()}
+        stored = {name: torch.from_numpy(value) for part in parts for name, value in part.items()}
         with torch.device("meta"):  # without memory first: its sizes may not be those of the weights
             expected = {name: value.shape for name, value in SPRDiff(config).state_dict().items()}
         if other := sorted(

@@ -31,7 +31,16 @@ from .noise import normal_noise
 from .sampler import solve
 from .sessions import Sessions, Tensors
 from .tiling import DECODER_TILE, ENCODER_TILE, Y_STRIDE, Z_STRIDE, Floats, cut, inner, patch, store, times
-from .weights import GRAPHS, Arrays, Manifest, check_hash, read_arrays, read_manifest, sends_only
+from .weights import (
+    GRAPHS,
+    Arrays,
+    Manifest,
+    check_hash,
+    read_arrays,
+    read_manifest,
+    read_network,
+    sends_only,
+)
 
 if TYPE_CHECKING:
     from ..models.sprdiff import SPRDiff
@@ -86,11 +95,11 @@ class OnnxRuntime:
         self._folder = folder
         self.manifest = read_manifest(folder) if manifest is None else manifest
         exact = read_arrays(folder / "entropy.npz")
-        self._decoder: Arrays = {} if sends_only(folder) else read_arrays(folder / "decoder.npz")
         self.weights_hash = self.manifest.weights_hash
         check_hash(folder, "exact part", exact, self.weights_hash)
-        if self._decoder:
-            check_hash(folder, "decoder", self._decoder, self.manifest.decoder_hash)
+        self._decoder: Arrays = {}
+        if not sends_only(folder):
+            self._decoder = read_network(folder, "decoder", self.manifest.decoder_hash)
         self.entropy = EntropyModel(exact)
         grids = (self.entropy.stride, self.entropy.stride * self.entropy.ratio)
         if grids != (Y_STRIDE, Z_STRIDE):
@@ -304,9 +313,7 @@ class OnnxRuntime:
     def _encoder_weights(self) -> Arrays:
         with self._lock:
             if self._encoder is None:
-                encoder = read_arrays(self._folder / "encoder.npz")
-                check_hash(self._folder, "encoder", encoder, self.manifest.encoder_hash)
-                self._encoder = encoder
+                self._encoder = read_network(self._folder, "encoder", self.manifest.encoder_hash)
             return self._encoder
 
 

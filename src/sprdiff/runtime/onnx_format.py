@@ -120,10 +120,12 @@ def _tensor(data: bytes) -> tuple[str, tuple[int, ...], NDArray[Any] | None]:
     """Read an array's name, shape and values; it has no values if they are outside the file."""
     tensor = _message(data, {1, 2, 8, 9, 13, 14}, once={2, 8, 9, 14})
     name, shape = _text(tensor[8][0]), tuple(_integers(tensor.get(1, [])))
-    kind = tensor[2][0]
+    kind, external = tensor[2][0], tensor.get(14, [0])[0] == _EXTERNAL
+    if external and kind != _FLOAT:
+        raise ValueError(f"the array {name} of another type than the folder's weights, which are floats")
     if kind not in (_FLOAT, _INT64) or any(not 0 <= side < 2**31 for side in shape):
         raise ValueError(f"the array {name}")
-    if tensor.get(14, [0])[0] == _EXTERNAL:
+    if external:
         return name, shape, None
     size = int(np.prod(shape, dtype=object)) if shape else 1
     dtype = np.dtype("<f4" if kind == _FLOAT else "<i8")

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ..common.messages import reason
 from ..common.processes import available_cores
 from ..errors import WeightsError
+from ..format.kernels import floats_of
 from .graph_check import check_graph
 from .onnx_format import Graph, read_graph
 from .weights import GRAPHS, MAX_GRAPH, Manifest, read_limited
@@ -51,7 +52,8 @@ class Sessions:
         """Run a graph and return its outputs by name.
 
         Args:
-            weights: the arrays with its initialisers; they are read only if the graph is not loaded yet.
+            weights: the arrays with its initialisers, as they are stored (`read_network`); they are read only
+                if the graph is not loaded yet.
             inputs: float32 arrays by name.
             large: release the scratch memory afterwards, which costs time.
 
@@ -103,10 +105,8 @@ class Sessions:
         model = read_limited(path, MAX_GRAPH)
         names = self._manifest.graphs[graph]
         options = self._options()
-        # They are stored as fp16 and computed in fp32.
-        values = [
-            onnxruntime.OrtValue.ortvalue_from_numpy(weights[name].astype(np.float32)) for name in names
-        ]
+        # They are stored small and computed in fp32.
+        values = [onnxruntime.OrtValue.ortvalue_from_numpy(floats_of(weights, name)) for name in names]
         try:
             options.add_external_initializers(list(names), values)
             session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

@@ -2,7 +2,8 @@
 
     manifest.json   what the folder holds, the hash H by which files name their weights, other hashes
     entropy.npz     exact part: tables and integer networks
-    encoder.npz, decoder.npz   fp16 weights of the graphs, by torch's parameter names
+    encoder.npz, decoder.npz   weights of the graphs, by torch's parameter names (`format.kernels`): fp16, or
+                               int8 kernels with scales
     encoder.onnx, coarse.onnx ...   structure only
 
 Nothing here needs a network runtime. No size that a file states is trusted before it is checked.
@@ -29,6 +30,7 @@ from ..errors import WeightsError
 from ..format.constants import LEVELS
 from ..format.container import PRESETS_WITHOUT_GRAPHS
 from ..format.hash import canonical_hash
+from ..format.kernels import check_packed
 from ..limits import MAX_STEPS
 
 Arrays = dict[str, NDArray[Any]]
@@ -52,7 +54,8 @@ SAMPLERS = ("euler", "heun")
 MAX_MANIFEST = 2**20
 MAX_GRAPH = 2**24
 MAX_ARRAYS = 2**27
-"""The largest size of an ``.npz`` in bytes, packed and unpacked; the decoder of `tiny` has 16 MB."""
+"""The largest size of an ``.npz`` in bytes, packed, and unpacked with numbers of one byte counted as two: in
+float32 it takes at most twice as many. The decoder of `tiny` has 16 MB."""
 MAX_DIRECTORY = 2**20
 """The largest size in bytes of the list of its members, which is read before all of them."""
 MAX_HALO = 1024
@@ -128,7 +131,7 @@ def read_manifest(folder: Path) -> Manifest:
             preset_id=_integer(content["preset_id"], 255),
             **read_identity(path, content),
             halo={graph: _integer(content["halo"][graph], MAX_HALO) for graph in GRAPHS},
-            graphs={graph: tuple(map(str, content["graphs"][graph])) for graph in GRAPHS},
+            graphs={graph: _names(content["graphs"][graph]) for graph in GRAPHS},
             **_sampling(content),
         )
         if manifest.preset_id in PRESETS_WITHOUT_GRAPHS:
@@ -240,9 +243,10 @@ def read_arrays(path: Path) -> Arrays:
     checked.
 
     Raises:
-        WeightsError: it is missing or damaged, unpacks to more than `MAX_ARRAYS` bytes, or holds something
-            else.
+        WeightsError: it is missing or damaged, unpacks to more than `MAX_ARRAYS` bytes (with at least two for
+            each number), or holds something else.
     """
+    arrays: Arrays = {}
     try:
         with open_regular(path) as file:
             _check_archive(file, path)
@@ -250,7 +254,9 @@ def read_arrays(path: Path) -> Arrays:
                 members = archive.infolist()
                 if sum(member.file_size for member in members) > MAX_ARRAYS:
                     raise WeightsError(f"{path} unpacks to more than {MAX_ARRAYS} bytes")
-                return {_array_name(member.filename): _member(archive, member) for member in members}
+                for member in members:
+                    name = _array_name(member.filename)
+                    arrays[name] = _member(archive, member)
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {reason(error)}") from error
     except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError, RuntimeError) as error:
@@ -259,6 +265,30 @@ def read_arrays(path: Path) -> Arrays:
         if isinstance(error, WeightsError | MemoryError):
             raise
         raise WeightsError(f"{path} is damaged: {error!r}") from error
+    if sum(array.size * max(2, array.itemsize) for array in arrays.values()) > MAX_ARRAYS:
+        raise WeightsError(f"{path} holds more numbers than {MAX_ARRAYS} bytes of half floats")
+    return arrays
+
+
+def read_network(folder: Path, part: str, wanted: bytes) -> Arrays:
+    """Read the weights of the encoder or the decoder as they are stored (`format.kernels.floats_of`).
+
+    Args:
+        folder: a weights folder.
+        part: one of `SERVING`.
+        wanted: their hash in the manifest.
+
+    Raises:
+        WeightsError: as `read_arrays` and `check_hash`, or they are neither floats nor kernels with scales.
+    """
+    path = folder / f"{part}.npz"
+    arrays = read_arrays(path)
+    check_hash(folder, part, arrays, wanted)
+    try:
+        check_packed(arrays)
+    except ValueError as error:
+        raise WeightsError(f"{path} is damaged: {error}") from error
+    return arrays
 
 
 def _check_archive(file: BinaryIO, path: Path) -> None:
@@ -308,6 +338,8 @@ def _header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
 
 
 def _array_name(filename: str) -> str:
+    if not filename.isprintable():  # messages name arrays, and are one line
+        raise ValueError(f"{filename!r} is no name of an array")
     return filename.removesuffix(".npy")
 
 
@@ -329,6 +361,13 @@ def _by_level(value: Any) -> tuple[float, ...]:
     if len(table) != LEVELS:
         raise ValueError(f"realism has {len(table)} entries, not {LEVELS}")
     return tuple(_number(entry, 1.0) for entry in table)
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    names = tuple(map(str, value))
+    if len(set(names)) != len(names):  # each would be expanded as often
+        raise ValueError("a graph's weights, of which one stands twice")
+    return names
 
 
 def _digest(value: Any) -> bytes:

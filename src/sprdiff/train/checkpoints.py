@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from ..common.messages import reason
 from ..errors import TrainingError
+from ..format.kernels import SCALE, from_bytes, packed
 from ..models.config import ModelConfig
 from ..sd.config import SDConfig
 
@@ -33,8 +34,6 @@ PARTS = (
 )  # fmt: skip
 DERIVED = ("slow.",)
 """Extras that start as a copy of the model's weights if a checkpoint has none."""
-SCALE, SMALLEST_KERNEL = "scale", 1024
-"""The prefix of the scales of kernels that are stored as bytes, and the size from which on kernels are."""
 ONLY_SD = ("synthesis.estimate", "denoiser")
 """Prefixes that only preset `sd` has. A checkpoint names prefixes of `PARTS` and of these in ``networks``.
 
@@ -184,32 +183,24 @@ def trim(path: Path, out: Path, *, bytes_only: bool = False) -> None:
     as fp16.
 
     Args:
-        bytes_only: store kernels in a quarter of float32: integers up to 127 and a scale for each output
-            channel. This is meant for weights that are trained further, in a repository that keeps every
-            version.
+        bytes_only: store large kernels in a quarter of float32 (`format.kernels`). This is meant for weights
+            that are trained further, in a repository that keeps every version.
     """
     c = load(path)
     kept = {f"ema.{k}": v.half() for k, v in c.part("ema").items() if part_of(k) in c.networks}
     kept |= {f"extra.{k}": v.half() for k, v in c.part("extra").items() if not k.startswith(DERIVED)}
     if bytes_only:
-        kernels = {k: v.float() for k, v in kept.items() if v.ndim > 1 and v.numel() >= SMALLEST_KERNEL}
-        for name, kernel in kernels.items():
-            scale = kernel.flatten(1).abs().amax(1).clamp(min=1e-12) / 127
-            kept[name] = (kernel / _along(scale, kernel)).round().to(torch.int8)
-            kept[f"{SCALE}.{name}"] = scale
+        stored = packed({name: value.float().numpy() for name, value in kept.items()})
+        kept = {name: torch.from_numpy(array) for name, array in stored.items()}
     save(out, replace(c, tensors=kept))
-
-
-def _along(scale: Tensor, kernel: Tensor) -> Tensor:
-    return scale.view(-1, *[1] * (kernel.ndim - 1))
 
 
 def _whole_numbers(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors of a file; those that `trim` turned into bytes become float32 again."""
-    found = {k: v for k, v in tensors.items() if not k.startswith(SCALE + ".")}
+    found = {k: v for k, v in tensors.items() if not k.startswith(SCALE)}
     for name in tensors.keys() - found.keys():
-        kernel = name.removeprefix(SCALE + ".")
-        found[kernel] = found[kernel].float() * _along(tensors[name].float(), found[kernel])
+        kernel = name.removeprefix(SCALE)
+        found[kernel] = torch.from_numpy(from_bytes(found[kernel].numpy(), tensors[name].numpy()))
     return found
 
 

@@ -6,7 +6,8 @@ is asked for.
     ...       the description, JSON: the manifest, and name, type and shape of every part
     ...       zlib: the numbers of all parts, one after the other, little-endian, last index fastest
 
-Parts are ``entropy/NAME`` and ``decoder/NAME``, the arrays, and ``graph/NAME``, the bytes of an ONNX file.
+Parts are ``entropy/NAME`` and ``decoder/NAME``, the arrays as the folder stores them (`format.kernels`), and
+``graph/NAME``, the bytes of an ONNX file.
 The page reads it in ``web/src/weights/bundle.ts``.
 """
 
@@ -32,6 +33,7 @@ from ..runtime.weights import (
     read_arrays,
     read_limited,
     read_manifest,
+    read_network,
     sends_only,
 )
 
@@ -96,10 +98,10 @@ def pack(manifest: Mapping[str, Any], parts: Mapping[str, NDArray[Any]]) -> Bund
 
 
 def _parts(folder: Path, manifest: Manifest) -> Iterator[tuple[str, NDArray[Any]]]:
-    hashes = {"entropy": manifest.weights_hash, "decoder": manifest.decoder_hash}
-    for kind, digest in hashes.items():
-        arrays = read_arrays(folder / f"{kind}.npz")
-        check_hash(folder, kind, arrays, digest)
+    exact = read_arrays(folder / "entropy.npz")
+    check_hash(folder, "exact part", exact, manifest.weights_hash)
+    decoder = read_network(folder, "decoder", manifest.decoder_hash)
+    for kind, arrays in (("entropy", exact), ("decoder", decoder)):
         yield from ((f"{kind}/{name}", arrays[name]) for name in sorted(arrays))
     for graph in manifest.graphs:
         if graph != SENDER:

@@ -17,6 +17,7 @@ from conftest import photo
 from export_helpers import CARD, CHANGED
 from sprdiff.format.entropy import EntropyModel
 from sprdiff.format.hash import canonical_hash
+from sprdiff.format.kernels import SCALE, is_large
 from sprdiff.models.config import EXACT, NANO, ModelConfig
 from sprdiff.models.latent_codec import LatentCodec
 from sprdiff.models.sprdiff import SPRDiff
@@ -66,12 +67,24 @@ def test_every_part_has_a_hash_of_its_own(exported: Path) -> None:
     assert (manifest.realism, manifest.steps, manifest.lambda_range) == ((1.0,) * 256, 1, NANO.lambda_range)
 
 
-def test_weights_are_stored_once_as_half_floats(exported: Path, model: SPRDiff) -> None:
+def kernels_and_rest(model: SPRDiff) -> tuple[set[str], set[str]]:
+    """Return the names of the weights that are stored as bytes, and of those that are half floats."""
+    weights = {name: value for name, value in model.state_dict().items() if not name.startswith(EXACT)}
+    kernels = {n for n, value in weights.items() if is_large(value.shape) and not n.startswith("flow.")}
+    return kernels, weights.keys() - kernels
+
+
+def test_weights_are_stored_once_and_small(exported: Path, model: SPRDiff) -> None:
     encoder, decoder = (read_arrays(exported / f"{name}.npz") for name in ("encoder", "decoder"))
     assert not set(encoder) & set(decoder)
-    assert {a.dtype for a in (*encoder.values(), *decoder.values())} == {np.dtype(np.float16)}
-    expected = {k for k in model.state_dict() if not k.startswith(EXACT)}
-    assert set(encoder) | set(decoder) == expected
+    kernels, rest = kernels_and_rest(model)
+    wanted = dict.fromkeys(kernels, "int8") | dict.fromkeys(rest, "float16")
+    wanted |= dict.fromkeys((SCALE + name for name in kernels), "float32")
+    assert len(kernels) > 20 and {n: str(a.dtype) for n, a in (encoder | decoder).items()} == wanted
+    for part in (encoder, decoder):
+        assert {SCALE + name for name in kernels & set(part)} <= set(part), (
+            "kernels have their scales beside them"
+        )
     for path in exported.glob("*.onnx"):
         inside = onnx.load(path, load_external_data=False).graph.initializer
         stored = sum(np.prod(t.dims) for t in inside if t.data_location != onnx.TensorProto.EXTERNAL)
@@ -194,9 +207,14 @@ def test_pixels_enter_the_graphs_by_strided_convolutions(exported: Path) -> None
 
 def test_a_folder_gives_back_its_weights(stored: SPRDiff, model: SPRDiff) -> None:
     assert stored.config == NANO
-    for name, value in model.state_dict().items():
-        if not name.startswith(EXACT):
-            assert torch.equal(stored.state_dict()[name], value.half().float()), name
+    kernels, rest = kernels_and_rest(model)
+    found, given = stored.state_dict(), model.state_dict()
+    for name in rest:
+        assert torch.equal(found[name], given[name].half().float()), name
+    for name in kernels:
+        step = given[name].flatten(1).abs().amax(1) / 127
+        error = (found[name] - given[name]).flatten(1).abs().amax(1)
+        assert (error <= 0.5001 * step).all() and error.any(), name
 
 
 def test_integers_survive_the_way_to_torch_and_back(exported: Path, stored: SPRDiff) -> None:

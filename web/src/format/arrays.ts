@@ -4,6 +4,7 @@ import { Sha256 } from "./sha256";
 
 /** Types as the hash names them, with the bytes of one number. */
 const SIZES: Record<string, number> = {
+  "|i1": 1,
   "|u1": 1,
   "<i2": 2,
   "<u2": 2,

@@ -7,8 +7,8 @@
  */
 import { concatenated } from "../bytes";
 import { Refused } from "../errors";
-import type { Arrays, NumberArray } from "../format/arrays";
-import { fromHalves } from "./halves";
+import type { Arrays } from "../format/arrays";
+import { floatsOf } from "./kernels";
 
 const GRAPH = 7;
 const INITIALIZER = 5;
@@ -32,9 +32,7 @@ export function filledGraph(model: Uint8Array, names: readonly string[], weights
   const fill = (field: Field): Uint8Array[] => {
     const name = field.number === INITIALIZER ? nameOf(field.contents) : undefined;
     if (name === undefined || !wanted.has(name)) return [field.whole];
-    const array = weights.get(name);
-    if (array === undefined) throw new Refused(`The weights lack the array ${name}.`);
-    return delimited(INITIALIZER, tensor(name, array));
+    return delimited(INITIALIZER, tensor(name, weights));
   };
   const parts = [...fields(model)].flatMap((field) => {
     if (field.number !== GRAPH) return [field.whole];
@@ -43,12 +41,10 @@ export function filledGraph(model: Uint8Array, names: readonly string[], weights
   return concatenated(parts);
 }
 
-function tensor(name: string, array: NumberArray): Uint8Array[] {
-  if (array.dtype !== "<f2")
-    throw new Refused(`The weights hold ${name} in a type that this page does not know.`);
-  const values = fromHalves(new Uint16Array(array.bytes.slice().buffer));
+function tensor(name: string, weights: Arrays): Uint8Array[] {
+  const { shape, values } = floatsOf(weights, name);
   return [
-    ...array.shape.flatMap((side) => [varint(DIMS << 3), varint(side)]),
+    ...shape.flatMap((side) => [varint(DIMS << 3), varint(side)]),
     varint(DATA_TYPE << 3),
     varint(FLOAT),
     ...delimited(NAME, [new TextEncoder().encode(name)]),

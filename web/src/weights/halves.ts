@@ -4,7 +4,7 @@ const VALUES = Float32Array.from({ length: 2 ** 16 }, (_, bits) => value(bits));
 const SCRATCH = new Float32Array(1);
 const SCRATCH_BITS = new Uint32Array(SCRATCH.buffer);
 
-export function fromHalves(halves: Uint16Array): Float32Array {
+export function fromHalves(halves: Uint16Array): Float32Array<ArrayBuffer> {
   const out = new Float32Array(halves.length);
   for (let i = 0; i < halves.length; i++) out[i] = VALUES[halves[i]];
   return out;

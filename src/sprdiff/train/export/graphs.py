@@ -1,7 +1,7 @@
 """The ONNX graphs: what each computes, and their export with the weights kept outside.
 
-A graph file holds structure only. Its initialisers stay in one ``.npz`` as fp16 under the torch parameter
-names, so there is a single copy of every weight, from which torch loads as strictly as onnxruntime does.
+A graph file holds structure only. Its initialisers stay in one ``.npz`` under the torch parameter names, so
+there is a single copy of every weight, from which torch loads as strictly as onnxruntime does.
 """
 
 from __future__ import annotations
@@ -132,8 +132,8 @@ class Branches(NamedTuple):
         return tuple(f"triple_encoder.{prefix}{name}." for name in names for prefix in ("", "fuse_"))
 
 
-def export_graphs(model: SPRDiff, folder: Path) -> dict[str, dict[str, np.ndarray]]:
-    """Write the graphs; return the fp16 initialisers of each by the graph's name.
+def export_graphs(model: SPRDiff, folder: Path) -> dict[str, list[str]]:
+    """Write the graphs; return by the graph's name the sorted names of the weights that each takes.
 
     Raises:
         TrainingError: the exporter renamed or folded a weight, so that torch could not load it back.
@@ -224,7 +224,7 @@ def _any_weights(model: SPRDiff) -> SPRDiff:
 
 def _export(
     module: nn.Module, inputs: dict[str, Input], outputs: Sequence[str], path: Path, known: dict[str, Tensor]
-) -> dict[str, np.ndarray]:
+) -> list[str]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
@@ -240,21 +240,20 @@ def _export(
         )
         assert program is not None
     graph: onnx.ModelProto = program.model_proto
-    weights: dict[str, np.ndarray] = {}
+    weights: list[str] = []
     kept = []
     for tensor in graph.graph.initializer:
         if tensor.name not in known:
             kept.append(tensor)
             continue
-        value = known[tensor.name].detach().cpu().numpy()
-        if tuple(tensor.dims) != value.shape:
+        if tuple(tensor.dims) != tuple(known[tensor.name].shape):
             raise TrainingError(f"{path.name}: the exporter changed the shape of {tensor.name}")
-        weights[tensor.name] = value.astype(np.float16)
+        weights.append(tensor.name)
     if large := [t.name for t in kept if np.prod(t.dims) > 4096]:
         raise TrainingError(f"{path.name}: the exporter folded weights into {', '.join(large[:3])}")
     _externalise(graph, set(weights))
     path.write_bytes(graph.SerializeToString())
-    return weights
+    return sorted(weights)
 
 
 def _externalise(graph: onnx.ModelProto, names: set[str]) -> None:
