@@ -7,7 +7,7 @@
 # Run it again after a kill: finished stages are skipped, the interrupted one resumes. --steps N: so many in every stage,
 # to try the script. Everything after --train goes to every stage: --threads 1, --device cpu, --batch 2 …
 #
-#   codec ──► data latents ──► vae ──► data latents (with z) ──► flow, early ──► flow ──► guided flow ──► export
+#   codec ──► data latents ──► vae ──► data latents (with z) ──► flow, early ──► flow ──► guided flow ──► polish ──► export
 #                                                                         └─ the worse one that guides ─┘
 set -euo pipefail
 # glibc gives the memory of large tensors back after every use unless it is told to keep it: an eighth of a step.
@@ -64,4 +64,6 @@ once flow stage flow "$out" "$((${all:-3000} + ${all:-40000}))" --data "$out/lat
   --init "$early" --lr 5e-4
 once guided stage flow "$out/guided" "$((${all:-3000} + ${all:-40000} + ${all:-5000}))" --data "$out/latents" \
   --init "$codec" --init "$vae" --init "$flow" --lr 5e-4 --set guide=1 --set "guides=[\"$flow\",\"$early\"]"
-sprdiff train export --preset "$preset" "${data[@]}" "${cache[@]}" --init "$codec" --init "$vae" --init "$guided" --out "$weights"
+once polish stage polish "$out" "${all:-1500}" --data "$out/latents" --init "$codec" --init "$vae" --init "$guided"
+sprdiff train export --preset "$preset" "${data[@]}" "${cache[@]}" --init "$codec" --init "$vae" --init "$guided" \
+  --init "$out/polish.safetensors" --out "$weights"

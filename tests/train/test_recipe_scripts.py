@@ -61,9 +61,9 @@ def test_the_whole_recipe_from_photographs_to_a_file_decoded(tmp_path: Path) -> 
     train = ["--train", *SMALL_RUN, "--precision", "fp32"]
     done = run(*command, *train, env=env)
     assert done.returncode == 0, done.stderr[-3000:]
-    parts = ("codec", "vae", "early/flow", "flow", "guided/flow")
+    parts = ("codec", "vae", "early/flow", "flow", "guided/flow", "polish")
     steps = {name: load(out / f"{name}.safetensors").step for name in parts}
-    assert steps == {"codec": 2, "vae": 2, "early/flow": 2, "flow": 4, "guided/flow": 6}
+    assert steps == {"codec": 2, "vae": 2, "early/flow": 2, "flow": 4, "guided/flow": 6, "polish": 2}
     codec, picture = Codec(weights, threads=1), photo(128, 192)
     decoded = codec.decode(codec.encode(picture, quality=50))
     assert np.asarray(getattr(decoded, "image", decoded)).shape == picture.shape

@@ -53,6 +53,7 @@ CASES = {
     "vae": Case("vae", 0.9),
     "flow": Case("flow", 0.9),
     "flow-few": Case("flow", 0.95, {"few": 0.5}),
+    "polish": Case("polish", 0.97, {"evaluations": 2}),
 }
 """Every stage, and those of its settings that change what it trains."""
 

@@ -9,6 +9,7 @@ from typing import Any
 from .stages.base import StageModule
 from .stages.codec import CodecStage
 from .stages.flow import FlowStage
+from .stages.polish import PolishStage
 from .stages.vae import VAEStage
 
 
@@ -97,6 +98,18 @@ STAGES = {
             lr=2e-3,
             optimizer="muon",
             latents=("coarse", "f16", "f32", "level", "mean", "deviation"),
+        ),
+        Stage(
+            "polish",
+            PolishStage,
+            ("vae_decoder",),
+            ("vae_decoder",),
+            needs=(*CODEC_PARTS, "vae_decoder", "latent_", "flow", "reconstruction.pixel"),
+            steps=1500,
+            lr=3e-4,
+            ema=0.99,
+            betas=(0.9, 0.99),
+            latents=("x", "coarse", "f16", "f32", "level"),
         ),
     )
 }

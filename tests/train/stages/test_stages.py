@@ -324,7 +324,7 @@ def test_guidance_needs_two_flows(tmp_path: Path, latents: Path) -> None:
 
 def test_feature_losses(tmp_path: Path, latents: Path) -> None:
     module: Any = make_trainer("vae", tmp_path, latents).module
-    features = module.features.features
+    features = module.perception.features.features
     a, b = torch.rand(2, 3, 64, 64), torch.rand(2, 3, 64, 64)
     for distance in (feature_distance, feature_statistics):
         assert distance(features(a), features(a)) == 0 and distance(features(a), features(b)) > 0.01

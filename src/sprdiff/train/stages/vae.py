@@ -11,24 +11,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...models.efficientnet import EfficientNetLite0
 from ...models.sprdiff import SPRDiff
 from ..latents.store import Batch
-from ..losses import feature_distance, feature_statistics
 from .base import Scalars, StageModule
 from .codec import receive
-
-SHIFT = 4
-"""The features see the picture from one of 4x4 corners, because a pooling grid that never moves would leave a
-pattern."""
+from .perception import Perception
 
 
 class VAEStage(StageModule):
     """A conditional VAE (Kingma & Welling 2014): z = E(x, x̃), x̂ = D(z, x̃). A controller holds the rate of
     z.
 
-    The loss is L1, plus the distance of EfficientNet-Lite0's features, plus the distance of their means and
-    deviations in windows (so that texture does not fade), plus β·KL. β rises while z carries more than `nats`
+    The loss is that of `Perception`, plus β·KL. β rises while z carries more than `nats`
     per position and falls otherwise.
 
     Args:
@@ -37,14 +31,14 @@ class VAEStage(StageModule):
     """
 
     extras = ("log_beta",)
-    ABSOLUTE, TEXTURE, FIRST_BETA, PACE = 16.0, 5.0, 1e-5, 0.01
+    ABSOLUTE, FIRST_BETA, PACE = 16.0, 1e-5, 0.01
 
     def __init__(
         self, model: SPRDiff, trains: tuple[str, ...], *, nats: float = 24.0, perceptual: int = 4
     ) -> None:
         super().__init__(model, trains)
-        self.features = EfficientNetLite0().load_package()
-        self.nats, self.perceptual = nats, perceptual
+        self.perception = Perception(self.ABSOLUTE, perceptual)
+        self.nats = nats
         self.log_beta: Tensor
         self.register_buffer("log_beta", torch.tensor(math.log(self.FIRST_BETA)))
 
@@ -54,23 +48,12 @@ class VAEStage(StageModule):
         z = mean + log_deviation.exp() * torch.randn_like(mean)
         decoded = self.model.vae_decoder(z, coarse)
         kl = (0.5 * (mean.square() + (2 * log_deviation).exp() - 1) - log_deviation).sum(1).mean()
-        scalars = self._distances(decoded, original)
+        scalars = self.perception(decoded, original)
         loss = sum(scalars.values()) + self.log_beta.exp() * kl
         if self.training:
             rise = (kl.detach() / self.nats - 1).clamp(-1, 1)
             self.log_beta.add_(torch.where(torch.isfinite(rise), self.PACE * rise, 0.0))
         return {"loss": loss, **scalars, "kl": kl, "beta": self.log_beta.exp()}
-
-    def _distances(self, decoded: Tensor, original: Tensor) -> Scalars:
-        top, left = (int(v) for v in torch.randint(SHIFT, (2,)))
-        with torch.no_grad():
-            wanted = self.features.features(original[: self.perceptual, :, top:, left:])
-        shown = self.features.features(decoded[: self.perceptual, :, top:, left:])
-        return {
-            "absolute": self.ABSOLUTE * (decoded.float() - original).abs().mean(),
-            "feature": feature_distance(shown, wanted),
-            "texture": self.TEXTURE * feature_statistics(shown, wanted),
-        }
 
     @torch.no_grad()
     def samples(self, x: Tensor, level: Tensor) -> dict[str, Tensor]:

@@ -47,12 +47,38 @@ def draw(
         guide: the weight of the guidance by a model with a worse flow, `worse` (autoguidance, see
             `FlowStage`).
     """
-    flows = [model] if worse is None else [model, worse]
-    given = [part.flow.condition(coarse, *part.reconstruction.conditions(coarse, f32, f16)) for part in flows]
     height, width = (side // 8 for side in coarse.shape[2:])
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(1, model.config.vae_latent, height, width, generator=generator).to(coarse.device)
-    one = torch.ones(1, device=coarse.device)
+    flows = [model] if worse is None else [model, worse]
+    z0 = sampled(
+        flows, (coarse, f16, f32), level, scale * noise, steps=steps, few=few, latest=latest, guide=guide
+    )
+    return model.decode_latent(z0, coarse).float()
+
+
+@torch.no_grad()
+def sampled(
+    flows: Sequence[SPRDiff],
+    received: tuple[Tensor, Tensor, Tensor],
+    level: Tensor,
+    noise: Tensor,
+    *,
+    steps: int,
+    few: bool = False,
+    latest: float = 1.0,
+    guide: float = 0.0,
+) -> Tensor:
+    """Return the standardised latents to which noise leads, both [N,Z,H/8,W/8].
+
+    Args:
+        flows: the model, and for guidance one with a worse flow.
+        received: x̃ in 0-1, f16 and f32, of N images at the levels [N].
+        few, latest, guide: as in `draw`.
+    """
+    coarse, f16, f32 = received
+    given = [part.flow.condition(coarse, *part.reconstruction.conditions(coarse, f32, f16)) for part in flows]
+    one = torch.ones(len(noise), device=noise.device)
 
     def velocity(z: Tensor, time: float, stride: float) -> Tensor:
         z, told = z.contiguous(memory_format=torch.channels_last), (stride if few else 0.0) * one
@@ -60,9 +86,9 @@ def draw(
             part.flow(z, time * one, told, level, known).float()
             for part, known in zip(flows, given, strict=True)
         ]
-        return found[0] if worse is None else found[0].lerp(found[1], -guide)
+        return found[0] if len(found) == 1 else found[0].lerp(found[1], -guide)
 
-    return model.decode_latent(solve(velocity, scale * noise, steps, latest=latest), coarse).float()
+    return solve(velocity, noise, steps, latest=latest)
 
 
 def to_pixels(image: Tensor, size: tuple[int, int]) -> Pixels:
