@@ -3,6 +3,7 @@ exact."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -40,13 +41,56 @@ def tiny() -> SPRDiff:
 # ---------------------------------------------------------------------------- shapes and configuration
 
 
+def test_direct_and_fine_channels_pass_on_pixels_past_the_residual_blocks() -> None:
+    """A fine channel sees the 32x32 pixels of its position through linear layers alone, and the synthesis at
+    1/16 sees it."""
+    model, c = nano_model(), NANO
+    direct = model.triple_encoder.distortion.direct
+    assert direct is not None and model.latent_codec.fine_analysis is not None
+    x = torch.rand(1, 3, 128, 128)
+    changed = x.clone()
+    changed[:, :, 64:96, 32:64] = 1 - changed[:, :, 64:96, 32:64]
+    a, b = (direct(4 * (image - 0.5)) for image in (x, changed))
+    differs = (a - b).abs().amax((0, 1)) > 0
+    assert differs.nonzero().tolist() == [[4, 2], [4, 3], [5, 2], [5, 3]]
+    inverted = direct(4 * (1 - x - 0.5))
+    assert torch.allclose(inverted - direct.bias[:, None, None], direct.bias[:, None, None] - a, atol=1e-5)
+    fused = model.triple_encoder(x)
+    y, _ = model.latent_codec.analyse(fused)
+    assert torch.equal(y[:, -c.fine :], model.latent_codec.fine_analysis(fused))
+    zeros = torch.zeros(1, c.hyper_features, 4, 4)
+    level, one = torch.tensor([90.0]), torch.zeros_like(y)
+    one[:, -1, 1, 2] = 1
+    given = (
+        model.synthesis(given, torch.zeros_like(y), zeros, level) for given in (torch.zeros_like(y), one)
+    )
+    (_, without), (_, there) = given
+    with torch.no_grad():
+        assert model.synthesis.fine is not None
+        for parameter in model.synthesis.fine.parameters():
+            parameter.zero_()
+    _, cut = model.synthesis(one, torch.zeros_like(y), zeros, level)
+    assert (there - without).abs().max() > 1e-4 and not torch.allclose(there, cut)
+
+
+def test_configurations_from_before_these_channels_have_none() -> None:
+    stored = json.loads(NANO.to_json())
+    del stored["direct"], stored["fine"]
+    old = ModelConfig.from_json(json.dumps(stored))
+    assert (old.direct, old.fine) == (0, 0)
+    model = SPRDiff(old)
+    assert model.latent_codec.fine_analysis is None and model.synthesis.fine is None
+    with pytest.raises(ValueError, match="cannot be fine ones"):
+        replace(NANO, fine=NANO.y_channels)
+
+
 def test_shapes_of_every_part() -> None:
     model, c = nano_model(), NANO
     x, level = torch.rand(2, 3, 128, 192), torch.tensor([3.0, 200.0])
     encoder = model.triple_encoder
     mean, log_deviation = encoder.vae(x, x)
     assert mean.shape == log_deviation.shape == (2, c.vae_latent, 16, 24)
-    assert encoder.distortion(x).shape == (2, c.distortion[2], 8, 12)
+    assert encoder.distortion(x).shape == (2, c.distortion[2] + c.direct, 8, 12)
     assert encoder.semantic is not None and encoder.semantic(x).shape == (2, c.semantic, 8, 12)
     assert encoder(x).shape == (2, c.fused, 8, 12)
     y, z = model.latent_codec.analyse(encoder(x))

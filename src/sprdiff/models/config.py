@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self
 MAX_WIDTH, MAX_DEPTH = 8192, 64
 """The largest number of channels, and of blocks in a row, in a stored configuration."""
 MAX_NUMBER = 1e9
-_MAY_BE_0 = ("semantic",)
+_MAY_BE_0 = ("semantic", "direct", "fine")
 _NO_SIZES = ("preset", "lambda_range", "sigma_max", "passes", "group_major", "prediction")
 
 STEP_SIZES = (0.0, 1 / 8, 1 / 4, 1 / 2, 1.0)
@@ -82,6 +82,8 @@ class LatentSizes(ABC):
     def __post_init__(self) -> None:
         if sum(self.groups) != self.y_channels:
             raise ValueError(f"channel groups {self.groups} do not sum to {self.y_channels}")
+        if self.fine >= self.y_channels:
+            raise ValueError(f"all {self.y_channels} channels of y cannot be fine ones")
 
     @property
     @abstractmethod
@@ -100,6 +102,11 @@ class LatentSizes(ABC):
         return 32.0
 
     @property
+    def fine(self) -> int:
+        """How many of y's channels, the last ones, come straight from the fused features at 1/16."""
+        return 0
+
+    @property
     def order(self) -> Order:
         """The steps in which y is coded."""
         return pass_major(max(max(row) for row in self.passes) + 1, len(self.groups))
@@ -111,6 +118,8 @@ class LatentSizes(ABC):
     def from_json(cls, text: str) -> Self:
         """Read a configuration; unknown or missing fields raise ``TypeError``."""
         fields: dict[str, Any] = {k: _frozen(v) for k, v in json.loads(text).items()}
+        for late in {"direct", "fine"} & {f.name for f in dataclasses.fields(cls)}:
+            fields.setdefault(late, 0)  # weights from before there were such channels
         if set(fields) != {f.name for f in dataclasses.fields(cls)}:
             raise TypeError(f"the stored configuration has other fields than this version's {cls.__name__}")
         check_sizes(fields)
@@ -175,7 +184,11 @@ class ModelConfig(LatentSizes):
         vae_latent: channels of the VAE's latent; vae_encoder: widths at 1/4 and 1/8; vae_decoder: at 1/8,
             1/4, 1/2.
         distortion: widths at 1/4, 1/8 and 1/16; distortion_blocks: residual blocks at 1/8 and 1/16.
+        direct: channels at 1/16 that are linear functions of 16x16 pixels, beside the distortion-oriented
+            encoder's; 0: none.
         semantic: channels of the frozen EfficientNet-Lite0 features at 1/16 that join the fusion; 0: none.
+        fine: how many of y's channels, the last ones, come straight from the fused features at 1/16 and go
+            straight back to 1/16, past the trunk and the synthesis at 1/32; 0: none.
         group_major: whether all passes of a channel group are coded before the next group.
         synthesis: widths at 1/32 and 1/16; coarse: of the head of x̃ at 1/8 and 1/4.
         pixel_condition, semantic_condition: channels of c_pix at 1/16 and c_sem at 1/32.
@@ -197,13 +210,15 @@ class ModelConfig(LatentSizes):
     vae_decoder_blocks: tuple[int, int] = (1, 1)
     distortion: tuple[int, int, int] = (48, 112, 192)
     distortion_blocks: tuple[int, int] = (2, 2)
+    direct: int = 32
     semantic: int = 112
-    fused: int = 192
+    fused: int = 224
     trunk: int = 256
     analysis_blocks: int = 1
-    y_channels: int = 128
+    y_channels: int = 256
+    fine: int = 128
     z_channels: int = 32
-    groups: tuple[int, ...] = (16, 16, 32, 64)
+    groups: tuple[int, ...] = (16, 16, 32, 64, 128)
     passes: Passes = SIX_PASSES
     group_major: bool = False
     tables: int = 80
@@ -240,10 +255,12 @@ NANO = ModelConfig(
     vae_decoder_blocks=(1, 1),
     distortion=(8, 8, 16),
     distortion_blocks=(1, 1),
-    fused=16,
+    direct=4,
+    fused=20,
     trunk=16,
     analysis_blocks=1,
     y_channels=12,
+    fine=4,
     z_channels=4,
     groups=(4, 8),
     hyper_hidden=16,

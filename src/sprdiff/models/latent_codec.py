@@ -1,6 +1,6 @@
 """Latent compression: y and z, their gains by level, and the integer networks of the entropy model.
 
-fused ─ analysis ─ y ── hyper-analysis ─ z
+fused ─ analysis, fine analysis ─ y ── hyper-analysis ─ z
                    │                     │ · gain.z(level), quantised against z_mean(level)
                    │                     ▼
                    │              hyper-synthesis (integer) ─ h
@@ -66,6 +66,8 @@ class LatentCodec(nn.Module):
         super().__init__()
         self.config = config
         self.analysis, self.hyper_analysis = _analysis(config), _hyper_analysis(config)
+        # The trunk has too few channels at the grid of y to pass on all detail of a busy place.
+        self.fine_analysis = down(config.fused, config.fine) if config.fine else None
         self.hyper_synthesis = HyperSynthesis(config)
         self.context = nn.ModuleList(
             ContextStep(config, sum(config.groups[:known]), config.groups[group])
@@ -93,6 +95,8 @@ class LatentCodec(nn.Module):
         """Return y and z without their gains. Neither depends on the level, so rate control analyses only
         once."""
         y = self.analysis(fused)
+        if self.fine_analysis is not None:
+            y = torch.cat([y, self.fine_analysis(fused)], 1)
         return y, self.hyper_analysis(self._whole_blocks(y) if self.config.z_ratio > 2 else y)
 
     def _whole_blocks(self, y: Tensor) -> Tensor:
@@ -165,11 +169,12 @@ def at_level(level: Tensor, knots: Tensor) -> Tensor:
 
 
 def _analysis(config: LatentSizes) -> nn.Sequential:
-    """Return the layers that turn fused features into y."""
+    """Return the layers that turn fused features into y, but for its fine channels."""
     trunk = config.trunk
     entry = [down(config.fused, trunk), *(down(trunk, trunk) for _ in range(config.y_downs - 1))]
     stack = res_blocks if config.dense else blocks
-    return nn.Sequential(*entry, *stack(trunk, config.analysis_blocks), conv(trunk, config.y_channels))
+    leave = conv(trunk, config.y_channels - config.fine)
+    return nn.Sequential(*entry, *stack(trunk, config.analysis_blocks), leave)
 
 
 def _hyper_analysis(config: LatentSizes) -> nn.Sequential:

@@ -1,5 +1,6 @@
 """Synthesis and the distortion-aware reconstruction module: from ŷ to the coarse image and both conditions.
 
+   ┌──────────────── fine ─────────────────┐
 ŷ, means, hyper features ─ synthesis ─ f32 ─ up ─ f16 ─► CoarseReconstruction ─► x̃ ─┐
                                         │          └────────────────────────────────┴─► c_pix, pixel-level
                                         └─────────────────────────────────────────────► c_sem, semantic-level
@@ -34,6 +35,7 @@ class Synthesis(nn.Module):
         self.modulate32 = LevelModulation(c32)
         self.body32 = res_blocks(c32, d32)
         self.up = up(c32, c16)
+        self.fine = up(config.y_channels, c16) if config.fine else None
         self.modulate16 = LevelModulation(c16)
         self.body16 = res_blocks(c16, d16)
 
@@ -41,7 +43,10 @@ class Synthesis(nn.Module):
         """Compute the features from `y_hat` and `means`, unscaled, [N,Cy,h,w], and `features`, [N,Ch,h,w]."""
         x = self.enter(torch.cat([y_hat, means], 1)) + self.enter_features(features)
         f32 = self.body32(self.modulate32(x, level))
-        return f32, self.body16(self.modulate16(self.up(F.silu(f32)), level))
+        x = self.up(F.silu(f32))
+        if self.fine is not None:
+            x = x + self.fine(y_hat)
+        return f32, self.body16(self.modulate16(x, level))
 
 
 class CoarseReconstruction(nn.Module):

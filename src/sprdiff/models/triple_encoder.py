@@ -7,6 +7,7 @@ image ──┼─ DistortionEncoder ──────────────�
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -20,7 +21,11 @@ SEMANTIC_SCALE = 0.5
 
 
 class DistortionEncoder(nn.Module):
-    """Image [N,3,H,W] in 0-1 -> features [N,D,H/16,W/16]; at first trained for distortion alone."""
+    """Image [N,3,H,W] in 0-1 -> features [N,D,H/16,W/16]; at first trained for distortion alone.
+
+    The last channels, `direct` of them, are linear functions of the pixels: without them the residual blocks
+    must first learn to pass on the detail that high rates pay for.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -32,13 +37,14 @@ class DistortionEncoder(nn.Module):
         self.body8 = res_blocks(c8, d8)
         self.down16 = down(c8, c16)
         self.body16 = res_blocks(c16, d16)
+        self.direct = PixelConv(3, config.direct, 16) if config.direct else None
 
     def forward(self, x: Tensor) -> Tensor:
         # The standard deviation of pixels is about a quarter.
         centred = 4 * (x - 0.5)
         x8 = self.body8(self.down8(F.silu(self.enter(centred))) + self.enter8(centred))
         out: Tensor = self.body16(self.down16(x8))
-        return out
+        return out if self.direct is None else torch.cat([out, self.direct(centred)], 1)
 
 
 def blurred(x: Tensor) -> Tensor:
@@ -55,7 +61,7 @@ class TripleEncoder(nn.Module):
         self.vae = VAEEncoder(config)
         self.distortion = DistortionEncoder(config)
         self.semantic = EfficientNetLite0() if config.semantic else None
-        self.fuse_distortion = conv(config.distortion[2], config.fused)
+        self.fuse_distortion = conv(config.distortion[2] + config.direct, config.fused)
         self.fuse_vae = nn.Conv2d(config.vae_latent, config.fused, 2, 2, bias=False)
         self.fuse_semantic = conv(config.semantic, config.fused, bias=False) if config.semantic else None
         # The distortion-oriented encoder is trained first; the others join later without disturbing it.

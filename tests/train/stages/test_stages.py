@@ -24,7 +24,7 @@ from sprdiff.train.loop import Trainer
 from sprdiff.train.losses import feature_distance, feature_statistics
 from sprdiff.train.recipes import CODEC_PARTS, STAGES
 from sprdiff.train.stages.base import StageModule, draw_levels
-from sprdiff.train.stages.codec import CodecStage
+from sprdiff.train.stages.codec import CodecStage, price_at
 from sprdiff.train.stages.flow import LAST, FlowStage, draw_times, stride_size
 from sprdiff.train.state import collect
 from training_helpers import CASES, make_trainer
@@ -111,6 +111,36 @@ def test_bits_are_those_of_a_file_once_the_noise_is_over(tmp_path: Path, latents
     assert early[0] != early[1] and late[0] == late[1]
     _, bpp = module.reconstruct(x, level)
     assert float(bpp.mean().detach()) == pytest.approx(late[0], rel=1e-5)
+
+
+def test_the_price_of_a_bit_changes_geometrically() -> None:
+    assert price_at((), 5) == 1
+    prices = ((10, 0.04), (20, 0.04), (40, 1.0))
+    assert [price_at(prices, step) for step in (0, 10, 20, 30, 40, 99)] == pytest.approx(
+        [0.04, 0.04, 0.04, 0.2, 1, 1]
+    )
+
+
+def test_cheap_bits_count_less(tmp_path: Path, latents: Path) -> None:
+    loss, bpp = {}, {}
+    for price in (1.0, 0.25):
+        trainer = make_trainer("codec", tmp_path, latents)
+        module: Any = trainer.module
+        module.prices = ((0, price),)
+        module.begin(module.noisy_steps, 0.0)
+        torch.manual_seed(0)
+        with torch.no_grad():
+            scalars = trainer.module(trainer.sampler.batch(0, 0, 1), torch.tensor([90.0]))
+        loss[price], bpp[price] = float(scalars["loss"]), float(scalars["bpp"])
+    assert bpp[1.0] == bpp[0.25]
+    weight = float(lambda_of(torch.tensor([90.0]), NANO.lambda_range))
+    assert loss[1.0] - loss[0.25] == pytest.approx(3 * 0.75 * bpp[1.0] / math.sqrt(weight), rel=1e-3)
+
+
+@pytest.mark.parametrize("price", [[[5, 1.0], [3, 1.0]], [[0, 0.0]], [[-1, 1.0]]])
+def test_prices_are_checked(price: Any) -> None:
+    with pytest.raises(TrainingError, match="price must be pairs"):
+        CodecStage(SPRDiff(NANO), CODEC_PARTS, price=price)
 
 
 def test_a_relative_loss_weighs_costs_by_their_share(tmp_path: Path, latents: Path) -> None:

@@ -7,8 +7,10 @@ codec ──► vae ──► flow ──► flow for few steps ──► export
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -65,6 +67,15 @@ def receive(model: SPRDiff, x: Tensor, level: Tensor) -> tuple[Tensor, Tensor, T
     return coarse, r.f16.float(), r.f32.float(), q.y_bits + q.z_bits
 
 
+def price_at(prices: Sequence[tuple[int, float]], step: int) -> float:
+    """Return the price of a bit at a step, interpolated geometrically between those of two steps; 1 if there
+    are none."""
+    if not prices:
+        return 1.0
+    steps, costs = zip(*prices, strict=True)
+    return math.exp(float(np.interp(step, steps, [math.log(cost) for cost in costs])))
+
+
 class CodecStage(StageModule):
     """The loss is rate + λ(level)·distortion, and every sample of a batch has its own level.
 
@@ -81,6 +92,9 @@ class CodecStage(StageModule):
         branches: the encoders that join the fusion beside the distortion-oriented one: ``vae``, ``semantic``.
         noisy_steps: for so many steps the bits are those of latents with uniform noise, which makes a good
             start.
+        price: pairs of a step and what a bit costs there, of its full price; between two steps it changes
+            geometrically. A model that begins with cheap bits, and thus with high rates, keeps all channels
+            of y in use; at full price most of them die in the first steps (dev/LOG.md, 107).
     """
 
     EXCHANGE = 50.0
@@ -104,13 +118,20 @@ class CodecStage(StageModule):
         semantic: float = 0.0,
         branches: tuple[str, ...] = (),
         noisy_steps: int = 1500,
+        price: Sequence[tuple[int, float]] = (),
     ) -> None:
         super().__init__(model, trains)
         if not 0 <= structure <= 1 / self.EXCHANGE:
             raise TrainingError(f"structure must be between 0 and {1 / self.EXCHANGE:g}, not {structure:g}")
         if relative < 0:
             raise TrainingError(f"relative must be at least 0, not {relative:g}")
+        if any(step < 0 or cost <= 0 for step, cost in price) or [*price] != sorted(price):
+            raise TrainingError(f"price must be pairs of a step and a factor above 0, in order, not {price}")
         self.structure, self.relative, self.semantic_weight = structure, relative, semantic
+        self.prices = tuple((int(step), float(cost)) for step, cost in price)
+        # A buffer: with a number, every step would be compiled again.
+        self.price: Tensor
+        self.register_buffer("price", torch.ones(()), persistent=False)
         self.branches, self.noisy_steps = branches, noisy_steps
         width = model.config.semantic_condition
         self.tell = nn.Sequential(
@@ -128,6 +149,7 @@ class CodecStage(StageModule):
     def begin(self, step: int, progress: float) -> None:
         super().begin(step, progress)
         self.hard = step >= self.noisy_steps
+        self.price.fill_(price_at(self.prices, step))
 
     def forward(self, x: Tensor, level: Tensor) -> Scalars:
         wanted = self._semantic(x) if self.semantic_weight or "semantic" in self.branches else None
@@ -141,7 +163,7 @@ class CodecStage(StageModule):
             share = 1 - self.EXCHANGE * self.structure
             distortion = share * squared + self.structure * (1 - similar)
         # Without the division by √λ, high qualities would dominate the gradient.
-        cost = (bpp + weight * distortion) * weight.rsqrt()
+        cost = (self.price * bpp + weight * distortion) * weight.rsqrt()
         if self.relative:
             cost = (self.COST + self.relative) * torch.log1p(cost / self.relative)
         loss = 3 * cost.mean()
