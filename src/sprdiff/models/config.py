@@ -244,7 +244,7 @@ class ModelConfig(LatentSizes):
 
 
 TINY = ModelConfig()
-"""The shipped preset."""
+"""The sizes that are trained; a folder of weights says its own."""
 
 NANO = ModelConfig(
     preset="nano",
