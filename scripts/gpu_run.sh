@@ -23,7 +23,7 @@
 # --minutes is the whole part by the clock. A part keeps RESERVE seconds (45) of it for its end: validation,
 # saving. Should the machine be lost between the parts: join, pack again with that checkpoint as one more
 # --init, part 2. Environment: PYTHON (python3), GPU_RUN (/tmp/sprdiff-gpu, the run on that machine), DEVICE
-# (cuda), PRESET (tiny), COUNT (3000, crops of latents for the stages vae and flow).
+# (cuda), PRESET (tiny), COUNT (3000, crops of latents for the stages vae, flow and polish).
 set -euo pipefail
 
 python=${PYTHON:-python3} run=${GPU_RUN:-/tmp/sprdiff-gpu} device=${DEVICE:-cuda} preset=${PRESET:-tiny}
@@ -42,7 +42,7 @@ packages() {  # packages [MODULE]: what the machine lacks, from .gpu/wheels
   export PYTHONPATH=$PYTHONPATH:$run/site
 }
 
-latents() {  # once: the folder that the stages vae and flow learn from
+latents() {  # once: the folder that the stages vae, flow and polish learn from
   [ -e "$run/latents/.done" ] && return
   "$python" -m sprdiff data latents "$run/latents" --preset "$preset" --data .gpu/photos.tar \
     --cache "$run/photos" --device "$device" --count "$count" "${init[@]}"
