@@ -78,7 +78,7 @@ def test_a_run_goes_on_from_committed_weights_alone(
         kept.networks
     )
     beside = {k.split(".")[1] for k in kept.tensors if not k.startswith("ema.")}
-    assert beside == {"codec": {"tell"}, "vae": {"log_beta"}, "flow": set()}[stage]
+    assert beside == {"codec": {"tell"}, "vae": {"log_beta"}, "flow": set(), "polish": set()}[stage]
     # A rate of zero: what was loaded is what is saved.
     more = run_case(case, training_data, tmp_path / "two", start, init=[start, small], lr=1e-12, steps=7)
     found = load_file(more)

@@ -77,7 +77,7 @@ class FlowStage(StageModule):
         time, stride = draw_times(count, z.device), torch.zeros(count, device=z.device)
         jumps = round(self.few * count)
         if jumps:
-            stride[: (count - jumps) // 2] = SMALLEST_STRIDE
+            stride[: (count - jumps) // 2].fill_(SMALLEST_STRIDE)
             stride[-jumps:] = torch.randint(
                 SMALLEST_STRIDE + 1, len(STEP_SIZES), (jumps,), device=z.device
             ).float()
