@@ -53,9 +53,10 @@ class PolishStage(StageModule):
     @torch.no_grad()
     def _drawn(self, x: Batch) -> Tensor:
         """Draw a standardised latent for each crop, [N,Z,H/8,W/8]."""
-        height, width = (side // 8 for side in x["coarse"].shape[2:])
-        noise = torch.randn(len(x["coarse"]), self.model.config.vae_latent, height, width).to(x["coarse"])
-        received = (x["coarse"], x["f16"], x["f32"])
+        coarse, channels = x["coarse"], self.model.config.vae_latent
+        height, width = (side // 8 for side in coarse.shape[2:])
+        noise = torch.randn(len(coarse), channels, height, width, device=coarse.device)
+        received = (coarse, x["f16"], x["f32"])
         return sampled([self.model], received, x["level"], noise, steps=self.evaluations, few=self.few)
 
     @torch.no_grad()
